@@ -1,0 +1,27 @@
+# `make search`: the main job on the embedded digits data. `make test`: lint, types, tests.
+# Either creates .venv first, and installs again only when setup.py has changed.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+
+.PHONY: search test clean
+
+search: .venv/search.installed
+	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
+
+test: .venv/test.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy prdarts_jax
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+.venv/search.installed: EXTRA :=
+.venv/test.installed: EXTRA := [test]
+.venv/%.installed: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
+	touch $@
+
+clean:
+	rm -rf .venv

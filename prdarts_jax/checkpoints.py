@@ -1,0 +1,193 @@
+"""Checkpoints of a run: Orbax folders with the sums of their files, and the config they belong to.
+
+A folder of checkpoints holds one folder a step. Orbax notices some damage when it reads, and then
+chatters; so each checkpoint carries SHA256SUMS of its files and is read only if they agree.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+KEPT = 3
+_SUMS = "SHA256SUMS"
+
+
+def save(folder: pathlib.Path, step: int, state: Any) -> None:
+    """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
+
+    A checkpoint gets its name only when it is complete, so a process killed in here leaves the
+    others as they were. A step that is there already is left alone.
+
+    Args:
+      folder: the folder of this run's checkpoints; made if missing.
+      step: what the checkpoint is called; larger is newer.
+      state: a pytree of arrays, typed PRNG keys among them or not.
+    """
+    path = folder / str(step)
+    if path.exists():
+        return
+    draft = folder / f"unfinished-{step}"
+    leaves = {name: np.asarray(leaf) for name, leaf in _by_name(_key_data(state)).items()}
+    with _checkpointer() as checkpointer:
+        checkpointer.save(draft.absolute(), args=ocp.args.PyTreeSave(leaves), force=True)
+    (draft / _SUMS).write_text(_sums(draft))
+    draft.rename(path)
+    for old in _newest_first(folder)[KEPT:]:
+        old.rename(folder / f"unfinished-{old.name}")
+    for leftover in folder.glob("unfinished-*"):
+        shutil.rmtree(leftover)
+
+
+def restore_latest(
+    folder: pathlib.Path, template: Any, report: Callable[[str], None]
+) -> tuple[Any, int] | None:
+    """Reads the newest checkpoint that is intact, bit for bit as it was saved.
+
+    Newer ones that are damaged are moved aside within the folder, so that their steps can be
+    saved again.
+
+    Args:
+      folder: the folder of this run's checkpoints.
+      template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
+      report: is told of each damaged checkpoint, in a sentence.
+
+    Returns:
+      (state, step), or None where there is no checkpoint.
+
+    Raises:
+      ValueError: all checkpoints are damaged, or the intact one does not fit the template.
+    """
+    paths = _newest_first(folder)
+    intact = next((path for path in paths if _is_intact(path)), None)
+    if intact is None:
+        if not paths:
+            return None
+        raise ValueError(
+            f"all checkpoints in {folder} are damaged: use another --workdir, "
+            "or move that folder away to start anew"
+        )
+    with _checkpointer() as checkpointer:
+        leaves = checkpointer.restore(intact.absolute())
+    state = _fit(leaves, template, intact)
+    for damaged in paths[: paths.index(intact)]:
+        aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
+        damaged.rename(aside)
+        report(
+            f"checkpoint {damaged} is damaged and was moved to {aside}; "
+            f"the one before it, {intact}, is used"
+        )
+    return state, int(intact.name)
+
+
+def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Refuses a workdir whose config.json, if it has one, is not this config.
+
+    Raises:
+      ValueError: names each field that differs with both values, or says that the file is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        there = _by_field(json.loads(path.read_bytes()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged (not a JSON object), so whether the run there has this config "
+            "cannot be told: use another --workdir"
+        ) from error
+    here = _by_field(json.loads(json.dumps(config)))  # the same types on both sides
+    differing = [
+        f"config.{field} is {_show(there, field)} there and {_show(here, field)} here"
+        for field in sorted(there.keys() | here.keys())
+        if _show(there, field) != _show(here, field)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} belongs to another run: {', '.join(differing)}; "
+            "use another --workdir or the old values"
+        )
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
+    paths = [path for path in folder.glob("*") if path.name.isdigit()]
+    return sorted(paths, key=lambda path: int(path.name), reverse=True)
+
+
+def _sums(path: pathlib.Path) -> str:
+    """The lines that sha256sum prints for all files below `path` and that it can check."""
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    return "".join(
+        f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in names
+        if name != _SUMS
+    )
+
+
+def _is_intact(path: pathlib.Path) -> bool:
+    sums = path / _SUMS
+    return sums.is_file() and sums.read_bytes() == _sums(path).encode()
+
+
+def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) -> Any:
+    """The leaves in the structure of the template, as arrays on the default device."""
+    expected = _by_name(jax.eval_shape(_key_data, template))
+    for name in sorted(leaves.keys() | expected.keys()):
+        there, here = _describe(leaves.get(name)), _describe(expected.get(name))
+        if there != here:
+            raise ValueError(
+                f"checkpoint {path} does not fit this program: {name} is {there} there and {here} "
+                "here; use another --workdir"
+            )
+    likes, structure = jax.tree.flatten(template)
+    arrays = [
+        _wrap_key(jnp.array(leaves[name]), like) for name, like in zip(expected, likes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, arrays)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _describe(leaf: Any) -> str:
+    return "missing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _wrap_key(data: jax.Array, like: Any) -> jax.Array:
+    if not _is_key(like):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+
+
+def _by_field(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping) and value
+        fields |= _by_field(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return fields
+
+
+def _show(fields: Mapping[str, Any], field: str) -> str:
+    return json.dumps(fields[field]) if field in fields else "missing"

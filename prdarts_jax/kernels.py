@@ -1,0 +1,316 @@
+"""Depthwise convolution, pooling and batch normalisation with gradients of their own.
+
+XLA's grouped convolution and its gradients are ten to fifty times slower on a CPU than a few shifted multiply-adds, and
+the gradient of `lax.reduce_window` is slower still. Elsewhere the grouped convolution is the library's own fast path, so
+the depthwise kernels choose by the platform they are compiled for.
+
+Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Sums are taken in float32
+whatever the dtype of the input; outputs have the dtype of the input.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+EPSILON = 1e-5  # of every batch normalisation, as in PyTorch
+
+
+def _out(size: int, stride: int) -> int:
+    return -(-size // stride)
+
+
+# Depthwise convolution ------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """Convolves every channel with a filter of its own.
+
+    y[b, i, j, c] = sum_{u, v} kernel[u, v, c] x[b, s i + d u - p, s j + d v - p, c],  p = d (k - 1) / 2.
+
+    The gradients are dx = the same convolution of the stride-dilated dy with the kernel flipped, and
+    dkernel[u, v, c] = sum_{b, i, j} dy[b, i, j, c] x[b, s i + d u - p, s j + d v - p, c].
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C], k odd.
+      stride: s, the same in both directions.
+      dilation: d, the same in both directions.
+
+    Returns:
+      [B, ceil(H / s), ceil(W / s), C], dtype of x.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_shifted_conv, stride=stride, dilation=dilation),
+        default=functools.partial(_grouped_conv, stride=stride, dilation=dilation),
+    )
+
+
+def _depthwise_forward(x, kernel, stride, dilation):
+    return depthwise_conv(x, kernel, stride, dilation), (x, kernel)
+
+
+def _depthwise_backward(stride, dilation, residuals, dy):
+    def grouped(x, kernel, dy):
+        conv = functools.partial(_grouped_conv, stride=stride, dilation=dilation)
+        return jax.vjp(conv, x, kernel)[1](dy)
+
+    def shifted(x, kernel, dy):
+        return (
+            _shifted_conv_dx(kernel, dy, x.shape, stride, dilation),
+            _shifted_conv_dkernel(x, dy, kernel, stride, dilation),
+        )
+
+    return lax.platform_dependent(*residuals, dy, cpu=shifted, default=grouped)
+
+
+depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _grouped_conv(x, kernel, *, stride, dilation):
+    pad = dilation * (kernel.shape[0] // 2)
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype)[:, :, None, :],
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _shifted_conv(x, kernel, *, stride, dilation):
+    k = kernel.shape[0]
+    pad = dilation * (k // 2)
+    windows = _windows(_pad(x, (pad, pad), (pad, pad)), x.shape[1:3], k, stride, dilation)
+    return _weighted_sum(windows, kernel, x.dtype)
+
+
+def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
+    k = kernel.shape[0]
+    pad = dilation * (k // 2)
+    # Dilated by the stride and padded, dy is as large as the padded x was; the rest is a stride-1 convolution.
+    margins = [
+        (pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]
+    ]
+    windows = _windows(_pad(dy, *margins, interior=stride - 1), shape[1:3], k, 1, dilation)
+    return _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
+
+
+def _shifted_conv_dkernel(x, dy, kernel, stride, dilation):
+    k = kernel.shape[0]
+    pad = dilation * (k // 2)
+    windows = _windows(_pad(x, (pad, pad), (pad, pad)), x.shape[1:3], k, stride, dilation)
+    dy = dy.astype(jnp.float32)
+    # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times.
+    sums = lax.reduce(
+        tuple(dy * window.astype(jnp.float32) for window in windows),
+        (jnp.float32(0),) * (k * k),
+        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+        (0, 1, 2),
+    )
+    return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _pad(x, rows, columns, interior=0):
+    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, interior), (*columns, interior), (0, 0, 0)))
+    # Without the barrier XLA fuses the producer of x into every tap and computes it k * k times.
+    return lax.optimization_barrier(padded)
+
+
+def _windows(padded, size, k, stride, dilation):
+    """The k * k strided slices of a padded image that the taps of a filter see, row by row."""
+    batch, *_, channels = padded.shape
+    height, width = (_out(s, stride) for s in size)
+    return [
+        lax.slice(
+            padded,
+            (0, u * dilation, v * dilation, 0),
+            (
+                batch,
+                u * dilation + (height - 1) * stride + 1,
+                v * dilation + (width - 1) * stride + 1,
+                channels,
+            ),
+            (1, stride, stride, 1),
+        )
+        for u, v in itertools.product(range(k), repeat=2)
+    ]
+
+
+def _weighted_sum(windows, kernel, dtype):
+    taps = kernel.astype(jnp.float32).reshape(len(windows), -1)
+    return sum(
+        window.astype(jnp.float32) * tap for window, tap in zip(windows, taps, strict=True)
+    ).astype(dtype)
+
+
+def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 1x1 convolution as one matrix product.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [C, D].
+
+    Returns:
+      [B, H, W, D], dtype of x.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
+
+
+# Pooling --------------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+    """3x3 maximum, padding 1; a maximum over rows of maxima over columns.
+
+    The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and PyTorch:
+    to the first row that holds the maximum, and in that row to the first such column.
+
+    Args:
+      x: [B, H, W, C].
+      stride: 1 or 2.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    return _max_pool_forward(x, stride)[0]
+
+
+def _max_pool_forward(x, stride):
+    rows = _largest(_taps(x, 2, stride, -jnp.inf))
+    y = _largest(_taps(rows, 1, stride, -jnp.inf))
+    return y, (x, rows, y)
+
+
+def _max_pool_backward(stride, residuals, dy):
+    x, rows, y = residuals
+    drows = _to_first(_taps(rows, 1, stride, -jnp.inf), y, dy, 1, stride, rows.shape[1])
+    return (_to_first(_taps(x, 2, stride, -jnp.inf), rows, drows, 2, stride, x.shape[2]),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+    """3x3 mean, padding 1, over the entries inside the image only.
+
+    y = S x / n, S the sum over the window and n the number of its entries inside; so dx = S^T (dy / n).
+
+    Args:
+      x: [B, H, W, C].
+      stride: 1 or 2.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    total = sum(_taps(sum(_taps(x, 2, stride, 0)), 1, stride, 0))
+    return total / _window_sizes(x.shape, stride).astype(x.dtype)
+
+
+def _avg_pool_forward(x, stride):
+    return avg_pool(x, stride), x.shape
+
+
+def _avg_pool_backward(stride, shape, dy):
+    dy = dy / _window_sizes(shape, stride).astype(dy.dtype)
+    drows = _place((dy, dy, dy), 1, stride, shape[1])
+    return (_place((drows,) * 3, 2, stride, shape[2]),)
+
+
+avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
+
+
+def _window_sizes(shape, stride):
+    rows, columns = (
+        sum(_taps(jnp.ones((size,), jnp.float32), 0, stride, 0)) for size in shape[1:3]
+    )
+    return (rows[:, None] * columns[None, :])[None, :, :, None]
+
+
+def _taps(x, axis, stride, fill):
+    """The three strided slices along `axis` that a window of three with padding 1 sees."""
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (1, 1, 0)
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
+    span = (_out(x.shape[axis], stride) - 1) * stride + 1
+    return [lax.slice_in_dim(padded, u, u + span, stride, axis) for u in range(3)]
+
+
+def _place(parts, axis, stride, size):
+    """The transpose of `_taps`: adds each part up where its tap had read."""
+    total = 0
+    for u, part in enumerate(parts):
+        padding = [(0, 0, 0)] * part.ndim
+        span = (part.shape[axis] - 1) * stride + 1
+        padding[axis] = (u - 1, size - span - (u - 1), stride - 1)
+        total += lax.pad(part, jnp.zeros((), part.dtype), padding)
+    return total
+
+
+def _largest(taps):
+    return functools.reduce(jnp.maximum, taps)
+
+
+def _to_first(taps, largest, cotangent, axis, stride, size):
+    parts, free = [], True
+    for tap in taps:
+        hit = free & (tap == largest)
+        parts.append(jnp.where(hit, cotangent, 0))
+        free = free & ~hit
+    return _place(parts, axis, stride, size)
+
+
+# Batch normalisation --------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Normalises every channel by the mean and variance of the (global) batch, without affine terms.
+
+    With r = 1 / sqrt(var + eps) and y = (x - mean) r:  dx = r (dy - mean(dy) - y mean(dy y)).
+
+    Args:
+      x: [B, H, W, C].
+      axis_name: mapped axis over which the batch is spread, if any.
+
+    Returns:
+      (y, moments): y [B, H, W, C] of the dtype of x, and the moments for running statistics, `mean` f32[C] and `var` f32[C]
+      (unbiased, as PyTorch keeps it). No gradient flows through the moments.
+    """
+    return _batch_norm_forward(x, axis_name)[0]
+
+
+def _mean(x, axis_name):
+    mean = jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+
+def _batch_norm_forward(x, axis_name):
+    wide = x.astype(jnp.float32)
+    mean = _mean(wide, axis_name)
+    var = _mean(jnp.square(wide - mean), axis_name)
+    scale = lax.rsqrt(var + EPSILON)
+    y = ((wide - mean) * scale).astype(x.dtype)
+    count = x.size // x.shape[-1] * (1 if axis_name is None else lax.axis_size(axis_name))
+    moments = {"mean": mean, "var": var * (count / max(count - 1, 1))}
+    return (y, moments), (y, scale)
+
+
+def _batch_norm_backward(axis_name, residuals, cotangents):
+    y, scale = residuals
+    dy = cotangents[0].astype(jnp.float32)
+    wide = y.astype(jnp.float32)
+    dx = scale * (dy - _mean(dy, axis_name) - wide * _mean(dy * wide, axis_name))
+    return (dx.astype(y.dtype),)
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)

@@ -1,0 +1,200 @@
+"""The command line: a config in, a search run, a folder of results out.
+
+    python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits --config.epochs=20
+
+The same command goes on where a stopped or killed run was. The folder then holds config.json, metrics.jsonl (a line an
+epoch), tensorboard/, architecture/ (logits and activation probabilities of every epoch), checkpoints/, genotype.json
+and the pictures.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+from prdarts_jax import checkpoints, data, genotypes, methods, reporting, settings, spaces
+from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch
+from prdarts_jax.supernet import Supernet
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
+
+
+def make_method(config: ConfigDict) -> methods.Method:
+    """The search method that `config.method` names, with the settings of its section."""
+    build = {"pr_darts": methods.PRDarts, "darts": methods.Darts}[config.method]
+    return build(**config[config.method])
+
+
+def make_problem(config: ConfigDict, num_classes: int, total_steps: int) -> SearchProblem:
+    """The search that a valid config describes."""
+    weights, logits = config.weights, config.logits
+    schedule = optax.cosine_decay_schedule(
+        weights.learning_rate, total_steps, alpha=weights.end_learning_rate / weights.learning_rate
+    )
+    return SearchProblem(
+        supernet=Supernet(
+            space=spaces.darts(),
+            channels=config.channels,
+            cells=config.cells,
+            num_classes=num_classes,
+            dtype=jnp.dtype(config.dtype),
+            pool_norm=config.pool_norm,
+            head_norm=config.head_norm,
+            running_statistics=config.running_statistics,
+        ),
+        method=make_method(config),
+        # As in PyTorch, weight decay is part of the gradient that momentum and Adam see, and is not clipped.
+        weight_optimizer=optax.chain(
+            optax.clip_by_global_norm(weights.clip),
+            optax.add_decayed_weights(weights.weight_decay),
+            optax.sgd(schedule, momentum=weights.momentum, nesterov=weights.nesterov),
+        ),
+        arch_optimizer=optax.chain(
+            optax.add_decayed_weights(logits.weight_decay),
+            optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
+        ),
+        total_steps=total_steps,
+    )
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state; the same command goes on."""
+
+
+def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
+    """Runs a search, or the rest of it, and writes everything into `workdir`.
+
+    Raises:
+      ValueError, FileNotFoundError: for a config, a workdir or data that cannot be used, in one sentence.
+      Stopped: after SIGTERM.
+    """
+    settings.validate(config)
+    checkpoints.check_config(workdir, config.to_dict())
+    dataset = data.load(
+        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
+    )
+    settings.validate_against_data(config, dataset)
+    train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
+    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
+    steps_per_epoch = len(train_data["label"]) // config.batch_size
+    total_steps = config.epochs * steps_per_epoch
+    problem = make_problem(config, dataset.num_classes, total_steps)
+
+    images = jnp.zeros((config.batch_size, *dataset.images.shape[1:]))
+    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), images)
+    run = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
+    lowered = run.lower(problem, state, train_data, val_data, augmentation, config.batch_size, jnp.int32(1))
+    print(f"{len(dataset.labels)} images of {dataset.name}, {config.epochs} epochs of {steps_per_epoch} steps")
+    clock = time.perf_counter()
+    run_steps = lowered.compile()
+    print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
+
+    # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
+    totals = {name: np.float32(0) for name in lowered.out_info[1]}
+    folder = workdir / "checkpoints"
+    restored = checkpoints.restore_latest(folder, (state, totals), tqdm.write)
+    if restored:
+        (state, totals), step = restored
+        print(f"going on from step {step}")
+    reporting.write_json(workdir / "config.json", config.to_dict())
+
+    step, seconds = int(state.step), 0.0
+    log = reporting.RunLog(workdir, step // steps_per_epoch)
+    with _sigterm() as asked_to_stop, tqdm(total=total_steps, initial=step, unit="step") as bar:
+        while step < total_steps:
+            clock = time.perf_counter()
+            steps = min(config.steps_per_call, steps_per_epoch - step % steps_per_epoch)
+            state, metrics = run_steps(state, train_data, val_data, jnp.int32(steps))
+            totals = {name: totals[name] + np.float32(steps) * np.asarray(metrics[name]) for name in metrics}
+            step += steps
+            seconds += time.perf_counter() - clock
+            bar.update(steps)
+            if step % steps_per_epoch == 0:
+                epoch = step // steps_per_epoch - 1
+                means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
+                record = _end_epoch(problem, state, workdir, epoch, means)
+                log.append(record | {"seconds": seconds})
+                totals, seconds = dict.fromkeys(totals, np.float32(0)), 0.0
+                bar.set_postfix_str(_summary(record))
+                checkpoints.save(folder, step, (state, totals))
+            if asked_to_stop() and step < total_steps:
+                checkpoints.save(folder, step, (state, totals))
+                raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
+    log.close()
+
+    genotype = problem.method.derive(problem.supernet.space, jax.device_get(state.arch))
+    (workdir / "genotype.json").write_text(genotypes.to_json(genotype) + "\n")
+    reporting.write_pictures(workdir, reporting.read_records(workdir), genotype)
+    return genotype
+
+
+def _end_epoch(problem, state, workdir, epoch, means):
+    """Saves the logits of an epoch, and makes its record."""
+    logits = jax.device_get(state.arch)
+    progress = problem.progress(state.step - 1)
+    probabilities = jax.device_get(problem.method.activation(state.arch, progress))
+    reporting.save_architecture(workdir, epoch, logits, probabilities)
+    space = problem.supernet.space
+    genotype = problem.method.derive(space, logits)
+    return {
+        "epoch": epoch,
+        "step": int(state.step),
+        **means,
+        "activation": reporting.activation_by_group(space, probabilities),
+        "skip_share": genotypes.skip_share(genotype),
+        "genotype": dataclasses.asdict(genotype),
+    }
+
+
+def _summary(record):
+    skips = record["skip_share"]
+    return (
+        f"loss {record['train_loss']:.3f}/{record['val_loss']:.3f}, "
+        f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['val_accuracy']:.1f} %, "
+        f"skips {100 * (skips['normal'] + skips['reduce']) / 2:.0f} %"
+    )
+
+
+@contextlib.contextmanager
+def _sigterm():
+    """Within it SIGTERM only makes the function it gives answer True."""
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs what the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
+    workdir = Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        genotype = search(_CONFIG.value, workdir)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(128 + signal.SIGTERM)
+    print(f"genotype: {genotypes.to_json(genotype)}\nresults in {workdir}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,196 @@
+"""The candidate ops: name -> shapes of the parameters and a pure apply function.
+
+An op is `apply(params, stats, x, norm) -> (y, moments)`: x and y are [B, H, W, C], `params` a dict of arrays of
+`Op.shapes`, and `norm(x, stats) -> (y, moments)` the batch normalisation to use, called once for each name of
+`Op.norms` with that name's running statistics (`stats[name]`, or None where there are none). `moments` has one entry
+for each name of `Op.norms`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax import kernels
+
+Params = Mapping[str, jax.Array]
+Moments = dict[str, dict[str, jax.Array]]
+Norm = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One op at a given width and stride; see the module docstring for `apply`."""
+
+    apply: Callable[..., tuple[jax.Array, Moments]]
+    shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    norms: tuple[str, ...] = ()
+
+
+def candidate(name: str, *, channels: int, stride: int, pool_norm: bool = False) -> Op:
+    """The op `name` of the DARTS space (Liu et al., 2019, section 3.1.1) as a cell of width `channels` has it.
+
+    Args:
+      name: any op of the space but `none`, which is never executed.
+      channels: C, of input and output.
+      stride: 1 or 2.
+      pool_norm: whether batch normalisation follows the pools, as in DARTS's supernet (not in PR-DARTS's released one).
+    """
+    if name == "skip_connect":
+        return identity() if stride == 1 else factorized_reduce(channels, channels)
+    if name in ("avg_pool_3x3", "max_pool_3x3"):
+        kernel = kernels.avg_pool if name.startswith("avg") else kernels.max_pool
+        return pool(kernel, stride, pool_norm)
+    size = int(name[-1])
+    if name.startswith("sep_conv"):
+        return sep_conv(size, channels, stride)
+    if name.startswith("dil_conv"):
+        return dil_conv(size, channels, stride)
+    raise ValueError(f"op {name!r} cannot be built: it is none of the ops of the DARTS space")
+
+
+def identity() -> Op:
+    """y = x."""
+    return Op(lambda params, stats, x, norm: (x, {}))
+
+
+def pool(kernel: Callable[[jax.Array, int], jax.Array], stride: int, norm_after: bool) -> Op:
+    """A 3x3 pool, followed by batch normalisation if `norm_after`."""
+    if not norm_after:
+        return Op(lambda params, stats, x, norm: (kernel(x, stride), {}))
+
+    def apply(params, stats, x, norm):
+        y, moments = norm(kernel(x, stride), _get(stats, "norm"))
+        return y, {"norm": moments}
+
+    return Op(apply, norms=("norm",))
+
+
+def relu_conv_norm(channels_in: int, channels: int) -> Op:
+    """ReLU, 1x1 convolution, BN: how a cell maps its inputs to its own width."""
+
+    def apply(params, stats, x, norm):
+        y, moments = norm(
+            kernels.pointwise_conv(jax.nn.relu(x), params["pointwise"]), _get(stats, "norm")
+        )
+        return y, {"norm": moments}
+
+    return Op(apply, {"pointwise": (channels_in, channels)}, ("norm",))
+
+
+def factorized_reduce(channels_in: int, channels: int) -> Op:
+    """Halves the image: ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel, concatenation, BN."""
+
+    def apply(params, stats, x, norm):
+        x = jax.nn.relu(x)
+        shifted = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1::2, 1::2]
+        y = jnp.concatenate(
+            [
+                kernels.pointwise_conv(x[:, ::2, ::2], params["even"]),
+                kernels.pointwise_conv(shifted, params["odd"]),
+            ],
+            axis=-1,
+        )
+        y, moments = norm(y, _get(stats, "norm"))
+        return y, {"norm": moments}
+
+    half = channels // 2
+    shapes = {"even": (channels_in, half), "odd": (channels_in, channels - half)}
+    return Op(apply, shapes, ("norm",))
+
+
+def dil_conv(size: int, channels: int, stride: int) -> Op:
+    """ReLU, depthwise size x size of dilation 2, pointwise, BN."""
+    return _depthwise_separable(size, channels, (stride,), dilation=2)
+
+
+def sep_conv(size: int, channels: int, stride: int) -> Op:
+    """(ReLU, depthwise size x size, pointwise, BN) twice, the stride in the first."""
+    return _depthwise_separable(size, channels, (stride, 1), dilation=1)
+
+
+def _depthwise_separable(size, channels, strides, dilation):
+    def apply(params, stats, x, norm):
+        moments = {}
+        for i, stride in enumerate(strides):
+            x = kernels.depthwise_conv(jax.nn.relu(x), params[f"depthwise_{i}"], stride, dilation)
+            x = kernels.pointwise_conv(x, params[f"pointwise_{i}"])
+            x, moments[f"norm_{i}"] = norm(x, _get(stats, f"norm_{i}"))
+        return x, moments
+
+    shapes = {}
+    for i in range(len(strides)):
+        shapes[f"depthwise_{i}"] = (size, size, channels)
+        shapes[f"pointwise_{i}"] = (channels, channels)
+    return Op(apply, shapes, tuple(f"norm_{i}" for i in range(len(strides))))
+
+
+def _get(stats, name):
+    return None if stats is None else stats[name]
+
+
+# Parameters and statistics --------------------------------------------------------------------------------------------
+
+
+def init_params(
+    key: jax.Array, shapes: Mapping[str, tuple[int, ...]], stack: tuple[int, ...] = ()
+) -> dict[str, jax.Array]:
+    """Draws kernels from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions.
+
+    The fan-in is the product of all axes of a shape but the last: k k for a depthwise kernel [k, k, C], C for a pointwise one
+    [C, D]. All kernels are cut from one draw: a draw each would take longer to compile than the search step.
+
+    Args:
+      key: consumed.
+      shapes: `Op.shapes`.
+      stack: how many kernels of each shape, for instance (edges,).
+
+    Returns:
+      f32[*stack, *shape] for each name.
+    """
+    sizes = [math.prod((*stack, *shape)) for shape in shapes.values()]
+    drawn = jax.random.uniform(key, (sum(sizes),), jnp.float32, -1, 1)
+    params, start = {}, 0
+    for (name, shape), size in zip(shapes.items(), sizes, strict=True):
+        limit = 1 / math.sqrt(math.prod(shape[:-1]))
+        params[name] = limit * drawn[start : start + size].reshape(*stack, *shape)
+        start += size
+    return params
+
+
+def init_stats(op: Op, channels: int, stack: tuple[int, ...] = ()) -> Moments:
+    """Running statistics before any batch: mean 0 and variance 1, f32[*stack, C]."""
+    return {name: init_moments(channels, stack) for name in op.norms}
+
+
+def init_moments(channels: int, stack: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+    """Running moments of one normalisation before any batch."""
+    return {"mean": jnp.zeros((*stack, channels)), "var": jnp.ones((*stack, channels))}
+
+
+def batch_normalizer(*, train: bool, axis_name: str | None) -> Norm:
+    """The `norm` argument of an op: by the batch when `train` or without running statistics, else by those."""
+
+    def norm(x, stats):
+        if train or stats is None:
+            return kernels.batch_norm(x, axis_name)
+        scale = jax.lax.rsqrt(stats["var"] + kernels.EPSILON)
+        return ((x.astype(jnp.float32) - stats["mean"]) * scale).astype(x.dtype), stats
+
+    return norm
+
+
+def update_running(stats, moments, executed=True):
+    """Moves running statistics a tenth of the way to the batch's where `executed` (PyTorch's momentum 0.1).
+
+    `executed` broadcasts from the left: bool[] or bool[stack].
+    """
+
+    def move(old, new):
+        where = jnp.reshape(executed, jnp.shape(executed) + (1,) * (old.ndim - jnp.ndim(executed)))
+        return jnp.where(where, old + 0.1 * (new - old), old)
+
+    return jax.tree.map(move, stats, moments)

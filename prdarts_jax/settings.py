@@ -1,0 +1,160 @@
+"""The fields of a config, their defaults, and what values they may have.
+
+Files in configs/ start from `defaults()`, so each shows only what makes it different.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import data
+from prdarts_jax.methods import pr_darts
+
+
+def defaults() -> ConfigDict:
+    """PR-DARTS as in the paper on CIFAR-10 (Zhou et al., 2020, section 5 and supplement)."""
+    return ConfigDict(
+        {
+            "dataset": "cifar10",
+            "data_dir": "",  # where TFDS keeps its data; '' is TFDS's own default
+            "image_size": 0,  # average images down to this size; 0 leaves them as they are
+            "num_examples": 0,  # use so many of the training images; 0 is all
+            "split_seed": 0,  # decides which half of them trains the weights, which the logits
+            "seed": 0,  # decides everything else
+            "epochs": 200,
+            "batch_size": 128,
+            "steps_per_call": 10,  # between two updates of the progress bar, and two looks for SIGTERM
+            "augmentation": {"pad": 4, "flip": True, "cutout": 0},  # pixels; cutout 0 is none
+            "method": "pr_darts",  # which of the sections below counts
+            "pr_darts": {
+                "form": "paper",
+                "lambda_skip": 0.01,
+                "lambda_nonskip": 0.005,
+                "lambda_path": 0.005,
+                "start_temperature": 10.0,
+                "end_temperature": 0.1,
+                "distinct_inputs": True,  # derive at most one op per edge
+                "drop": 0.4,  # the form 'released' only, like the threshold
+                "threshold": 0.2,
+            },
+            "darts": {},
+            "channels": 16,
+            "cells": 8,
+            "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
+            "pool_norm": True,  # batch normalisation after pools
+            "head_norm": False,  # batch normalisation and ReLU before the global pool
+            "running_statistics": True,
+            "weights": {
+                "learning_rate": 0.025,  # falls along a cosine
+                "end_learning_rate": 0.0,
+                "momentum": 0.9,
+                "nesterov": False,
+                "weight_decay": 3e-4,
+                "clip": 5.0,  # largest norm of the gradient
+            },
+            "logits": {"learning_rate": 3e-4, "b1": 0.5, "b2": 0.999, "weight_decay": 1e-3},
+        }
+    )
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _at_least(low: float) -> Rule:
+    return lambda value: value >= low, f"at least {low}"
+
+
+def _one_of(*values: str) -> Rule:
+    return lambda value: value in values, f"one of {', '.join(values)}"
+
+
+_FRACTION: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
+_BELOW_ONE: Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+_POSITIVE: Rule = (lambda value: value > 0, "above 0")
+
+_RULES: dict[str, Rule] = {
+    "dataset": _one_of(*data.NAMES),
+    "image_size": _at_least(0),
+    "num_examples": _at_least(0),
+    "split_seed": _at_least(0),
+    "seed": _at_least(0),
+    "epochs": _at_least(1),
+    "batch_size": _at_least(1),
+    "steps_per_call": _at_least(1),
+    "augmentation.pad": _at_least(0),
+    "augmentation.cutout": _at_least(0),
+    "method": _one_of("pr_darts", "darts"),
+    "pr_darts.form": _one_of(*pr_darts.FORMS),
+    "pr_darts.lambda_skip": _at_least(0),
+    "pr_darts.lambda_nonskip": _at_least(0),
+    "pr_darts.lambda_path": _at_least(0),
+    "pr_darts.start_temperature": _POSITIVE,
+    "pr_darts.end_temperature": _POSITIVE,
+    "pr_darts.drop": _FRACTION,
+    "pr_darts.threshold": _FRACTION,
+    "channels": (
+        lambda value: value >= 2 and value % 2 == 0,
+        "even and at least 2, since a factorised reduction makes half of the channels with each of two convolutions",
+    ),
+    "cells": _at_least(1),
+    "dtype": _one_of("float32", "bfloat16"),
+    "weights.learning_rate": _POSITIVE,
+    "weights.end_learning_rate": _at_least(0),
+    "weights.momentum": _BELOW_ONE,
+    "weights.weight_decay": _at_least(0),
+    "weights.clip": _POSITIVE,
+    "logits.learning_rate": _POSITIVE,
+    "logits.b1": _BELOW_ONE,
+    "logits.b2": _BELOW_ONE,
+    "logits.weight_decay": _at_least(0),
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuses a config with an unknown or missing field, a value of another type, or one out of range.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    found, expected = _flatten(config.to_dict()), _flatten(defaults().to_dict())
+    for field in found:
+        if field not in expected:
+            raise ValueError(f"config.{field} is not a field of the config; the fields are {', '.join(expected)}")
+    for field, default in expected.items():
+        if field not in found:
+            raise ValueError(f"config.{field} is missing; its default is {default!r}")
+        value = found[field]
+        number = isinstance(default, float) and type(value) is int
+        if type(value) is not type(default) and not number:
+            raise ValueError(f"config.{field}={value!r} must be of type {type(default).__name__}, as {default!r} is")
+        allowed, text = _RULES.get(field, (lambda _: True, ""))
+        if not allowed(value):
+            raise ValueError(f"config.{field}={value!r} must be {text}")
+
+
+def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Refuses a batch or a crop that the data set is too small for.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    half = len(dataset.labels) // 2
+    if config.batch_size > half:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} must be at most {half}, half of the {len(dataset.labels)} "
+            f"images of {dataset.name} in use: one half trains the weights, the other the logits"
+        )
+    size = dataset.images.shape[1]
+    for field in ("pad", "cutout"):
+        if config.augmentation[field] > size:
+            raise ValueError(
+                f"config.augmentation.{field}={config.augmentation[field]} must be at most {size}, the images' size"
+            )
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in fields.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,233 @@
+"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax import gates, ops
+from prdarts_jax.cell import execute, execute_plain, program
+from prdarts_jax.spaces import CELL_TYPES, SearchSpace, darts
+
+_EXECUTORS = {"loop": execute, "plain": execute_plain}
+_torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class _Normalizing(nn.Module):
+    """What normalises by the batch and, where asked to, keeps running statistics (collection batch_stats)."""
+
+    running_statistics: bool
+    axis_name: str | None
+
+    def _running(self, name, init):
+        """The variable of the running statistics, or None."""
+        return self.variable("batch_stats", name, init) if self.running_statistics else None
+
+    def _update(self, variable, moments, executed=True):
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            variable.value = ops.update_running(variable.value, moments, executed)
+
+
+class BatchNorm(_Normalizing):
+    """Batch normalisation with affine terms, of stem and head."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises [B, H, W, C]."""
+        channels = x.shape[-1]
+        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
+        stats = self._running("moments", lambda: ops.init_moments(channels))
+        y, moments = norm(x, stats and stats.value)
+        if train and stats:
+            self._update(stats, moments)
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return y * scale.astype(y.dtype) + bias.astype(y.dtype)
+
+
+class Preprocess(_Normalizing):
+    """Maps an input of a cell to the cell's width: ReLU, 1x1 convolution, BN, or a factorised reduction.
+
+    Attributes:
+      channels: C of the cell.
+      reduce: halve the image, since the input comes from before a reduction.
+    """
+
+    channels: int
+    reduce: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, D] -> [B, H, W, C], or half the height and width."""
+        build = ops.factorized_reduce if self.reduce else ops.relu_conv_norm
+        op = build(x.shape[-1], self.channels)
+        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
+        stats = self._running("moments", lambda: ops.init_stats(op, self.channels))
+        y, moments = op.apply(self.param("conv", ops.init_params, op.shapes), stats and stats.value, x, norm)
+        if train and stats:
+            self._update(stats, moments)
+        return y
+
+
+class Cell(_Normalizing):
+    """One cell of the supernet; see `cell.py` for how it runs.
+
+    Attributes:
+      space: nodes, edges and ops.
+      channels: C; the output has (nodes - 2) C.
+      reduction: halves the image.
+      reduction_before: the previous cell was a reduction.
+      pool_norm: see `ops.candidate`.
+      executor: 'loop', or 'plain' for the oracle.
+    """
+
+    space: SearchSpace
+    channels: int
+    reduction: bool
+    reduction_before: bool
+    pool_norm: bool
+    executor: Literal["loop", "plain"]
+
+    @nn.compact
+    def __call__(self, s0: jax.Array, s1: jax.Array, weights: jax.Array, *, train: bool) -> jax.Array:
+        """Runs the cell.
+
+        Args:
+          s0: output of cell k-2, [B, H, W, D], of double the size of s1 if that is a reduction's.
+          s1: output of cell k-1.
+          weights: f32[edges, ops].
+          train: normalise by the batch.
+
+        Returns:
+          The intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
+        """
+        shared = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
+        s0 = Preprocess(**shared, channels=self.channels, reduce=self.reduction_before, name="preprocess_0")(s0, train=train)
+        s1 = Preprocess(**shared, channels=self.channels, reduce=False, name="preprocess_1")(s1, train=train)
+        inputs = jnp.stack([s0, s1])
+        batch, height, width = s0.shape[:3]
+        if self.reduction:
+            height, width = -(-height // 2), -(-width // 2)
+        empty = jnp.zeros((self.space.nodes - 2, batch, height, width, self.channels), s0.dtype)
+        states = empty if self.reduction else jnp.concatenate([inputs, empty])
+
+        stages = program(
+            self.space,
+            self.reduction,
+            channels=self.channels,
+            pool_norm=self.pool_norm,
+            train=train,
+            axis_name=self.axis_name,
+        )
+        for i, (rows, stage) in enumerate(stages):
+            params = self.param(f"stage_{i}", stage.init_params)
+            stats = self._running(f"stage_{i}", stage.init_stats)
+            stage_weights = weights[jnp.array(rows)]
+            states, moments = _EXECUTORS[self.executor](
+                stage,
+                params,
+                stats and stats.value,
+                inputs if stage.stride == 2 else None,
+                states,
+                stage_weights,
+            )
+            if train and stats:
+                for name, found in moments.items():
+                    executed = stage_weights[:, stage.op_names.index(name)] != 0
+                    moments[name] = (found, executed)
+                self._update_executed(stats, moments)
+        return jnp.concatenate(list(states[-(self.space.nodes - 2) :]), axis=-1)
+
+    def _update_executed(self, variable, moments):
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            variable.value = {
+                name: ops.update_running(variable.value[name], found, executed)
+                for name, (found, executed) in moments.items()
+            }
+
+
+class Supernet(nn.Module):
+    """Stem, cells, head. Collections: `params`, `arch` (the logits), and `batch_stats` if it keeps running statistics.
+
+    Cells k // 3 and 2k // 3 are reductions; there the width doubles.
+
+    Attributes:
+      space: the search space of a cell.
+      channels: C of the first cells, even (a factorised reduction makes half of the channels with each of two convolutions).
+      cells: k, at least 1.
+      num_classes: length of the logits of the classifier.
+      dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
+      pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
+      head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
+      running_statistics: keep running BN statistics and use them when not training; otherwise always those of the batch.
+      axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
+      executor: 'loop', or 'plain' for the slow oracle of tests.
+    """
+
+    space: SearchSpace = darts()
+    channels: int = 16
+    cells: int = 8
+    num_classes: int = 10
+    dtype: jnp.dtype = jnp.float32
+    pool_norm: bool = True
+    head_norm: bool = False
+    running_statistics: bool = True
+    axis_name: str | None = None
+    executor: Literal["loop", "plain"] = "loop"
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, op_weights: dict[str, jax.Array] | None = None, *, train: bool
+    ) -> jax.Array:
+        """Classifies images.
+
+        Args:
+          images: f32[B, H, W, channels].
+          op_weights: per cell type f32[edges, ops], or f32[cells of the type, edges, ops] for weights of each layer. 0 means:
+            not executed. By default the softmax of the supernet's own logits.
+          train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
+
+        Returns:
+          Logits of the classes, f32[B, num_classes].
+        """
+        logits = {t: self.variable("arch", t, self._init_logits).value for t in CELL_TYPES}
+        if op_weights is None:
+            op_weights = gates.softmax(logits)
+
+        shared = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
+        x = nn.Conv(
+            3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=_torch_init, name="stem"
+        )(images.astype(self.dtype))
+        s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
+
+        channels, reduction_before = self.channels, False
+        seen = dict.fromkeys(CELL_TYPES, 0)
+        for k in range(self.cells):
+            reduction = k in (self.cells // 3, 2 * self.cells // 3)
+            channels *= 2 if reduction else 1
+            cell_type = "reduce" if reduction else "normal"
+            weights = op_weights[cell_type]
+            if weights.ndim == 3:
+                weights = weights[seen[cell_type]]
+            seen[cell_type] += 1
+            cell = Cell(
+                **shared,
+                space=self.space,
+                channels=channels,
+                reduction=reduction,
+                reduction_before=reduction_before,
+                pool_norm=self.pool_norm,
+                executor=self.executor,
+                name=f"cell_{k}",
+            )
+            s0, s1 = s1, cell(s0, s1, weights, train=train)
+            reduction_before = reduction
+
+        if self.head_norm:
+            s1 = nn.relu(BatchNorm(**shared, name="head_norm")(s1, train=train))
+        pooled = jnp.mean(s1.astype(jnp.float32), axis=(1, 2))
+        return nn.Dense(self.num_classes, kernel_init=_torch_init, name="classifier")(pooled)
+
+    def _init_logits(self):
+        return 1e-3 * jax.random.normal(self.make_rng("params"), self.space.shape)

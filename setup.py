@@ -1,0 +1,34 @@
+"""What prdarts_jax needs, and the extras that bring an accelerator or the test tools."""
+
+import setuptools
+
+setuptools.setup(
+    name="prdarts_jax",
+    version="0.1.0",
+    description="Differentiable architecture search (DARTS, PR-DARTS) as pure functions in JAX",
+    packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8; sys_platform != 'win32'",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+        "jax>=0.10",
+        "matplotlib>=3.9",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "pillow>=10",  # tensorflow-datasets decodes images with it where TensorFlow is absent
+        "scikit-learn>=1.5",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
+    },
+)
