@@ -27,9 +27,6 @@ from prdarts_jax import checkpoints, data, genotypes, methods, reporting, settin
 from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch
 from prdarts_jax.supernet import Supernet
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
-
 
 def make_method(config: ConfigDict) -> methods.Method:
     """The search method that `config.method` names, with the settings of its section."""
@@ -183,10 +180,10 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
-    workdir = Path(_WORKDIR.value)
+    workdir = Path(flags.FLAGS.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        genotype = search(_CONFIG.value, workdir)
+        genotype = search(flags.FLAGS.config, workdir)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     except Stopped as stopped:
@@ -196,5 +193,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
+    flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

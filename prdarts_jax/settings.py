@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
             "epochs": 200,
             "batch_size": 128,
             "steps_per_call": 10,  # between two updates of the progress bar, and two looks for SIGTERM
-            "augmentation": {"pad": 4, "flip": True, "cutout": 0},  # pixels; cutout 0 is none
+            "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # pixels; 0 is none
             "method": "pr_darts",  # which of the sections below counts
             "pr_darts": {
                 "form": "paper",
