@@ -1,7 +1,7 @@
 """PR-DARTS on CIFAR-100 with the settings that the paper has for CIFAR-10.
 
-The paper's cell, found on CIFAR-10, has 16.45 % error on CIFAR-100; a search on CIFAR-100 itself reproduces no published
-figure. Not yet run here over all 200 epochs.
+The paper's cell, found on CIFAR-10, has 16.45 % error on CIFAR-100; a search on CIFAR-100 itself reproduces no
+published figure. Not yet run here over all 200 epochs.
 
     python -m prdarts_jax.main --config=configs/cifar100.py --workdir=runs/cifar100
 """

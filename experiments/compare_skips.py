@@ -1,8 +1,9 @@
 """Does PR-DARTS pick fewer skip connections than DARTS? Small searches on real CIFAR-10, three seeds each.
 
-Both methods, and both forms of PR-DARTS, search on the same images, halves, network and schedule: 4,000 images averaged down
-to 16x16, C = 8, five cells, batch 64, 12 epochs of 31 steps. The logits' learning rate is ten times the papers', since the
-search is about a hundred times shorter. Takes about TIME minutes on two cores; may be stopped and started again.
+Both methods, and both forms of PR-DARTS, search on the same images, halves, network and schedule: 4,000 images
+averaged down to 16x16, C = 8, five cells, batch 64, 12 epochs of 31 steps. The logits' learning rate is ten times the
+papers', since the search is about a hundred times shorter. Takes about TIME minutes on two cores; may be stopped and
+started again.
 
     python experiments/compare_skips.py --data_dir=DIR --workdir=runs/compare_skips
 
@@ -69,7 +70,9 @@ def _activation(record):
 
 
 def _table(records):
-    lines = ["| method | seed | skips, normal | skips, reduce | mean activation, first / last epoch | val. accuracy | normal cell |"]
+    lines = [
+        "| method | seed | skips, normal | skips, reduce | mean activation, first / last epoch | accuracy | normal cell |"
+    ]
     lines.append("|---|---|---|---|---|---|---|")
     for (method, seed), epochs in records.items():
         last, skips = epochs[-1], epochs[-1]["skip_share"]

@@ -1,6 +1,7 @@
 """The bilevel update as one pure function: weights on a training batch, logits on a validation batch.
 
-`search_step` performs no input or output and holds no state, so it runs under `jit`, `vmap` and `scan` of anybody's code:
+`search_step` performs no input or output and holds no state, so it runs under `jit`, `vmap` and `scan` of anybody's
+code:
 
     step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
     state, metrics = step(problem, state, train_batch, val_batch)
@@ -30,7 +31,8 @@ class SearchProblem:
     """What stays the same over a search: a static, hashable argument.
 
     Attributes:
-      supernet: any Flax module with a collection `arch` of logits and a call `(images, op_weights, *, train) -> logits`.
+      supernet: any Flax module with a collection `arch` of logits and a call `(images, op_weights, *, train) ->
+        logits`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
@@ -102,7 +104,8 @@ def search_step(
 ) -> tuple[SearchState, Metrics]:
     """One step of a search: an update of the weights and one of the logits (Liu et al., 2019, Algorithm 1, xi = 0).
 
-    The second of the two, in the order that the method asks for, is taken where the first has led to. Both are first order.
+    The second of the two, in the order that the method asks for, is taken where the first has led to. Both are first
+    order.
 
     Args:
       problem: static.
@@ -166,9 +169,7 @@ def search_step(
         dparams, (metrics, batch_stats) = weight_gradient(moved)
 
     variables, opt_state = update({"params": dparams, "arch": darch})
-    new_state = state.replace(
-        step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables
-    )
+    new_state = state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables)
     return new_state, metrics | val_metrics
 
 
@@ -183,9 +184,9 @@ def search_epoch(
 ) -> tuple[SearchState, Metrics]:
     """Steps of one epoch in one compiled loop, the data on the device, shuffled and augmented there.
 
-    The order of the data and their augmentation are a function of the state's key and step alone, so an epoch may be run in
-    parts. Compile with `jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)`: `steps` is then an ordinary
-    argument, and one compiled function serves parts of any length.
+    The order of the data and their augmentation are a function of the state's key and step alone, so an epoch may be
+    run in parts. Compile with `jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)`: `steps` is then an
+    ordinary argument, and one compiled function serves parts of any length.
 
     Args:
       problem: static.
@@ -202,9 +203,7 @@ def search_epoch(
     steps_per_epoch = len(train_data["label"]) // batch_size
     epoch = state.step // steps_per_epoch
     key_epoch = jax.random.fold_in(jax.random.fold_in(state.key, 2), epoch)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(
-        jax.random.split(key_epoch)
-    )
+    orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(jax.random.split(key_epoch))
 
     def batch(data, order, position, key):
         places = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)

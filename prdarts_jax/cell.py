@@ -4,14 +4,15 @@ An instruction is (source, target, op, edge): take the state of node `source`, a
 scale by the op's weight and add to the state of node `target`. Only ops of nonzero weight become instructions, so what
 a gate shuts is neither computed nor differentiated: its weight has the gradient 0.
 
-The edges of a cell that have one stride are a `Stage`; parameters are stacked over the edges of the stage. A normal cell is
-one stage. A reduction cell is two: the edges that leave the inputs (stride 2), then the others.
+The edges of a cell that have one stride are a `Stage`; parameters are stacked over the edges of the stage. A normal
+cell is one stage. A reduction cell is two: the edges that leave the inputs (stride 2), then the others.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from prdarts_jax import ops
 from prdarts_jax.spaces import SearchSpace
 
-Tree = dict
+Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Stage:
     """The edges of a cell that have one stride, and how to execute them.
 
     Attributes:
-      edges: (source, target) of each edge. Targets index the `states` of the stage; sources index `states` too, or, when the
-        stride is 2, the `inputs`. Sorted so that no edge comes before one that leads into its source.
+      edges: (source, target) of each edge. Targets index the `states` of the stage; sources index `states` too, or,
+        when the stride is 2, the `inputs`. Sorted so that no edge comes before one that leads into its source.
       op_names: candidate ops, the last axis of the weights.
       channels: C.
       stride: 1 or 2.
@@ -53,9 +54,7 @@ class Stage:
     def candidates(self) -> dict[str, ops.Op]:
         """The executable candidates by name."""
         return {
-            name: ops.candidate(
-                name, channels=self.channels, stride=self.stride, pool_norm=self.pool_norm
-            )
+            name: ops.candidate(name, channels=self.channels, stride=self.stride, pool_norm=self.pool_norm)
             for name in self.op_names
             if name != "none"
         }
@@ -68,9 +67,7 @@ class Stage:
     def init_params(self, key: jax.Array) -> Tree:
         """{op: {name: f32[edges, ...]}} for the ops that have parameters."""
         shapes = {
-            f"{name}/{kernel}": shape
-            for name, op in self.candidates.items()
-            for kernel, shape in op.shapes.items()
+            f"{name}/{kernel}": shape for name, op in self.candidates.items() for kernel, shape in op.shapes.items()
         }
         drawn = ops.init_params(key, shapes, (len(self.edges),))
         return unflatten_dict(drawn, sep="/")
@@ -87,7 +84,14 @@ class Stage:
 Executor = Callable[..., tuple[jax.Array, Tree]]
 
 
-def execute_plain(stage: Stage, params, stats, inputs, states, weights) -> tuple[jax.Array, Tree]:
+def execute_plain(
+    stage: Stage,
+    params: Tree,
+    stats: Tree | None,
+    inputs: jax.Array | None,
+    states: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, Tree]:
     """The sum over edges and ops, written out: small, obvious, slow to compile. What `execute` is tested against.
 
     Args and returns as `execute`.
@@ -97,7 +101,7 @@ def execute_plain(stage: Stage, params, stats, inputs, states, weights) -> tuple
         for o, name in enumerate(stage.op_names):
             if name == "none":
                 continue
-            x = (states if stage.stride == 1 else inputs)[source]
+            x = (states if inputs is None else inputs)[source]
             y, found = stage.candidates[name].apply(
                 _row(params.get(name), e), _row(stats.get(name) if stats else None, e), x, stage.norm
             )
@@ -105,19 +109,24 @@ def execute_plain(stage: Stage, params, stats, inputs, states, weights) -> tuple
             states = states.at[target].add(jnp.where(w != 0, w.astype(y.dtype) * y, 0))
             if name in moments:
                 moments[name][e] = found
-    stacked = {
-        name: jax.tree.map(lambda *rows: jnp.stack(rows), *found.values())
-        for name, found in moments.items()
-    }
+    stacked = {name: jax.tree.map(lambda *rows: jnp.stack(rows), *found.values()) for name, found in moments.items()}
     return states, stacked
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def execute(stage: Stage, params, stats, inputs, states, weights) -> tuple[jax.Array, Tree]:
+def execute(
+    stage: Stage,
+    params: Tree,
+    stats: Tree | None,
+    inputs: jax.Array | None,
+    states: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, Tree]:
     """Runs the instructions of a stage in one loop.
 
-    Backward, the list is walked in reverse: each op is recomputed from the state of its source, so what is kept from the
-    forward pass are the states alone. Gradients of the parameters and of the weights are computed only if asked for.
+    Backward, the list is walked in reverse: each op is recomputed from the state of its source, so what is kept from
+    the forward pass are the states alone. Gradients of the parameters and of the weights are computed only if asked
+    for.
 
     Args:
       stage: what to execute.
@@ -138,8 +147,8 @@ def instructions(stage: Stage, weights: jax.Array) -> tuple[jax.Array, jax.Array
     """The program that `weights` f32[edges, ops] select.
 
     Returns:
-      (order, count): order i32[edges * ops] holds edge * ops + op of each instruction, in topological order in its first
-      `count` places.
+      (order, count): order i32[edges * ops] holds edge * ops + op of each instruction, in topological order in its
+      first `count` places.
     """
     executable = jnp.array([name != "none" for name in stage.op_names])
     active = ((weights != 0) & executable).ravel()
@@ -201,7 +210,7 @@ def _forward(stage, params, stats, inputs, states, weights):
     def step(i, carry):
         states, rows = carry
         edge, number, source, target = _decode(stage, order[i])
-        x = (states if stage.stride == 1 else inputs)[source]
+        x = (states if inputs is None else inputs)[source]
         y, row = lax.switch(number, branches, edge, x)
         states = states.at[target].add(weights.ravel()[order[i]].astype(y.dtype) * y)
         return states, rows.at[order[i]].set(row)
@@ -214,11 +223,10 @@ def _forward(stage, params, stats, inputs, states, weights):
 def _execute_forward(stage, params, stats, inputs, states, weights):
     arguments = (params, stats, inputs, states, weights)
     values = jax.tree.map(lambda a: a.value, arguments)
-    # What is not differentiated (the parameters in the architecture's step, the weights in the other) is known here; the
-    # structure of the residuals carries it to the backward pass.
+    # What is not differentiated (the parameters in the architecture's step, the weights in the other) is known
+    # here; the structure of the residuals carries it to the backward pass.
     wanted = tuple(
-        () if any(a.perturbed for a in jax.tree.leaves(tree)) else None
-        for tree in (params, inputs, weights)
+        () if any(a.perturbed for a in jax.tree.leaves(tree)) else None for tree in (params, inputs, weights)
     )
     states, moments = _forward(stage, *values)
     params, stats, inputs, _, weights = values
@@ -259,11 +267,9 @@ def _execute_backward(stage, residuals, cotangents):
         dinputs, dstates, rows, dweights = carry
         place = order[count - 1 - i]
         edge, number, source, target = _decode(stage, place)
-        x = (states if stage.stride == 1 else inputs)[source]
-        dx, row, dw = lax.switch(
-            number, branches, edge, x, weights.ravel()[place], dstates[target]
-        )
-        if stage.stride == 1:
+        x = (states if inputs is None else inputs)[source]
+        dx, row, dw = lax.switch(number, branches, edge, x, weights.ravel()[place], dstates[target])
+        if inputs is None:
             dstates = dstates.at[source].add(dx)
         else:
             dinputs = dinputs.at[source].add(dx)
@@ -288,11 +294,11 @@ def _execute_backward(stage, residuals, cotangents):
 execute.defvjp(_execute_forward, _execute_backward, symbolic_zeros=True)
 
 
-def program(space: SearchSpace, reduction: bool, **fields) -> tuple[tuple[tuple[int, ...], Stage], ...]:
+def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[tuple[int, ...], Stage], ...]:
     """The stages of a cell, in the order of execution.
 
-    A normal cell's stage holds all nodes in its `states`. In a reduction cell the states are the intermediate nodes and the
-    `inputs` of the first stage the two input nodes.
+    A normal cell's stage holds all nodes in its `states`. In a reduction cell the states are the intermediate nodes
+    and the `inputs` of the first stage the two input nodes.
 
     Args:
       space: nodes, edges and ops of the cell.

@@ -47,9 +47,7 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
         shutil.rmtree(leftover)
 
 
-def restore_latest(
-    folder: pathlib.Path, template: Any, report: Callable[[str], None]
-) -> tuple[Any, int] | None:
+def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], None]) -> tuple[Any, int] | None:
     """Reads the newest checkpoint that is intact, bit for bit as it was saved.
 
     Newer ones that are damaged are moved aside within the folder, so that their steps can be
@@ -72,8 +70,7 @@ def restore_latest(
         if not paths:
             return None
         raise ValueError(
-            f"all checkpoints in {folder} are damaged: use another --workdir, "
-            "or move that folder away to start anew"
+            f"all checkpoints in {folder} are damaged: use another --workdir, or move that folder away to start anew"
         )
     with _checkpointer() as checkpointer:
         leaves = checkpointer.restore(intact.absolute())
@@ -81,10 +78,7 @@ def restore_latest(
     for damaged in paths[: paths.index(intact)]:
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
         damaged.rename(aside)
-        report(
-            f"checkpoint {damaged} is damaged and was moved to {aside}; "
-            f"the one before it, {intact}, is used"
-        )
+        report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")
     return state, int(intact.name)
 
 
@@ -112,8 +106,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise ValueError(
-            f"{workdir} belongs to another run: {', '.join(differing)}; "
-            "use another --workdir or the old values"
+            f"{workdir} belongs to another run: {', '.join(differing)}; use another --workdir or the old values"
         )
 
 
@@ -130,9 +123,7 @@ def _sums(path: pathlib.Path) -> str:
     """The lines that sha256sum prints for all files below `path` and that it can check."""
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     return "".join(
-        f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in names
-        if name != _SUMS
+        f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names if name != _SUMS
     )
 
 
@@ -152,9 +143,7 @@ def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) ->
                 "here; use another --workdir"
             )
     likes, structure = jax.tree.flatten(template)
-    arrays = [
-        _wrap_key(jnp.array(leaves[name]), like) for name, like in zip(expected, likes, strict=True)
-    ]
+    arrays = [_wrap_key(jnp.array(leaves[name]), like) for name, like in zip(expected, likes, strict=True)]
     return jax.tree.unflatten(structure, arrays)
 
 

@@ -100,9 +100,7 @@ def load(
     return Dataset(name, images, labels, source.num_classes)
 
 
-def split_halves(
-    dataset: Dataset, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def split_halves(dataset: Dataset, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Cuts a data set into the two disjoint halves of a bilevel search.
 
     Args:
@@ -155,9 +153,7 @@ class Augmentation:
     cutout: int = 0
 
 
-def augment(
-    augmentation: Augmentation, key: jax.Array, images: jax.Array | np.ndarray
-) -> jax.Array:
+def augment(augmentation: Augmentation, key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     """Pads and crops, flips, normalises and cuts out, each image by its own random numbers.
 
     The padding is black before normalising, as in DARTS (Liu, Simonyan, Yang, ICLR 2019). The
@@ -182,16 +178,12 @@ def augment(
         mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
         columns = jnp.where(mirrored, columns[::-1], columns)
     # One gather for crop and flip is quicker on a CPU than one dynamic_slice an image.
-    cropped = padded[
-        jnp.arange(batch)[:, None, None], (top + rows)[:, :, None], (left + columns)[:, None, :]
-    ]
+    cropped = padded[jnp.arange(batch)[:, None, None], (top + rows)[:, :, None], (left + columns)[:, None, :]]
     mean, std = jnp.array(augmentation.mean), jnp.array(augmentation.std)
     normalised = (cropped.astype(jnp.float32) / 255 - mean) / std
     if not augmentation.cutout:
         return normalised
-    centre = jax.random.randint(
-        cutout_key, (2, batch, 1), 0, jnp.array([height, width])[:, None, None]
-    )
+    centre = jax.random.randint(cutout_key, (2, batch, 1), 0, jnp.array([height, width])[:, None, None])
     first_row, first_column = centre - augmentation.cutout // 2
     cut_rows = _within(jnp.arange(height), first_row, augmentation.cutout)
     cut_columns = _within(jnp.arange(width), first_column, augmentation.cutout)
@@ -257,9 +249,7 @@ def _prepared(name: str, data_dir: str | os.PathLike[str] | None, split: str) ->
         )
     for required in ("dataset_info.json", "features.json"):
         if not (folder / required).is_file():
-            raise FileNotFoundError(
-                f"Data set {name} is incomplete: {folder / required} is missing. {prepare}"
-            )
+            raise FileNotFoundError(f"Data set {name} is incomplete: {folder / required} is missing. {prepare}")
     # Only now, since it takes a second and digits need none of it.
     import tensorflow_datasets as tfds
 
@@ -278,9 +268,7 @@ def _prepared(name: str, data_dir: str | os.PathLike[str] | None, split: str) ->
         with _blaming_files(name, folder, prepare), _quiet():
             return source.__getitems__(indices)
 
-    return _Source(
-        info.features["image"].shape, info.features["label"].num_classes, len(source), read
-    )
+    return _Source(info.features["image"].shape, info.features["label"].num_classes, len(source), read)
 
 
 def _newest_version(folder: Path) -> Path | None:

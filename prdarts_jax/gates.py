@@ -61,8 +61,8 @@ def choose_random(key: jax.Array, shape: tuple[int, int], k: int = 2) -> jax.Arr
 def choose_largest(key: jax.Array, gates: jax.Array, drop: float, k: int = 2) -> jax.Array:
     """Chooses the k ops of every edge with the largest gates, as PR-DARTS's released code does.
 
-    Each gate is pushed behind all others with probability `drop` (1 is subtracted); ties, frequent since gates are clipped, are
-    broken at random.
+    Each gate is pushed behind all others with probability `drop` (1 is subtracted); ties, frequent since gates are
+    clipped, are broken at random.
 
     Args:
       key: consumed.

@@ -73,17 +73,13 @@ _PUBLISHED = types.MappingProxyType(
         ),
         # Zoph et al., Learning Transferable Architectures, CVPR 2018: NASNet-A
         "NASNet": (
-            "sep5 1, sep3 0 | sep5 0, sep3 0 | avg 1, skip 0 | avg 0, avg 0 | sep3 1, skip 1"
-            " -> 2 3 4 5 6",
-            "sep5 1, sep7 0 | max 1, sep7 0 | avg 1, sep5 0 | skip 3, avg 2 | sep3 2, max 1"
-            " -> 4 5 6",
+            "sep5 1, sep3 0 | sep5 0, sep3 0 | avg 1, skip 0 | avg 0, avg 0 | sep3 1, skip 1 -> 2 3 4 5 6",
+            "sep5 1, sep7 0 | max 1, sep7 0 | avg 1, sep5 0 | skip 3, avg 2 | sep3 2, max 1 -> 4 5 6",
         ),
         # Real et al., Regularized Evolution for Image Classifier Search, AAAI 2019: AmoebaNet-A
         "AmoebaNet": (
-            "avg 0, max 1 | sep3 0, sep5 2 | sep3 0, avg 3 | sep3 1, skip 1 | skip 0, avg 1"
-            " -> 4 5 6",
-            "avg 0, sep3 1 | max 0, sep7 2 | sep7 0, avg 1 | max 0, max 1 | conv7 0, sep3 5"
-            " -> 3 4 6",
+            "avg 0, max 1 | sep3 0, sep5 2 | sep3 0, avg 3 | sep3 1, skip 1 | skip 0, avg 1 -> 4 5 6",
+            "avg 0, sep3 1 | max 0, sep7 2 | sep7 0, avg 1 | max 0, max 1 | conv7 0, sep3 5 -> 3 4 6",
         ),
     }
 )
@@ -115,9 +111,7 @@ class Genotype:
         """Checks every entry; see the class."""
         for cell in spaces.CELL_TYPES:
             entries = _checked_entries(cell, getattr(self, cell))
-            concat = _checked_concat(
-                f"{cell}_concat", getattr(self, f"{cell}_concat"), nodes=len(entries) // 2 + 2
-            )
+            concat = _checked_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), nodes=len(entries) // 2 + 2)
             object.__setattr__(self, cell, entries)
             object.__setattr__(self, f"{cell}_concat", concat)
 
@@ -137,8 +131,7 @@ def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]
         # `type` and not isinstance: True is an int to Python but no node.
         if type(source) is not int or not 0 <= source < node:
             raise ValueError(
-                f"{named_entry} is an entry of node {node}, so its input must be an integer "
-                f"from 0 to {node - 1}"
+                f"{named_entry} is an entry of node {node}, so its input must be an integer from 0 to {node - 1}"
             )
     return tuple((op, source) for op, source in entries)
 
@@ -172,14 +165,11 @@ def from_json(text: str) -> Genotype:
     allowed = [field.name for field in dataclasses.fields(Genotype)]
     if not isinstance(values, dict):
         raise ValueError(
-            f"genotype must be a JSON object with the fields {', '.join(allowed)}, "
-            f"not a {type(values).__name__}"
+            f"genotype must be a JSON object with the fields {', '.join(allowed)}, not a {type(values).__name__}"
         )
     for name in values:
         if name not in allowed:
-            raise ValueError(
-                f"genotype field {name!r} is unknown; allowed are {', '.join(allowed)}"
-            )
+            raise ValueError(f"genotype field {name!r} is unknown; allowed are {', '.join(allowed)}")
     for name in allowed:
         if name not in values:
             raise ValueError(f"genotype field {name!r} is missing; needed are {', '.join(allowed)}")
@@ -228,9 +218,7 @@ def _parsed(cell: str) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
     )
 
 
-def derive(
-    space: spaces.SearchSpace, scores: Mapping[str, ArrayLike], *, distinct_inputs: bool
-) -> Genotype:
+def derive(space: spaces.SearchSpace, scores: Mapping[str, ArrayLike], *, distinct_inputs: bool) -> Genotype:
     """The genotype of the two strongest ops of every node, `none` excluded.
 
     Without distinct_inputs the two may share an edge (PR-DARTS, Zhou et al. 2020, scores being
@@ -251,8 +239,7 @@ def derive(
     """
     concat = tuple(range(2, space.nodes))
     normal, reduce = (
-        _strongest(space, cell, np.asarray(scores[cell], np.float64), distinct_inputs)
-        for cell in spaces.CELL_TYPES
+        _strongest(space, cell, np.asarray(scores[cell], np.float64), distinct_inputs) for cell in spaces.CELL_TYPES
     )
     return Genotype(normal, concat, reduce, concat)
 

@@ -1,8 +1,8 @@
 """Depthwise convolution, pooling and batch normalisation with gradients of their own.
 
 XLA's grouped convolution and its gradients are ten to fifty times slower on a CPU than a few shifted multiply-adds, and
-the gradient of `lax.reduce_window` is slower still. Elsewhere the grouped convolution is the library's own fast path, so
-the depthwise kernels choose by the platform they are compiled for.
+the gradient of `lax.reduce_window` is slower still. Elsewhere the grouped convolution is the library's own fast path,
+so the depthwise kernels choose by the platform they are compiled for.
 
 Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Sums are taken in float32
 whatever the dtype of the input; outputs have the dtype of the input.
@@ -10,6 +10,7 @@ whatever the dtype of the input; outputs have the dtype of the input.
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +97,8 @@ def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
     k = kernel.shape[0]
     pad = dilation * (k // 2)
     # Dilated by the stride and padded, dy is as large as the padded x was; the rest is a stride-1 convolution.
-    margins = [
-        (pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]
-    ]
-    windows = _windows(_pad(dy, *margins, interior=stride - 1), shape[1:3], k, 1, dilation)
+    margins = [(pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]]
+    windows = _windows(_pad(dy, margins[0], margins[1], stride - 1), shape[1:3], k, 1, dilation)
     return _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
 
 
@@ -146,9 +145,7 @@ def _windows(padded, size, k, stride, dilation):
 
 def _weighted_sum(windows, kernel, dtype):
     taps = kernel.astype(jnp.float32).reshape(len(windows), -1)
-    return sum(
-        window.astype(jnp.float32) * tap for window, tap in zip(windows, taps, strict=True)
-    ).astype(dtype)
+    return sum(window.astype(jnp.float32) * tap for window, tap in zip(windows, taps, strict=True)).astype(dtype)
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -171,8 +168,8 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 maximum, padding 1; a maximum over rows of maxima over columns.
 
-    The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and PyTorch:
-    to the first row that holds the maximum, and in that row to the first such column.
+    The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and
+    PyTorch: to the first row that holds the maximum, and in that row to the first such column.
 
     Args:
       x: [B, H, W, C].
@@ -230,9 +227,7 @@ avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
 
 
 def _window_sizes(shape, stride):
-    rows, columns = (
-        sum(_taps(jnp.ones((size,), jnp.float32), 0, stride, 0)) for size in shape[1:3]
-    )
+    rows, columns = (sum(_taps(jnp.ones((size,), jnp.float32), 0, stride, 0)) for size in shape[1:3])
     return (rows[:, None] * columns[None, :])[None, :, :, None]
 
 
@@ -247,7 +242,7 @@ def _taps(x, axis, stride, fill):
 
 def _place(parts, axis, stride, size):
     """The transpose of `_taps`: adds each part up where its tap had read."""
-    total = 0
+    total: Any = 0
     for u, part in enumerate(parts):
         padding = [(0, 0, 0)] * part.ndim
         span = (part.shape[axis] - 1) * stride + 1
@@ -283,8 +278,8 @@ def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, d
       axis_name: mapped axis over which the batch is spread, if any.
 
     Returns:
-      (y, moments): y [B, H, W, C] of the dtype of x, and the moments for running statistics, `mean` f32[C] and `var` f32[C]
-      (unbiased, as PyTorch keeps it). No gradient flows through the moments.
+      (y, moments): y [B, H, W, C] of the dtype of x, and the moments for running statistics, `mean` f32[C] and `var`
+      f32[C] (unbiased, as PyTorch keeps it). No gradient flows through the moments.
     """
     return _batch_norm_forward(x, axis_name)[0]
 

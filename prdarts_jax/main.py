@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
     print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
 
     # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
-    totals = {name: np.float32(0) for name in lowered.out_info[1]}
+    totals: dict[str, Any] = {name: np.float32(0) for name in lowered.out_info[1]}
     folder = workdir / "checkpoints"
     restored = checkpoints.restore_latest(folder, (state, totals), tqdm.write)
     if restored:
@@ -175,6 +176,24 @@ def _sigterm():
         signal.signal(signal.SIGTERM, before)
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line, and ends the program with one sentence where a field or the config's file does not
+    exist."""
+    try:
+        for argument in argv[1:]:
+            name = argument.lstrip("-").partition("=")[0]
+            if name.startswith("config."):
+                settings.check_field(name.removeprefix("config."))
+        rest = app.parse_flags_with_usage(list(argv))
+        flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except OSError:
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        sys.exit(f"error: --config={path} must be a Python file with get_config(), such as configs/digits.py")
+    return rest
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs what the flags ask for."""
     if len(argv) > 1:
@@ -196,4 +215,4 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
     flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -7,7 +7,6 @@ for each name of `Op.norms`.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -26,7 +25,7 @@ class Op:
     """One op at a given width and stride; see the module docstring for `apply`."""
 
     apply: Callable[..., tuple[jax.Array, Moments]]
-    shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     norms: tuple[str, ...] = ()
 
 
@@ -73,16 +72,15 @@ def relu_conv_norm(channels_in: int, channels: int) -> Op:
     """ReLU, 1x1 convolution, BN: how a cell maps its inputs to its own width."""
 
     def apply(params, stats, x, norm):
-        y, moments = norm(
-            kernels.pointwise_conv(jax.nn.relu(x), params["pointwise"]), _get(stats, "norm")
-        )
+        y, moments = norm(kernels.pointwise_conv(jax.nn.relu(x), params["pointwise"]), _get(stats, "norm"))
         return y, {"norm": moments}
 
     return Op(apply, {"pointwise": (channels_in, channels)}, ("norm",))
 
 
 def factorized_reduce(channels_in: int, channels: int) -> Op:
-    """Halves the image: ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel, concatenation, BN."""
+    """Halves the image: ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel, concatenation,
+    BN."""
 
     def apply(params, stats, x, norm):
         x = jax.nn.relu(x)
@@ -121,7 +119,7 @@ def _depthwise_separable(size, channels, strides, dilation):
             x, moments[f"norm_{i}"] = norm(x, _get(stats, f"norm_{i}"))
         return x, moments
 
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for i in range(len(strides)):
         shapes[f"depthwise_{i}"] = (size, size, channels)
         shapes[f"pointwise_{i}"] = (channels, channels)
@@ -140,8 +138,9 @@ def init_params(
 ) -> dict[str, jax.Array]:
     """Draws kernels from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions.
 
-    The fan-in is the product of all axes of a shape but the last: k k for a depthwise kernel [k, k, C], C for a pointwise one
-    [C, D]. All kernels are cut from one draw: a draw each would take longer to compile than the search step.
+    The fan-in is the product of all axes of a shape but the last: k k for a depthwise kernel [k, k, C], C for a
+    pointwise one [C, D]. All kernels are cut from one draw: a draw each would take longer to compile than the search
+    step.
 
     Args:
       key: consumed.

@@ -20,9 +20,7 @@ from prdarts_jax.spaces import CELL_TYPES, group
 Record = Mapping[str, Any]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = MappingProxyType(
-    {"skip": "#D55E00", "conv": "#0072B2", "pool": "#009E73", "none": "#CC79A7", "all": "black"}
-)
+COLOURS = MappingProxyType({"skip": "#D55E00", "conv": "#0072B2", "pool": "#009E73", "none": "#CC79A7", "all": "black"})
 TITLES = MappingProxyType({"normal": "normal cell", "reduce": "reduction cell"})
 
 # The drawing of a cell is laid out in inches.
@@ -76,23 +74,15 @@ def cell_figure(genotype: Genotype, cell_type: str) -> Figure:
     for curve, colour in zip(curves, colours, strict=True):
         path = Path(curve, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
         axes.add_patch(
-            FancyArrowPatch(
-                path=path, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.8, gid="edge"
-            )
+            FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.8, gid="edge")
         )
     for label, centre in zip(labels, centres, strict=False):
         label.set_position(centre)
     for name, fill, position in zip(names, fills, positions, strict=True):
         (left, bottom), (width, height) = position - NODE_HALF, 2 * NODE_HALF
         style = "round,pad=0,rounding_size=0.15"
-        axes.add_patch(
-            FancyBboxPatch(
-                (left, bottom), width, height, boxstyle=style, fc=fill, ec="0.25", gid="node"
-            )
-        )
-        axes.text(
-            position[0], position[1], name, fontsize=15, ha="center", va="center_baseline", zorder=5
-        )
+        axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=fill, ec="0.25", gid="node"))
+        axes.text(position[0], position[1], name, fontsize=15, ha="center", va="center_baseline", zorder=5)
     handles = [Line2D([], [], color=COLOURS[g], lw=2.5, label=g) for g in ("skip", "pool", "conv")]
     handles.append(Line2D([], [], color="0.6", lw=2.5, label="concatenation"))
     axes.legend(handles=handles, loc="lower center", ncols=4, frameon=False, fontsize=12)
@@ -172,16 +162,12 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def _line(
-    axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any
-) -> None:
+def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any) -> None:
     """One curve over epochs; markers keep a run of a single epoch visible."""
     epochs = [record["epoch"] for record in records]
     axes.plot(epochs, values, marker=marker, markersize=3.5, **style)
     axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
-    axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-    )
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
@@ -247,9 +233,7 @@ def _route(
     # Curves run strictly from left to right, so their heights over one grid tell how they meet.
     grid = np.linspace(0, WIDTH, 241)
     points = np.einsum("pc,ebcd->ebdp", _bernstein(np.linspace(0, 1, 61)), controls)
-    heights = np.array(
-        [[np.interp(grid, x, y, np.nan, np.nan) for x, y in edge] for edge in points]
-    )
+    heights = np.array([[np.interp(grid, x, y, np.nan, np.nan) for x, y in edge] for edge in points])
     paths = np.stack(np.broadcast_arrays(grid, heights), axis=-1)
 
     def inside(points: np.ndarray, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
@@ -285,9 +269,7 @@ def _route(
     )
 
 
-def _controls(
-    edges: Sequence[tuple[int, int]], i: int, positions: np.ndarray, bends: np.ndarray
-) -> np.ndarray:
+def _controls(edges: Sequence[tuple[int, int]], i: int, positions: np.ndarray, bends: np.ndarray) -> np.ndarray:
     """Control points of edge i for every bend, f64[bends, 4, 2], from right side to left side.
 
     Arrows that enter one node are spread along its side in the order of their sources' heights.
@@ -300,9 +282,7 @@ def _controls(
     end = positions[target] + np.array([-NODE_HALF[0], entry])
     reach = np.array([0.4 * (end[0] - start[0]), 0.0])
     lift = np.stack([np.zeros_like(bends), bends], axis=1)
-    return np.stack(
-        np.broadcast_arrays(start, start + reach + lift, end - reach + lift, end), axis=1
-    )
+    return np.stack(np.broadcast_arrays(start, start + reach + lift, end - reach + lift, end), axis=1)
 
 
 def _bernstein(t: np.ndarray) -> np.ndarray:

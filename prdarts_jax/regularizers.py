@@ -1,8 +1,8 @@
 """PR-DARTS's group-structured sparsity and path depth (Zhou et al., 2020, section 4).
 
-`probability` is P(g != 0) of every gate of one cell type, f32[edges, ops] in the order of `space.edges` and `space.ops`.
-Results are scalars. The functions with `chosen` are those of the authors' released code, which looks only at the gates that
-were selected in the draw; 0 where a group has none.
+`probability` is P(g != 0) of every gate of one cell type, f32[edges, ops] in the order of `space.edges` and
+`space.ops`. Results are scalars. The functions with `chosen` are those of the authors' released code, which looks only
+at the gates that were selected in the draw; 0 where a group has none.
 """
 
 import jax
@@ -35,9 +35,7 @@ def path_depth(space: SearchSpace, probability: jax.Array) -> jax.Array:
     return jnp.prod(jnp.sum(probability[_chain(space)][:, _columns(space, "conv")], axis=1))
 
 
-def chosen_sparsity(
-    space: SearchSpace, probability: jax.Array, chosen: jax.Array, *groups: str
-) -> jax.Array:
+def chosen_sparsity(space: SearchSpace, probability: jax.Array, chosen: jax.Array, *groups: str) -> jax.Array:
     """Mean of P(gate != 0) over the chosen gates, bool[edges, ops], of some groups of ops."""
     columns = _columns(space, *groups)
     mask = chosen[:, columns]
@@ -45,7 +43,8 @@ def chosen_sparsity(
 
 
 def chosen_path_depth(space: SearchSpace, probability: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Product over the edges of the chain that have a chosen parameterised op of the mean of P(gate != 0) over those ops.
+    """Product over the edges of the chain that have a chosen parameterised op of the mean of P(gate != 0) over those
+    ops.
 
     0 where no edge of the chain has one.
     """

@@ -116,9 +116,7 @@ def save_architecture(
     _replace(path, lambda file: np.savez(file, **arrays))
 
 
-def activation_by_group(
-    space: SearchSpace, probabilities: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
+def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Mean activation probability over the edges and the ops of each group, per cell type.
 
     Args:

@@ -119,8 +119,7 @@ def validate(config: ConfigDict) -> None:
     """
     found, expected = _flatten(config.to_dict()), _flatten(defaults().to_dict())
     for field in found:
-        if field not in expected:
-            raise ValueError(f"config.{field} is not a field of the config; the fields are {', '.join(expected)}")
+        check_field(field)
     for field, default in expected.items():
         if field not in found:
             raise ValueError(f"config.{field} is missing; its default is {default!r}")
@@ -131,6 +130,17 @@ def validate(config: ConfigDict) -> None:
         allowed, text = _RULES.get(field, (lambda _: True, ""))
         if not allowed(value):
             raise ValueError(f"config.{field}={value!r} must be {text}")
+
+
+def check_field(field: str) -> None:
+    """Refuses the name of a field that no config has, for instance 'weights.speed'.
+
+    Raises:
+      ValueError: naming the field and those there are.
+    """
+    fields = _flatten(defaults().to_dict())
+    if field not in fields:
+        raise ValueError(f"config.{field} is not a field of the config; the fields are {', '.join(fields)}")
 
 
 def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
@@ -154,7 +164,7 @@ def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in fields.items():
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -1,16 +1,16 @@
 """The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from prdarts_jax import gates, ops
-from prdarts_jax.cell import execute, execute_plain, program
+from prdarts_jax.cell import Executor, execute, execute_plain, program
 from prdarts_jax.spaces import CELL_TYPES, SearchSpace, darts
 
-_EXECUTORS = {"loop": execute, "plain": execute_plain}
+_EXECUTORS: dict[str, Executor] = {"loop": execute, "plain": execute_plain}
 _torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -24,9 +24,9 @@ class _Normalizing(nn.Module):
         """The variable of the running statistics, or None."""
         return self.variable("batch_stats", name, init) if self.running_statistics else None
 
-    def _update(self, variable, moments, executed=True):
+    def _store(self, variable, statistics):
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-            variable.value = ops.update_running(variable.value, moments, executed)
+            variable.value = statistics
 
 
 class BatchNorm(_Normalizing):
@@ -40,7 +40,7 @@ class BatchNorm(_Normalizing):
         stats = self._running("moments", lambda: ops.init_moments(channels))
         y, moments = norm(x, stats and stats.value)
         if train and stats:
-            self._update(stats, moments)
+            self._store(stats, ops.update_running(stats.value, moments))
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         return y * scale.astype(y.dtype) + bias.astype(y.dtype)
@@ -66,7 +66,7 @@ class Preprocess(_Normalizing):
         stats = self._running("moments", lambda: ops.init_stats(op, self.channels))
         y, moments = op.apply(self.param("conv", ops.init_params, op.shapes), stats and stats.value, x, norm)
         if train and stats:
-            self._update(stats, moments)
+            self._store(stats, ops.update_running(stats.value, moments))
         return y
 
 
@@ -102,8 +102,10 @@ class Cell(_Normalizing):
         Returns:
           The intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
         """
-        shared = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        s0 = Preprocess(**shared, channels=self.channels, reduce=self.reduction_before, name="preprocess_0")(s0, train=train)
+        shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
+        s0 = Preprocess(**shared, channels=self.channels, reduce=self.reduction_before, name="preprocess_0")(
+            s0, train=train
+        )
         s1 = Preprocess(**shared, channels=self.channels, reduce=False, name="preprocess_1")(s1, train=train)
         inputs = jnp.stack([s0, s1])
         batch, height, width = s0.shape[:3]
@@ -133,18 +135,10 @@ class Cell(_Normalizing):
                 stage_weights,
             )
             if train and stats:
-                for name, found in moments.items():
-                    executed = stage_weights[:, stage.op_names.index(name)] != 0
-                    moments[name] = (found, executed)
-                self._update_executed(stats, moments)
+                executed = {name: stage_weights[:, stage.op_names.index(name)] != 0 for name in moments}
+                updated = {n: ops.update_running(stats.value[n], moments[n], executed[n]) for n in moments}
+                self._store(stats, updated)
         return jnp.concatenate(list(states[-(self.space.nodes - 2) :]), axis=-1)
-
-    def _update_executed(self, variable, moments):
-        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-            variable.value = {
-                name: ops.update_running(variable.value[name], found, executed)
-                for name, (found, executed) in moments.items()
-            }
 
 
 class Supernet(nn.Module):
@@ -154,13 +148,15 @@ class Supernet(nn.Module):
 
     Attributes:
       space: the search space of a cell.
-      channels: C of the first cells, even (a factorised reduction makes half of the channels with each of two convolutions).
+      channels: C of the first cells, even (a factorised reduction makes half of the channels with each of two
+        convolutions).
       cells: k, at least 1.
       num_classes: length of the logits of the classifier.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
       head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
-      running_statistics: keep running BN statistics and use them when not training; otherwise always those of the batch.
+      running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
+        batch.
       axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
       executor: 'loop', or 'plain' for the slow oracle of tests.
     """
@@ -177,15 +173,13 @@ class Supernet(nn.Module):
     executor: Literal["loop", "plain"] = "loop"
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, op_weights: dict[str, jax.Array] | None = None, *, train: bool
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, op_weights: dict[str, jax.Array] | None = None, *, train: bool) -> jax.Array:
         """Classifies images.
 
         Args:
           images: f32[B, H, W, channels].
-          op_weights: per cell type f32[edges, ops], or f32[cells of the type, edges, ops] for weights of each layer. 0 means:
-            not executed. By default the softmax of the supernet's own logits.
+          op_weights: per cell type f32[edges, ops], or f32[cells of the type, edges, ops] for weights of each layer. 0
+            means: not executed. By default the softmax of the supernet's own logits.
           train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
 
         Returns:
@@ -195,10 +189,10 @@ class Supernet(nn.Module):
         if op_weights is None:
             op_weights = gates.softmax(logits)
 
-        shared = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        x = nn.Conv(
-            3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=_torch_init, name="stem"
-        )(images.astype(self.dtype))
+        shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
+        x = nn.Conv(3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=_torch_init, name="stem")(
+            images.astype(self.dtype)
+        )
         s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
 
         channels, reduction_before = self.channels, False

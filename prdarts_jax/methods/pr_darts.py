@@ -18,9 +18,9 @@ FORMS = ("paper", "released")
 class PRDarts:
     """Independent hard-concrete gates, group-structured sparsity and a reward for depth.
 
-    Two ops of every edge run in a forward pass. `paper`: two drawn uniformly, weighted by their gates. `released`, as in the
-    authors' code: the two with the largest gates after some were dropped at random, of weight exactly 1, with the gradient
-    of the gates (straight-through); the regularisers look only at the ops chosen in the draw.
+    Two ops of every edge run in a forward pass. `paper`: two drawn uniformly, weighted by their gates. `released`, as
+    in the authors' code: the two with the largest gates after some were dropped at random, of weight exactly 1, with
+    the gradient of the gates (straight-through); the regularisers look only at the ops chosen in the draw.
 
     Attributes:
       form: 'paper' or 'released'.
@@ -60,10 +60,7 @@ class PRDarts:
     def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """One draw of the gates; all but two ops of every edge get the weight 0."""
         keys = jax.random.split(key, len(CELL_TYPES))
-        return {
-            t: self._draw(k, logits[t], self.temperature(progress))
-            for k, t in zip(keys, CELL_TYPES, strict=True)
-        }
+        return {t: self._draw(k, logits[t], self.temperature(progress)) for k, t in zip(keys, CELL_TYPES, strict=True)}
 
     def _draw(self, key, beta, temperature):
         key_gates, key_choice = jax.random.split(key)
@@ -75,7 +72,8 @@ class PRDarts:
     def objective(
         self, val_loss: jax.Array, logits: Arch, op_weights: Arch, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Equation 9: L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path, each averaged over the cell types."""
+        """Equation 9: L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path, each averaged over the cell
+        types."""
         probability = self.activation(logits, progress)
         terms = self._paper_terms if self.form == "paper" else self._released_terms
         found = [terms(probability[t], op_weights[t]) for t in CELL_TYPES]
@@ -83,9 +81,7 @@ class PRDarts:
         sparsity = {"l_skip": self.lambda_skip, "l_nonskip": self.lambda_nonskip, "l_pool": self.lambda_nonskip}
         floor = 0.0 if self.form == "paper" else self.threshold
         penalty = sum(
-            weight * jnp.maximum(metrics[name] - floor, 0.0)
-            for name, weight in sparsity.items()
-            if name in metrics
+            weight * jnp.maximum(metrics[name] - floor, 0.0) for name, weight in sparsity.items() if name in metrics
         )
         total = val_loss + penalty - self.lambda_path * metrics["l_path"]
         return total, metrics | {"temperature": self.temperature(progress)}
