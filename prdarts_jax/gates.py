@@ -61,8 +61,8 @@ def choose_random(key: jax.Array, shape: tuple[int, int], k: int = 2) -> jax.Arr
 def choose_largest(key: jax.Array, gates: jax.Array, drop: float, k: int = 2) -> jax.Array:
     """Chooses the k ops of every edge with the largest gates, as PR-DARTS's released code does.
 
-    Each gate is pushed behind all others with probability `drop` (1 is subtracted); ties, frequent since gates are
-    clipped, are broken at random.
+    From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped, are broken at
+    random.
 
     Args:
       key: consumed.
@@ -86,5 +86,5 @@ def _largest(score, k):
 
 
 def straight_through(chosen: jax.Array, gates: jax.Array) -> jax.Array:
-    """Exactly 1 where chosen and 0 elsewhere, with the gradient of the gates."""
-    return jnp.where(chosen, 1.0, 0.0) + (gates - jax.lax.stop_gradient(gates))
+    """Exactly 1 where chosen, with the gradient of the gate, and 0 elsewhere."""
+    return jnp.where(chosen, 1.0 + (gates - jax.lax.stop_gradient(gates)), 0.0)

@@ -90,27 +90,34 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
     total_steps = config.epochs * steps_per_epoch
     problem = make_problem(config, dataset.num_classes, total_steps)
 
-    images = jnp.zeros((config.batch_size, *dataset.images.shape[1:]))
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), images)
-    run = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    lowered = run.lower(problem, state, train_data, val_data, augmentation, config.batch_size, jnp.int32(1))
     print(f"{len(dataset.labels)} images of {dataset.name}, {config.epochs} epochs of {steps_per_epoch} steps")
-    clock = time.perf_counter()
-    run_steps = lowered.compile()
-    print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
 
+    key, images = jax.random.key(config.seed), jnp.zeros((config.batch_size, *dataset.images.shape[1:]))
+    start = jax.jit(init_search, static_argnums=0)
+    run = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
+    arguments = (train_data, val_data, augmentation, config.batch_size, jnp.int32(1))
+    shapes, metric_shapes = run.eval_shape(problem, start.eval_shape(problem, key, images), *arguments)
     # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
-    totals: dict[str, Any] = {name: np.float32(0) for name in lowered.out_info[1]}
+    zeros: dict[str, Any] = {name: np.float32(0) for name in metric_shapes}
     folder = workdir / "checkpoints"
-    restored = checkpoints.restore_latest(folder, (state, totals), tqdm.write)
+    restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
     if restored:
         (state, totals), step = restored
-        print(f"going on from step {step}")
+        print(f"going on from step {step} of {total_steps}")
+    else:
+        state, totals, step = start(problem, key, images), zeros, 0
     reporting.write_json(workdir / "config.json", config.to_dict())
 
-    step, seconds = int(state.step), 0.0
-    log = reporting.RunLog(workdir, step // steps_per_epoch)
-    with _sigterm() as asked_to_stop, tqdm(total=total_steps, initial=step, unit="step") as bar:
+    if step < total_steps:
+        clock = time.perf_counter()
+        run_steps = run.lower(problem, state, *arguments).compile()
+        print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
+    seconds = 0.0
+    with (
+        _sigterm() as asked_to_stop,
+        contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
+        tqdm(total=total_steps, initial=step, unit="step") as bar,
+    ):
         while step < total_steps:
             clock = time.perf_counter()
             steps = min(config.steps_per_call, steps_per_epoch - step % steps_per_epoch)
@@ -124,13 +131,12 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
                 means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
                 record = _end_epoch(problem, state, workdir, epoch, means)
                 log.append(record | {"seconds": seconds})
-                totals, seconds = dict.fromkeys(totals, np.float32(0)), 0.0
                 bar.set_postfix_str(_summary(record))
+                totals, seconds = zeros, 0.0
                 checkpoints.save(folder, step, (state, totals))
             if asked_to_stop() and step < total_steps:
                 checkpoints.save(folder, step, (state, totals))
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
-    log.close()
 
     genotype = problem.method.derive(problem.supernet.space, jax.device_get(state.arch))
     (workdir / "genotype.json").write_text(genotypes.to_json(genotype) + "\n")

@@ -3,6 +3,7 @@
 Files in configs/ start from `defaults()`, so each shows only what makes it different.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ def defaults() -> ConfigDict:
                 "lambda_path": 0.005,
                 "start_temperature": 10.0,
                 "end_temperature": 0.1,
-                "distinct_inputs": True,  # derive at most one op per edge
+                "distinct_inputs": False,  # derive at most one op per edge
                 "drop": 0.4,  # the form 'released' only, like the threshold
                 "threshold": 0.2,
             },
@@ -62,7 +63,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def _at_least(low: float) -> Rule:
-    return lambda value: value >= low, f"at least {low}"
+    return lambda value: low <= value < math.inf, f"at least {low}"
 
 
 def _one_of(*values: str) -> Rule:
@@ -71,14 +72,15 @@ def _one_of(*values: str) -> Rule:
 
 _FRACTION: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
 _BELOW_ONE: Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-_POSITIVE: Rule = (lambda value: value > 0, "above 0")
+_POSITIVE: Rule = (lambda value: 0 < value < math.inf, "above 0")
+_SEED: Rule = (lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 
 _RULES: dict[str, Rule] = {
     "dataset": _one_of(*data.NAMES),
     "image_size": _at_least(0),
     "num_examples": _at_least(0),
-    "split_seed": _at_least(0),
-    "seed": _at_least(0),
+    "split_seed": _SEED,
+    "seed": _SEED,
     "epochs": _at_least(1),
     "batch_size": _at_least(1),
     "steps_per_call": _at_least(1),
@@ -103,7 +105,7 @@ _RULES: dict[str, Rule] = {
     "weights.end_learning_rate": _at_least(0),
     "weights.momentum": _BELOW_ONE,
     "weights.weight_decay": _at_least(0),
-    "weights.clip": _POSITIVE,
+    "weights.clip": (lambda value: value > 0, "above 0"),
     "logits.learning_rate": _POSITIVE,
     "logits.b1": _BELOW_ONE,
     "logits.b2": _BELOW_ONE,
@@ -166,5 +168,6 @@ def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        section = isinstance(value, dict) and value
+        flat |= _flatten(value, f"{prefix}{name}.") if section else {f"{prefix}{name}": value}
     return flat

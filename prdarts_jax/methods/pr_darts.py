@@ -42,10 +42,14 @@ class PRDarts:
     lambda_path: float = 0.005
     start_temperature: float = 10.0
     end_temperature: float = 0.1
-    distinct_inputs: bool = True
+    distinct_inputs: bool = False
     drop: float = 0.4
     threshold: float = 0.2
     weights_first: bool = True
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form={self.form!r} must be one of {', '.join(FORMS)}")
 
     def temperature(self, progress: jax.Array) -> jax.Array:
         """tau, linear in the progress."""

@@ -1,0 +1,308 @@
+"""The loop that executes a cell against the plain sum, and both against the ops of the paper written with lax."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from prdarts_jax import kernels
+from prdarts_jax.cell import Stage, execute, execute_plain, instructions, program
+from prdarts_jax.spaces import SearchSpace, darts
+
+# One op of each kind; `none` is not the first, so that its place is not taken for granted.
+OPS = ("skip_connect", "none", "sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
+CHANNELS = 2
+# (reduction cell?, stage of the cell, nodes)
+NORMAL, SMALL, REDUCE_0, REDUCE_1 = (False, 0, 4), (False, 0, 3), (True, 0, 3), (True, 1, 4)
+
+
+def problem(kind, *, pool_norm=True, train=True):
+    """A stage of a cell and arguments for its executors; three weights of five are 0."""
+    reduction, index, nodes = kind
+    space = SearchSpace("small", OPS, nodes)
+    stage = program(space, reduction, channels=CHANNELS, pool_norm=pool_norm, train=train, axis_name=None)[index][1]
+    keys = iter(jax.random.split(jax.random.key(0), 99))
+    params = stage.init_params(next(keys))
+    stats = None if train else jax.tree.map(lambda a: a + jax.random.uniform(next(keys), a.shape), stage.init_stats())
+    inputs = jax.random.normal(next(keys), (2, 3, 6, 5, CHANNELS)) if stage.stride == 2 else None
+    size = (3, 3) if reduction else (6, 5)
+    states = jax.random.normal(next(keys), (nodes - 2 if reduction else nodes, 3, *size, CHANNELS))
+    weights = jax.random.uniform(next(keys), (len(stage.edges), len(OPS)), minval=-1)
+    weights = jnp.where(jnp.arange(weights.size).reshape(weights.shape) % 5 % 2 == 0, 0, weights)
+    return stage, params, stats, inputs, states, weights
+
+
+def cotangent(states):
+    return jnp.sin(1 + jnp.arange(states.size)).reshape(states.shape).astype(states.dtype)
+
+
+def loss(executor, stage, params, stats, inputs, states, weights):
+    result, moments = executor(stage, params, stats, inputs, states, weights)
+    return jnp.sum(result * cotangent(states), dtype=jnp.float32), (result, moments)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def run(executor, stage, params, stats, inputs, states, weights):
+    """{'states', 'moments'} and the gradient in every argument but the running statistics."""
+
+    def of(params, inputs, states, weights):
+        return loss(executor, stage, params, stats, inputs, states, weights)
+
+    gradients, (result, moments) = jax.grad(of, (0, 1, 2, 3), has_aux=True)(params, inputs, states, weights)
+    return {"states": result, "moments": moments, "gradients": gradients}
+
+
+def executed(stage, weights, name):
+    return np.asarray(weights)[:, stage.op_names.index(name)] != 0
+
+
+def of_executed(stage, weights, tree):
+    """The rows of {op: tree of [edges, ...]} that were executed."""
+    rows = {name: executed(stage, weights, name) for name in tree}
+    return {name: jax.tree.map(operator.itemgetter(rows[name]), sub) for name, sub in tree.items()}
+
+
+def assert_near(found, expected, tolerance=1e-4):
+    """Every array is within `tolerance` of the largest entry expected in it."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        f, e = (np.asarray(a, np.float32) for a in (f, e))
+        np.testing.assert_allclose(f, e, rtol=0, atol=tolerance * np.abs(e).max(initial=0))
+
+
+def assert_same_run(stage, weights, found, expected):
+    assert_near(found["states"], expected["states"])
+    assert_near(found["gradients"], expected["gradients"])
+    assert_near(*(of_executed(stage, weights, r["moments"]) for r in (found, expected)))
+
+
+@pytest.mark.parametrize(
+    "kind, pool_norm, train",
+    (
+        (NORMAL, True, True),
+        (SMALL, False, False),
+        (REDUCE_0, True, True),
+        (REDUCE_0, False, False),
+        (REDUCE_1, False, True),
+        (REDUCE_1, True, False),
+    ),
+)
+def test_loop_is_the_plain_sum(kind, pool_norm, train):
+    stage, *arguments, weights = problem(kind, pool_norm=pool_norm, train=train)
+    everything = jnp.linspace(-1, 1, weights.size).reshape(weights.shape)
+    for chosen in (weights, everything):
+        loop, plain = (run(executor, stage, *arguments, chosen) for executor in (execute, execute_plain))
+        assert_same_run(stage, chosen, loop, plain)
+    assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(plain["gradients"]))
+
+
+# The ops of the paper, with XLA's own convolutions and windows -----------------------------------------------------
+
+
+def conv(x, kernel, stride=1, dilation=1, groups=1):
+    pad = (dilation * (kernel.shape[0] - 1) // 2,) * 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        (pad, pad),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def norm(x):
+    return (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+
+
+def separable(x, depthwise, pointwise, stride, dilation=1):
+    x = conv(jnp.maximum(x, 0), depthwise[:, :, None], stride, dilation, groups=CHANNELS)
+    return norm(conv(x, pointwise[None, None]))
+
+
+def window(x, stride, init, combine):
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, init, combine, (1, 3, 3, 1), (1, stride, stride, 1), pads)
+
+
+def reference(name, p, x, stride):
+    """An op as section 3.1.1 of DARTS and its supernet have it, with BN after the pools."""
+    if name == "skip_connect":
+        if stride == 1:
+            return x
+        x = jnp.maximum(x, 0)
+        shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
+        halves = [conv(x, p["even"][None, None], 2), conv(shifted, p["odd"][None, None], 2)]
+        return norm(jnp.concatenate(halves, -1))
+    if name == "sep_conv_3x3":
+        x = separable(x, p["depthwise_0"], p["pointwise_0"], stride)
+        return separable(x, p["depthwise_1"], p["pointwise_1"], 1)
+    if name == "dil_conv_5x5":
+        return separable(x, p["depthwise_0"], p["pointwise_0"], stride, dilation=2)
+    if name == "max_pool_3x3":
+        return norm(window(x, stride, -jnp.inf, lax.max))
+    return norm(window(x, stride, 0.0, lax.add) / window(jnp.ones_like(x), stride, 0.0, lax.add))
+
+
+@pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+def test_each_op_is_the_papers(kind):
+    stage, params, stats, inputs, states, weights = problem(kind)
+    edge = 1
+    source, target = stage.edges[edge]
+    for o, name in enumerate(OPS):
+        alone = jnp.zeros_like(weights).at[edge, o].set(0.7)
+        found = run(execute, stage, params, stats, inputs, states, alone)["states"]
+        if name == "none":
+            np.testing.assert_array_equal(found, states)
+            continue
+        p = jax.tree.map(lambda a: a[edge], params.get(name))
+        y = reference(name, p, (states if inputs is None else inputs)[source], stage.stride)
+        assert_near(found, states.at[target].add(0.7 * y), 1e-5)
+
+
+def test_an_edge_with_two_ops_adds_them_up():
+    stage, params, stats, inputs, states, weights = problem(NORMAL)
+    edge, (source, target) = 3, stage.edges[3]
+    skip, conv_5x5 = OPS.index("skip_connect"), OPS.index("dil_conv_5x5")
+    two = jnp.zeros_like(weights).at[edge, skip].set(0.3).at[edge, conv_5x5].set(-0.6)
+    found = run(execute, stage, params, stats, inputs, states, two)["states"]
+    y = reference("dil_conv_5x5", jax.tree.map(lambda a: a[edge], params["dil_conv_5x5"]), states[source], 1)
+    assert_near(found, states.at[target].add(0.3 * states[source] - 0.6 * y), 1e-5)
+
+
+# What is not executed -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+def test_what_has_no_weight_is_neither_read_nor_differentiated(kind):
+    stage, params, *arguments, weights = problem(kind)
+    expected = run(execute, stage, params, *arguments, weights)
+
+    def poison(name, a):
+        return a.at[np.flatnonzero(~executed(stage, weights, name))].set(jnp.nan)
+
+    poisoned = {name: jax.tree.map(functools.partial(poison, name), sub) for name, sub in params.items()}
+    assert any(jnp.isnan(a).any() for a in jax.tree.leaves(poisoned))
+    found = run(execute, stage, poisoned, *arguments, weights)
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(found))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+    dparams, *_, dweights = found["gradients"]
+    for name, sub in dparams.items():
+        for a in jax.tree.leaves(sub):
+            alive = np.abs(a).max(tuple(range(1, a.ndim))) > 0
+            np.testing.assert_array_equal(alive, executed(stage, weights, name))
+    off = (weights == 0) | (np.array(OPS) == "none")
+    np.testing.assert_array_equal(dweights == 0, off)
+
+
+@pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+def test_without_weights_the_states_stay_as_they_were(kind):
+    stage, *arguments, states, weights = problem(kind)
+    found = run(execute, stage, *arguments, states, jnp.zeros_like(weights))
+    np.testing.assert_array_equal(found["states"], states)
+    dparams, dinputs, dstates, dweights = found["gradients"]
+    np.testing.assert_array_equal(dstates, cotangent(states))
+    assert all((a == 0).all() for a in jax.tree.leaves((dparams, dinputs, dweights)))
+
+
+def test_only_ops_with_a_weight_run(monkeypatch):
+    runs = []
+    batch_norm = kernels.batch_norm
+
+    def counted(x, axis_name):
+        jax.debug.callback(lambda: runs.append(1))
+        return batch_norm(x, axis_name)
+
+    monkeypatch.setattr(kernels, "batch_norm", counted)
+    stage = Stage(((0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), ("none", "dil_conv_3x3"), channels=2, stride=1)
+    weights = jnp.zeros((5, 2)).at[jnp.array([1, 4]), 1].set(1.0).at[0, 0].set(1.0)
+    states = jnp.ones((4, 1, 3, 3, 2))
+    jax.block_until_ready(
+        jax.jit(execute, static_argnums=0)(stage, stage.init_params(jax.random.key(0)), None, None, states, weights)
+    )
+    jax.effects_barrier()
+    assert len(runs) == 2
+
+
+def test_instructions_are_all_ops_with_a_weight_in_topological_order():
+    for reduction in (False, True):
+        for rows, stage in program(darts(), reduction, channels=2, pool_norm=True, train=True, axis_name=None):
+            weights = jax.random.normal(jax.random.key(len(rows)), (len(rows), 8))
+            weights = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.5, weights.shape), weights, 0)
+            order, count = map(np.asarray, instructions(stage, weights))
+            found = [divmod(place, 8) for place in order[:count].tolist()]
+            expected = {(e, o) for e, o in np.argwhere(np.asarray(weights)).tolist() if o > 0}
+            assert len(found) == len(expected)
+            assert set(found) == expected
+
+            complete = set()  # nodes that have been read: nothing may be added to them any more
+            for edge, _ in found:
+                source, target = stage.edges[edge]
+                if stage.stride == 1:
+                    complete.add(source)
+                assert target not in complete
+
+
+@pytest.mark.parametrize("reduction", (False, True))
+def test_a_program_has_every_edge_once_between_the_right_nodes(reduction):
+    stages = program(darts(), reduction, channels=2, pool_norm=True, train=True, axis_name=None)
+    assert sorted(e for rows, _ in stages for e in rows) == list(range(14))
+    found = {}
+    for rows, stage in stages:
+        for e, (source, target) in zip(rows, stage.edges, strict=True):
+            # The states of a reduction cell begin with node 2, what its first stage reads are the nodes 0 and 1.
+            source += 2 if reduction and stage.stride == 1 else 0
+            target += 2 if reduction else 0
+            found[e] = (source, target, stage.stride)
+    edges = [(source, target) for target in range(2, 6) for source in range(target)]
+    expected = {e: (s, t, 2 if reduction and s < 2 else 1) for e, (s, t) in enumerate(edges)}
+    assert found == expected
+
+
+# Under transformations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
+    stage, params, stats, inputs, states, weights = problem(kind)
+    both = run(execute, stage, params, stats, inputs, states, weights)["gradients"]
+
+    def of(params, weights):
+        return loss(execute, stage, params, stats, inputs, states, weights)[0]
+
+    for number, expected in ((0, both[0]), (1, both[3])):
+        assert_near(jax.jit(jax.grad(of, number))(params, weights), expected, 1e-6)
+
+    def products(numbers):
+        return str(jax.make_jaxpr(jax.grad(of, numbers))(params, weights)).count("dot_general")
+
+    assert products(1) < products((0, 1))  # the step of the logits does not pay for the gradients of the weights
+
+
+def test_vmap_over_weights_is_a_loop_over_them():
+    stage, *arguments, weights = problem(SMALL, pool_norm=False, train=False)
+    many = jnp.stack([weights, jnp.roll(weights, 1), jnp.zeros_like(weights)])
+    found = jax.jit(jax.vmap(lambda w: run(execute, stage, *arguments, w)))(many)
+    for i, one in enumerate(many):
+        expected = run(execute, stage, *arguments, one)
+        assert_same_run(stage, one, jax.tree.map(operator.itemgetter(i), found), expected)
+
+
+@pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+def test_bfloat16_is_near_and_keeps_parameters_in_float32(kind):
+    stage, params, stats, inputs, states, weights = problem(kind)
+    inputs16, states16 = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (inputs, states))
+    found = run(execute, stage, params, stats, inputs16, states16, weights)
+    expected = run(execute, stage, params, stats, inputs, states, weights)
+    dparams, dinputs, dstates, dweights = found["gradients"]
+    assert {a.dtype for a in jax.tree.leaves((found["states"], dinputs, dstates))} == {jnp.dtype(jnp.bfloat16)}
+    assert {a.dtype for a in jax.tree.leaves((found["moments"], dparams, dweights))} == {jnp.dtype(jnp.float32)}
+    assert all(jnp.isfinite(a.astype(jnp.float32)).all() for a in jax.tree.leaves(found))
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.linalg.norm(f.astype(jnp.float32) - e) <= 0.1 * jnp.linalg.norm(e)
