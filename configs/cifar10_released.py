@@ -15,16 +15,4 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
-    config.batch_size = 250
-    config.augmentation.cutout = 0
-    config.pr_darts.form = "released"
-    config.pr_darts.start_temperature = 1.0
-    config.cells = 6
-    config.pool_norm = False
-    config.head_norm = True
-    config.running_statistics = False
-    config.weights.end_learning_rate = 0.001
-    config.weights.nesterov = True
-    config.weights.weight_decay = 5e-4
-    return config
+    return settings.released()

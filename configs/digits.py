@@ -13,21 +13,14 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
+    config = settings.released()
     config.dataset = "digits"
     config.epochs = 50
     config.batch_size = 64
     config.steps_per_call = 11  # an epoch
-    config.augmentation = {"pad": 1, "flip": False, "cutout": 0}
-    config.pr_darts.form = "released"
-    config.pr_darts.start_temperature = 1.0
+    config.augmentation.pad = 1
+    config.augmentation.flip = False  # a mirrored digit is another shape
     config.channels = 8
     config.cells = 5
-    config.pool_norm = False
-    config.head_norm = True
-    config.running_statistics = False
-    config.weights.end_learning_rate = 0.001
-    config.weights.nesterov = True
-    config.weights.weight_decay = 5e-4
     config.logits.learning_rate = 0.01  # 550 steps instead of the published 20,000: larger ones
     return config

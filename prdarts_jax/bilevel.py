@@ -54,7 +54,7 @@ class SearchProblem:
         )
 
     def progress(self, step: jax.Array) -> jax.Array:
-        """The fraction of the search done, f32[]: 0 in the first step and 1 in the last."""
+        """The fraction of the search done, f32[]: 0 in the first step and, if there are more, 1 in the last."""
         return jnp.minimum(step / max(self.total_steps - 1, 1), 1.0)
 
 

@@ -75,7 +75,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
     """Runs a search, or the rest of it, and writes everything into `workdir`.
 
     Raises:
-      ValueError, FileNotFoundError: for a config, a workdir or data that cannot be used, in one sentence.
+      ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
       Stopped: after SIGTERM.
     """
     settings.validate(config)
@@ -139,7 +139,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
 
     genotype = problem.method.derive(problem.supernet.space, jax.device_get(state.arch))
-    (workdir / "genotype.json").write_text(genotypes.to_json(genotype) + "\n")
+    reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
     reporting.write_pictures(workdir, reporting.read_records(workdir), genotype)
     return genotype
 
@@ -206,10 +206,9 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
     workdir = Path(flags.FLAGS.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     try:
         genotype = search(flags.FLAGS.config, workdir)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except Stopped as stopped:
         print(stopped)

@@ -1,6 +1,6 @@
 """The fields of a config, their defaults, and what values they may have.
 
-Files in configs/ start from `defaults()`, so each shows only what makes it different.
+Files in configs/ start from `defaults()` or `released()`, so each shows only what makes it different.
 """
 
 import math
@@ -57,6 +57,23 @@ def defaults() -> ConfigDict:
             "logits": {"learning_rate": 3e-4, "b1": 0.5, "b2": 0.999, "weight_decay": 1e-3},
         }
     )
+
+
+def released() -> ConfigDict:
+    """PR-DARTS on CIFAR-10 as in the authors' released code: other gates, regularisers, network and schedules."""
+    config = defaults()
+    config.batch_size = 250
+    config.augmentation.cutout = 0
+    config.pr_darts.form = "released"
+    config.pr_darts.start_temperature = 1.0
+    config.cells = 6
+    config.pool_norm = False
+    config.head_norm = True
+    config.running_statistics = False
+    config.weights.end_learning_rate = 0.001
+    config.weights.nesterov = True
+    config.weights.weight_decay = 5e-4
+    return config
 
 
 Rule = tuple[Callable[[Any], bool], str]

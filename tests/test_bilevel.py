@@ -208,20 +208,20 @@ def test_step_equals_two_plain_updates(method, order):
 def test_every_update_and_step_has_its_own_draw():
     problem = make_problem(Reporting(space=SPACE), Draws(), total_steps=100)
     state = jit_init(problem, jax.random.key(0), make_batch(0)["image"])
-    draws = []
-    for _ in range(2):
+    chosen = []
+    for _ in range(3):
         before = state
         state, metrics = jit_step(problem, state, make_batch(0), make_batch(1))
-        draws += [state.batch_stats["drawn"], {t: metrics[t] for t in ("normal", "reduce")}]
-    for draw in draws:
-        for t in ("normal", "reduce"):
-            # At the high temperature of the start no gate is clipped to 0, so two ops of every edge show.
-            assert ((draw[t] != 0).sum(axis=1) == 2).all()
-        assert differ(draw["normal"], draw["reduce"])
-    assert all(differ(a, b) for i, a in enumerate(draws) for b in draws[:i])
+        for draw in (state.batch_stats["drawn"], {t: metrics[t] for t in ("normal", "reduce")}):
+            # At the high temperature of the start no gate is clipped to 0, so the two ops of every edge show.
+            chosen += [tuple(map(tuple, (np.asarray(draw[t]) != 0).tolist())) for t in ("normal", "reduce")]
+    assert all(sum(edge) == 2 for cell in chosen for edge in cell)
+    updates = list(zip(chosen[::2], chosen[1::2], strict=True))
+    assert len(set(updates)) == 6 and len({normal for normal, _ in updates}) > 1
+    assert any(normal != reduce for normal, reduce in updates)
     assert_identical(jit_step(problem, before, make_batch(0), make_batch(1))[0], state)
     other = before.replace(key=jax.random.key(7))
-    assert differ(jit_step(problem, other, make_batch(0), make_batch(1))[0].batch_stats, draws[2])
+    assert differ(jit_step(problem, other, make_batch(0), make_batch(1))[0].batch_stats, state.batch_stats)
 
 
 @pytest.mark.parametrize(
@@ -391,17 +391,33 @@ def test_parts_of_an_epoch_are_the_epoch():
     assert len({float(m["train_loss"]) for m in metrics}) == 5
 
 
+def telltale_problem():
+    frozen = optax.set_to_zero()
+    return SearchProblem(Telltale(), Darts(), frozen, frozen, total_steps=20)
+
+
+def telltale_data(pixels):
+    """Images of 4x4 equal pixels."""
+    image = jnp.broadcast_to(jnp.array(pixels, jnp.uint8)[:, None, None, None], (len(pixels), 4, 4, 1))
+    return {"image": image, "label": jnp.zeros(len(pixels), jnp.int32)}
+
+
+def test_every_batch_is_augmented_anew():
+    problem, data = telltale_problem(), telltale_data([3] * 6)
+    state = jit_init(problem, jax.random.key(0), jnp.zeros((6, 4, 4, 1)))
+    crop = Augmentation(mean=(0.0,), std=(1.0,), pad=2, flip=False)
+    # The images are the same and all in the batch, so only how many crops have a black corner tells the batches apart.
+    _, metrics = run_parts(problem, state, [1] * 10, 6, crop, (data, data))
+    train, val = ([float(m[name]) for m in metrics] for name in ("train_loss", "val_loss"))
+    assert len(set(train)) > 2 and len(set(val)) > 2 and train != val
+
+
 @pytest.fixture(scope="module")
 def orders():
     """For two keys, [half][epoch][step] -> indices of the images in the batch, told by the losses of `Telltale`."""
     images, size, epochs = 14, 3, 3
     steps = images // size
-    half = {
-        "image": jnp.broadcast_to(jnp.arange(images, dtype=jnp.uint8)[:, None, None, None], (images, 4, 4, 1)),
-        "label": jnp.zeros(images, jnp.int32),
-    }
-    frozen = optax.set_to_zero()
-    problem = SearchProblem(Telltale(), Darts(), frozen, frozen, total_steps=epochs * steps)
+    problem, data = telltale_problem(), telltale_data(range(images))
 
     def told(loss):
         mask = round(float(loss) * size * 256)
@@ -411,7 +427,7 @@ def orders():
     found = []
     for seed in (0, 1):
         state = jit_init(problem, jax.random.key(seed), jnp.zeros((size, 4, 4, 1)))
-        _, metrics = run_parts(problem, state, [1] * epochs * steps, size, data=(half, half))
+        _, metrics = run_parts(problem, state, [1] * epochs * steps, size, data=(data, data))
         found.append(
             {
                 half: [[told(metrics[epoch * steps + step][half]) for step in range(steps)] for epoch in range(epochs)]
@@ -436,14 +452,9 @@ def test_orders_differ_between_epochs_halves_and_keys(orders):
 
 
 def test_epoch_of_all_images_leaves_none_out():
-    images = 6
-    half = {
-        "image": jnp.broadcast_to(jnp.arange(images, dtype=jnp.uint8)[:, None, None, None], (images, 4, 4, 1)),
-        "label": jnp.zeros(images, jnp.int32),
-    }
-    frozen = optax.set_to_zero()
-    problem = SearchProblem(Telltale(), Darts(), frozen, frozen, total_steps=3)
+    problem, data = telltale_problem(), telltale_data(range(6))
     state = jit_init(problem, jax.random.key(0), jnp.zeros((2, 4, 4, 1)))
-    _, metrics = jit_epoch(problem, state, half, half, AS_IT_IS, 2)
+    state, metrics = jit_epoch(problem, state, data, data, AS_IT_IS, 2)
+    assert int(state.step) == 3
     for name in ("train_loss", "val_loss"):
         np.testing.assert_allclose(metrics[name], (2**6 - 1) / 256 / 6, rtol=1e-5)

@@ -304,5 +304,6 @@ def test_bfloat16_is_near_and_keeps_parameters_in_float32(kind):
     assert {a.dtype for a in jax.tree.leaves((found["states"], dinputs, dstates))} == {jnp.dtype(jnp.bfloat16)}
     assert {a.dtype for a in jax.tree.leaves((found["moments"], dparams, dweights))} == {jnp.dtype(jnp.float32)}
     assert all(jnp.isfinite(a.astype(jnp.float32)).all() for a in jax.tree.leaves(found))
-    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert jnp.linalg.norm(f.astype(jnp.float32) - e) <= 0.1 * jnp.linalg.norm(e)
+    for part, tolerance in (("states", 0.05), ("gradients", 0.3)):
+        for f, e in zip(*(jax.tree.leaves(r[part]) for r in (found, expected)), strict=True):
+            assert jnp.linalg.norm(f.astype(jnp.float32) - e) <= tolerance * jnp.linalg.norm(e)

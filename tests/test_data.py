@@ -88,9 +88,7 @@ def test_digits_splits_cover_the_embedded_data() -> None:
 
     pixels, labels = load_digits(return_X_y=True)
     expected = np.column_stack([np.rint(pixels * 255 / 16), labels])
-    both = np.concatenate(
-        [np.column_stack([d.images.reshape(-1, 64), d.labels]) for d in (train, test)]
-    )
+    both = np.concatenate([np.column_stack([d.images.reshape(-1, 64), d.labels]) for d in (train, test)])
     np.testing.assert_array_equal(sorted(both.tolist()), sorted(expected.tolist()))
 
 
@@ -108,9 +106,7 @@ def test_shrinking_averages_areas() -> None:
     for row in range(4):
         for column in range(4):
             area = whole.images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2, 0]
-            np.testing.assert_array_equal(
-                shrunk.images[:, row, column, 0], np.rint(area.mean((1, 2)))
-            )
+            np.testing.assert_array_equal(shrunk.images[:, row, column, 0], np.rint(area.mean((1, 2))))
 
 
 @pytest.mark.parametrize(
@@ -264,11 +260,7 @@ def test_crops_and_flips_are_uniform_and_independent_of_one_another() -> None:
     image = bytes_images(1, side)[0]
     assert len(np.unique(image)) == side * side
     black = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-    crops = [
-        black[top : top + side, left : left + side]
-        for top in range(2 * pad + 1)
-        for left in range(2 * pad + 1)
-    ]
+    crops = [black[top : top + side, left : left + side] for top in range(2 * pad + 1) for left in range(2 * pad + 1)]
     views = crops + [crop[:, ::-1] for crop in crops]
     outcomes = {view.tobytes(): index for index, view in enumerate(views)}
     assert len(outcomes) == 50

@@ -88,23 +88,19 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
         ),
         (
             {"normal": cell_with(3, ("skip_connect", 3))},
-            "normal[3]=('skip_connect', 3) is an entry of node 3, so its input must be an integer "
-            "from 0 to 2",
+            "normal[3]=('skip_connect', 3) is an entry of node 3, so its input must be an integer from 0 to 2",
         ),
         (
             {"normal": cell_with(6, ("skip_connect", -1))},
-            "normal[6]=('skip_connect', -1) is an entry of node 5, so its input must be an integer "
-            "from 0 to 4",
+            "normal[6]=('skip_connect', -1) is an entry of node 5, so its input must be an integer from 0 to 4",
         ),
         (
             {"normal": cell_with(1, ("skip_connect", True))},
-            "normal[1]=('skip_connect', True) is an entry of node 2, so its input must be an "
-            "integer from 0 to 1",
+            "normal[1]=('skip_connect', True) is an entry of node 2, so its input must be an integer from 0 to 1",
         ),
         (
             {"normal": cell_with(1, ("skip_connect", 1.0))},
-            "normal[1]=('skip_connect', 1.0) is an entry of node 2, so its input must be an "
-            "integer from 0 to 1",
+            "normal[1]=('skip_connect', 1.0) is an entry of node 2, so its input must be an integer from 0 to 1",
         ),
         (
             {"normal": cell_with(2, ["skip_connect", 1, 0.5])},
@@ -369,9 +365,7 @@ def test_derive_breaks_ties_to_the_lower_edge_then_the_lower_op():
 def test_derive_refuses_scores_it_cannot_rank():
     scores = random_scores(0)
     with pytest.raises(ValueError) as shape:
-        genotypes.derive(
-            spaces.darts(), scores | {"reduce": np.zeros((14, 7))}, distinct_inputs=True
-        )
+        genotypes.derive(spaces.darts(), scores | {"reduce": np.zeros((14, 7))}, distinct_inputs=True)
     assert str(shape.value) == (
         "scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"
     )

@@ -310,7 +310,10 @@ def test_large_logits_are_still_told_apart():
     """Their probabilities all round to 1."""
     space = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
     logits = {t: jnp.array([[0.0, 40.0, 41.0], [90.0, 43.0, 42.0]]) for t in CELL_TYPES}
-    assert PRDarts("paper", space, distinct_inputs=True).derive(space, logits).reduce == (("skip_connect", 1), ("sep_conv_3x3", 0))
+    assert PRDarts("paper", space, distinct_inputs=True).derive(space, logits).reduce == (
+        ("skip_connect", 1),
+        ("sep_conv_3x3", 0),
+    )
 
 
 def test_derivation_of_darts():

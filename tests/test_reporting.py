@@ -150,9 +150,7 @@ def test_tensorboard_has_every_number_once_and_nothing_else(tmp_path):
     plain = ["step", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
     assert set(shown) == {*plain, *groups, "skip_share/normal", "skip_share/reduce"}
     assert all([step for step, _ in points] == [0, 1, 2, 3] for points in shown.values())
-    np.testing.assert_allclose(
-        shown["train_loss"], [(0, 2.3), (1, 2.3 * 0.97), (2, 7), (3, 7)], rtol=1e-6
-    )
+    np.testing.assert_allclose(shown["train_loss"], [(0, 2.3), (1, 2.3 * 0.97), (2, 7), (3, 7)], rtol=1e-6)
     np.testing.assert_allclose(shown["activation/normal/skip"][3][1], 0.97**3, rtol=1e-6)
 
 
@@ -184,9 +182,7 @@ def test_killed_thrice_each_epoch_is_there_once(tmp_path):
     for delay in (0.01, 0.04, 0.07):
         before = checkpoint.read_text() if checkpoint.exists() else ""
         process = subprocess.Popen([sys.executable, "-c", ENDLESS_RUN, str(tmp_path)])
-        while process.poll() is None and (
-            not checkpoint.exists() or checkpoint.read_text() == before
-        ):
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.read_text() == before):
             time.sleep(0.005)
         time.sleep(delay)
         process.kill()
@@ -258,9 +254,7 @@ def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others():
         curve = edge.get_path().vertices[:4]  # what follows is the arrow head
         t = np.linspace(0, 1, 201)[:, None]
         weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
-        points = edge.axes.transData.transform(
-            sum(w * p for w, p in zip(weights, curve, strict=True))
-        )
+        points = edge.axes.transData.transform(sum(w * p for w, p in zip(weights, curve, strict=True)))
         assert boxes[source].padded(15).contains(*points[0])
         assert boxes[target].padded(15).contains(*points[-1])
         for node in set(range(7)) - {source, target}:
@@ -272,9 +266,7 @@ def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others():
 
 
 @pytest.mark.parametrize("epochs", [1, 50, 600])
-@pytest.mark.parametrize(
-    "draw", [plots.activation_figure, plots.skip_share_figure, plots.curves_figure]
-)
+@pytest.mark.parametrize("draw", [plots.activation_figure, plots.skip_share_figure, plots.curves_figure])
 def test_texts_of_a_plot_do_not_overlap_and_ticks_are_whole_epochs(draw, epochs):
     figure = draw([record(epoch) for epoch in range(epochs)])
     FigureCanvasAgg(figure).draw()

@@ -1,0 +1,229 @@
+"""The supernet: how many weights, which collections, the two executors, weights of each layer, running statistics."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prdarts_jax.spaces import SearchSpace
+from prdarts_jax.supernet import Supernet
+
+SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
+# Cell 0 is normal, 1 and 2 are reductions, the latter after a reduction.
+DARTS = Supernet(space=SMALL, channels=2, cells=3, num_classes=3)
+RELEASED = DARTS.clone(pool_norm=False, head_norm=True, running_statistics=False)
+LABELS = jnp.array([0, 1, 2, 0])
+
+
+def images(net):
+    """Even images for DARTS, odd ones (7, 4 and 2 pixels in the three cells) for the other."""
+    size = 8 if net.pool_norm else 7
+    return jax.random.normal(jax.random.key(1), (4, size, size, 3))
+
+
+@functools.cache
+def variables(net):
+    return jax.jit(functools.partial(net.init, train=True))(jax.random.key(0), images(net))
+
+
+def sparse_weights():
+    """Positive weights, but for one op of each edge, which is not executed."""
+    weights = {t: jax.random.uniform(jax.random.key(i), SMALL.shape) for i, t in enumerate(("normal", "reduce"))}
+    return {t: jnp.where(jnp.arange(w.size).reshape(w.shape) % 5 == 2, 0, w) for t, w in weights.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(net, variables, op_weights, x):
+    """Class logits, running statistics after the pass, and the gradients of the loss."""
+
+    def loss(params, op_weights, x):
+        y, new = net.apply({**variables, "params": params}, x, op_weights, train=True, mutable=["batch_stats"])
+        return -jnp.mean(jax.nn.log_softmax(y)[jnp.arange(len(x)), LABELS]), (y, new.get("batch_stats"))
+
+    gradients, (y, stats) = jax.grad(loss, (0, 1, 2), has_aux=True)(variables["params"], op_weights, x)
+    return {"logits": y, "batch_stats": stats, "gradients": gradients}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(net, variables, op_weights, x):
+    return net.apply(variables, x, op_weights, train=False)
+
+
+def assert_near(found, expected, absolute=0.0):
+    """Every array is within 1e-4 of the largest entry expected in it."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(f, e, rtol=0, atol=1e-4 * np.abs(e).max(initial=0) + absolute)
+
+
+# Weights and collections --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "net, count",
+    (
+        (Supernet(), 1_930_618),
+        (Supernet(cells=6, pool_norm=False, head_norm=True, running_statistics=False), 1_323_002),
+    ),
+)
+def test_weights_are_as_many_as_the_authors_networks_have(net, count):
+    shapes = jax.eval_shape(functools.partial(net.init, train=True), jax.random.key(0), jnp.zeros((2, 32, 32, 3)))
+    assert sum(math.prod(a.shape) for a in jax.tree.leaves(shapes["params"])) == count
+    assert {t: a.shape for t, a in shapes["arch"].items()} == {"normal": (14, 8), "reduce": (14, 8)}
+    assert {a.dtype for a in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+    assert set(shapes) == {"params", "arch"} | ({"batch_stats"} if net.running_statistics else set())
+
+
+def test_logits_start_small_and_parameters_as_pytorch_starts_them():
+    start = variables(DARTS)
+    logits = np.concatenate([a.ravel() for a in start["arch"].values()])
+    assert 0 < np.abs(logits).max() < 5e-3
+    assert not np.array_equal(start["arch"]["normal"], start["arch"]["reduce"])
+    stage = start["params"]["cell_0"]["stage_0"]
+    for kernel, fan_in in (
+        (start["params"]["stem"]["kernel"], 27),
+        (stage["sep_conv_3x3"]["depthwise_0"], 9),
+        (stage["sep_conv_3x3"]["pointwise_1"], 2),
+    ):
+        assert 0.6 < np.abs(kernel).max() * math.sqrt(fan_in) <= 1
+
+
+@pytest.mark.parametrize("cells, reductions", ((6, {2, 4}), (8, {2, 5}), (4, {1, 2})))
+def test_cells_at_one_and_two_thirds_halve_the_image_and_double_the_width(cells, reductions):
+    net = Supernet(space=SMALL, channels=2, cells=cells)
+
+    def outputs(key, x):
+        return net.init_with_output(key, x, train=True, capture_intermediates=True, mutable=True)[1]["intermediates"]
+
+    found = jax.eval_shape(outputs, jax.random.key(0), jnp.zeros((2, 13, 8, 3)))
+    height, width, channels = 13, 8, 2
+    for k in range(cells):
+        if k in reductions:
+            height, width, channels = (height + 1) // 2, width // 2, 2 * channels
+        assert found[f"cell_{k}"]["__call__"][0].shape == (2, height, width, channels)  # one intermediate node
+
+
+# What it computes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", (DARTS, RELEASED), ids=("darts", "released"))
+def test_both_executors_agree(net):
+    loop, plain = (run(net.clone(executor=e), variables(net), sparse_weights(), images(net)) for e in ("loop", "plain"))
+    assert loop["logits"].shape == (4, 3)
+    assert_near(loop["logits"], plain["logits"])
+    assert_near(loop["gradients"], plain["gradients"])
+    assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(plain["gradients"]))
+    # What is not executed keeps its statistics, which the plain executor knows only from the weights as well. Some
+    # means are 0 but for rounding: those of what has just been normalised.
+    assert_near(loop["batch_stats"], plain["batch_stats"], absolute=1e-6)
+
+
+def test_op_weights_are_by_default_the_softmax_of_the_logits():
+    start = variables(DARTS)
+    arch = jax.tree.map(lambda a: 1000 * a, start["arch"])
+    given = {t: jnp.exp(a) / jnp.exp(a).sum(1, keepdims=True) for t, a in arch.items()}
+    found = evaluate(DARTS, {**start, "arch": arch}, None, images(DARTS))
+    np.testing.assert_allclose(found, evaluate(DARTS, start, given, images(DARTS)), rtol=1e-4, atol=1e-5)
+    assert jnp.abs(found - evaluate(DARTS, start, None, images(DARTS))).max() > 1e-3
+
+
+def each_layer(weights):
+    return {"normal": weights["normal"][None], "reduce": jnp.stack([weights["reduce"]] * 2)}
+
+
+def test_weights_of_each_layer_repeated_are_shared_weights():
+    shared = sparse_weights()
+    found, expected = (run(RELEASED, variables(RELEASED), w, images(RELEASED)) for w in (each_layer(shared), shared))
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-5)
+    per_layer = found["gradients"][1]
+    assert_near(jax.tree.map(lambda g: g.sum(0), per_layer), expected["gradients"][1])
+    assert jnp.abs(per_layer["reduce"][0] - per_layer["reduce"][1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("layer", (0, 1))
+def test_each_layer_reads_its_own_weights(layer):
+    weights = each_layer(sparse_weights())
+    weights["reduce"] = weights["reduce"].at[layer].set(0)
+    dparams = run(RELEASED, variables(RELEASED), weights, images(RELEASED))["gradients"][0]
+    # The cell of that layer gives out zeros whatever its parameters are, and the last hides all before it.
+    trained = {k for k in range(3) if any(jnp.any(a != 0) for a in jax.tree.leaves(dparams[f"cell_{k}"]))}
+    assert trained == ({0, 2} if layer == 0 else set())
+
+
+# Running statistics -------------------------------------------------------------------------------------------------
+
+
+def test_a_training_pass_moves_the_statistics_of_executed_ops_a_tenth():
+    start, weights = variables(DARTS), sparse_weights()
+    shifted = jax.tree.map(lambda a: a + 0.5, start["batch_stats"])
+    once = run(DARTS, start, weights, images(DARTS))["batch_stats"]
+    again = run(DARTS, {**start, "batch_stats": shifted}, weights, images(DARTS))["batch_stats"]
+
+    # Training normalises by the batch whatever the statistics: with new = 0.9 old + 0.1 batch both give the same batch.
+    batch = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, once, start["batch_stats"])
+    same = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, again, shifted)
+    for name in start["batch_stats"]:
+        for number, (path, old) in enumerate(jax.tree_util.tree_leaves_with_path(start["batch_stats"][name])):
+            op = next((o for o in SMALL.ops if any(getattr(k, "key", None) == o for k in path)), None)
+            b, s, new = (jax.tree.leaves(tree[name])[number] for tree in (batch, same, once))
+            executed = np.ones(len(old), bool)
+            if op is not None:
+                cell_type = "normal" if name == "cell_0" else "reduce"
+                executed = np.asarray(weights[cell_type])[:, SMALL.ops.index(op)] != 0
+            np.testing.assert_array_equal(new[~executed], old[~executed])
+            np.testing.assert_allclose(b[executed], s[executed], atol=1e-4)
+            assert not np.allclose(b[executed], old[executed], atol=1e-3)
+
+
+def test_statistics_are_those_of_the_batch():
+    start = variables(DARTS)
+    new = run(DARTS, start, sparse_weights(), images(DARTS))["batch_stats"]["stem_norm"]["moments"]
+    pixels = np.lib.stride_tricks.sliding_window_view(
+        np.pad(images(DARTS), ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+    )
+    stem = np.einsum("bhwcuv,uvcd->bhwd", pixels, start["params"]["stem"]["kernel"]).reshape(-1, 6)
+    np.testing.assert_allclose(new["mean"], 0.1 * stem.mean(0), atol=1e-5)
+    np.testing.assert_allclose(new["var"], 0.9 + 0.1 * stem.var(0, ddof=1), rtol=1e-5)
+
+
+def test_evaluation_uses_the_running_statistics_of_every_op():
+    start, weights = variables(DARTS), jax.tree.map(jnp.ones_like, sparse_weights())
+    y = evaluate(DARTS, start, weights, images(DARTS))
+    # An image's logits do not depend on the others of its batch.
+    np.testing.assert_allclose(evaluate(DARTS, start, weights, images(DARTS).at[1:].multiply(3))[0], y[0], atol=1e-5)
+    leaves, tree = jax.tree.flatten(start["batch_stats"])
+    for i in range(len(leaves)):
+        moved = tree.unflatten([a + (0.3 if i == j else 0) for j, a in enumerate(leaves)])
+        assert not np.allclose(evaluate(DARTS, {**start, "batch_stats": moved}, weights, images(DARTS)), y, atol=1e-6)
+
+
+def test_without_running_statistics_evaluation_uses_the_batch():
+    start, weights = variables(RELEASED), sparse_weights()
+    trained = run(RELEASED, start, weights, images(RELEASED))
+    assert trained["batch_stats"] is None
+    np.testing.assert_allclose(evaluate(RELEASED, start, weights, images(RELEASED)), trained["logits"], atol=1e-5)
+
+
+def test_statistics_that_are_not_mutable_stay():
+    start, weights = variables(DARTS), sparse_weights()
+    before = jax.tree.map(np.array, start)
+    y = jax.eval_shape(functools.partial(DARTS.apply, train=True), start, images(DARTS), weights)
+    assert y.shape == (4, 3)  # no new variables beside it, and no error
+    jax.tree.map(np.testing.assert_array_equal, start, before)
+
+
+# Precision ------------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_computes_near_and_leaves_everything_that_lasts_in_float32():
+    coarse, start = DARTS.clone(dtype=jnp.bfloat16), variables(DARTS)
+    init = jax.eval_shape(functools.partial(coarse.init, train=True), jax.random.key(0), images(DARTS))
+    found = run(coarse, start, sparse_weights(), images(DARTS))
+    assert {a.dtype for a in jax.tree.leaves((init, found))} == {jnp.dtype(jnp.float32)}
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(found))
+    expected = run(DARTS, start, sparse_weights(), images(DARTS))
+    error = jnp.abs(found["logits"] - expected["logits"]).max()
+    assert 1e-6 < error < 0.1  # near, and not float32 in disguise
