@@ -131,7 +131,7 @@ def execute(
     Args:
       stage: what to execute.
       params: as `Stage.init_params`.
-      stats: running statistics as `Stage.init_stats`, or None to always use those of the batch.
+      stats: running statistics as `Stage.init_stats`, or None to always use those of the batch. They have no gradient.
       inputs: [2, B, H, W, C] for stride 2, otherwise None.
       states: [nodes, B, h, w, C], what the nodes hold before.
       weights: f32[edges, ops], 0 for an op that shall not be executed.

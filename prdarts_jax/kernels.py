@@ -4,8 +4,8 @@ XLA's grouped convolution and its gradients are ten to fifty times slower on a C
 the gradient of `lax.reduce_window` is slower still. Elsewhere the grouped convolution is the library's own fast path,
 so the depthwise kernels choose by the platform they are compiled for.
 
-Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Sums are taken in float32
-whatever the dtype of the input; outputs have the dtype of the input.
+Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Outputs have the dtype of the
+input; the shifted convolutions and batch normalisation take their sums in float32.
 """
 
 import functools
@@ -275,7 +275,7 @@ def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, d
 
     Args:
       x: [B, H, W, C].
-      axis_name: mapped axis over which the batch is spread, if any.
+      axis_name: mapped axis over which the batch is spread, if any; the gradient must be taken inside that mapping.
 
     Returns:
       (y, moments): y [B, H, W, C] of the dtype of x, and the moments for running statistics, `mean` f32[C] and `var`

@@ -13,8 +13,8 @@ from prdarts_jax import kernels
 from prdarts_jax.cell import Stage, execute, execute_plain, instructions, program
 from prdarts_jax.spaces import SearchSpace, darts
 
-# One op of each kind; `none` is not the first, so that its place is not taken for granted.
-OPS = ("skip_connect", "none", "sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
+# One op of each kind; `none` stands in the middle, since no place of it may be taken for granted.
+OPS = ("skip_connect", "sep_conv_3x3", "none", "dil_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 CHANNELS = 2
 # (reduction cell?, stage of the cell, nodes)
 NORMAL, SMALL, REDUCE_0, REDUCE_1 = (False, 0, 4), (False, 0, 3), (True, 0, 3), (True, 1, 4)
