@@ -11,6 +11,7 @@ Writes a run folder a search, table.md and skips.png.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ def make_config(method: str, seed: int, data_dir: str) -> ConfigDict:
     config.seed = seed
     config.epochs = 12
     config.batch_size = 64
+    config.steps_per_call = 10
     config.augmentation.pad = 2
     config.augmentation.cutout = 0
     config.channels = 8
@@ -105,4 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
     arguments = parser.parse_args()
-    run(arguments.workdir, arguments.data_dir)
+    try:
+        run(arguments.workdir, arguments.data_dir)
+    except (ValueError, OSError, main.Stopped) as error:
+        sys.exit(f"error: {error}")

@@ -31,8 +31,8 @@ class SearchProblem:
     """What stays the same over a search: a static, hashable argument.
 
     Attributes:
-      supernet: any Flax module with a collection `arch` of logits and a call `(images, op_weights, *, train) ->
-        logits`.
+      supernet: any Flax module with logits `normal` and `reduce` in a collection `arch` and a call
+        `(images, op_weights, *, train) -> logits of the classes`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
@@ -55,7 +55,7 @@ class SearchProblem:
 
     def progress(self, step: jax.Array) -> jax.Array:
         """The fraction of the search done, f32[]: 0 in the first step and, if there are more, 1 in the last."""
-        return jnp.minimum(step / max(self.total_steps - 1, 1), 1.0)
+        return jnp.minimum(jnp.float32(step) / max(self.total_steps - 1, 1), 1.0)
 
 
 class SearchState(flax.struct.PyTreeNode):
@@ -99,6 +99,11 @@ def init_search(problem: SearchProblem, key: jax.Array, images: jax.Array) -> Se
     )
 
 
+def _key(state, purpose, count):
+    """A key of its own for each purpose and step or epoch."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), count)
+
+
 def search_step(
     problem: SearchProblem, state: SearchState, train_batch: Batch, val_batch: Batch
 ) -> tuple[SearchState, Metrics]:
@@ -118,8 +123,7 @@ def search_step(
       batches, before the respective update; accuracies as fractions) and those of the method.
     """
     progress = problem.progress(state.step)
-    key = jax.random.fold_in(state.key, state.step)
-    key_weights, key_arch = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    key_weights, key_arch = _key(state, 0, state.step), _key(state, 1, state.step)
     variables = {"params": state.params, "arch": state.arch}
 
     def forward(variables, op_weights, batch):
@@ -202,7 +206,7 @@ def search_epoch(
     """
     steps_per_epoch = len(train_data["label"]) // batch_size
     epoch = state.step // steps_per_epoch
-    key_epoch = jax.random.fold_in(jax.random.fold_in(state.key, 2), epoch)
+    key_epoch = _key(state, 2, epoch)
     orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(jax.random.split(key_epoch))
 
     def batch(data, order, position, key):
@@ -215,7 +219,7 @@ def search_epoch(
 
     def next_step(state):
         position = state.step % steps_per_epoch
-        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, 3), state.step))
+        keys = jax.random.split(_key(state, 3, state.step))
         train_batch = batch(train_data, orders[0], position, keys[0])
         val_batch = batch(val_data, orders[1], position, keys[1])
         return step(state, train_batch, val_batch)

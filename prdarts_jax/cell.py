@@ -173,7 +173,7 @@ def _row_size(stacked):
 
 def _pack(tree, width):
     """One flat f32[width] for a tree of an edge, so that every branch of a switch returns the same shape."""
-    flat = ravel_pytree(tree)[0] if jax.tree.leaves(tree) else jnp.zeros((0,))
+    flat = ravel_pytree(tree)[0] if jax.tree.leaves(tree) else jnp.zeros((0,), jnp.float32)
     return jnp.pad(flat, (0, width - flat.size))
 
 
@@ -215,7 +215,7 @@ def _forward(stage, params, stats, inputs, states, weights):
         states = states.at[target].add(weights.ravel()[order[i]].astype(y.dtype) * y)
         return states, rows.at[order[i]].set(row)
 
-    rows = jnp.zeros((weights.size, width))
+    rows = jnp.zeros((weights.size, width), jnp.float32)
     states, rows = lax.fori_loop(0, count, step, (states, rows))
     return states, _unpack(stage, rows, template)
 
@@ -278,8 +278,8 @@ def _execute_backward(stage, residuals, cotangents):
     start = (
         None if inputs is None else jnp.zeros_like(inputs),
         dstates,
-        jnp.zeros((weights.size, width)),
-        jnp.zeros((weights.size,)),
+        jnp.zeros((weights.size, width), jnp.float32),
+        jnp.zeros((weights.size,), jnp.float32),
     )
     dinputs, dstates, rows, dweights = lax.fori_loop(0, count, step, start)
     return (

@@ -25,7 +25,8 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
     """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
 
     A checkpoint gets its name only when it is complete, so a process killed in here leaves the
-    others as they were. A step that is there already is left alone.
+    others as they were. A step that is there already is left alone. One process a folder: there
+    is no lock.
 
     Args:
       folder: the folder of this run's checkpoints; made if missing.

@@ -29,7 +29,7 @@ def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array) -> 
     Returns:
       Gates in [0, 1] of the shape of the logits. Where a gate is clipped its gradient is 0.
     """
-    noise = jax.random.logistic(key, logits.shape)
+    noise = jax.random.logistic(key, logits.shape, logits.dtype)
     stretched = A + (B - A) * jax.nn.sigmoid((noise + logits) / temperature)
     return jnp.clip(stretched, 0.0, 1.0)
 

@@ -9,6 +9,7 @@ and the pictures.
 
 import contextlib
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -76,7 +77,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      Stopped: after SIGTERM.
+      Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
     checkpoints.check_config(workdir, config.to_dict())
@@ -103,6 +104,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
     restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
     if restored:
         (state, totals), step = restored
+        totals = jax.tree.map(np.asarray, totals)
         print(f"going on from step {step} of {total_steps}")
     else:
         state, totals, step = start(problem, key, images), zeros, 0
@@ -114,7 +116,7 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
         print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
     seconds = 0.0
     with (
-        _sigterm() as asked_to_stop,
+        _stop_signals() as asked_to_stop,
         contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
         tqdm(total=total_steps, initial=step, unit="step") as bar,
     ):
@@ -129,6 +131,11 @@ def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch - 1
                 means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
+                if unknown := [name for name, mean in means.items() if not math.isfinite(mean)]:
+                    raise ValueError(
+                        f"the search diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use another "
+                        "--workdir and a smaller config.weights.learning_rate"
+                    )
                 record = _end_epoch(problem, state, workdir, epoch, means)
                 log.append(record | {"seconds": seconds})
                 bar.set_postfix_str(_summary(record))
@@ -172,14 +179,21 @@ def _summary(record):
 
 
 @contextlib.contextmanager
-def _sigterm():
-    """Within it SIGTERM only makes the function it gives answer True."""
+def _stop_signals():
+    """Within it SIGTERM and Ctrl-C only make the function it gives answer True; a second Ctrl-C interrupts."""
     received = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+
+    def receive(number, frame):
+        if number in received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -194,9 +208,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
     except ValueError as error:
         sys.exit(f"error: {error}")
-    except OSError:
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        sys.exit(f"error: --config={path} must be a Python file with get_config(), such as configs/digits.py")
+    except (OSError, AttributeError, KeyError) as error:
+        given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
+        reason = str(error).splitlines()[0]
+        sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
     return rest
 
 
@@ -205,7 +220,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
-    workdir = Path(flags.FLAGS.workdir)
+    workdir = Path(flags.FLAGS.workdir).expanduser()
     try:
         genotype = search(flags.FLAGS.config, workdir)
     except (ValueError, OSError) as error:

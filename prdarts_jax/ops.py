@@ -167,7 +167,8 @@ def init_stats(op: Op, channels: int, stack: tuple[int, ...] = ()) -> Moments:
 
 def init_moments(channels: int, stack: tuple[int, ...] = ()) -> dict[str, jax.Array]:
     """Running moments of one normalisation before any batch."""
-    return {"mean": jnp.zeros((*stack, channels)), "var": jnp.ones((*stack, channels))}
+    shape = (*stack, channels)
+    return {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
 
 
 def batch_normalizer(*, train: bool, axis_name: str | None) -> Norm:

@@ -12,7 +12,7 @@ from prdarts_jax.spaces import SearchSpace
 
 
 def _columns(space, *groups):
-    return jnp.array(sorted(i for kind in groups for i in space.op_indices(kind)))
+    return jnp.array(sorted(i for kind in groups for i in space.op_indices(kind)), jnp.int32)
 
 
 def _chain(space):

@@ -44,6 +44,8 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
+            if not isinstance(records[-1], dict) or "epoch" not in records[-1]:
+                raise ValueError("not the record of an epoch")
         except ValueError as error:
             raise ValueError(
                 f"{path} line {number} is damaged ({error}); every line must be one JSON record."

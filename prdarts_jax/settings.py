@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
             "seed": 0,  # decides everything else
             "epochs": 200,
             "batch_size": 128,
-            "steps_per_call": 10,  # between two updates of the progress bar, and two looks for SIGTERM
+            "steps_per_call": 1,  # between two updates of the progress bar, and two looks for SIGTERM
             "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # pixels; 0 is none
             "method": "pr_darts",  # which of the sections below counts
             "pr_darts": {
@@ -52,7 +52,7 @@ def defaults() -> ConfigDict:
                 "momentum": 0.9,
                 "nesterov": False,
                 "weight_decay": 3e-4,
-                "clip": 5.0,  # largest norm of the gradient
+                "clip": 5.0,  # largest norm of the gradient; the paper names none, its released code 5
             },
             "logits": {"learning_rate": 3e-4, "b1": 0.5, "b2": 0.999, "weight_decay": 1e-3},
         }

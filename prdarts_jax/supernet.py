@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -185,6 +186,7 @@ class Supernet(nn.Module):
         Returns:
           Logits of the classes, f32[B, num_classes].
         """
+        chex.assert_rank(images, 4)
         logits = {t: self.variable("arch", t, self._init_logits).value for t in CELL_TYPES}
         if op_weights is None:
             op_weights = gates.softmax(logits)
@@ -204,6 +206,7 @@ class Supernet(nn.Module):
             weights = op_weights[cell_type]
             if weights.ndim == 3:
                 weights = weights[seen[cell_type]]
+            chex.assert_shape(weights, self.space.shape)
             seen[cell_type] += 1
             cell = Cell(
                 **shared,
@@ -224,4 +227,4 @@ class Supernet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=_torch_init, name="classifier")(pooled)
 
     def _init_logits(self):
-        return 1e-3 * jax.random.normal(self.make_rng("params"), self.space.shape)
+        return 1e-3 * jax.random.normal(self.make_rng("params"), self.space.shape, jnp.float32)

@@ -42,6 +42,6 @@ def normal_logits(key: jax.Array, logits: Arch) -> Arch:
     """1e-3 N(0, 1) in the shapes of `logits`."""
     keys = jax.random.split(key, len(logits))
     return {
-        cell_type: 1e-3 * jax.random.normal(k, logits[cell_type].shape)
+        cell_type: 1e-3 * jax.random.normal(k, logits[cell_type].shape, logits[cell_type].dtype)
         for k, cell_type in zip(keys, sorted(logits), strict=True)
     }

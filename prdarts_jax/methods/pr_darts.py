@@ -52,7 +52,7 @@ class PRDarts:
             raise ValueError(f"form={self.form!r} must be one of {', '.join(FORMS)}")
 
     def temperature(self, progress: jax.Array) -> jax.Array:
-        """tau, linear in the progress."""
+        """tau, linear in the progress: it falls a little with every step, in the originals with every epoch."""
         return self.start_temperature + (self.end_temperature - self.start_temperature) * progress
 
     def init(self, key: jax.Array, logits: Arch) -> Arch:
