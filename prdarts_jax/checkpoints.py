@@ -84,13 +84,18 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Refuses a workdir whose config.json, if it has one, is not this config.
+    """Refuses a workdir whose config.json is not this config; one without a run is fine.
 
     Raises:
-      ValueError: names each field that differs with both values, or says that the file is damaged.
+      ValueError: names each field that differs with both values, or says that the file is damaged or missing.
     """
     path = workdir / "config.json"
     if not path.exists():
+        if _newest_first(workdir / "checkpoints"):
+            raise ValueError(
+                f"{workdir} has checkpoints but no config.json, so whether the run there has this config cannot be "
+                "told: use another --workdir"
+            )
         return
     try:
         there = _by_field(json.loads(path.read_bytes()))

@@ -229,3 +229,9 @@ def test_a_damaged_config_is_refused(tmp_path: pathlib.Path, content: bytes) -> 
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
         checkpoints.check_config(tmp_path, {"seed": 1})
+
+
+def test_checkpoints_without_their_config_are_refused(tmp_path):
+    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="has checkpoints but no config.json"):
+        checkpoints.check_config(tmp_path, {"seed": 1})
