@@ -2,7 +2,7 @@
 
 Both methods search on the same images, halves, network and schedule: 4,000 images averaged down to 16x16, C = 8, five
 cells, batch 64, 12 epochs of 31 steps, PR-DARTS in the paper's form. The logits' learning rate is ten times the
-papers', since the search is about a hundred times shorter. Takes about @@TIME@@ minutes on two cores; may be stopped
+papers', since the search is about a hundred times shorter. Takes 30 to 60 minutes on two cores; may be stopped
 and started again.
 
     python experiments/compare_skips.py --data_dir=DIR --workdir=runs/compare_skips
