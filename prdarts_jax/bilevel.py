@@ -214,7 +214,7 @@ def search_epoch(
         image = augment(augmentation, key, data["image"][places])
         return {"image": image, "label": data["label"][places]}
 
-    # Compiled functions are traced once, here for the shapes of the metrics and in the loop for its body.
+    # Under jit the step is traced once for two uses: the shapes of the metrics, and the body of the loop.
     step = jax.jit(functools.partial(search_step, problem))
 
     def next_step(state):

@@ -1,8 +1,8 @@
 """Depthwise convolution, pooling and batch normalisation with gradients of their own.
 
-XLA's grouped convolution and its gradients are ten to fifty times slower on a CPU than a few shifted multiply-adds, and
-the gradient of `lax.reduce_window` is slower still. Elsewhere the grouped convolution is taken to be the
-fast path, so the depthwise kernels choose by the platform they are compiled for.
+On a CPU, XLA's grouped convolution and its gradients, and the gradient of `lax.reduce_window`, are many times slower
+than a few shifted multiply-adds. Elsewhere the grouped convolution is taken to be the fast path, so the depthwise
+kernels choose by the platform they are compiled for.
 
 Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Outputs have the dtype of the
 input; the shifted convolutions and batch normalisation take their sums in float32.

@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
             "seed": 0,  # decides everything else
             "epochs": 200,
             "batch_size": 128,
-            "steps_per_call": 1,  # between two updates of the progress bar, and two looks for SIGTERM
+            "steps_per_call": 1,  # between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C
             "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # pixels; 0 is none
             "method": "pr_darts",  # which of the sections below counts
             "pr_darts": {
