@@ -2,21 +2,33 @@
 
     python experiments/benchmark_step.py --config=configs/cifar10_released.py --batch_size=64 --data_dir=DIR
 
-Prints the figures of the README's table; takes about three minutes on two cores for that config.
+With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
+README's table says what it takes.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import resource
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import authors_code
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, main
-from prdarts_jax.bilevel import init_search, search_epoch
+from prdarts_jax import data, main, settings
+from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch, search_step
+from prdarts_jax.cell import program
+from prdarts_jax.spaces import CELL_TYPES
 
 
 def read_config(path: str) -> ConfigDict:
@@ -27,34 +39,154 @@ def read_config(path: str) -> ConfigDict:
     return module.get_config()
 
 
-def run(config: ConfigDict, steps: int) -> None:
-    """Compiles the step as the command line does, runs it, and prints what it took."""
-    dataset = data.load(config.dataset, config.data_dir or None)
-    halves = jax.device_put(data.split_halves(dataset, config.split_seed))
-    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
-    steps_per_epoch = len(dataset.labels) // 2 // config.batch_size
-    problem = main.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
+def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, list[tuple[float, float]]]:
+    """Compiles with an empty persistent cache, and again with that filled.
 
-    images = jnp.zeros((config.batch_size, *dataset.images.shape[1:]))
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), images)
-    epoch = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    start = time.perf_counter()
-    lowered = epoch.lower(problem, state, *halves, augmentation, config.batch_size, jnp.int32(1))
-    traced = time.perf_counter()
-    one_step = lowered.compile()
-    compiled = time.perf_counter()
-    print(f"tracing {traced - start:.1f} s, compilation {compiled - traced:.1f} s")
-
+    Returns:
+      The compiled function, and the seconds of tracing and of compilation, cold and warm.
+    """
     seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        state, _ = jax.block_until_ready(one_step(state, *halves, jnp.int32(1)))
-        seconds.append(time.perf_counter() - start)
-    print(
-        f"{steps} steps of 2 x {config.batch_size} images: median {statistics.median(seconds):.2f} s, "
-        f"from {min(seconds):.2f} to {max(seconds):.2f} s"
-    )
-    temporary = one_step.memory_analysis().temp_size_in_bytes / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
+        for _ in range(2):
+            jax.clear_caches()
+            start = time.perf_counter()
+            lowered = function.lower(*arguments)
+            traced = time.perf_counter()
+            compiled = lowered.compile()
+            seconds.append((traced - start, time.perf_counter() - traced))
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+    return compiled, seconds
+
+
+def alternate(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each function in each round, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def operations(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> float:
+    """Floating-point operations of the executed ops in one step: XLA's count of each op and its gradient by itself,
+    times how often gates of 20 draws execute it. Stem, preprocessing and head are left out."""
+    supernet = problem.supernet
+    keys = jax.random.split(jax.random.key(0), 20)
+    drawn = jax.vmap(lambda key: problem.method.weigh(state.arch, key, 0.0))(keys)
+    executed = {t: np.mean(np.asarray(drawn[t]) != 0, axis=0) for t in CELL_TYPES}
+    size, channels, total = batch["image"].shape[1], supernet.channels, 0.0
+    for k in range(supernet.cells):
+        reduction = k in (supernet.cells // 3, 2 * supernet.cells // 3)
+        channels *= 2 if reduction else 1
+        stages = program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm)
+        for rows, stage in stages:
+            x = jax.ShapeDtypeStruct((len(batch["image"]), size, size, channels), supernet.dtype)
+            counts = executed["reduce" if reduction else "normal"][list(rows)].sum(axis=0)
+            for name, op in stage.candidates.items():
+                count = counts[stage.op_names.index(name)]
+                total += count * _operations_of(op, stage.norm, x) if count else 0.0
+            size = -(-size // stage.stride)
+    return total
+
+
+def _operations_of(op, norm, x):
+    """Of both passes: the weights' gradient of all parameters, the logits' of the input alone; each recomputes."""
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in op.shapes.items()}
+
+    def apply(p, x):
+        return op.apply(p, None, x, norm)[0]
+
+    def gradient(p, x):
+        y, vjp = jax.vjp(apply, p, x)
+        return vjp(y)
+
+    def input_gradient(p, x):
+        y, vjp = jax.vjp(lambda x: apply(p, x), x)
+        return vjp(y)
+
+    count = {f: jax.jit(f).lower(params, x).cost_analysis().get("flops", 0) for f in (apply, gradient, input_gradient)}
+    return 2 * count[apply] + count[gradient] + count[input_gradient]
+
+
+def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
+    """The gradient of the weights alone, and that of the logits alone."""
+
+    def loss(params, arch):
+        op_weights = problem.method.weigh(arch, jax.random.key(0), 0.0)
+        variables = {"params": params, "arch": arch, "batch_stats": state.batch_stats}
+        logits, _ = problem.supernet.apply(variables, batch["image"], op_weights, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+    compiled = {
+        name: jax.jit(jax.value_and_grad(loss, argnums=number)).lower(state.params, state.arch).compile()
+        for number, name in enumerate(("weights", "logits"))
+    }
+    # Copies, since the state is donated to the step.
+    params, arch = jax.tree.map(jnp.copy, (state.params, state.arch))
+    return {name: lambda f=f: jax.block_until_ready(f(params, arch)) for name, f in compiled.items()}
+
+
+def describe(name: str, seconds: list[float]) -> str:
+    """Median and range of some times."""
+    return f"{name}: median {statistics.median(seconds):.3f} s, from {min(seconds):.3f} to {max(seconds):.3f} s"
+
+
+def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> None:
+    """Compiles the step, runs it, and prints what it took."""
+    settings.validate(config)
+    dataset = data.load(config.dataset, config.data_dir or None)
+    train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
+    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
+    steps_per_epoch = len(train_data["label"]) // config.batch_size
+    problem = main.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
+    problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))
+    batch = {name: array[: config.batch_size] for name, array in train_data.items()}
+    batch["image"] = (batch["image"] / 255.0 - jnp.array(augmentation.mean)) / jnp.array(augmentation.std)
+    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), batch["image"])
+
+    step, times = compile_twice(jax.jit(search_step, static_argnums=0, donate_argnums=1), problem, state, batch, batch)
+    for name, (traced, compiled) in zip(("cold", "warm"), times, strict=True):
+        print(f"{name}: tracing {traced:.1f} s + compilation {compiled:.1f} s = {traced + compiled:.1f} s")
+    epoch = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
+    epoch = epoch.lower(problem, state, train_data, val_data, augmentation, config.batch_size, jnp.int32(1)).compile()
+
+    def ours():
+        nonlocal state
+        state, _ = jax.block_until_ready(step(state, batch, batch))
+
+    def in_epoch():
+        nonlocal state
+        state, _ = jax.block_until_ready(epoch(state, train_data, val_data, jnp.int32(5)))
+
+    matrix = jnp.ones((2048, 2048))
+    product = jax.jit(jnp.matmul)
+    functions = {"matmul": lambda: product(matrix, matrix).block_until_ready(), "step": ours}
+    functions |= {"five steps of search_epoch": in_epoch} | halves(problem, state, batch)
+    count = operations(problem, state, batch)
+    if against:
+        theirs = authors_code.make_step(against, config.method, config.channels, config.cells)
+        images, labels = np.asarray(batch["image"]), np.asarray(batch["label"], np.int64)
+        functions["theirs"] = lambda: theirs(images, labels)
+    seconds = alternate(functions, steps)
+
+    print(f"{steps} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
+    for name in seconds:
+        print(describe(name, seconds[name]))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{2 * config.batch_size / median['step']:.0f} images/s")
+    peak = 2 * 2048**3 / median["matmul"]
+    rate = count / median["step"]
+    print(f"{count / 1e9:.1f} GFLOP a step: {rate / 1e9:.1f} GFLOP/s, {100 * rate / peak:.0f} % of a matrix product's")
+    print(f"a step of search_epoch / the step: {median['five steps of search_epoch'] / 5 / median['step']:.3f}")
+    if against:
+        print(f"authors' step / ours, medians: {median['theirs'] / median['step']:.2f}")
+    temporary = step.memory_analysis().temp_size_in_bytes / 1e6
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"temporary memory of the step {temporary:.0f} MB, peak of the process {resident:.0f} MB")
 
@@ -63,10 +195,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--batch_size", type=int, help="instead of the config's")
+    parser.add_argument("--method", help="instead of the config's")
+    parser.add_argument("--executor", choices=("loop", "plain"), default="loop", help="'plain' compiles for very long")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="instead of the config's")
+    parser.add_argument("--remat", action="store_true", help="see settings.py")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps the data")
-    parser.add_argument("--steps", type=int, default=30)
-    arguments = parser.parse_args()
-    chosen = read_config(arguments.config)
-    chosen.data_dir = arguments.data_dir
-    chosen.batch_size = arguments.batch_size or chosen.batch_size
-    run(chosen, arguments.steps)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--against", type=Path, help="a checkout of the authors' code")
+    flags = parser.parse_args()
+    chosen = read_config(flags.config)
+    chosen.data_dir = flags.data_dir
+    for field in ("batch_size", "method", "dtype", "remat"):
+        chosen[field] = getattr(flags, field) or chosen[field]
+    run(chosen, flags.executor, flags.steps, flags.against)

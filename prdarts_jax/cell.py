@@ -12,10 +12,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
@@ -58,6 +59,11 @@ class Stage:
             for name in self.op_names
             if name != "none"
         }
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Where the candidates are among the ops."""
+        return np.array([o for o, name in enumerate(self.op_names) if name != "none"])
 
     @property
     def norm(self) -> ops.Norm:
@@ -103,7 +109,7 @@ def execute_plain(
                 continue
             x = (states if inputs is None else inputs)[source]
             y, found = stage.candidates[name].apply(
-                _row(params.get(name), e), _row(stats.get(name) if stats else None, e), x, stage.norm
+                *(jax.tree.map(lambda a: a[e], t and t.get(name)) for t in (params, stats)), x, stage.norm
             )
             w = weights[e, o]
             states = states.at[target].add(jnp.where(w != 0, w.astype(y.dtype) * y, 0))
@@ -143,32 +149,70 @@ def execute(
     return _forward(stage, params, stats, inputs, states, weights)
 
 
-def instructions(stage: Stage, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The program that `weights` f32[edges, ops] select.
+class Instructions(NamedTuple):
+    """A program, in groups of one node: the instructions of `nodes[g]` are at `starts[g]` to `starts[g + 1]`, exclusive.
 
-    Returns:
-      (order, count): order i32[edges * ops] holds edge * ops + op of each instruction, in topological order in its
-      first `count` places.
+    Indices are unsigned, which spares every use of them a test for negative ones.
+
+    Attributes:
+      nodes: u32[groups].
+      starts: u32[groups + 1].
+      table: u32[edges * candidates, 5]: source, target, edge, candidate and edge * candidates + candidate of each
+        instruction.
+      weights: f32[edges * candidates] of each instruction.
     """
-    executable = jnp.array([name != "none" for name in stage.op_names])
-    active = ((weights != 0) & executable).ravel()
-    return jnp.nonzero(active, size=active.size, fill_value=0)[0], jnp.sum(active)
+
+    nodes: jax.Array
+    starts: jax.Array
+    table: jax.Array
+    weights: jax.Array
 
 
-def _decode(stage, place):
-    """(edge, branch, source, target) of an instruction."""
-    edge, op = place // len(stage.op_names), place % len(stage.op_names)
-    source, target = jnp.array(stage.edges)[edge]
-    branch = jnp.cumsum(jnp.array([name != "none" for name in stage.op_names]))[op] - 1
-    return edge, branch, source, target
+def instructions(stage: Stage, weights: jax.Array, end: int) -> Instructions:
+    """The program that `weights` f32[edges, ops] select: an instruction for each that is not 0.
+
+    Args:
+      stage: whose edges.
+      weights: f32[edges, ops].
+      end: which end of its edge an instruction is grouped by: 0 for the source, the last source first, as the backward
+        pass needs it; 1 for the target, the first target first.
+    """
+    nodes = sorted({edge[end] for edge in stage.edges}, reverse=end == 0)
+    edges = [e for node in nodes for e, edge in enumerate(stage.edges) if edge[end] == node]
+    count = len(stage.columns)
+    table = np.array([(*stage.edges[e], e, o, e * count + o) for e in edges for o in range(count)], np.uint32)
+    grouped = weights[np.ix_(edges, stage.columns)].ravel()
+    (order,) = jnp.nonzero(grouped, size=grouped.size, fill_value=0)
+    # The start of a group is the number of instructions before it.
+    before = jnp.concatenate([jnp.zeros((1,), jnp.uint32), jnp.cumsum(grouped != 0, dtype=jnp.uint32)])
+    sizes = [sum(edge[end] == node for edge in stage.edges) for node in nodes]
+    starts = before[np.cumsum([0, *sizes]) * count]
+    return Instructions(jnp.array(nodes, jnp.uint32), starts, jnp.asarray(table)[order], grouped[order])
 
 
-def _row(tree, edge):
-    return jax.tree.map(lambda a: a[edge], tree)
+def _get(stack, place):
+    return lax.dynamic_index_in_dim(stack, place, 0, keepdims=False)
+
+
+def _put(stack, row, place):
+    return lax.dynamic_update_index_in_dim(stack, row, place, 0)
 
 
 def _row_size(stacked):
     return sum(math.prod(a.shape[1:]) for a in jax.tree.leaves(stacked))
+
+
+def _unraveler(stacked):
+    """The function that makes a row of a stacked tree from its flat form."""
+    return ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), stacked))[1]
+
+
+def _rows(stacked, edges):
+    """A tree stacked over edges as f32[edges, size]: an edge's is then one slice, taken outside of the switch.
+
+    Taken inside, XLA would fuse it into the kernels, and those that read a kernel at a dynamic offset are slow.
+    """
+    return jnp.concatenate([a.reshape(edges, -1) for a in jax.tree.leaves(stacked)] or [jnp.zeros((edges, 0))], axis=1)
 
 
 def _pack(tree, width):
@@ -178,45 +222,52 @@ def _pack(tree, width):
 
 
 def _unpack(stage, rows, template):
-    """The inverse of `_pack` for every row of f32[edges * ops, width]: a tree like `template`, stacked over edges."""
-    rows = rows.reshape(len(stage.edges), len(stage.op_names), -1)
-    unpacked = {}
-    for name, stacked in template.items():
-        _, unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), stacked))
-        row = rows[:, stage.op_names.index(name), : _row_size(stacked)]
-        unpacked[name] = jax.vmap(unravel)(row)
-    return unpacked
+    """The inverse of `_pack` for every row of f32[edges * candidates, width]: a tree like `template`, of stacks."""
+    rows = rows.reshape(len(stage.edges), len(stage.columns), -1)
+    names = list(stage.candidates)
+    return {
+        name: jax.vmap(_unraveler(stacked))(rows[:, names.index(name), : _row_size(stacked)])
+        for name, stacked in template.items()
+    }
 
 
+# Under jit, equal stages of a network are traced and lowered once. So are the kernels.
+@functools.partial(jax.jit, static_argnums=0)
 def _forward(stage, params, stats, inputs, states, weights):
-    order, count = instructions(stage, weights)
+    listed = instructions(stage, weights, end=1)
+    # When training, running statistics are not read.
+    tensors = (params, None if stage.train else stats)
+    tensor_rows, unravel = _rows(tensors, len(stage.edges)), _unraveler(tensors)
     template = jax.eval_shape(stage.init_stats)
     width = max(map(_row_size, template.values()), default=0)
 
     def branch(name, op):
-        def run(edge, x):
-            y, moments = op.apply(
-                _row(params.get(name), edge),
-                _row(stats.get(name) if stats else None, edge),
-                x,
-                stage.norm,
-            )
-            return y, _pack(moments, width)
+        def run(tensors, w, sources, source, total):
+            params, stats = unravel(tensors)
+            y, moments = op.apply(params.get(name), stats and stats.get(name), _get(sources, source), stage.norm)
+            return total + w.astype(y.dtype) * y, _pack(moments, width)
 
         return run
 
     branches = [branch(name, op) for name, op in stage.candidates.items()]
 
-    def step(i, carry):
+    def node(group, carry):
         states, rows = carry
-        edge, number, source, target = _decode(stage, order[i])
-        x = (states if inputs is None else inputs)[source]
-        y, row = lax.switch(number, branches, edge, x)
-        states = states.at[target].add(weights.ravel()[order[i]].astype(y.dtype) * y)
-        return states, rows.at[order[i]].set(row)
 
-    rows = jnp.zeros((weights.size, width), jnp.float32)
-    states, rows = lax.fori_loop(0, count, step, (states, rows))
+        def step(i, carry):
+            total, rows = carry
+            source, _, edge, number, place = listed.table[i]
+            sources = states if inputs is None else inputs
+            arguments = (_get(tensor_rows, edge), listed.weights[i], sources, source, total)
+            total, row = lax.switch(number, branches, *arguments)
+            return total, _put(rows, row, place)
+
+        start = (_get(states, listed.nodes[group]), rows)
+        total, rows = lax.fori_loop(listed.starts[group], listed.starts[group + 1], step, start)
+        return _put(states, total, listed.nodes[group]), rows
+
+    rows = jnp.zeros((listed.weights.size, width), jnp.float32)
+    states, rows = lax.fori_loop(np.uint32(0), np.uint32(len(listed.nodes)), node, (states, rows))
     return states, _unpack(stage, rows, template)
 
 
@@ -230,64 +281,84 @@ def _execute_forward(stage, params, stats, inputs, states, weights):
     )
     states, moments = _forward(stage, *values)
     params, stats, inputs, _, weights = values
-    return (states, moments), (params, stats, inputs, states, weights, wanted)
+    # Where the batch normalises, its moments need not be taken again.
+    known = moments if stage.train or stats is None else None
+    return (states, moments), (params, stats, known, inputs, states, weights, wanted)
 
 
 def _execute_backward(stage, residuals, cotangents):
-    params, stats, inputs, states, weights, wanted = residuals
-    wants_params, wants_inputs, wants_weights = (flag is not None for flag in wanted)
+    params, stats, known, inputs, states, weights, wanted = residuals
     dstates = cotangents[0]
     if isinstance(dstates, SymbolicZero):
         dstates = jnp.zeros(states.shape, states.dtype)
-    order, count = instructions(stage, weights)
+    wants = tuple(flag is not None for flag in wanted)
+    return _backward(stage, wants, params, stats, known, inputs, states, weights, dstates)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _backward(stage, wants, params, stats, known, inputs, states, weights, dstates):
+    wants_params, wants_inputs, wants_weights = wants
+    norm = ops.batch_normalizer_again(stage.axis_name) if known else stage.norm
+    listed = instructions(stage, weights, end=0)
+    tensors = (params, known or stats)
+    tensor_rows, unravel = _rows(tensors, len(stage.edges)), _unraveler(tensors)
     width = max(map(_row_size, params.values()), default=0) if wants_params else 0
 
     def branch(name, op):
-        row_stats = stats.get(name) if stats else None
+        def run(tensors, w, x, dstates, target, total):
+            params, stats = unravel(tensors)
 
-        def run(edge, x, w, dtarget):
             def apply(p, x):
-                return op.apply(p, _row(row_stats, edge), x, stage.norm)[0]
+                return op.apply(p, stats and stats.get(name), x, norm)[0]
 
-            p = _row(params.get(name), edge)
+            p, dtarget = params.get(name), _get(dstates, target)
             if wants_params:
                 y, vjp = jax.vjp(apply, p, x)
-                dp, dx = vjp(w.astype(y.dtype) * dtarget)
+                dp, dx = vjp(dtarget)
             else:
                 y, vjp = jax.vjp(functools.partial(apply, p), x)
-                dp, (dx,) = None, vjp(w.astype(y.dtype) * dtarget)
-            dw = jnp.sum(y.astype(jnp.float32) * dtarget.astype(jnp.float32)) if wants_weights else 0.0
-            return dx, _pack(dp, width), jnp.float32(dw)
+                dp, (dx,) = None, vjp(dtarget)
+            dw = jnp.sum(y.astype(jnp.float32) * dtarget.astype(jnp.float32), (0, 1, 2)) if wants_weights else ()
+            return total + w.astype(dx.dtype) * dx, w * _pack(dp, width), dw
 
         return run
 
     branches = [branch(name, op) for name, op in stage.candidates.items()]
 
-    def step(i, carry):
-        dinputs, dstates, rows, dweights = carry
-        place = order[count - 1 - i]
-        edge, number, source, target = _decode(stage, place)
-        x = (states if inputs is None else inputs)[source]
-        dx, row, dw = lax.switch(number, branches, edge, x, weights.ravel()[place], dstates[target])
-        if inputs is None:
-            dstates = dstates.at[source].add(dx)
-        else:
-            dinputs = dinputs.at[source].add(dx)
-        return dinputs, dstates, rows.at[place].set(row), dweights.at[place].set(dw)
+    def node(group, carry):
+        dsources, dstates, rows, dweights = carry
+        x = _get(states if inputs is None else inputs, listed.nodes[group])
+
+        def step(i, carry):
+            total, rows, dweights = carry
+            _, target, edge, number, place = listed.table[i]
+            arguments = (_get(tensor_rows, edge), listed.weights[i], x, dstates, target, total)
+            total, row, dw = lax.switch(number, branches, *arguments)
+            return total, _put(rows, row, place), _put(dweights, dw, place) if wants_weights else ()
+
+        start = (_get(dstates if dsources is None else dsources, listed.nodes[group]), rows, dweights)
+        total, rows, dweights = lax.fori_loop(listed.starts[group], listed.starts[group + 1], step, start)
+        if dsources is None:
+            return None, _put(dstates, total, listed.nodes[group]), rows, dweights
+        return _put(dsources, total, listed.nodes[group]), dstates, rows, dweights
 
     start = (
         None if inputs is None else jnp.zeros_like(inputs),
         dstates,
-        jnp.zeros((weights.size, width), jnp.float32),
-        jnp.zeros((weights.size,), jnp.float32),
+        jnp.zeros((listed.weights.size, width), jnp.float32),
+        jnp.zeros((listed.weights.size, stage.channels), jnp.float32) if wants_weights else (),
     )
-    dinputs, dstates, rows, dweights = lax.fori_loop(0, count, step, start)
+    end = np.uint32(len(listed.nodes))
+    dinputs, dstates, rows, dweights = lax.fori_loop(np.uint32(0), end, node, start)
+    if wants_weights:
+        found = jnp.sum(dweights, axis=-1).reshape(len(stage.edges), -1)
+        dweights = jnp.zeros_like(weights).at[:, stage.columns].set(found)
     return (
         _unpack(stage, rows, params) if wants_params else None,
         None,
         dinputs if wants_inputs else None,
         dstates,
-        dweights.reshape(weights.shape) if wants_weights else None,
+        dweights if wants_weights else None,
     )
 
 

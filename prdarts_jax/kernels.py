@@ -10,10 +10,10 @@ input; the shifted convolutions and batch normalisation take their sums in float
 
 import functools
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 EPSILON = 1e-5  # of every batch normalisation, as in PyTorch
@@ -44,6 +44,11 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: i
     Returns:
       [B, ceil(H / s), ceil(W / s), C], dtype of x.
     """
+    return _depthwise(stride, dilation, x, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _depthwise(stride, dilation, x, kernel):
     return lax.platform_dependent(
         x,
         kernel,
@@ -56,6 +61,7 @@ def _depthwise_forward(x, kernel, stride, dilation):
     return depthwise_conv(x, kernel, stride, dilation), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _depthwise_backward(stride, dilation, residuals, dy):
     def grouped(x, kernel, dy):
         conv = functools.partial(_grouped_conv, stride=stride, dilation=dilation)
@@ -94,11 +100,7 @@ def _shifted_conv(x, kernel, *, stride, dilation):
 
 
 def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
-    k = kernel.shape[0]
-    pad = dilation * (k // 2)
-    # Dilated by the stride and padded, dy is as large as the padded x was; the rest is a stride-1 convolution.
-    margins = [(pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]]
-    windows = _windows(_pad(dy, margins[0], margins[1], stride - 1), shape[1:3], k, 1, dilation)
+    windows = _spread(dy, shape, kernel.shape[0], stride, dilation)
     return _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
 
 
@@ -117,8 +119,8 @@ def _shifted_conv_dkernel(x, dy, kernel, stride, dilation):
     return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _pad(x, rows, columns, interior=0):
-    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, interior), (*columns, interior), (0, 0, 0)))
+def _pad(x, rows, columns, interior=0, fill=0):
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), (*rows, interior), (*columns, interior), (0, 0, 0)))
     # Without the barrier XLA fuses the producer of x into every tap and computes it k * k times.
     return lax.optimization_barrier(padded)
 
@@ -143,8 +145,16 @@ def _windows(padded, size, k, stride, dilation):
     ]
 
 
+def _spread(y, shape, k, stride, dilation, fill=0):
+    """Windows, one for each entry of a padded x [*shape], of the k * k outputs y that its taps reach."""
+    pad = dilation * (k // 2)
+    # Dilated by the stride and padded, y is as large as the padded x was; what is left has stride 1.
+    margins = [(pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]]
+    return _windows(_pad(y, margins[0], margins[1], stride - 1, fill), shape[1:3], k, 1, dilation)
+
+
 def _weighted_sum(windows, kernel, dtype):
-    taps = kernel.astype(jnp.float32).reshape(len(windows), -1)
+    taps = jnp.split(kernel.astype(jnp.float32).ravel(), len(windows))
     return sum(window.astype(jnp.float32) * tap for window, tap in zip(windows, taps, strict=True)).astype(dtype)
 
 
@@ -166,10 +176,10 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-    """3x3 maximum, padding 1; a maximum over rows of maxima over columns.
+    """3x3 maximum, padding 1.
 
     The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and
-    PyTorch: to the first row that holds the maximum, and in that row to the first such column.
+    PyTorch: with t(q) the number of that entry in the window q, dx[p] = sum of dy[q] over the q with p = entry t(q).
 
     Args:
       x: [B, H, W, C].
@@ -178,19 +188,24 @@ def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    return _max_pool_forward(x, stride)[0]
+    return functools.reduce(jnp.maximum, _windows(_pad(x, (1, 1), (1, 1), fill=-jnp.inf), x.shape[1:3], 3, stride, 1))
 
 
 def _max_pool_forward(x, stride):
-    rows = _largest(_taps(x, 2, stride, -jnp.inf))
-    y = _largest(_taps(rows, 1, stride, -jnp.inf))
-    return y, (x, rows, y)
+    return max_pool(x, stride), x
 
 
-def _max_pool_backward(stride, residuals, dy):
-    x, rows, y = residuals
-    drows = _to_first(_taps(rows, 1, stride, -jnp.inf), y, dy, 1, stride, rows.shape[1])
-    return (_to_first(_taps(x, 2, stride, -jnp.inf), rows, drows, 2, stride, x.shape[2]),)
+@functools.partial(jax.jit, static_argnums=0)
+def _max_pool_backward(stride, x, dy):
+    windows = _windows(_pad(x, (1, 1), (1, 1), fill=-jnp.inf), x.shape[1:3], 3, stride, 1)
+    largest, place = windows[0], jnp.zeros(dy.shape, jnp.int32)
+    for number, window in enumerate(windows[1:], 1):
+        place = jnp.where(window > largest, number, place)
+        largest = jnp.maximum(window, largest)
+    # Seen from an entry, the windows that hold it run the other way.
+    places = _spread(place, x.shape, 3, stride, 1, fill=-1)[::-1]
+    parts = _spread(dy, x.shape, 3, stride, 1)[::-1]
+    return (sum(jnp.where(at == number, part, 0) for number, (at, part) in enumerate(zip(places, parts, strict=True))),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -209,59 +224,34 @@ def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    total = sum(_taps(sum(_taps(x, 2, stride, 0)), 1, stride, 0))
-    return total / _window_sizes(x.shape, stride).astype(x.dtype)
+    total = _sum(_windows(_pad(x, (1, 1), (1, 1)), x.shape[1:3], 3, stride, 1))
+    return (total / _window_sizes(x.shape, stride)).astype(x.dtype)
 
 
 def _avg_pool_forward(x, stride):
     return avg_pool(x, stride), x.shape
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _avg_pool_backward(stride, shape, dy):
-    dy = dy / _window_sizes(shape, stride).astype(dy.dtype)
-    drows = _place((dy, dy, dy), 1, stride, shape[1])
-    return (_place((drows,) * 3, 2, stride, shape[2]),)
+    dy = (dy / _window_sizes(shape, stride)).astype(dy.dtype)
+    return (_sum(_spread(dy, shape, 3, stride, 1)).astype(dy.dtype),)
 
 
 avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
 
 
+def _sum(windows):
+    return sum(window.astype(jnp.float32) for window in windows)
+
+
 def _window_sizes(shape, stride):
-    rows, columns = (sum(_taps(jnp.ones((size,), jnp.float32), 0, stride, 0)) for size in shape[1:3])
-    return (rows[:, None] * columns[None, :])[None, :, :, None]
+    def sizes(size):
+        centers = np.arange(_out(size, stride)) * stride
+        return np.minimum(centers + 2, size) - np.maximum(centers - 1, 0)
 
-
-def _taps(x, axis, stride, fill):
-    """The three strided slices along `axis` that a window of three with padding 1 sees."""
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (1, 1, 0)
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
-    span = (_out(x.shape[axis], stride) - 1) * stride + 1
-    return [lax.slice_in_dim(padded, u, u + span, stride, axis) for u in range(3)]
-
-
-def _place(parts, axis, stride, size):
-    """The transpose of `_taps`: adds each part up where its tap had read."""
-    total: Any = 0
-    for u, part in enumerate(parts):
-        padding = [(0, 0, 0)] * part.ndim
-        span = (part.shape[axis] - 1) * stride + 1
-        padding[axis] = (u - 1, size - span - (u - 1), stride - 1)
-        total += lax.pad(part, jnp.zeros((), part.dtype), padding)
-    return total
-
-
-def _largest(taps):
-    return functools.reduce(jnp.maximum, taps)
-
-
-def _to_first(taps, largest, cotangent, axis, stride, size):
-    parts, free = [], True
-    for tap in taps:
-        hit = free & (tap == largest)
-        parts.append(jnp.where(hit, cotangent, 0))
-        free = free & ~hit
-    return _place(parts, axis, stride, size)
+    rows, columns = sizes(shape[1]), sizes(shape[2])
+    return jnp.asarray((rows[:, None] * columns)[None, :, :, None], jnp.float32)
 
 
 # Batch normalisation --------------------------------------------------------------------------------------------------
@@ -289,23 +279,57 @@ def _mean(x, axis_name):
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def _batch_norm_forward(x, axis_name):
     wide = x.astype(jnp.float32)
     mean = _mean(wide, axis_name)
     var = _mean(jnp.square(wide - mean), axis_name)
-    scale = lax.rsqrt(var + EPSILON)
-    y = ((wide - mean) * scale).astype(x.dtype)
-    count = x.size // x.shape[-1] * (1 if axis_name is None else lax.axis_size(axis_name))
-    moments = {"mean": mean, "var": var * (count / max(count - 1, 1))}
+    moments = {"mean": mean, "var": var / _biased(x, axis_name)}
+    y, scale = _normalized(x, mean, var)
     return (y, moments), (y, scale)
 
 
+def _biased(x, axis_name):
+    """(n - 1) / n of a (global) batch of n: what turns the variance of `moments` into the one to normalise by."""
+    count = x.size // x.shape[-1] * (1 if axis_name is None else lax.axis_size(axis_name))
+    return max(count - 1, 1) / count
+
+
+def _normalized(x, mean, var):
+    scale = lax.rsqrt(var + EPSILON)
+    return ((x.astype(jnp.float32) - mean) * scale).astype(x.dtype), scale
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _batch_norm_backward(axis_name, residuals, cotangents):
-    y, scale = residuals
-    dy = cotangents[0].astype(jnp.float32)
-    wide = y.astype(jnp.float32)
+    return (_batch_norm_dx(axis_name, *residuals, cotangents[0]),)
+
+
+def _batch_norm_dx(axis_name, y, scale, dy):
+    dy, wide = dy.astype(jnp.float32), y.astype(jnp.float32)
     dx = scale * (dy - _mean(dy, axis_name) - wide * _mean(dy * wide, axis_name))
-    return (dx.astype(y.dtype),)
+    return dx.astype(y.dtype)
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def batch_norm_again(x: jax.Array, moments: dict[str, jax.Array], axis_name: str | None = None) -> jax.Array:
+    """The y of `batch_norm`, with its gradient, where the moments of x are known from before."""
+    return _again_forward(x, moments, axis_name)[0]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _again_forward(x, moments, axis_name):
+    y, scale = _normalized(x, moments["mean"], moments["var"] * _biased(x, axis_name))
+    return y, (y, scale, moments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _again_backward(axis_name, residuals, dy):
+    y, scale, moments = residuals
+    return _batch_norm_dx(axis_name, y, scale, dy), jax.tree.map(jnp.zeros_like, moments)
+
+
+batch_norm_again.defvjp(_again_forward, _again_backward)

@@ -49,6 +49,7 @@ def make_problem(config: ConfigDict, num_classes: int, total_steps: int) -> Sear
             cells=config.cells,
             num_classes=num_classes,
             dtype=jnp.dtype(config.dtype),
+            remat=config.remat,
             pool_norm=config.pool_norm,
             head_norm=config.head_norm,
             running_statistics=config.running_statistics,

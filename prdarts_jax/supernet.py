@@ -91,7 +91,7 @@ class Cell(_Normalizing):
     executor: Literal["loop", "plain"]
 
     @nn.compact
-    def __call__(self, s0: jax.Array, s1: jax.Array, weights: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
         """Runs the cell.
 
         Args:
@@ -154,6 +154,8 @@ class Supernet(nn.Module):
       cells: k, at least 1.
       num_classes: length of the logits of the classifier.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
+      remat: keep only the inputs of a cell for the backward pass and compute its nodes again, which saves memory and
+        costs a forward pass.
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
       head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
       running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
@@ -167,6 +169,7 @@ class Supernet(nn.Module):
     cells: int = 8
     num_classes: int = 10
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
     pool_norm: bool = True
     head_norm: bool = False
     running_statistics: bool = True
@@ -197,6 +200,7 @@ class Supernet(nn.Module):
         )
         s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
 
+        cell_class = nn.remat(Cell, static_argnums=4) if self.remat else Cell
         channels, reduction_before = self.channels, False
         seen = dict.fromkeys(CELL_TYPES, 0)
         for k in range(self.cells):
@@ -208,7 +212,7 @@ class Supernet(nn.Module):
                 weights = weights[seen[cell_type]]
             chex.assert_shape(weights, self.space.shape)
             seen[cell_type] += 1
-            cell = Cell(
+            cell = cell_class(
                 **shared,
                 space=self.space,
                 channels=channels,
@@ -218,7 +222,7 @@ class Supernet(nn.Module):
                 executor=self.executor,
                 name=f"cell_{k}",
             )
-            s0, s1 = s1, cell(s0, s1, weights, train=train)
+            s0, s1 = s1, cell(s0, s1, weights, train)
             reduction_before = reduction
 
         if self.head_norm:

@@ -230,23 +230,30 @@ def test_only_ops_with_a_weight_run(monkeypatch):
     assert len(runs) == 2
 
 
-def test_instructions_are_all_ops_with_a_weight_in_topological_order():
+@pytest.mark.parametrize("end", (0, 1))
+def test_instructions_are_all_ops_with_a_weight_in_topological_order(end):
     for reduction in (False, True):
         for rows, stage in program(darts(), reduction, channels=2, pool_norm=True, train=True, axis_name=None):
             weights = jax.random.normal(jax.random.key(len(rows)), (len(rows), 8))
             weights = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.5, weights.shape), weights, 0)
-            order, count = map(np.asarray, instructions(stage, weights))
-            found = [divmod(place, 8) for place in order[:count].tolist()]
-            expected = {(e, o) for e, o in np.argwhere(np.asarray(weights)).tolist() if o > 0}
-            assert len(found) == len(expected)
-            assert set(found) == expected
-
+            listed = jax.tree.map(np.asarray, instructions(stage, weights, end))
+            names = list(stage.candidates)
+            found = {}
             complete = set()  # nodes that have been read: nothing may be added to them any more
-            for edge, _ in found:
-                source, target = stage.edges[edge]
-                if stage.stride == 1:
-                    complete.add(source)
-                assert target not in complete
+            for group, node in enumerate(listed.nodes.tolist()):
+                for i in range(listed.starts[group], listed.starts[group + 1]):
+                    source, target, edge, candidate, place = listed.table[i].tolist()
+                    assert (source, target) == stage.edges[edge]
+                    assert (source, target)[end] == node
+                    assert place == edge * len(names) + candidate
+                    found[edge, stage.op_names.index(names[candidate])] = listed.weights[i]
+                    # Backward, the cotangent of the target is read and that of the source added to.
+                    read, added = ((target, source), (source, target))[end]
+                    if stage.stride == 1:
+                        complete.add(read)
+                    assert added not in complete
+            assert listed.starts[-1] == len(found)
+            assert found == {(e, o): weights[e, o] for e, o in np.argwhere(np.asarray(weights)).tolist() if o > 0}
 
 
 @pytest.mark.parametrize("reduction", (False, True))
