@@ -1,7 +1,7 @@
 """One search step of the authors' own PyTorch code, from a checkout of their repository, to measure against.
 
-Needs PyTorch. Known are salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training scripts need a GPU
-and data of their own, so the step is put together here from their network, on the CPU, with their optimizers and
+Needs PyTorch. Known are salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training scripts need a
+GPU and data of their own, so the step is put together here from their network, on the CPU, with their optimizers and
 settings: one update of the weights and one of the logits.
 """
 

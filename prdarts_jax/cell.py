@@ -11,6 +11,7 @@ cell is one stage. A reduction cell is two: the edges that leave the inputs (str
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -108,9 +109,8 @@ def execute_plain(
             if name == "none":
                 continue
             x = (states if inputs is None else inputs)[source]
-            y, found = stage.candidates[name].apply(
-                *(jax.tree.map(lambda a: a[e], t and t.get(name)) for t in (params, stats)), x, stage.norm
-            )
+            row = [jax.tree.map(operator.itemgetter(e), tree and tree.get(name)) for tree in (params, stats)]
+            y, found = stage.candidates[name].apply(*row, x, stage.norm)
             w = weights[e, o]
             states = states.at[target].add(jnp.where(w != 0, w.astype(y.dtype) * y, 0))
             if name in moments:
@@ -150,7 +150,7 @@ def execute(
 
 
 class Instructions(NamedTuple):
-    """A program, in groups of one node: the instructions of `nodes[g]` are at `starts[g]` to `starts[g + 1]`, exclusive.
+    """A program in groups of one node: the instructions of `nodes[g]` are at `starts[g]` to `starts[g + 1]`, exclusive.
 
     Indices are unsigned, which spares every use of them a test for negative ones.
 
@@ -181,7 +181,7 @@ def instructions(stage: Stage, weights: jax.Array, end: int) -> Instructions:
     edges = [e for node in nodes for e, edge in enumerate(stage.edges) if edge[end] == node]
     count = len(stage.columns)
     table = np.array([(*stage.edges[e], e, o, e * count + o) for e in edges for o in range(count)], np.uint32)
-    grouped = weights[np.ix_(edges, stage.columns)].ravel()
+    grouped = weights[np.array(edges)[:, None], stage.columns].ravel()
     (order,) = jnp.nonzero(grouped, size=grouped.size, fill_value=0)
     # The start of a group is the number of instructions before it.
     before = jnp.concatenate([jnp.zeros((1,), jnp.uint32), jnp.cumsum(grouped != 0, dtype=jnp.uint32)])

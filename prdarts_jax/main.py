@@ -10,6 +10,7 @@ and the pictures.
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import sys
 import time
@@ -197,6 +198,15 @@ def _stop_signals():
             signal.signal(number, handler)
 
 
+def use_compilation_cache(folder: str | None) -> None:
+    """Lets JAX keep compiled functions in `folder`; '' keeps none. By default in the user's cache folder, or where
+    JAX has already been told to (JAX_COMPILATION_CACHE_DIR)."""
+    if folder is None and jax.config.jax_compilation_cache_dir is None:
+        folder = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "prdarts_jax")
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()) if folder else None)
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line, and ends the program with one sentence where a field or the config's file does not
     exist."""
@@ -222,6 +232,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
     workdir = Path(flags.FLAGS.workdir).expanduser()
+    use_compilation_cache(flags.FLAGS.cache_dir)
     try:
         genotype = search(flags.FLAGS.config, workdir)
     except (ValueError, OSError) as error:
@@ -235,5 +246,8 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
     flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
+    flags.DEFINE_string(
+        "cache_dir", None, "Folder of compiled functions, by default in the user's cache folder; '' keeps none."
+    )
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)
