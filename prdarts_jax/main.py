@@ -200,8 +200,8 @@ def _stop_signals():
 
 def use_compilation_cache(folder: str | None) -> None:
     """Lets JAX keep compiled functions in `folder`; '' keeps none. By default in the user's cache folder, or where
-    JAX has already been told to (JAX_COMPILATION_CACHE_DIR)."""
-    if folder is None and jax.config.jax_compilation_cache_dir is None:
+    the environment (JAX_COMPILATION_CACHE_DIR) says."""
+    if folder is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "prdarts_jax")
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()) if folder else None)
