@@ -1,72 +1,97 @@
 """One search step of the authors' own PyTorch code, from a checkout of their repository, to measure against.
 
 Needs PyTorch. Known are salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training scripts need a
-GPU and data of their own, so the step is put together here from their network, on the CPU, with their optimizers and
-settings: one update of the weights and one of the logits.
+GPU and data of their own, so the step is put together here from their network on the CPU: one update of the weights by
+SGD and one of the logits by Adam, in the order and with the settings of their scripts.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
+
+_NETWORKS = {
+    "pr_darts": {"pool_norm": False, "head_norm": True, "running_statistics": False},
+    "darts": {"pool_norm": True, "head_norm": False, "running_statistics": True},
+}
 
 
-def make_step(checkout: Path, method: str, channels: int, cells: int) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The step of `method` ('pr_darts' or 'darts', first order) on a network of that size for ten classes.
+def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[[np.ndarray, np.ndarray], None]:
+    """The step of the method that `config` names ('pr_darts', released form, or 'darts', first order).
 
     Returns:
-      A function (images f32[B, H, W, 3], labels i64[B]) -> loss of the logits; both updates use these images.
+      A function of (images f32[B, H, W, 3], labels i64[B]); both updates use these images.
 
     Raises:
-      FileNotFoundError: if the checkout has no code of the method.
+      ValueError: if theirs would not do the same work, or the checkout has no code of the method.
     """
     import torch
 
-    folder = checkout / {"pr_darts": "PRDARTS_search", "darts": "cnn"}[method]
+    folder = checkout / {"pr_darts": "PRDARTS_search", "darts": "cnn"}[config.method]
     if not folder.is_dir():
-        raise FileNotFoundError(f"{checkout} has no folder {folder.name}, where the code of {method} is expected")
+        raise ValueError(f"{checkout} has no folder {folder.name}, where the code of {config.method} is expected")
+    fixed = _NETWORKS[config.method] | {"dtype": "float32"}
+    if config.method == "pr_darts":
+        fixed |= {"cells": config.cells // 3 * 3, "pr_darts.form": "released"}
+    for field, value in fixed.items():
+        section, _, name = field.rpartition(".")
+        if (found := (config[section] if section else config)[name]) != value:
+            raise ValueError(f"config.{field}={found!r} must be {value!r} for the authors' code to do the same work")
+
     sys.path.insert(0, str(folder))
+    torch.manual_seed(0)
     criterion = torch.nn.CrossEntropyLoss()
-    if method == "pr_darts":
-        from cell_operations import SearchSpaceNames
-        from search_model_prdarts_nasnet import NASNetworkPRDARTS
+    with contextlib.redirect_stdout(None):  # they print every op
+        if config.method == "pr_darts":
+            from cell_operations import SearchSpaceNames
+            from search_model_prdarts_nasnet import NASNetworkPRDARTS
 
-        network = NASNetworkPRDARTS(channels, cells // 3, 4, 4, 3, 10, SearchSpaceNames["darts"], False, False)
-        weights, logits = network.get_weights(), network.get_alphas()
+            ops = SearchSpaceNames["darts"]
+            network = NASNetworkPRDARTS(config.channels, config.cells // 3, 4, 4, 3, num_classes, ops, False, False)
+            weights, logits = list(network.get_weights()), network.get_alphas()
+        else:
+            torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # the network moves its logits to the GPU
+            from model_search import Network
 
-        def losses(images):
-            _, predicted, regularizer = network(images)
-            return predicted, regularizer
-    else:
-        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # the network moves its logits to the GPU
-        from model_search import Network
-
-        network = Network(channels, 10, cells, criterion)
-        weights, logits = network.parameters(), network.arch_parameters()
-
-        def losses(images):
-            return network(images), 0.0
-
-    weights = list(weights)
-    sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4)
-    adam = torch.optim.Adam(logits, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+            network = Network(config.channels, num_classes, config.cells, criterion)
+            weights, logits = list(network.parameters()), network.arch_parameters()
     network.train()
+    settings = config.weights
+    sgd = torch.optim.SGD(
+        weights,
+        settings.learning_rate,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
+    adam = torch.optim.Adam(logits, config.logits.learning_rate, (0.5, 0.999), weight_decay=config.logits.weight_decay)
+    print(f"authors' code: PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
 
-    def update(optimizer, images, labels):
-        optimizer.zero_grad()
-        predicted, regularizer = losses(images)
-        loss = criterion(predicted, labels) + regularizer
+    def update_weights(images, labels):
+        sgd.zero_grad()
+        predicted = network(images)
+        criterion(predicted[1] if isinstance(predicted, tuple) else predicted, labels).backward()
+        torch.nn.utils.clip_grad_norm_(weights, settings.clip)
+        sgd.step()
+
+    def update_logits(images, labels):
+        adam.zero_grad()
+        predicted = network(images)
+        if isinstance(predicted, tuple):
+            loss = criterion(predicted[1], labels) + predicted[2]  # PR-DARTS: the regulariser
+        else:
+            loss = criterion(predicted, labels)
         loss.backward()
-        if optimizer is sgd:
-            torch.nn.utils.clip_grad_norm_(weights, 5)
-        optimizer.step()
-        return loss.item()
+        adam.step()
 
-    def step(images: np.ndarray, labels: np.ndarray) -> float:
-        images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        labels = torch.from_numpy(labels)
-        first, second = (sgd, adam) if method == "pr_darts" else (adam, sgd)
-        return (update(first, images, labels), update(second, images, labels))[first is sgd]
+    order = (update_weights, update_logits) if config.method == "pr_darts" else (update_logits, update_weights)
+
+    def step(images: np.ndarray, labels: np.ndarray) -> None:
+        tensors = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels)
+        for update in order:
+            update(*tensors)
 
     return step

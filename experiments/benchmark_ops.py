@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from prdarts_jax import SearchProblem, init_search, search_step, settings
+from prdarts_jax import SearchProblem, gates, init_search, search_step, settings
 from prdarts_jax.main import make_problem
 from prdarts_jax.methods import Darts
 
@@ -31,12 +31,12 @@ class RandomOps(Darts):
     """Executes `PER_EDGE[i]` random ops an edge, all but none, at the step i."""
 
     def weigh(self, logits, key, progress):
-        """Weights 1 and 0; the logits are not used but where they are weighed."""
+        """Weights 1 and 0, with the gradient of the logits: they must depend on them for it to be computed."""
         count = jnp.array(PER_EDGE)[jnp.round(progress * (len(PER_EDGE) - 1)).astype(jnp.int32)]
 
         def choose(key, logits):
             ranks = jnp.argsort(jnp.argsort(jax.random.uniform(key, (len(logits), logits.shape[1] - 1))))
-            return jnp.pad((ranks < count).astype(jnp.float32), ((0, 0), (1, 0))) * (1 + logits - logits)
+            return gates.straight_through(jnp.pad(ranks < count, ((0, 0), (1, 0))), logits)  # none comes first
 
         keys = jax.random.split(key, len(logits))
         return {t: choose(k, logits[t]) for k, t in zip(keys, sorted(logits), strict=True)}
@@ -45,7 +45,6 @@ class RandomOps(Darts):
 def measure(rounds: int) -> dict[int, list[float]]:
     """Seconds of a step for each number of ops per cell."""
     problem: SearchProblem = make_problem(settings.released(), 10, len(PER_EDGE))
-    assert problem.supernet.space.ops[0] == "none"
     problem = dataclasses.replace(problem, method=RandomOps(weights_first=True))
     batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, 32, 32, 3)), "label": jnp.arange(BATCH) % 10}
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch["image"])
@@ -64,6 +63,7 @@ def measure(rounds: int) -> dict[int, list[float]]:
 
 def run(rounds: int, figure: Path) -> None:
     """Measures, prints and draws."""
+    figure.parent.mkdir(parents=True, exist_ok=True)
     seconds = measure(rounds)
     counts = np.array(list(seconds))
     medians = np.array([statistics.median(values) for values in seconds.values()])

@@ -9,8 +9,10 @@ README's table says what it takes.
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +27,7 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, main, settings
+from prdarts_jax import data, main, ops, settings
 from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.cell import program
 from prdarts_jax.spaces import CELL_TYPES
@@ -74,7 +76,7 @@ def alternate(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def operations(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> float:
-    """Floating-point operations of the executed ops in one step: XLA's count of each op and its gradient by itself,
+    """Floating-point operations of the executed ops in one step: XLA's count of each op and its gradients by itself,
     times how often gates of 20 draws execute it. Stem, preprocessing and head are left out."""
     supernet = problem.supernet
     keys = jax.random.split(jax.random.key(0), 20)
@@ -90,46 +92,59 @@ def operations(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) 
             counts = executed["reduce" if reduction else "normal"][list(rows)].sum(axis=0)
             for name, op in stage.candidates.items():
                 count = counts[stage.op_names.index(name)]
-                total += count * _operations_of(op, stage.norm, x) if count else 0.0
+                total += count * _operations_of(op, stage, x) if count else 0.0
             size = -(-size // stage.stride)
     return total
 
 
-def _operations_of(op, norm, x):
+def _operations_of(op, stage, x):
     """Of both passes: the weights' gradient of all parameters, the logits' of the input alone; each recomputes."""
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in op.shapes.items()}
+    moments = jax.eval_shape(lambda: ops.init_stats(op, stage.channels))
+    again = ops.batch_normalizer_again(None)
 
-    def apply(p, x):
-        return op.apply(p, None, x, norm)[0]
+    def forward(p, moments, x):
+        return op.apply(p, None, x, stage.norm)
 
-    def gradient(p, x):
-        y, vjp = jax.vjp(apply, p, x)
+    def weights_backward(p, moments, x):
+        y, vjp = jax.vjp(lambda p, x: op.apply(p, moments, x, again)[0], p, x)
         return vjp(y)
 
-    def input_gradient(p, x):
-        y, vjp = jax.vjp(lambda x: apply(p, x), x)
+    def logits_backward(p, moments, x):
+        y, vjp = jax.vjp(lambda x: op.apply(p, moments, x, again)[0], x)
         return vjp(y)
 
-    count = {f: jax.jit(f).lower(params, x).cost_analysis().get("flops", 0) for f in (apply, gradient, input_gradient)}
-    return 2 * count[apply] + count[gradient] + count[input_gradient]
+    def count(function):
+        with jax.default_device(jax.devices("cpu")[0]):  # other backends do not count before compiling
+            return jax.jit(function).lower(params, moments, x).cost_analysis().get("flops", 0.0)
+
+    return 2 * count(forward) + count(weights_backward) + count(logits_backward)
 
 
 def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
-    """The gradient of the weights alone, and that of the logits alone."""
+    """The gradient of the weights alone, and that of the logits alone, each with new gates at every call."""
 
-    def loss(params, arch):
-        op_weights = problem.method.weigh(arch, jax.random.key(0), 0.0)
-        variables = {"params": params, "arch": arch, "batch_stats": state.batch_stats}
+    def weights_loss(params, arch, key, batch, stats):
+        op_weights = problem.method.weigh(arch, key, 0.0)
+        variables = {"params": params, "arch": arch, "batch_stats": stats}
         logits, _ = problem.supernet.apply(variables, batch["image"], op_weights, train=True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), op_weights
 
-    compiled = {
-        name: jax.jit(jax.value_and_grad(loss, argnums=number)).lower(state.params, state.arch).compile()
-        for number, name in enumerate(("weights", "logits"))
-    }
+    def logits_loss(params, arch, key, batch, stats):
+        loss, op_weights = weights_loss(params, arch, key, batch, stats)
+        return problem.method.objective(loss, arch, op_weights, 0.0)
+
     # Copies, since the state is donated to the step.
-    params, arch = jax.tree.map(jnp.copy, (state.params, state.arch))
-    return {name: lambda f=f: jax.block_until_ready(f(params, arch)) for name, f in compiled.items()}
+    params, arch, stats = jax.tree.map(jnp.copy, (state.params, state.arch, state.batch_stats))
+    found = {}
+    for number, (name, loss) in enumerate({"weights": weights_loss, "logits": logits_loss}.items()):
+        gradient = jax.jit(jax.value_and_grad(loss, argnums=number, has_aux=True))
+        compiled = gradient.lower(params, arch, jax.random.key(0), batch, stats).compile()
+        keys = (jax.random.key(i) for i in itertools.count())
+        found[f"gradient of the {name}"] = lambda f=compiled, keys=keys: jax.block_until_ready(
+            f(params, arch, next(keys), batch, stats)
+        )
+    return found
 
 
 def describe(name: str, seconds: list[float]) -> str:
@@ -137,10 +152,23 @@ def describe(name: str, seconds: list[float]) -> str:
     return f"{name}: median {statistics.median(seconds):.3f} s, from {min(seconds):.3f} to {max(seconds):.3f} s"
 
 
+def paired(first: list[float], second: list[float]) -> float:
+    """Median over the rounds of the ratio of two times."""
+    return statistics.median(a / b for a, b in zip(first, second, strict=True))
+
+
 def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> None:
-    """Compiles the step, runs it, and prints what it took."""
+    """Compiles the step, runs it, and prints what it took.
+
+    Raises:
+      ValueError, OSError: for a config, data or a checkout that cannot be used, before anything is compiled.
+    """
     settings.validate(config)
-    dataset = data.load(config.dataset, config.data_dir or None)
+    dataset = data.load(
+        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
+    )
+    settings.validate_against_data(config, dataset)
+    theirs = authors_code.make_step(against, config, dataset.num_classes) if against else None
     train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
     augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
@@ -153,42 +181,49 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
     step, times = compile_twice(jax.jit(search_step, static_argnums=0, donate_argnums=1), problem, state, batch, batch)
     for name, (traced, compiled) in zip(("cold", "warm"), times, strict=True):
         print(f"{name}: tracing {traced:.1f} s + compilation {compiled:.1f} s = {traced + compiled:.1f} s")
+    in_epoch_state, halves_of = jax.tree.map(jnp.copy, state), halves(problem, state, batch)
+    state, _ = jax.block_until_ready(step(state, batch, batch))
+    temporary = step.memory_analysis().temp_size_in_bytes / 1e6
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"temporary memory of the step {temporary:.0f} MB, peak of the process so far {resident:.0f} MB")
     epoch = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    epoch = epoch.lower(problem, state, train_data, val_data, augmentation, config.batch_size, jnp.int32(1)).compile()
+    epoch = epoch.lower(
+        problem, in_epoch_state, train_data, val_data, augmentation, config.batch_size, jnp.int32(1)
+    ).compile()
 
     def ours():
         nonlocal state
         state, _ = jax.block_until_ready(step(state, batch, batch))
 
     def in_epoch():
-        nonlocal state
-        state, _ = jax.block_until_ready(epoch(state, train_data, val_data, jnp.int32(5)))
+        nonlocal in_epoch_state
+        in_epoch_state, _ = jax.block_until_ready(epoch(in_epoch_state, train_data, val_data, jnp.int32(1)))
 
+    in_epoch()  # so that both states are as many steps on: they execute as many ops
     matrix = jnp.ones((2048, 2048))
     product = jax.jit(jnp.matmul)
-    functions = {"matmul": lambda: product(matrix, matrix).block_until_ready(), "step": ours}
-    functions |= {"five steps of search_epoch": in_epoch} | halves(problem, state, batch)
-    count = operations(problem, state, batch)
-    if against:
-        theirs = authors_code.make_step(against, config.method, config.channels, config.cells)
+    functions = {"matmul": lambda: product(matrix, matrix).block_until_ready()}
+    functions |= {"step": ours, "step inside search_epoch": in_epoch} | halves_of
+    if theirs:
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"], np.int64)
-        functions["theirs"] = lambda: theirs(images, labels)
+        functions["authors' step"] = lambda: theirs(images, labels)
     seconds = alternate(functions, steps)
 
     print(f"{steps} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
-    for name in seconds:
-        print(describe(name, seconds[name]))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{2 * config.batch_size / median['step']:.0f} images/s")
-    peak = 2 * 2048**3 / median["matmul"]
-    rate = count / median["step"]
-    print(f"{count / 1e9:.1f} GFLOP a step: {rate / 1e9:.1f} GFLOP/s, {100 * rate / peak:.0f} % of a matrix product's")
-    print(f"a step of search_epoch / the step: {median['five steps of search_epoch'] / 5 / median['step']:.3f}")
-    if against:
-        print(f"authors' step / ours, medians: {median['theirs'] / median['step']:.2f}")
-    temporary = step.memory_analysis().temp_size_in_bytes / 1e6
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"temporary memory of the step {temporary:.0f} MB, peak of the process {resident:.0f} MB")
+    for name, values in seconds.items():
+        print(describe(name, values))
+    median = statistics.median(seconds["step"])
+    print(f"{2 * config.batch_size / median:.0f} images/s")
+    count, peak = operations(problem, state, batch), 2 * 2048**3 / statistics.median(seconds["matmul"])
+    share = 100 * count / median / peak
+    print(f"{count / 1e9:.1f} GFLOP a step: {count / median / 1e9:.1f} GFLOP/s, {share:.0f} % of a matrix product's")
+    print(f"inside search_epoch / step, paired: {paired(seconds['step inside search_epoch'], seconds['step']):.3f}")
+    if theirs:
+        authors = seconds["authors' step"]
+        print(
+            f"authors' step / ours: {statistics.median(authors) / median:.2f} of the medians, "
+            f"{paired(authors, seconds['step']):.2f} paired"
+        )
 
 
 if __name__ == "__main__":
@@ -207,4 +242,7 @@ if __name__ == "__main__":
     chosen.data_dir = flags.data_dir
     for field in ("batch_size", "method", "dtype", "remat"):
         chosen[field] = getattr(flags, field) or chosen[field]
-    run(chosen, flags.executor, flags.steps, flags.against)
+    try:
+        run(chosen, flags.executor, flags.steps, flags.against)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

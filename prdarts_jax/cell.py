@@ -35,7 +35,8 @@ class Stage:
 
     Attributes:
       edges: (source, target) of each edge. Targets index the `states` of the stage; sources index `states` too, or,
-        when the stride is 2, the `inputs`. Sorted so that no edge comes before one that leads into its source.
+        when the stride is 2, the `inputs`. A source that is a state is smaller than its target, and no edge comes
+        before one that leads into its source.
       op_names: candidate ops, the last axis of the weights.
       channels: C.
       stride: 1 or 2.
@@ -128,11 +129,11 @@ def execute(
     states: jax.Array,
     weights: jax.Array,
 ) -> tuple[jax.Array, Tree]:
-    """Runs the instructions of a stage in one loop.
+    """Runs the instructions of a stage in one loop over its nodes and, for each, one over what leads into it.
 
-    Backward, the list is walked in reverse: each op is recomputed from the state of its source, so what is kept from
-    the forward pass are the states alone. Gradients of the parameters and of the weights are computed only if asked
-    for.
+    Backward, nodes come in reverse, and for each what leaves it: each op is recomputed from the state of its source, so
+    what is kept from the forward pass are the states and the moments of the normalisations. Gradients of the parameters
+    and of the weights are computed only if asked for.
 
     Args:
       stage: what to execute.
@@ -152,7 +153,8 @@ def execute(
 class Instructions(NamedTuple):
     """A program in groups of one node: the instructions of `nodes[g]` are at `starts[g]` to `starts[g + 1]`, exclusive.
 
-    Indices are unsigned, which spares every use of them a test for negative ones.
+    Indices are unsigned, which spares every use of them a test for negative ones. What comes after `starts[-1]` is
+    filling.
 
     Attributes:
       nodes: u32[groups].

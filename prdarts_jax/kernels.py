@@ -2,10 +2,10 @@
 
 On a CPU, XLA's grouped convolution and its gradients, and the gradient of `lax.reduce_window`, are many times slower
 than a few shifted multiply-adds. Elsewhere the grouped convolution is taken to be the fast path, so the depthwise
-kernels choose by the platform they are compiled for.
+kernels choose by the platform they are compiled for. Pools are nine shifted taps everywhere.
 
 Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Outputs have the dtype of the
-input; the shifted convolutions and batch normalisation take their sums in float32.
+input; the shifted convolutions, average pooling and batch normalisation take their sums in float32.
 """
 
 import functools
@@ -93,10 +93,7 @@ def _grouped_conv(x, kernel, *, stride, dilation):
 
 
 def _shifted_conv(x, kernel, *, stride, dilation):
-    k = kernel.shape[0]
-    pad = dilation * (k // 2)
-    windows = _windows(_pad(x, (pad, pad), (pad, pad)), x.shape[1:3], k, stride, dilation)
-    return _weighted_sum(windows, kernel, x.dtype)
+    return _weighted_sum(_taps(x, kernel.shape[0], stride, dilation), kernel, x.dtype)
 
 
 def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
@@ -106,8 +103,7 @@ def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
 
 def _shifted_conv_dkernel(x, dy, kernel, stride, dilation):
     k = kernel.shape[0]
-    pad = dilation * (k // 2)
-    windows = _windows(_pad(x, (pad, pad), (pad, pad)), x.shape[1:3], k, stride, dilation)
+    windows = _taps(x, k, stride, dilation)
     dy = dy.astype(jnp.float32)
     # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times. It is
     # taken over each image, which fits into a core's cache, since XLA goes through its operand once for every channel.
@@ -146,8 +142,17 @@ def _windows(padded, size, k, stride, dilation):
     ]
 
 
+def _taps(x, k, stride, dilation, fill=0):
+    """k * k arrays of the shape of the output: what each tap of a filter reads, row by row."""
+    pad = dilation * (k // 2)
+    return _windows(_pad(x, (pad, pad), (pad, pad), fill=fill), x.shape[1:3], k, stride, dilation)
+
+
 def _spread(y, shape, k, stride, dilation, fill=0):
-    """Windows, one for each entry of a padded x [*shape], of the k * k outputs y that its taps reach."""
+    """The transpose of `_taps`: k * k arrays of the shape of x, row by row.
+
+    The one of number (u, v) holds at p the y whose tap (k - 1 - u, k - 1 - v) reads x[p], or `fill` where none does.
+    """
     pad = dilation * (k // 2)
     # Dilated by the stride and padded, y is as large as the padded x was; what is left has stride 1.
     margins = [(pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]]
@@ -189,7 +194,7 @@ def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    return functools.reduce(jnp.maximum, _windows(_pad(x, (1, 1), (1, 1), fill=-jnp.inf), x.shape[1:3], 3, stride, 1))
+    return functools.reduce(jnp.maximum, _taps(x, 3, stride, 1, fill=-jnp.inf))
 
 
 def _max_pool_forward(x, stride):
@@ -198,12 +203,12 @@ def _max_pool_forward(x, stride):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _max_pool_backward(stride, x, dy):
-    windows = _windows(_pad(x, (1, 1), (1, 1), fill=-jnp.inf), x.shape[1:3], 3, stride, 1)
+    windows = _taps(x, 3, stride, 1, fill=-jnp.inf)
     largest, place = windows[0], jnp.zeros(dy.shape, jnp.int32)
     for number, window in enumerate(windows[1:], 1):
         place = jnp.where(window > largest, number, place)
         largest = jnp.maximum(window, largest)
-    # Seen from an entry, the windows that hold it run the other way.
+    # Reversed, number (u, v) is of the windows whose tap (u, v) reads an entry.
     places = _spread(place, x.shape, 3, stride, 1, fill=-1)[::-1]
     parts = _spread(dy, x.shape, 3, stride, 1)[::-1]
     return (sum(jnp.where(at == number, part, 0) for number, (at, part) in enumerate(zip(places, parts, strict=True))),)
@@ -225,18 +230,18 @@ def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    total = _sum(_windows(_pad(x, (1, 1), (1, 1)), x.shape[1:3], 3, stride, 1))
+    total = _sum(_taps(x, 3, stride, 1))
     return (total / _window_sizes(x.shape, stride)).astype(x.dtype)
 
 
 def _avg_pool_forward(x, stride):
-    return avg_pool(x, stride), x.shape
+    return avg_pool(x, stride), x
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _avg_pool_backward(stride, shape, dy):
-    dy = (dy / _window_sizes(shape, stride)).astype(dy.dtype)
-    return (_sum(_spread(dy, shape, 3, stride, 1)).astype(dy.dtype),)
+@functools.partial(jax.jit, static_argnums=0)
+def _avg_pool_backward(stride, x, dy):
+    dy = (dy / _window_sizes(x.shape, stride)).astype(dy.dtype)
+    return (_sum(_spread(dy, x.shape, 3, stride, 1)).astype(dy.dtype),)
 
 
 avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
@@ -318,20 +323,28 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def batch_norm_again(x: jax.Array, moments: dict[str, jax.Array], axis_name: str | None = None) -> jax.Array:
-    """The y of `batch_norm`, with its gradient, where the moments of x are known from before."""
+    """The y of `batch_norm` where the moments of x are known from before, with the same gradient.
+
+    Args:
+      x: [B, H, W, C].
+      moments: of x as `batch_norm` gives them, `mean` f32[C] and unbiased `var` f32[C]. They get no gradient.
+      axis_name: as for `batch_norm`.
+
+    Returns:
+      y [B, H, W, C], dtype of x.
+    """
     return _again_forward(x, moments, axis_name)[0]
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _again_forward(x, moments, axis_name):
     y, scale = _normalized(x, moments["mean"], moments["var"] * _biased(x, axis_name))
-    return y, (y, scale, moments)
+    return y, (y, scale)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _again_backward(axis_name, residuals, dy):
-    *kept, moments = residuals
-    return _batch_norm_dx(axis_name, kept, dy), jax.tree.map(jnp.zeros_like, moments)
+    return _batch_norm_dx(axis_name, residuals, dy), None
 
 
 batch_norm_again.defvjp(_again_forward, _again_backward)

@@ -202,9 +202,10 @@ def use_compilation_cache(folder: str | None) -> None:
     """Lets JAX keep compiled functions in `folder`; '' keeps none. By default in the user's cache folder, or where
     the environment (JAX_COMPILATION_CACHE_DIR) says."""
     if folder is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "prdarts_jax")
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(home, "prdarts_jax") if os.path.isabs(home) else ""  # relative: there is no home
     if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()) if folder else None)
+        jax.config.update("jax_compilation_cache_dir", os.path.abspath(os.path.expanduser(folder)) if folder else None)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -247,7 +248,9 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
     flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
     flags.DEFINE_string(
-        "cache_dir", None, "Folder of compiled functions, by default in the user's cache folder; '' keeps none."
+        "cache_dir",
+        None,
+        "Folder of compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
     )
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -200,6 +200,7 @@ class Supernet(nn.Module):
         )
         s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
 
+        # `train`, the fifth argument with self, is positional so that it can be static here.
         cell_class = nn.remat(Cell, static_argnums=4) if self.remat else Cell
         channels, reduction_before = self.channels, False
         seen = dict.fromkeys(CELL_TYPES, 0)

@@ -1,5 +1,6 @@
 """The loop that executes a cell against the plain sum, and both against the ops of the paper written with lax."""
 
+import dataclasses
 import functools
 import operator
 
@@ -98,6 +99,22 @@ def test_loop_is_the_plain_sum(kind, pool_norm, train):
         loop, plain = (run(executor, stage, *arguments, chosen) for executor in (execute, execute_plain))
         assert_same_run(stage, chosen, loop, plain)
     assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(plain["gradients"]))
+
+
+def test_without_running_statistics_an_evaluation_is_differentiated_through_the_batch():
+    stage, params, _, *arguments = problem(SMALL, train=True)
+    stage = dataclasses.replace(stage, train=False)
+    loop, plain = (run(executor, stage, params, None, *arguments) for executor in (execute, execute_plain))
+    assert_same_run(stage, arguments[-1], loop, plain)
+
+
+def test_a_stage_without_parameters_is_the_plain_sum():
+    names = ("max_pool_3x3", "none", "skip_connect")
+    stage = Stage(((0, 2), (1, 2), (2, 3)), names, CHANNELS, stride=1)
+    states = jax.random.normal(jax.random.key(0), (4, 3, 4, 4, CHANNELS))
+    weights = jax.random.normal(jax.random.key(1), (3, 3))
+    loop, plain = (run(executor, stage, {}, None, None, states, weights) for executor in (execute, execute_plain))
+    assert_same_run(stage, weights, loop, plain)
 
 
 # The ops of the paper, with XLA's own convolutions and windows -----------------------------------------------------

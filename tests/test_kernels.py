@@ -168,3 +168,16 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_global_batch():
     np.testing.assert_allclose(dx, jax.vjp(plain_batch_norm, x)[1](cotangent)[0], atol=2e-6)
     for name, moment in kernels.batch_norm(x)[1].items():
         np.testing.assert_allclose(moments[name], jnp.stack([moment] * 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis_name", (None, "devices"))
+def test_batch_norm_again_is_batch_norm(axis_name):
+    x, dy = (jax.random.normal(jax.random.key(i), (2, 3, 5, 4, 2)) * 2 + 1 for i in (0, 1))
+
+    def both(x, dy):
+        y, vjp, moments = jax.vjp(lambda x: kernels.batch_norm(x, axis_name), x, has_aux=True)
+        again, vjp_again = jax.vjp(lambda x: kernels.batch_norm_again(x, moments, axis_name), x)
+        return (y, vjp(dy)), (again, vjp_again(dy))
+
+    first, second = jax.jit(jax.vmap(both, axis_name=axis_name))(x, dy)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), first, second)

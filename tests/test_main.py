@@ -54,6 +54,40 @@ def run(arguments):
     return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
 
 
+def test_remat_and_dtype_reach_the_supernet():
+    config = tiny_config()
+    config.remat, config.dtype = True, "bfloat16"
+    supernet = main.make_problem(config, 10, 5).supernet
+    assert supernet.remat
+    assert supernet.dtype == jax.numpy.bfloat16
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """JAX as it is without a compilation cache, and afterwards as it was."""
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield monkeypatch
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no_cache, tmp_path):
+    def folder():
+        return jax.config.jax_compilation_cache_dir
+
+    no_cache.setenv("XDG_CACHE_HOME", str(tmp_path))
+    main.use_compilation_cache(None)
+    assert folder() == str(tmp_path / "prdarts_jax")
+    main.use_compilation_cache("")
+    assert folder() is None
+    no_cache.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    main.use_compilation_cache(None)
+    assert folder() is None  # JAX has read its variable before
+    main.use_compilation_cache(str(tmp_path / "mine"))
+    assert folder() == str(tmp_path / "mine")
+
+
 def signal_at_random(arguments, workdir, number):
     """Runs a command and sends it a signal at some moment after an epoch or two more: (exit status, stdout)."""
     metrics = workdir / "metrics.jsonl"

@@ -121,6 +121,21 @@ def test_both_executors_agree(net):
     assert_near(loop["batch_stats"], plain["batch_stats"], absolute=1e-6)
 
 
+def test_remat_computes_cells_again_to_the_same_result():
+    expected = run(DARTS, variables(DARTS), sparse_weights(), images(DARTS))
+    found = run(DARTS.clone(remat=True), variables(DARTS), sparse_weights(), images(DARTS))
+    assert_near(found, expected)
+
+    def residuals(net):
+        def logits(params):
+            return net.apply({**variables(net), "params": params}, images(net), train=True, mutable=["batch_stats"])[0]
+
+        return sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(logits, p)[1], params)))
+
+    params = variables(DARTS)["params"]
+    assert residuals(DARTS.clone(remat=True)) < residuals(DARTS)
+
+
 def test_op_weights_are_by_default_the_softmax_of_the_logits():
     start = variables(DARTS)
     arch = jax.tree.map(lambda a: 1000 * a, start["arch"])
