@@ -73,15 +73,16 @@ def cases() -> dict[str, tuple[tuple[jax.Array, ...], dict[str, Callable]]]:
 
 
 def timed(function: Callable, arguments: tuple[jax.Array, ...]) -> Callable[[], float]:
-    """Seconds of one call of `function`, from a compiled loop that needs the whole result of each."""
+    """Seconds of one call of `function`, from a compiled loop whose every pass needs the result of the last."""
 
-    def loop(first, *rest):
+    def loop(*arguments):
         def body(_, carry):
-            first, y = carry
-            first = first.at[(0,) * first.ndim].add(1e-20 * y.ravel()[0])
-            return first, function(first, *rest)
+            arguments, y = carry
+            moved = tuple(a.at[(0,) * a.ndim].add(1e-20 * y.ravel()[0]) for a in arguments)
+            return moved, function(*moved)
 
-        return lax.fori_loop(0, REPEATS, body, (first, jnp.zeros_like(jax.eval_shape(function, first, *rest))))
+        start = jnp.zeros_like(jax.eval_shape(function, *arguments))
+        return lax.fori_loop(0, REPEATS, body, (arguments, start))
 
     compiled = jax.jit(loop).lower(*arguments).compile()
 
