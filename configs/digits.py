@@ -1,6 +1,6 @@
 """PR-DARTS on the handwritten digits that scikit-learn embeds: the main job of `make search`.
 
-No published result: a whole search in 2.6 minutes on two CPU cores, to see everything work. `released` form, five cells
+No published result: a whole search in 2.5 minutes on two CPU cores, to see everything work. `released` form, five cells
 of eight channels; the supernet ends with 79 % validation accuracy.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
