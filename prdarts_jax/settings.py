@@ -43,7 +43,7 @@ def defaults() -> ConfigDict:
             "channels": 16,
             "cells": 8,
             "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
-            "remat": False,  # less memory, more time: compute each cell again in the backward pass
+            "remat": False,  # keep less: compute each cell again in the backward pass
             "pool_norm": True,  # batch normalisation after pools
             "head_norm": False,  # batch normalisation and ReLU before the global pool
             "running_statistics": True,
