@@ -8,6 +8,7 @@ README's table says what it takes.
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import resource
@@ -75,50 +76,61 @@ def alternate(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
     return seconds
 
 
-def operations(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> float:
-    """Floating-point operations of the executed ops in one step: XLA's count of each op and its gradients by itself,
-    times how often gates of 20 draws execute it. Stem, preprocessing and head are left out."""
+def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> tuple[float, float]:
+    """What the executed ops of a step cost by themselves: stem, preprocessing, head and the loop over the ops left out.
+
+    Returns:
+      XLA's count of floating-point operations of each op and its gradients, and the seconds (medians) of their compiled
+      functions, both times how often gates of 20 draws execute the op.
+    """
     supernet = problem.supernet
     keys = jax.random.split(jax.random.key(0), 20)
     drawn = jax.vmap(lambda key: problem.method.weigh(state.arch, key, 0.0))(keys)
     executed = {t: np.mean(np.asarray(drawn[t]) != 0, axis=0) for t in CELL_TYPES}
-    size, channels, total = batch["image"].shape[1], supernet.channels, 0.0
+    size, channels, totals = batch["image"].shape[1], supernet.channels, np.zeros(2)
+    measured = functools.cache(_op_alone)
     for k in range(supernet.cells):
         reduction = k in (supernet.cells // 3, 2 * supernet.cells // 3)
         channels *= 2 if reduction else 1
         stages = program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm)
         for rows, stage in stages:
-            x = jax.ShapeDtypeStruct((len(batch["image"]), size, size, channels), supernet.dtype)
+            shape = (len(batch["image"]), size, size, channels)
             counts = executed["reduce" if reduction else "normal"][list(rows)].sum(axis=0)
-            for name, op in stage.candidates.items():
-                count = counts[stage.op_names.index(name)]
-                total += count * _operations_of(op, stage, x) if count else 0.0
+            for name in stage.candidates:
+                if count := counts[stage.op_names.index(name)]:
+                    totals += count * measured(name, shape, supernet.dtype, stage.stride, stage.pool_norm)
             size = -(-size // stage.stride)
-    return total
+    return tuple(totals)
 
 
-def _operations_of(op, stage, x):
-    """Of both passes: the weights' gradient of all parameters, the logits' of the input alone; each recomputes."""
-    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in op.shapes.items()}
-    moments = jax.eval_shape(lambda: ops.init_stats(op, stage.channels))
-    again = ops.batch_normalizer_again(None)
+def _op_alone(name, shape, dtype, stride, pool_norm):
+    """Of both passes: the weights' gradient of all parameters, the logits' of input and weight; each recomputes."""
+    op = ops.candidate(name, channels=shape[-1], stride=stride, pool_norm=pool_norm)
+    norm, again = ops.batch_normalizer(train=True, axis_name=None), ops.batch_normalizer_again(None)
+    params = ops.init_params(jax.random.key(0), op.shapes) if op.shapes else {}
+    moments = ops.init_stats(op, shape[-1])
+    x = jnp.ones(shape, dtype)
+    dy = jnp.ones(jax.eval_shape(lambda: op.apply(params, None, x, norm)[0]).shape, dtype)
 
-    def forward(p, moments, x):
-        return op.apply(p, None, x, stage.norm)
+    def forward(p, moments, x, dy):
+        return op.apply(p, None, x, norm)
 
-    def weights_backward(p, moments, x):
-        y, vjp = jax.vjp(lambda p, x: op.apply(p, moments, x, again)[0], p, x)
-        return vjp(y)
+    def weights_backward(p, moments, x, dy):
+        return jax.vjp(lambda p, x: op.apply(p, moments, x, again)[0], p, x)[1](dy)
 
-    def logits_backward(p, moments, x):
+    def logits_backward(p, moments, x, dy):
         y, vjp = jax.vjp(lambda x: op.apply(p, moments, x, again)[0], x)
-        return vjp(y)
+        return vjp(dy), jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), (0, 1, 2))
 
-    def count(function):
+    total = np.zeros(2)
+    for times, function in ((2, forward), (1, weights_backward), (1, logits_backward)):
         with jax.default_device(jax.devices("cpu")[0]):  # other backends do not count before compiling
-            return jax.jit(function).lower(params, moments, x).cost_analysis().get("flops", 0.0)
-
-    return 2 * count(forward) + count(weights_backward) + count(logits_backward)
+            flops = jax.jit(function).lower(params, moments, x, dy).cost_analysis().get("flops", 0.0)
+        compiled = jax.jit(function).lower(params, moments, x, dy).compile()
+        call = functools.partial(compiled, params, moments, x, dy)
+        seconds = alternate({"": lambda call=call: jax.block_until_ready(call())}, 7)[""]
+        total += times * np.array([flops, statistics.median(seconds)])
+    return total
 
 
 def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
@@ -214,9 +226,12 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
         print(describe(name, values))
     median = statistics.median(seconds["step"])
     print(f"{2 * config.batch_size / median:.0f} images/s")
-    count, peak = operations(problem, state, batch), 2 * 2048**3 / statistics.median(seconds["matmul"])
+    (count, alone), peak = ops_alone(problem, state, batch), 2 * 2048**3 / statistics.median(seconds["matmul"])
     share = 100 * count / median / peak
     print(f"{count / 1e9:.1f} GFLOP a step: {count / median / 1e9:.1f} GFLOP/s, {share:.0f} % of a matrix product's")
+    print(
+        f"the executed ops and their gradients by themselves: {alone:.3f} s, {100 * alone / median:.0f} % of the step"
+    )
     print(f"inside search_epoch / step, paired: {paired(seconds['step inside search_epoch'], seconds['step']):.3f}")
     if theirs:
         authors = seconds["authors' step"]
