@@ -12,7 +12,9 @@ setuptools.setup(
         "absl-py>=2.1",
         "array_record>=0.8; sys_platform != 'win32'",
         "chex>=0.1.90",
+        "flatbuffers>=24",  # jax.export serialises with it without bringing it
         "flax>=0.12",
+        "grain>=0.2.10",
         "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
         "matplotlib>=3.9",
@@ -29,6 +31,7 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        "torch": ["torch>=2.5"],
         "test": ["mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
     },
 )

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from prdarts_jax import SearchProblem, gates, init_search, search_step, settings
-from prdarts_jax.main import make_problem
+from prdarts_jax.jobs.search import make_problem
 from prdarts_jax.methods import Darts
 
 PER_EDGE = (1, 2, 4, 7)

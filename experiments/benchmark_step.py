@@ -28,9 +28,10 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, main, ops, settings
+from prdarts_jax import data, ops, settings
 from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.cell import program
+from prdarts_jax.jobs import search
 from prdarts_jax.spaces import CELL_TYPES
 
 
@@ -184,7 +185,7 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
     train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
     augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
-    problem = main.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
+    problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
     problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))
     batch = {name: array[: config.batch_size] for name, array in train_data.items()}
     batch["image"] = (batch["image"] / 255.0 - jnp.array(augmentation.mean)) / jnp.array(augmentation.std)

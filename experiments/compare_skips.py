@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax import main, reporting, settings
+from prdarts_jax import reporting, settings
+from prdarts_jax.jobs import loop, search
 
 SEEDS = (0, 1, 2)
 METHODS = ("DARTS", "PR-DARTS")
@@ -53,7 +54,7 @@ def run(folder: Path, data_dir: str) -> None:
         for method in METHODS:
             workdir = folder / f"{method.lower().replace(' ', '_')}_seed_{seed}"
             print(f"{method}, seed {seed}")
-            main.search(make_config(method, seed, data_dir), workdir)
+            search.run(make_config(method, seed, data_dir), workdir)
             records[method, seed] = reporting.read_records(workdir)
     (folder / "table.md").write_text(_table(records))
     _plot(records).savefig(folder / "skips.png")
@@ -109,5 +110,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         run(arguments.workdir, arguments.data_dir)
-    except (ValueError, OSError, main.Stopped) as error:
+    except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")

@@ -10,8 +10,6 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
 
 import flax.linen as nn
 import flax.struct
@@ -19,11 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prdarts_jax.data import Augmentation, augment
+from prdarts_jax.data import Augmentation
+from prdarts_jax.loops import Batch, Metrics, repeat, take_batch
 from prdarts_jax.methods import Method
-
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,26 +205,14 @@ def search_epoch(
     key_epoch = _key(state, 2, epoch)
     orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(jax.random.split(key_epoch))
 
-    def batch(data, order, position, key):
-        places = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
-        image = augment(augmentation, key, data["image"][places])
-        return {"image": image, "label": data["label"][places]}
-
-    # Under jit the step is traced once for two uses: the shapes of the metrics, and the body of the loop.
-    step = jax.jit(functools.partial(search_step, problem))
-
     def next_step(state):
         position = state.step % steps_per_epoch
-        keys = jax.random.split(_key(state, 3, state.step))
-        train_batch = batch(train_data, orders[0], position, keys[0])
-        val_batch = batch(val_data, orders[1], position, keys[1])
-        return step(state, train_batch, val_batch)
+        batches = [
+            take_batch(augmentation, data, order, position, batch_size, key)
+            for data, order, key in zip(
+                (train_data, val_data), orders, jax.random.split(_key(state, 3, state.step)), strict=True
+            )
+        ]
+        return search_step(problem, state, *batches)
 
-    def body(_, carry):
-        state, metrics = next_step(carry[0])
-        return state, jax.tree.map(jnp.add, carry[1], metrics)
-
-    totals = jax.tree.map(jnp.zeros_like, jax.eval_shape(next_step, state)[1])
-    steps = steps_per_epoch if steps is None else steps
-    state, totals = jax.lax.fori_loop(0, steps, body, (state, totals))
-    return state, jax.tree.map(lambda a: a / steps, totals)
+    return repeat(next_step, state, steps_per_epoch if steps is None else steps)

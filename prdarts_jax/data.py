@@ -21,8 +21,11 @@ _TFDS_NAMES = {
     "cifar100": "cifar100",
     "svhn": "svhn_cropped",
     "fashion_mnist": "fashion_mnist",
+    "imagenet": "imagenet2012",
 }
-NAMES = ("digits", *_TFDS_NAMES)
+# Those that `load` holds in memory; `streaming` reads the others.
+NAMES = ("digits", "cifar10", "cifar100", "svhn", "fashion_mnist")
+STREAMED = ("imagenet",)
 
 # Decides the split of digits and which images a subset keeps; never change it.
 _STORED_SEED = 0

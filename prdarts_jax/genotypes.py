@@ -209,6 +209,21 @@ def named(name: str) -> Genotype:
     return Genotype(*normal, *reduce)
 
 
+def find(text: str) -> Genotype:
+    """The genotype that a config names: a published name, the JSON text of one, or the path of a file with that text.
+
+    Raises:
+      ValueError, FileNotFoundError: it is none of them.
+    """
+    if text in _PUBLISHED:
+        return named(text)
+    if text.lstrip().startswith("{"):
+        return from_json(text)
+    if not pathlib.Path(text).is_file():
+        raise FileNotFoundError(f"genotype {text!r} is neither a file nor one of {', '.join(names())}")
+    return load(text)
+
+
 def _parsed(cell: str) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
     entries, concat = cell.split("->")
     pairs = (entry.split() for entry in entries.replace("|", ",").split(","))
@@ -271,6 +286,28 @@ def _strongest(
                 kept.append((space.ops[op], source))
         entries += kept[:2]
     return tuple(entries)
+
+
+def random(space: spaces.SearchSpace, generator: np.random.Generator) -> Genotype:
+    """A cell whose every node has two different inputs, each with an op other than `none`, all drawn uniformly."""
+    ops = [op for op in space.ops if op != "none"]
+
+    def cell():
+        return tuple(
+            (ops[generator.integers(len(ops))], int(source))
+            for node in range(2, space.nodes)
+            for source in sorted(generator.choice(node, 2, replace=False))
+        )
+
+    concat = tuple(range(2, space.nodes))
+    return Genotype(cell(), concat, cell(), concat)
+
+
+def all_skip(space: spaces.SearchSpace) -> Genotype:
+    """The cell whose every node adds its two input nodes, skip connections alone."""
+    concat = tuple(range(2, space.nodes))
+    cell = (("skip_connect", 0), ("skip_connect", 1)) * len(concat)
+    return Genotype(cell, concat, cell, concat)
 
 
 def skip_share(genotype: Genotype) -> dict[str, float]:

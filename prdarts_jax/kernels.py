@@ -177,6 +177,22 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
+def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """A convolution over all channels.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, l, C, D], k and l odd.
+      strides: of the rows and of the columns.
+
+    Returns:
+      [B, ceil(H / strides[0]), ceil(W / strides[1]), D], dtype of x.
+    """
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel.astype(x.dtype), strides, padding, dimension_numbers=layout)
+
+
 # Pooling --------------------------------------------------------------------------------------------------------------
 
 

@@ -1,201 +1,22 @@
-"""The command line: a config in, a search run, a folder of results out.
+"""The command line: a config in, a search or a training run, a folder of results out.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits --config.epochs=20
 
-The same command goes on where a stopped or killed run was. The folder then holds config.json, metrics.jsonl (a line an
-epoch), tensorboard/, architecture/ (logits and activation probabilities of every epoch), checkpoints/, genotype.json
-and the pictures.
+The same command goes on where a stopped or killed run was. `jobs/` says what the folder then holds.
 """
 
-import contextlib
-import dataclasses
-import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-from tqdm import tqdm
+from ml_collections import config_flags
 
-from prdarts_jax import checkpoints, data, genotypes, methods, reporting, settings, spaces
-from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch
-from prdarts_jax.supernet import Supernet
-
-
-def make_method(config: ConfigDict) -> methods.Method:
-    """The search method that `config.method` names, with the settings of its section."""
-    build = {"pr_darts": methods.PRDarts, "darts": methods.Darts}[config.method]
-    return build(**config[config.method])
-
-
-def make_problem(config: ConfigDict, num_classes: int, total_steps: int) -> SearchProblem:
-    """The search that a valid config describes."""
-    weights, logits = config.weights, config.logits
-    schedule = optax.cosine_decay_schedule(
-        weights.learning_rate, total_steps, alpha=weights.end_learning_rate / weights.learning_rate
-    )
-    return SearchProblem(
-        supernet=Supernet(
-            space=spaces.darts(),
-            channels=config.channels,
-            cells=config.cells,
-            num_classes=num_classes,
-            dtype=jnp.dtype(config.dtype),
-            remat=config.remat,
-            pool_norm=config.pool_norm,
-            head_norm=config.head_norm,
-            running_statistics=config.running_statistics,
-        ),
-        method=make_method(config),
-        # As in PyTorch, weight decay is part of the gradient that momentum and Adam see, and is not clipped.
-        weight_optimizer=optax.chain(
-            optax.clip_by_global_norm(weights.clip),
-            optax.add_decayed_weights(weights.weight_decay),
-            optax.sgd(schedule, momentum=weights.momentum, nesterov=weights.nesterov),
-        ),
-        arch_optimizer=optax.chain(
-            optax.add_decayed_weights(logits.weight_decay),
-            optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
-        ),
-        total_steps=total_steps,
-    )
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state; the same command goes on."""
-
-
-def search(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
-    """Runs a search, or the rest of it, and writes everything into `workdir`.
-
-    Raises:
-      ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
-    """
-    settings.validate(config)
-    checkpoints.check_config(workdir, config.to_dict())
-    dataset = data.load(
-        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
-    )
-    settings.validate_against_data(config, dataset)
-    train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
-    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
-    steps_per_epoch = len(train_data["label"]) // config.batch_size
-    total_steps = config.epochs * steps_per_epoch
-    problem = make_problem(config, dataset.num_classes, total_steps)
-
-    print(f"{len(dataset.labels)} images of {dataset.name}, {config.epochs} epochs of {steps_per_epoch} steps")
-
-    key, images = jax.random.key(config.seed), jnp.zeros((config.batch_size, *dataset.images.shape[1:]))
-    start = jax.jit(init_search, static_argnums=0)
-    run = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    arguments = (train_data, val_data, augmentation, config.batch_size, jnp.int32(1))
-    shapes, metric_shapes = run.eval_shape(problem, start.eval_shape(problem, key, images), *arguments)
-    # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
-    zeros: dict[str, Any] = {name: np.float32(0) for name in metric_shapes}
-    folder = workdir / "checkpoints"
-    restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
-    if restored:
-        (state, totals), step = restored
-        totals = jax.tree.map(np.asarray, totals)
-        print(f"going on from step {step} of {total_steps}")
-    else:
-        state, totals, step = start(problem, key, images), zeros, 0
-    reporting.write_json(workdir / "config.json", config.to_dict())
-
-    if step < total_steps:
-        clock = time.perf_counter()
-        run_steps = run.lower(problem, state, *arguments).compile()
-        print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
-    seconds = 0.0
-    with (
-        _stop_signals() as asked_to_stop,
-        contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
-        tqdm(total=total_steps, initial=step, unit="step") as bar,
-    ):
-        while step < total_steps:
-            clock = time.perf_counter()
-            steps = min(config.steps_per_call, steps_per_epoch - step % steps_per_epoch)
-            state, metrics = run_steps(state, train_data, val_data, jnp.int32(steps))
-            totals = {name: totals[name] + np.float32(steps) * np.asarray(metrics[name]) for name in metrics}
-            step += steps
-            seconds += time.perf_counter() - clock
-            bar.update(steps)
-            if step % steps_per_epoch == 0:
-                epoch = step // steps_per_epoch - 1
-                means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
-                if unknown := [name for name, mean in means.items() if not math.isfinite(mean)]:
-                    raise ValueError(
-                        f"the search diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use another "
-                        "--workdir and a smaller config.weights.learning_rate"
-                    )
-                record = _end_epoch(problem, state, workdir, epoch, means)
-                log.append(record | {"seconds": seconds})
-                bar.set_postfix_str(_summary(record))
-                totals, seconds = zeros, 0.0
-                checkpoints.save(folder, step, (state, totals))
-            if asked_to_stop() and step < total_steps:
-                checkpoints.save(folder, step, (state, totals))
-                raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
-
-    genotype = problem.method.derive(problem.supernet.space, jax.device_get(state.arch))
-    reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
-    reporting.write_pictures(workdir, reporting.read_records(workdir), genotype)
-    return genotype
-
-
-def _end_epoch(problem, state, workdir, epoch, means):
-    """Saves the logits of an epoch, and makes its record."""
-    logits = jax.device_get(state.arch)
-    progress = problem.progress(state.step - 1)
-    probabilities = jax.device_get(problem.method.activation(state.arch, progress))
-    reporting.save_architecture(workdir, epoch, logits, probabilities)
-    space = problem.supernet.space
-    genotype = problem.method.derive(space, logits)
-    return {
-        "epoch": epoch,
-        "step": int(state.step),
-        **means,
-        "activation": reporting.activation_by_group(space, probabilities),
-        "skip_share": genotypes.skip_share(genotype),
-        "genotype": dataclasses.asdict(genotype),
-    }
-
-
-def _summary(record):
-    skips = record["skip_share"]
-    return (
-        f"loss {record['train_loss']:.3f}/{record['val_loss']:.3f}, "
-        f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['val_accuracy']:.1f} %, "
-        f"skips {100 * (skips['normal'] + skips['reduce']) / 2:.0f} %"
-    )
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """Within it SIGTERM and Ctrl-C only make the function it gives answer True; a second Ctrl-C interrupts."""
-    received = []
-
-    def receive(number, frame):
-        if number in received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from prdarts_jax import genotypes, settings
+from prdarts_jax.jobs import compare, loop, search, train
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -234,14 +55,22 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
     workdir = Path(flags.FLAGS.workdir).expanduser()
     use_compilation_cache(flags.FLAGS.cache_dir)
+    config = flags.FLAGS.config
     try:
-        genotype = search(flags.FLAGS.config, workdir)
-    except (ValueError, OSError) as error:
+        if config.get("job") == "train":
+            result = train.run(config, workdir)
+            print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
+        else:
+            genotype = search.run(config, workdir)
+            print(f"genotype: {genotypes.to_json(genotype)}")
+            if config.evaluation.epochs:
+                print(compare.run(config, workdir, genotype))
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    except Stopped as stopped:
+    except loop.Stopped as stopped:
         print(stopped)
         sys.exit(128 + signal.SIGTERM)
-    print(f"genotype: {genotypes.to_json(genotype)}\nresults in {workdir}")
+    print(f"results in {workdir}")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ class Op:
 
 
 def candidate(name: str, *, channels: int, stride: int, pool_norm: bool = False) -> Op:
-    """The op `name` of the DARTS space (Liu et al., 2019, section 3.1.1) as a cell of width `channels` has it.
+    """The op `name` as a cell of width `channels` has it (DARTS; Liu et al., 2019, section 3.1.1).
 
     Args:
-      name: any op of the space but `none`, which is never executed.
+      name: any of `genotypes.OPS`; `none` is never executed.
       channels: C, of input and output.
       stride: 1 or 2.
       pool_norm: whether batch normalisation follows the pools, as in DARTS's supernet (not in PR-DARTS's released one).
@@ -48,7 +48,9 @@ def candidate(name: str, *, channels: int, stride: int, pool_norm: bool = False)
         return sep_conv(size, channels, stride)
     if name.startswith("dil_conv"):
         return dil_conv(size, channels, stride)
-    raise ValueError(f"op {name!r} cannot be built: it is none of the ops of the DARTS space")
+    if name == "conv_7x1_1x7":
+        return conv_7x1_1x7(channels, stride)
+    raise ValueError(f"op {name!r} cannot be built: there is no such op")
 
 
 def identity() -> Op:
@@ -108,6 +110,18 @@ def dil_conv(size: int, channels: int, stride: int) -> Op:
 def sep_conv(size: int, channels: int, stride: int) -> Op:
     """(ReLU, depthwise size x size, pointwise, BN) twice, the stride in the first."""
     return _depthwise_separable(size, channels, (stride, 1), dilation=1)
+
+
+def conv_7x1_1x7(channels: int, stride: int) -> Op:
+    """ReLU, 1x7 convolution, 7x1 convolution, BN: the factorised 7x7 convolution of NASNet and AmoebaNet."""
+
+    def apply(params, stats, x, norm):
+        x = kernels.conv(jax.nn.relu(x), params["row"], (1, stride))
+        y, moments = norm(kernels.conv(x, params["column"], (stride, 1)), _get(stats, "norm"))
+        return y, {"norm": moments}
+
+    shapes = {"row": (1, 7, channels, channels), "column": (7, 1, channels, channels)}
+    return Op(apply, shapes, ("norm",))
 
 
 def _depthwise_separable(size, channels, strides, dilation):

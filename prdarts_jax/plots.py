@@ -135,19 +135,21 @@ def skip_share_figure(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def curves_figure(records: Sequence[Record]) -> Figure:
-    """Losses and accuracies over epochs, training and validation.
+def curves_figure(records: Sequence[Record], held_out: str = "validation") -> Figure:
+    """Losses and accuracies over epochs, in training and on held-out images.
 
     Args:
-      records: at least one, each with "epoch" and train_loss, val_loss (nats), train_accuracy,
-        val_accuracy (fractions).
+      records: at least one, each with "epoch" and train_loss (nats), train_accuracy (a fraction), and val_loss and
+        val_accuracy, or test_loss and test_accuracy.
+      held_out: 'validation' or 'test'.
     """
+    other = {"validation": "val", "test": "test"}[held_out]
     figure = _figure(10, 4.8)
     panels = figure.subplots(1, 2)
     for axes, quantity, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
         for part, style in (
             ("train", {"color": COLOURS["conv"], "label": "training"}),
-            ("val", {"color": COLOURS["skip"], "label": "validation", "linestyle": "--"}),
+            (other, {"color": COLOURS["skip"], "label": held_out, "linestyle": "--"}),
         ):
             values = [scale * record[f"{part}_{quantity}"] for record in records]
             _line(axes, records, values, **style)
@@ -155,6 +157,62 @@ def curves_figure(records: Sequence[Record]) -> Figure:
     panels[1].set(title="accuracy", ylabel="accuracy (%)", ylim=(-2, 102))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]]) -> Figure:
+    """How many percent of the images of each label (row) were classified as what (column).
+
+    Args:
+      confusion: [classes, classes], numbers of images.
+    """
+    counts = np.asarray(confusion, float)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(7, 6)
+    axes = figure.subplots()
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.set(title="test", xlabel="classified as", ylabel="label")
+    figure.colorbar(image, label="images of the label (%)")
+    if len(percent) <= 20:
+        axes.set(xticks=range(len(percent)), yticks=range(len(percent)))
+        for (row, column), value in np.ndenumerate(percent):
+            if value:
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.0f}" if value >= 0.5 else "<1",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if value > 50 else "black",
+                )
+    return figure
+
+
+def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Test accuracies of cells, ranked and against the size of their networks.
+
+    Args:
+      rows: name -> accuracy (a fraction) and params; names that begin with random_ are shown alike.
+    """
+    ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
+    names = {"found": COLOURS["conv"], "all_skip": COLOURS["skip"]}
+    figure = _figure(10, 4.8)
+    left, right = figure.subplots(1, 2)
+    for place, name in enumerate(ranked):
+        accuracy, colour = 100 * rows[name]["accuracy"], names.get(name, "0.6")
+        left.plot(accuracy, place, "o", color=colour, markersize=8)
+        right.plot(rows[name]["params"], accuracy, "o", color=colour, markersize=8)
+    left.set_yticks(range(len(ranked)), [name.replace("_", " ") for name in ranked])
+    left.set(xlabel="test accuracy (%)")
+    right.set(xlabel="weights", ylabel="test accuracy (%)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    handles = [
+        Line2D([], [], color=names.get(name, "0.6"), marker="o", linestyle="", label=label)
+        for name, label in (("found", "found"), ("random_0", "random"), ("all_skip", "all skip connections"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

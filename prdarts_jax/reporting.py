@@ -28,6 +28,11 @@ def write_json(path: Path, value: Any) -> None:
     _replace(path, lambda file: file.write(text.encode()))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically."""
+    _replace(path, lambda file: file.write(content))
+
+
 def read_records(workdir: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl, one an epoch, in order; none if there is no such file.
 
@@ -174,6 +179,24 @@ def write_pictures(workdir: Path, records: Sequence[Record], genotype: Genotype)
     plot_activation(records, workdir / "activation.png")
     plot_skip_share(records, workdir / "skip_share.png")
     plot_curves(records, workdir / "curves.png")
+
+
+def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:
+    """Writes the pictures of a training: curves.png, unless there are no records, and confusion.png.
+
+    Args:
+      workdir: the run folder.
+      records: from `read_records`.
+      result: of the test, from `training.summarize`.
+    """
+    if records:
+        _save(plots.curves_figure(records, held_out="test"), workdir / "curves.png")
+    _save(plots.confusion_figure(result["confusion"]), workdir / "confusion.png")
+
+
+def plot_comparison(rows: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Writes `plots.comparison_figure` as PNG."""
+    _save(plots.comparison_figure(rows), path)
 
 
 def _save(figure: Figure, path: Path) -> None:

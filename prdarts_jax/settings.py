@@ -1,6 +1,7 @@
 """The fields of a config, their defaults, and what values they may have.
 
-Files in configs/ start from `defaults()` or `released()`, so each shows only what makes it different.
+Files in configs/ start from `defaults()` or `released()` for a search, and from `training()` for a training, so each
+shows only what makes it different.
 """
 
 import math
@@ -9,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import data
+from prdarts_jax import data, networks
 from prdarts_jax.methods import pr_darts
 
 
@@ -17,6 +18,7 @@ def defaults() -> ConfigDict:
     """PR-DARTS as in the paper on CIFAR-10 (Zhou et al., 2020, section 5 and supplement)."""
     return ConfigDict(
         {
+            "job": "search",
             "dataset": "cifar10",
             "data_dir": "",  # where TFDS keeps its data; '' is TFDS's own default
             "image_size": 0,  # average images down to this size; 0 leaves them as they are
@@ -56,7 +58,56 @@ def defaults() -> ConfigDict:
                 "clip": 5.0,  # largest norm of the gradient; the paper names none, its released code 5
             },
             "logits": {"learning_rate": 3e-4, "b1": 0.5, "b2": 0.999, "weight_decay": 1e-3},
+            # Then train the found cell beside random ones and one of skip connections alone, in the same way.
+            "evaluation": _training_fields() | {"random_cells": 10, "epochs": 0},  # 0: do not
         }
+    )
+
+
+def _training_fields() -> dict[str, Any]:
+    return {
+        "channels": 36,
+        "cells": 20,
+        "auxiliary_weight": 0.0,  # of the auxiliary head's loss; 0: there is none
+        "drop_path": 0.3,  # probability at the end; it grows linearly from 0
+        "label_smoothing": 0.0,
+        "ema": 0.0,  # decay a step of a running mean of the weights, which is then what is tested; 0 is none
+        "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
+        "epochs": 600,
+        "batch_size": 128,
+        "accumulate": 1,  # take the gradient of a batch in so many pieces, each normalised by itself
+        "steps_per_call": 1,  # as in a search
+        "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # not of ImageNet, see streaming.py
+        "weights": {
+            "learning_rate": 0.025,
+            "end_learning_rate": 0.0,
+            "schedule": "cosine",  # or 'linear'
+            "warmup_epochs": 0,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 3e-4,
+            "clip": 5.0,
+        },
+    }
+
+
+def training() -> ConfigDict:
+    """The training of a found cell on CIFAR-10 as in PR-DARTS's released code, which has another batch, drop-path and no
+    auxiliary head, but is else as in DARTS (Liu et al., 2019, section 3.2)."""
+    return ConfigDict(
+        {
+            "job": "train",
+            "genotype": "PRDARTS",  # the name of a published cell, a genotype.json, or its text
+            "torch_checkpoint": "",  # start from the weights of a checkpoint of the authors' code
+            "form": "cifar",  # or 'imagenet': three convolutions of stride 2 come before the cells
+            "dataset": "cifar10",
+            "data_dir": "",
+            "image_size": 0,  # ImageNet is cropped to it, the others averaged down to it; 0 leaves them as they are
+            "num_examples": 0,  # use so many of the training images; 0 is all
+            "workers": 4,  # processes that read 'imagenet'; 0 reads it in the main one
+            "seed": 0,
+        }
+        | _training_fields()
     )
 
 
@@ -92,8 +143,45 @@ _FRACTION: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
 _BELOW_ONE: Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
 _POSITIVE: Rule = (lambda value: 0 < value < math.inf, "above 0")
 _SEED: Rule = (lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
+_CLIP: Rule = (lambda value: value > 0, "above 0")
+_EVEN: Rule = (
+    lambda value: value >= 2 and value % 2 == 0,
+    "even and at least 2, since a factorised reduction makes half of the channels with each of two convolutions",
+)
 
-_RULES: dict[str, Rule] = {
+_TRAINING_RULES: dict[str, Rule] = {
+    "channels": _EVEN,
+    "cells": _at_least(1),
+    "auxiliary_weight": _at_least(0),
+    "drop_path": _BELOW_ONE,
+    "label_smoothing": _BELOW_ONE,
+    "ema": _BELOW_ONE,
+    "dtype": _one_of("float32", "bfloat16"),
+    "epochs": _at_least(0),
+    "batch_size": _at_least(1),
+    "accumulate": _at_least(1),
+    "steps_per_call": _at_least(1),
+    "augmentation.pad": _at_least(0),
+    "augmentation.cutout": _at_least(0),
+    "weights.learning_rate": _POSITIVE,
+    "weights.end_learning_rate": _at_least(0),
+    "weights.schedule": _one_of("cosine", "linear"),
+    "weights.warmup_epochs": _at_least(0),
+    "weights.momentum": _BELOW_ONE,
+    "weights.weight_decay": _at_least(0),
+    "weights.clip": _CLIP,
+}
+
+_RULES: dict[str, dict[str, Rule]] = {}
+_RULES["train"] = _TRAINING_RULES | {
+    "form": _one_of(*networks.FORMS),
+    "dataset": _one_of(*data.NAMES, *data.STREAMED),
+    "image_size": _at_least(0),
+    "num_examples": _at_least(0),
+    "workers": _at_least(0),
+    "seed": _SEED,
+}
+_RULES["search"] = {
     "dataset": _one_of(*data.NAMES),
     "image_size": _at_least(0),
     "num_examples": _at_least(0),
@@ -113,22 +201,23 @@ _RULES: dict[str, Rule] = {
     "pr_darts.end_temperature": _POSITIVE,
     "pr_darts.drop": _FRACTION,
     "pr_darts.threshold": _FRACTION,
-    "channels": (
-        lambda value: value >= 2 and value % 2 == 0,
-        "even and at least 2, since a factorised reduction makes half of the channels with each of two convolutions",
-    ),
+    "channels": _EVEN,
     "cells": _at_least(1),
     "dtype": _one_of("float32", "bfloat16"),
     "weights.learning_rate": _POSITIVE,
     "weights.end_learning_rate": _at_least(0),
     "weights.momentum": _BELOW_ONE,
     "weights.weight_decay": _at_least(0),
-    "weights.clip": (lambda value: value > 0, "above 0"),
+    "weights.clip": _CLIP,
     "logits.learning_rate": _POSITIVE,
     "logits.b1": _BELOW_ONE,
     "logits.b2": _BELOW_ONE,
     "logits.weight_decay": _at_least(0),
-}
+    "evaluation.random_cells": _at_least(0),
+} | {f"evaluation.{field}": rule for field, rule in _TRAINING_RULES.items()}
+
+
+_DEFAULTS: dict[str, Callable[[], ConfigDict]] = {"search": defaults, "train": training}
 
 
 def validate(config: ConfigDict) -> None:
@@ -137,9 +226,12 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: naming the field, its value and what is allowed.
     """
-    found, expected = _flatten(config.to_dict()), _flatten(defaults().to_dict())
+    job = config.get("job")
+    if job not in _DEFAULTS:
+        raise ValueError(f"config.job={job!r} must be one of {', '.join(_DEFAULTS)}")
+    found, expected = _flatten(config.to_dict()), _flatten(_DEFAULTS[job]().to_dict())
     for field in found:
-        check_field(field)
+        _check_field(field, expected, f"of a config whose job is {job!r}")
     for field, default in expected.items():
         if field not in found:
             raise ValueError(f"config.{field} is missing; its default is {default!r}")
@@ -147,9 +239,14 @@ def validate(config: ConfigDict) -> None:
         number = isinstance(default, float) and type(value) is int
         if type(value) is not type(default) and not number:
             raise ValueError(f"config.{field}={value!r} must be of type {type(default).__name__}, as {default!r} is")
-        allowed, text = _RULES.get(field, (lambda _: True, ""))
+        allowed, text = _RULES[job].get(field, (lambda _: True, ""))
         if not allowed(value):
             raise ValueError(f"config.{field}={value!r} must be {text}")
+    prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)
+    if section.batch_size % section.accumulate:
+        raise ValueError(
+            f"config.{prefix}accumulate={section.accumulate} must divide config.{prefix}batch_size={section.batch_size}"
+        )
 
 
 def check_field(field: str) -> None:
@@ -158,9 +255,13 @@ def check_field(field: str) -> None:
     Raises:
       ValueError: naming the field and those there are.
     """
-    fields = _flatten(defaults().to_dict())
-    if field not in fields:
-        raise ValueError(f"config.{field} is not a field of the config; the fields are {', '.join(fields)}")
+    known = {name: value for make in _DEFAULTS.values() for name, value in _flatten(make().to_dict()).items()}
+    _check_field(field, known, "of the config")
+
+
+def _check_field(field, known, of_what):
+    if field not in known:
+        raise ValueError(f"config.{field} is not a field {of_what}; the fields are {', '.join(known)}")
 
 
 def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
@@ -169,18 +270,25 @@ def validate_against_data(config: ConfigDict, dataset: data.Dataset) -> None:
     Raises:
       ValueError: naming the field, its value and what is allowed.
     """
-    half = len(dataset.labels) // 2
-    if config.batch_size > half:
-        raise ValueError(
-            f"config.batch_size={config.batch_size} must be at most {half}, half of the {len(dataset.labels)} "
-            f"images of {dataset.name} in use: one half trains the weights, the other the logits"
-        )
+    images = len(dataset.labels)
+    all_of_it = images, f"the images of {dataset.name} in use"
+    half = (
+        images // 2,
+        f"half of the {images} images of {dataset.name} in use: one half trains the weights, the other the logits",
+    )
+    sections = [("", config, *(half if config.job == "search" else all_of_it))]
+    if config.job == "search" and config.evaluation.epochs:
+        sections.append(("evaluation.", config.evaluation, *all_of_it))
     size = dataset.images.shape[1]
-    for field in ("pad", "cutout"):
-        if config.augmentation[field] > size:
-            raise ValueError(
-                f"config.augmentation.{field}={config.augmentation[field]} must be at most {size}, the images' size"
-            )
+    for prefix, section, largest, what in sections:
+        if section.batch_size > largest:
+            raise ValueError(f"config.{prefix}batch_size={section.batch_size} must be at most {largest}, {what}")
+        for field in ("pad", "cutout"):
+            if section.augmentation[field] > size:
+                raise ValueError(
+                    f"config.{prefix}augmentation.{field}={section.augmentation[field]} must be at most {size}, the "
+                    "images' size"
+                )
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prdarts_jax.cell import Executor, execute, execute_plain, program
 from prdarts_jax.spaces import CELL_TYPES, SearchSpace, darts
 
 _EXECUTORS: dict[str, Executor] = {"loop": execute, "plain": execute_plain}
-_torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class _Normalizing(nn.Module):
@@ -195,7 +195,7 @@ class Supernet(nn.Module):
             op_weights = gates.softmax(logits)
 
         shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        x = nn.Conv(3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=_torch_init, name="stem")(
+        x = nn.Conv(3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=torch_init, name="stem")(
             images.astype(self.dtype)
         )
         s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
@@ -229,7 +229,7 @@ class Supernet(nn.Module):
         if self.head_norm:
             s1 = nn.relu(BatchNorm(**shared, name="head_norm")(s1, train=train))
         pooled = jnp.mean(s1.astype(jnp.float32), axis=(1, 2))
-        return nn.Dense(self.num_classes, kernel_init=_torch_init, name="classifier")(pooled)
+        return nn.Dense(self.num_classes, kernel_init=torch_init, name="classifier")(pooled)
 
     def _init_logits(self):
         return 1e-3 * jax.random.normal(self.make_rng("params"), self.space.shape, jnp.float32)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from prdarts_jax import genotypes, main
 from prdarts_jax.bilevel import SearchState
+from prdarts_jax.jobs import loop, search
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 6, 12  # 200 images: 100 train the weights, 12 batches of 8 an epoch
@@ -30,6 +31,7 @@ PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves")
 def tiny_config():
     config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
     config.update(TINY)
+    config.evaluation.epochs = 0
     return config
 
 
@@ -38,7 +40,7 @@ def command(*arguments):
 
 
 def tiny_command(workdir):
-    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    fields = [f"--config.{name}={value}" for name, value in (TINY | {"evaluation.epochs": 0}).items()]
     return command("--config=configs/digits.py", f"--workdir={workdir}", *fields)
 
 
@@ -57,7 +59,7 @@ def run(arguments):
 def test_remat_and_dtype_reach_the_supernet():
     config = tiny_config()
     config.remat, config.dtype = True, "bfloat16"
-    supernet = main.make_problem(config, 10, 5).supernet
+    supernet = search.make_problem(config, 10, 5).supernet
     assert supernet.remat
     assert supernet.dtype == jax.numpy.bfloat16
 
@@ -134,7 +136,7 @@ def assert_same_run(found, expected):
 def undisturbed(tmp_path_factory):
     """The workdir of a whole run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    found = main.search(tiny_config(), workdir)
+    found = search.run(tiny_config(), workdir)
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == found
     return workdir
 
@@ -198,7 +200,7 @@ def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
         files = (path for path in workdir.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
         return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
 
-    found = main.search(tiny_config(), finished)
+    found = search.run(tiny_config(), finished)
     assert found == genotypes.from_json((undisturbed / "genotype.json").read_text())
     assert contents(finished) == contents(undisturbed)
     assert "compiled" not in capsys.readouterr().out
@@ -207,7 +209,7 @@ def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
 def test_killed_run_goes_on_to_the_same_end(undisturbed, tmp_path, capsys):
     status, _ = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    main.search(tiny_config(), tmp_path)
+    search.run(tiny_config(), tmp_path)
     assert re.search(rf"^going on from step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
     assert_same_run(tmp_path, undisturbed)
 
@@ -224,10 +226,10 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
     before = signal.getsignal(signal.SIGTERM)
     with (
         monkeypatch.context() as patch,
-        pytest.raises(main.Stopped, match=f"^stopped at step {middle} of 72; the same"),
+        pytest.raises(loop.Stopped, match=f"^stopped at step {middle} of 72; the same"),
     ):
-        patch.setattr(main, "tqdm", StopInTheMiddle)
-        main.search(tiny_config(), tmp_path)
+        patch.setattr(loop, "tqdm", StopInTheMiddle)
+        search.run(tiny_config(), tmp_path)
     assert signal.getsignal(signal.SIGTERM) == before
     assert (tmp_path / "checkpoints" / str(middle)).is_dir()
     assert len(read_records(tmp_path)) == 1 and not (tmp_path / "genotype.json").exists()
@@ -239,7 +241,7 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
     assert (tmp_path / "checkpoints" / step).is_dir()
 
     capsys.readouterr()
-    main.search(tiny_config(), tmp_path)
+    search.run(tiny_config(), tmp_path)
     assert f"going on from step {step} of 72\n" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
@@ -252,7 +254,7 @@ def truncate(checkpoint):
 def test_truncated_newest_checkpoint_is_reported_and_the_one_before_used(finished, undisturbed, capsys):
     newest, before = (finished / "checkpoints" / str(STEPS * epoch) for epoch in (EPOCHS, EPOCHS - 1))
     truncate(newest)
-    main.search(tiny_config(), finished)
+    search.run(tiny_config(), finished)
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
     assert f"going on from step {STEPS * (EPOCHS - 1)} of 72\n" in out
@@ -263,7 +265,7 @@ def test_damage_of_all_checkpoints_is_an_error(finished, capsys):
     for checkpoint in (finished / "checkpoints").iterdir():
         truncate(checkpoint)
     with pytest.raises(ValueError) as error:
-        main.search(tiny_config(), finished)
+        search.run(tiny_config(), finished)
     assert str(error.value) == (
         f"all checkpoints in {finished}/checkpoints are damaged: use another --workdir, "
         "or move that folder away to start anew"

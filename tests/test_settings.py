@@ -10,10 +10,11 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, main, methods, settings
+from prdarts_jax import data, methods, settings
+from prdarts_jax.jobs import search
 
 FOLDER = Path(__file__).parents[1] / "configs"
-NAMES = ["cifar10", "cifar100", "cifar10_released", "darts_cifar10", "digits", "fashion_mnist", "svhn"]
+DEFAULTS = {"search": settings.defaults, "train": settings.training}
 
 
 def load(name):
@@ -30,9 +31,9 @@ def flat(fields, prefix=""):
     return found
 
 
-def with_field(field, value):
+def with_field(field, value, job="search"):
     """The defaults with one field set, whatever its type."""
-    fields = settings.defaults().to_dict()
+    fields = DEFAULTS[job]().to_dict()
     *sections, name = field.split(".")
     section = fields
     for key in sections:
@@ -48,7 +49,29 @@ def refusal(config):
 
 
 # field: (values that are refused, what the message says is allowed, values that are accepted)
-RULES = {
+TRAINING_RULES = {
+    "channels": ([0, -2, 3], "even and at least 2", [2, 16]),
+    "cells": ([0], "at least 1", [1]),
+    "auxiliary_weight": ([-0.1, math.nan], "at least 0", [0.0, 0.4]),
+    "drop_path": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
+    "label_smoothing": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
+    "ema": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0, 0.999]),
+    "dtype": (["float64", "float16"], "one of float32, bfloat16", ["bfloat16"]),
+    "epochs": ([-1], "at least 0", [0]),
+    "batch_size": ([0], "at least 1", [1]),
+    "accumulate": ([0], "at least 1", [1, 2]),
+    "steps_per_call": ([0], "at least 1", [1]),
+    "augmentation.pad": ([-1], "at least 0", [0]),
+    "augmentation.cutout": ([-1], "at least 0", [0]),
+    "weights.learning_rate": ([0.0, -1.0, math.nan], "above 0", [0.1]),
+    "weights.end_learning_rate": ([-0.1, math.nan], "at least 0", [0.0]),
+    "weights.schedule": (["step"], "one of cosine, linear", ["linear"]),
+    "weights.warmup_epochs": ([-1], "at least 0", [0, 5]),
+    "weights.momentum": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
+    "weights.weight_decay": ([-0.1, math.nan], "at least 0", [0.0]),
+    "weights.clip": ([0.0, -1.0, math.nan], "above 0", [0.1, math.inf]),
+}
+SEARCH_RULES = {
     "dataset": (["mnist", ""], "one of digits, cifar10, cifar100, svhn, fashion_mnist", ["svhn"]),
     "image_size": ([-1], "at least 0", [0, 16]),
     "num_examples": ([-5], "at least 0", [0, 100]),
@@ -80,23 +103,47 @@ RULES = {
     "logits.b1": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
     "logits.b2": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
     "logits.weight_decay": ([-0.1, math.nan], "at least 0", [0.0]),
+    "evaluation.random_cells": ([-1], "at least 0", [0]),
+} | {f"evaluation.{field}": rule for field, rule in TRAINING_RULES.items()}
+RULES = {
+    "search": SEARCH_RULES,
+    "train": TRAINING_RULES
+    | {field: SEARCH_RULES[field] for field in ("image_size", "num_examples", "seed")}
+    | {
+        "dataset": (["mnist", ""], "one of digits, cifar10, cifar100, svhn, fashion_mnist, imagenet", ["imagenet"]),
+        "form": (["darts"], "one of cifar, imagenet", ["imagenet"]),
+        "workers": ([-1], "at least 0", [0]),
+    },
 }
 
 
-def test_every_field_that_could_be_out_of_range_has_a_rule():
-    free = {field for field, value in flat(settings.defaults().to_dict()).items() if isinstance(value, bool)}
-    assert set(RULES) == set(flat(settings.defaults().to_dict())) - free - {"data_dir"}
+@pytest.mark.parametrize("job", RULES)
+def test_every_field_that_could_be_out_of_range_has_a_rule(job):
+    fields = flat(DEFAULTS[job]().to_dict())
+    free = {field for field, value in fields.items() if isinstance(value, bool)}
+    checked_elsewhere = {"job", "data_dir", "genotype", "torch_checkpoint"}
+    assert set(RULES[job]) == set(fields) - free - checked_elsewhere
 
 
-@pytest.mark.parametrize("field", RULES)
-def test_a_value_out_of_range_is_refused_naming_field_value_and_what_is_allowed(field):
-    refused, allowed, accepted = RULES[field]
+@pytest.mark.parametrize("job, field", [(job, field) for job, rules in RULES.items() for field in rules])
+def test_a_value_out_of_range_is_refused_naming_field_value_and_what_is_allowed(job, field):
+    refused, allowed, accepted = RULES[job][field]
     for value in refused:
-        message = refusal(with_field(field, value))
+        message = refusal(with_field(field, value, job))
         assert message.startswith(f"config.{field}={value!r} must be {allowed}")
         assert "\n" not in message
     for value in accepted:
-        settings.validate(with_field(field, value))
+        settings.validate(with_field(field, value, job))
+
+
+def test_an_unknown_job_is_refused():
+    assert refusal(with_field("job", "rest")) == "config.job='rest' must be one of search, train"
+
+
+def test_pieces_of_a_batch_must_be_equal():
+    for job, prefix in (("search", "evaluation."), ("train", "")):
+        message = refusal(with_field(f"{prefix}accumulate", 3, job))
+        assert message == f"config.{prefix}accumulate=3 must divide config.{prefix}batch_size=128"
 
 
 @pytest.mark.parametrize(
@@ -256,13 +303,57 @@ EXPECTED = {
     "darts_cifar10": DARTS,
     "digits": {"dataset": "digits", "method": "pr_darts", "data_dir": ""},
 }
+CIFAR10_EVAL = {
+    "job": "train",
+    "dataset": "cifar10",
+    "form": "cifar",
+    "genotype": "PRDARTS",
+    "channels": 36,
+    "cells": 20,
+    "auxiliary_weight": 0.0,
+    "drop_path": 0.3,
+    "label_smoothing": 0.0,
+    "epochs": 600,
+    "batch_size": 128,
+    "augmentation.pad": 4,
+    "augmentation.flip": True,
+    "augmentation.cutout": 16,
+    "weights.learning_rate": 0.025,
+    "weights.end_learning_rate": 0.0,
+    "weights.schedule": "cosine",
+    "weights.momentum": 0.9,
+    "weights.nesterov": False,
+    "weights.weight_decay": 3e-4,
+    "weights.clip": 5.0,
+}
+EXPECTED |= {
+    "cifar10_eval": CIFAR10_EVAL,
+    "cifar100_eval": CIFAR10_EVAL | {"dataset": "cifar100", "drop_path": 0.4},
+    "svhn_eval": CIFAR10_EVAL | {"dataset": "svhn", "augmentation.flip": False},
+    "imagenet_eval": CIFAR10_EVAL
+    | {
+        "dataset": "imagenet",
+        "form": "imagenet",
+        "image_size": 224,
+        "channels": 48,
+        "cells": 14,
+        "auxiliary_weight": 0.4,
+        "drop_path": 0.0,
+        "label_smoothing": 0.1,
+        "epochs": 250,
+        "batch_size": 256,
+        "weights.learning_rate": 0.1,
+        "weights.schedule": "linear",
+        "weights.weight_decay": 3e-5,
+    },
+}
 
 
 def test_the_configs_are_those_expected():
-    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(NAMES)
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(EXPECTED)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_a_config_is_valid_says_its_command_and_has_the_published_numbers(name):
     module = load(name)
     config = module.get_config()
@@ -278,6 +369,7 @@ def test_a_call_of_the_digits_config_is_an_epoch():
     digits = data.load("digits")
     settings.validate_against_data(config, digits)
     assert len(digits.labels) // 2 // config.batch_size == config.steps_per_call
+    assert len(digits.labels) // config.evaluation.batch_size == config.evaluation.steps_per_call
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10_released", "darts_cifar10"])
@@ -285,7 +377,7 @@ def test_a_config_builds_its_method(name):
     config = load(name).get_config()
     config.pr_darts.lambda_path = 0.125
     config.pr_darts.distinct_inputs = False
-    built = main.make_method(config)
+    built = search.make_method(config)
     if name == "darts_cifar10":
         assert built == methods.Darts()
     else:
@@ -325,7 +417,7 @@ def test_the_weights_follow_sgd_as_the_papers_have_it(name, end, decay, nesterov
         gradient = gradient * min(1, 5 / np.linalg.norm(gradient)) + decay * w
         velocity = 0.9 * velocity + gradient
         w = w - rate * (gradient + 0.9 * velocity if nesterov else velocity)
-    np.testing.assert_allclose(run(main.make_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
+    np.testing.assert_allclose(run(search.make_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
 
 
 def test_the_logits_follow_adam_with_decay_in_the_gradient():
@@ -336,5 +428,5 @@ def test_the_logits_follow_adam_with_decay_in_the_gradient():
         first = 0.5 * first + 0.5 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         beta = beta - 3e-4 * (first / (1 - 0.5**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-    found = run(main.make_problem(settings.defaults(), 10, STEPS).arch_optimizer)
+    found = run(search.make_problem(settings.defaults(), 10, STEPS).arch_optimizer)
     np.testing.assert_allclose(found - vectors()[0], beta - vectors()[0], rtol=1e-4)

@@ -1,0 +1,31 @@
+"""A found cell trained from scratch on ImageNet: 14 cells of 48 channels, 224 pixels, 250 epochs, auxiliary head.
+
+The paper's cell has 24.1 % top-1 and 7.3 % top-5 error so. Optimizer and schedule are those of PR-DARTS's released code
+(batch 256, rate 0.1 falling linearly, weight decay 3e-5), label smoothing 0.1 that of the papers. Not run here at this
+size; the images are read by worker processes, cropped, mirrored and jittered.
+
+    python -m prdarts_jax.main --config=configs/imagenet_eval.py --workdir=runs/imagenet_eval --config.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = settings.training()
+    config.dataset = "imagenet"
+    config.form = "imagenet"
+    config.image_size = 224
+    config.channels = 48
+    config.cells = 14
+    config.auxiliary_weight = 0.4
+    config.drop_path = 0.0
+    config.label_smoothing = 0.1
+    config.epochs = 250
+    config.batch_size = 256
+    config.weights.learning_rate = 0.1
+    config.weights.schedule = "linear"
+    config.weights.weight_decay = 3e-5
+    return config

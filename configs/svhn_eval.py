@@ -1,0 +1,18 @@
+"""A found cell trained from scratch on SVHN's 73,257 training images with CIFAR-10's settings, images not mirrored.
+
+No published result of PR-DARTS. Not run here.
+
+    python -m prdarts_jax.main --config=configs/svhn_eval.py --workdir=runs/svhn_eval
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = settings.training()
+    config.dataset = "svhn"
+    config.augmentation.flip = False
+    return config

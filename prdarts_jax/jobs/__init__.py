@@ -1,0 +1,1 @@
+"""What a command runs, each in a folder of its own: search, train, compare."""

@@ -1,0 +1,123 @@
+"""Where a training gets its batches: from arrays on the device, or streamed from disk."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from prdarts_jax import data, settings, streaming
+from prdarts_jax.jobs.loop import Advance
+from prdarts_jax.training import TrainProblem, TrainState, train_epoch, train_step
+
+
+class Feed(NamedTuple):
+    """Training and test images of one data set.
+
+    Attributes:
+      name: of the data set.
+      images: how many there are for training.
+      num_classes: number of classes.
+      image_shape: (H, W, C).
+      augmentation: what compiled code does to an image.
+      prepare: compiles; see `loop.Plan.prepare`.
+      test_batches: batches of one shape, as `training.test_step` takes them.
+    """
+
+    name: str
+    images: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    augmentation: data.Augmentation
+    prepare: Callable[[TrainProblem, TrainState], Advance]
+    test_batches: Callable[[], Iterator[dict[str, Any]]]
+
+
+def open_feed(config: ConfigDict) -> Feed:
+    """The data of a valid training config; batches have batch_size / accumulate images.
+
+    Raises:
+      ValueError, OSError: for data that cannot be used, in one sentence.
+    """
+    batch_size = config.batch_size // config.accumulate
+    return (_streamed if config.dataset in data.STREAMED else _in_memory)(config, batch_size)
+
+
+def _in_memory(config, batch_size):
+    read = {"image_size": config.image_size}
+    dataset = data.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
+    settings.validate_against_data(config, dataset)
+    test = data.load(config.dataset, config.data_dir or None, split="test", **read)
+    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
+
+    def prepare(problem, state):
+        images = jax.device_put({"image": dataset.images, "label": dataset.labels})
+        epoch = jax.jit(train_epoch, static_argnums=(0, 3, 4), donate_argnums=1)
+        compiled = epoch.lower(problem, state, images, augmentation, batch_size, jnp.int32(1)).compile()
+        return lambda state, _, steps: compiled(state, images, jnp.int32(steps))
+
+    def test_batches():
+        for start in range(0, len(test.labels), batch_size):
+            image, label = (array[start : start + batch_size] for array in (test.images, test.labels))
+            missing = batch_size - len(label)
+            yield {
+                "image": np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0))),
+                "label": np.pad(label, (0, missing), constant_values=-1),
+            }
+
+    shape = dataset.images.shape[1:]
+    return Feed(dataset.name, len(dataset.labels), dataset.num_classes, shape, augmentation, prepare, test_batches)
+
+
+def _streamed(config, batch_size):
+    if not config.image_size or config.num_examples:
+        raise ValueError(
+            f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} must "
+            f"be 0 for {config.dataset}, whose images differ in size and are all used"
+        )
+    source, test = (
+        streaming.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation")
+    )
+    if batch_size > len(source):
+        raise ValueError(f"config.batch_size={config.batch_size} must be at most {len(source)}, the images there are")
+    size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
+    # Images are cropped, mirrored and jittered where they are read.
+    augmentation = data.Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
+
+    def from_step(step):
+        """The batches of all steps from this one on."""
+        first, start = divmod(step, len(source) // batch_size)
+        for epoch in itertools.count(first):
+            yield from streaming.train_batches(source, **size, seed=config.seed, epoch=epoch, start=start, jitter=True)
+            start = 0
+
+    def prepare(problem, state):
+        def step(state, batch):
+            image = data.augment(augmentation, jax.random.key(0), batch["image"])
+            return train_step(problem, state, {"image": image, "label": batch["label"]})
+
+        batch = {
+            "image": jax.ShapeDtypeStruct((batch_size, config.image_size, config.image_size, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        }
+        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        batches = None
+
+        def advance(state, done, steps):
+            nonlocal batches
+            batches = batches or from_step(done)
+            found = []
+            for batch in itertools.islice(batches, steps):
+                state, metrics = compiled(state, batch)
+                found.append(metrics)
+            return state, jax.tree.map(lambda *values: sum(values) / steps, *found)
+
+        return advance
+
+    shape = (config.image_size, config.image_size, 3)
+    test_batches = functools.partial(streaming.test_batches, test, **size)
+    return Feed(config.dataset, len(source), source.num_classes, shape, augmentation, prepare, test_batches)

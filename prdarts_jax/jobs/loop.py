@@ -1,0 +1,131 @@
+"""The loop of a run: steps, a record and a checkpoint an epoch.
+
+The same command goes on where a run was stopped or killed, bit for bit.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from prdarts_jax import checkpoints, reporting
+
+State = Any
+Advance = Callable[[State, int, int], tuple[State, dict[str, Any]]]
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state; the same command goes on."""
+
+
+class Plan(NamedTuple):
+    """What a run does.
+
+    Attributes:
+      name: of what it does, for messages.
+      total_steps: length of the run.
+      steps_per_epoch: a divisor of it.
+      steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
+      shapes: of (state, metrics).
+      start: gives the state at step 0.
+      prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics).
+      end_epoch: (state, epoch, mean metrics) -> record of the epoch.
+      summary: record -> what the progress bar shows.
+    """
+
+    name: str
+    total_steps: int
+    steps_per_epoch: int
+    steps_per_call: int
+    shapes: tuple[Any, dict[str, Any]]
+    start: Callable[[], State]
+    prepare: Callable[[State], Advance]
+    end_epoch: Callable[[State, int, dict[str, float]], dict[str, Any]]
+    summary: Callable[[dict[str, Any]], str]
+
+
+def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
+    """Runs a plan, or the rest of it, with its checkpoints, metrics and config.json in `workdir`.
+
+    Call `checkpoints.check_config` before.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      ValueError, OSError: for checkpoints or metrics that cannot be used, and where the loss is no longer finite.
+      Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+    """
+    shapes, metric_shapes = plan.shapes
+    total_steps, steps_per_epoch = plan.total_steps, plan.steps_per_epoch
+    # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
+    zeros: dict[str, Any] = {name: np.float32(0) for name in metric_shapes}
+    folder = workdir / "checkpoints"
+    restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
+    if restored:
+        (state, totals), step = restored
+        totals = {name: np.asarray(total) for name, total in totals.items()}
+        print(f"going on from step {step} of {total_steps}")
+    else:
+        state, totals, step = plan.start(), zeros, 0
+    reporting.write_json(workdir / "config.json", config)
+
+    if step < total_steps:
+        clock = time.perf_counter()
+        advance = plan.prepare(state)
+        print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
+    seconds = 0.0
+    with (
+        _stop_signals() as asked_to_stop,
+        contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
+        tqdm(total=total_steps, initial=step, unit="step") as bar,
+    ):
+        while step < total_steps:
+            clock = time.perf_counter()
+            steps = min(plan.steps_per_call, steps_per_epoch - step % steps_per_epoch)
+            state, metrics = advance(state, step, steps)
+            totals = {name: totals[name] + np.float32(steps) * np.asarray(metrics[name]) for name in metrics}
+            step += steps
+            seconds += time.perf_counter() - clock
+            bar.update(steps)
+            if step % steps_per_epoch == 0:
+                epoch = step // steps_per_epoch - 1
+                means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
+                if unknown := [name for name, mean in means.items() if not math.isfinite(mean)]:
+                    raise ValueError(
+                        f"the {plan.name} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
+                        "another --workdir and a smaller config.weights.learning_rate"
+                    )
+                record = plan.end_epoch(state, epoch, means)
+                log.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
+                bar.set_postfix_str(plan.summary(record))
+                totals, seconds = zeros, 0.0
+                checkpoints.save(folder, step, (state, totals))
+            if asked_to_stop() and step < total_steps:
+                checkpoints.save(folder, step, (state, totals))
+                raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
+    return state
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM and Ctrl-C only make the function it gives answer True; a second Ctrl-C interrupts."""
+    received: list[int] = []
+
+    def receive(number, frame):
+        if number in received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""Several steps of a search or a training in one compiled loop."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.data import Augmentation, augment
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+State = TypeVar("State")
+
+
+def repeat(
+    step: Callable[[State], tuple[State, Metrics]], state: State, steps: int | jax.Array
+) -> tuple[State, Metrics]:
+    """Takes `steps` steps.
+
+    Args:
+      step: state in, (state, metrics) out.
+      state: before.
+      steps: how many, at least 1; may be traced.
+
+    Returns:
+      (state, metrics): the state after, and the mean of each metric over the steps.
+    """
+    # Under jit the step is traced once for two uses: the shapes of the metrics, and the body of the loop.
+    step = jax.jit(step)
+
+    def body(_, carry):
+        state, metrics = step(carry[0])
+        return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+    totals = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state)[1])
+    state, totals = jax.lax.fori_loop(0, steps, body, (state, totals))
+    return state, jax.tree.map(lambda a: a / steps, totals)
+
+
+def take_batch(
+    augmentation: Augmentation, data: Batch, order: jax.Array, position: jax.Array, batch_size: int, key: jax.Array
+) -> Batch:
+    """Batch number `position` of an epoch.
+
+    Args:
+      augmentation: static.
+      data: {'image': u8[N, H, W, C], 'label': i32[N]}.
+      order: i32[N], the order of the epoch.
+      position: i32[], at most N // batch_size - 1.
+      batch_size: static.
+      key: of the augmentation, consumed.
+
+    Returns:
+      {'image': f32[batch_size, H, W, C], 'label': i32[batch_size]}.
+    """
+    places = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+    return {"image": augment(augmentation, key, data["image"][places]), "label": data["label"][places]}

@@ -1,0 +1,402 @@
+"""Batches from disk: their order and exact resuming, the augmentation against its definition, and the workers' end."""
+
+import contextlib
+import io
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from prdarts_jax import data, streaming
+
+COUNT = 22
+TRAIN: dict[str, Any] = {
+    "image_size": 16,
+    "batch_size": 4,
+    "seed": 3,
+    "epoch": 0,
+    "start": 0,
+    "workers": 0,
+    "jitter": True,
+}
+
+
+def grey(position: int) -> int:
+    """The grey of an image that shows its position, and so its label, through any crop."""
+    return 10 + 10 * position
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TFDS folder of imagenet2012 with 22 noisy images of 22 sizes in 'train', some stored as grey."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    monkeypatch.setitem(data._TFDS_NAMES, "imagenet", "imagenet2012")
+    folder = tmp_path / "imagenet2012" / "5.1.0"
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(num_classes=1000),
+            "file_name": tfds.features.Text(),
+        }
+    )
+    features.save_config(str(folder))
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    split = {"name": "train", "filepathTemplate": template, "shardLengths": [str(COUNT // 2), str(COUNT // 2)]}
+    info = {"name": "imagenet2012", "version": "5.1.0", "fileFormat": "array_record", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        writer = ArrayRecordWriter(str(shard(tmp_path, number)), "group_size:1")
+        for position in range(number * COUNT // 2, (number + 1) * COUNT // 2):
+            shape = (20 + position, 60 - position) + (() if position % 5 == 0 else (3,))
+            pixels = (grey(position) + rng.integers(-9, 10, shape)).astype(np.uint8)
+            jpeg = io.BytesIO()
+            Image.fromarray(pixels).save(jpeg, "JPEG", quality=95)
+            example = tf_example_pb2.Example()
+            example.features.feature["image"].bytes_list.value.append(jpeg.getvalue())
+            example.features.feature["label"].int64_list.value.append(position)
+            example.features.feature["file_name"].bytes_list.value.append(b"name")
+            writer.write(example.SerializeToString())
+        writer.close()
+    return tmp_path
+
+
+def shard(root: Path, number: int) -> Path:
+    return root / "imagenet2012" / "5.1.0" / f"imagenet2012-train.array_record-0000{number}-of-00002"
+
+
+def in_memory(count: int, image: np.ndarray) -> streaming.Source:
+    """A source of `count` equal images."""
+    return streaming.Source(1, count, lambda positions: [{"image": image, "label": 0} for _ in positions])
+
+
+def train(source: streaming.Source, **changes: int | bool) -> list[streaming.Batch]:
+    return list(streaming.train_batches(source, **TRAIN | changes))
+
+
+def joined(batches: list[streaming.Batch], name: str) -> np.ndarray:
+    return np.concatenate([batch[name] for batch in batches])
+
+
+def same(ones: list[streaming.Batch], others: list[streaming.Batch]) -> None:
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_array_equal(one["label"], other["label"])
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared: Path) -> None:
+    source = streaming.open_split("imagenet", prepared)
+    assert source.num_classes == 1000 and len(source) == COUNT
+    whole = train(source)
+    assert len(whole) == COUNT // 4
+    for batch in whole:
+        assert batch["image"].shape == (4, 16, 16, 3) and batch["image"].dtype == np.uint8
+        assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
+    same(train(source), whole)
+    same(train(source, workers=2), whole)
+    same(train(source, workers=2, start=2), whole[2:])
+    for start in range(6):
+        same(train(source, start=start), whole[start:])
+
+
+def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path) -> None:
+    source = streaming.open_split("imagenet", prepared)
+    orders = []
+    for changes in ({}, {"epoch": 1}, {"epoch": 2}, {"seed": 4}):
+        batches = train(source, jitter=False, batch_size=1, **changes)
+        labels = joined(batches, "label")
+        assert sorted(labels) == list(range(COUNT))
+        shown = joined(batches, "image").mean((1, 2, 3))
+        np.testing.assert_allclose(shown, [grey(label) for label in labels], atol=4)
+        orders.append(labels.tolist())
+    assert len({tuple(order) for order in [*orders, range(COUNT)]}) == 5
+    # No order is another one moved on, as epochs of one seed would be if they shared a permutation.
+    assert all(
+        np.mean(np.equal(a, np.roll(b, n))) < 0.5 for a in orders for b in orders if a != b for n in range(COUNT)
+    )
+
+
+def test_augmentation_differs_between_epochs_seeds_and_positions() -> None:
+    """The same image everywhere, so that only the augmentation can tell two results apart."""
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    results = [
+        image.tobytes()
+        for changes in ({}, {"epoch": 1}, {"seed": 4})
+        for image in joined(train(in_memory(20, pixels), jitter=False, **changes), "image")
+    ]
+    assert len(set(results)) == len(results) == 60
+
+
+def test_test_batches_hold_every_image_in_order_and_fill_up_the_last(prepared: Path) -> None:
+    source = streaming.open_split("imagenet", prepared)
+    batches = list(streaming.test_batches(source, image_size=21, batch_size=5, workers=0))
+    assert [batch["image"].shape for batch in batches] == [(5, 21, 21, 3)] * 5
+    labels, images = joined(batches, "label"), joined(batches, "image")
+    assert labels.dtype == np.int32 and images.dtype == np.uint8
+    np.testing.assert_array_equal(labels, [*range(COUNT), -1, -1, -1])
+    assert not images[COUNT:].any()
+    np.testing.assert_allclose(images[:COUNT].mean((1, 2, 3)), [grey(n) for n in range(COUNT)], atol=2)
+    same(list(streaming.test_batches(source, image_size=21, batch_size=5, workers=2)), batches)
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 250)])
+def test_test_images_are_the_centre_after_resizing(width: int, height: int) -> None:
+    """Of a ramp, whose value tells the coordinate: 28 of 32 pixels of the shorter side, as 224 of 256."""
+    source = in_memory(1, ramp(width, height))
+    (batch,) = streaming.test_batches(source, image_size=28, batch_size=1, workers=0)
+    scale = min(width, height) / 32
+    offsets = (np.arange(28) + 0.5 - 14) * scale - 0.5
+    np.testing.assert_allclose(batch["image"][0, :, :, 0].mean(0), width / 2 + offsets, atol=1)
+    np.testing.assert_allclose(batch["image"][0, :, :, 1].mean(1), height / 2 + offsets, atol=1)
+
+
+def ramp(width: int, height: int) -> np.ndarray:
+    """An image whose red is the column and whose green is the row."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns, rows, np.zeros_like(rows)], -1).astype(np.uint8)
+
+
+def test_crops_and_flips_have_the_distribution_of_their_definition() -> None:
+    """The box of every crop is read off from a ramp.
+
+    Up to an area of 3/4 of a square every box fits, so areas and the logarithm of aspects are uniform there; beyond,
+    an aspect r fits an area a where |log r| <= -log a.
+    """
+    side, size, count = 240, 16, 1500
+    images = joined(train(in_memory(count, ramp(side, side)), image_size=size, batch_size=50, jitter=False), "image")
+    assert len(images) == count
+    inner = np.arange(1, size - 1)  # at the border, bilinear resizing sees but one side
+    across = np.polyfit(inner + 0.5, images[:, 1:-1, 1:-1, 0].mean(1).T + 0.5, 1)
+    down = np.polyfit(inner + 0.5, images[:, 1:-1, 1:-1, 1].mean(2).T + 0.5, 1)
+    widths, heights = np.abs(across[0]) * size, down[0] * size
+    flipped = across[0] < 0
+    left = np.where(flipped, across[1] - widths, across[1])
+    area, aspect = widths * heights / side**2, widths / heights
+    assert area.min() > 0.07 and area.max() < 1.01
+    assert aspect.min() > 3 / 4 - 0.04 and aspect.max() < 4 / 3 + 0.04
+
+    assert scipy.stats.binomtest(int(flipped.sum()), count, 0.5).pvalue > 0.001
+    always, sometimes = 3 / 4 - 0.08, (1 / 4 + 3 / 4 * math.log(3 / 4)) / math.log(4 / 3)
+    small = area < 3 / 4
+    assert scipy.stats.binomtest(int(small.sum()), count, always / (always + sometimes)).pvalue > 0.001
+    assert scipy.stats.kstest(area[small], scipy.stats.uniform(0.08, always).cdf).pvalue > 0.001
+    logs = scipy.stats.uniform(math.log(3 / 4), 2 * math.log(4 / 3))
+    assert scipy.stats.kstest(np.log(aspect[small]), logs.cdf).pvalue > 0.001
+    free = np.minimum(side - widths, side - heights) > 20  # elsewhere a quarter of a pixel counts
+    x, y = (left / (side - widths))[free], (down[1] / (side - heights))[free]
+    for place in (x, y):
+        assert scipy.stats.kstest(place, "uniform").pvalue > 0.001
+    for one, other in ((area, aspect), (flipped, area)):
+        assert scipy.stats.spearmanr(one[small], other[small]).pvalue > 0.001
+    for one, other in ((x, y), (flipped[free], x), (area[free], x), (aspect[free], y)):
+        assert scipy.stats.spearmanr(one, other).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "box"), [(400, 20, (186, 0, 213, 20)), (20, 400, (0, 186, 20, 213)), (1, 1, (0, 0, 1, 1))]
+)
+def test_where_no_crop_fits_the_centre_is_taken(width: int, height: int, box: tuple[int, ...]) -> None:
+    """In a strip of aspect 20, any box of 8 % of the area with an aspect of at most 4/3 is too high."""
+    for seed in range(20):
+        assert streaming.random_crop(width, height, np.random.default_rng(seed)) == box
+
+
+def jittered(pixels: np.ndarray, count: int) -> np.ndarray:
+    """The same image with the random numbers of `count` seeds; f64[count, H, W, 3]."""
+    image = Image.fromarray(pixels.astype(np.uint8))
+    results = [streaming.jitter_colours(image, np.random.default_rng(seed)) for seed in range(count)]
+    return np.stack([np.asarray(result) for result in results]).astype(np.float64)
+
+
+def test_jitter_draws_every_factor_uniformly() -> None:
+    """The factors are read off from images that make one after the other visible.
+
+    Only brightness changes a constant grey; only brightness and contrast the distance of two greys; only those and
+    saturation the spread of a colour; and only the turn the hue.
+    """
+    count = 600
+    constant = jittered(np.full((2, 2, 3), 160), count)
+    brightness = constant[:, 0, 0, 0] / 160
+    pair = jittered(np.repeat([[[80], [120]]], 3, -1), count)
+    contrast = (pair[:, 0, 1, 0] - pair[:, 0, 0, 0]) / 40 / brightness
+    colour = np.array([[[120, 90, 80]]])
+    patch = jittered(colour, count)[:, 0, 0]
+    saturation = np.ptp(patch, 1) / 40 / brightness / contrast
+    expected = scipy.stats.uniform(0.6, 0.8)
+    for factor in (brightness, contrast, saturation):
+        assert factor.min() > 0.55 and factor.max() < 1.5
+        assert scipy.stats.kstest(factor, expected.cdf).pvalue > 0.001
+    turn = (hues(patch) - hues(colour[0]) + 0.5) % 1 - 0.5
+    assert scipy.stats.kstest(turn, scipy.stats.uniform(-0.2, 0.4).cdf).pvalue > 0.001
+    drawn = np.stack([brightness, contrast, turn])
+    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 4 / math.sqrt(count)
+
+
+def hues(colours: np.ndarray) -> np.ndarray:
+    """Hues in [0, 1) of colours [N, 3]."""
+    import colorsys
+
+    return np.array([colorsys.rgb_to_hsv(*colour / 255)[0] for colour in colours])
+
+
+def test_jitter_computes_what_it_is_defined_as() -> None:
+    """In plain NumPy, with the same random numbers, for images where saturation and clipping make the order matter."""
+    pixels = np.random.default_rng(5).integers(0, 256, (12, 10, 3)).astype(np.uint8)
+    errors: list[float] = []
+    other_errors: list[float] = []
+    for seed in range(100):
+        result = np.asarray(streaming.jitter_colours(Image.fromarray(pixels), np.random.default_rng(seed)))
+        rng = np.random.default_rng(seed)
+        factors = [*rng.uniform(0.6, 1.4, 3), rng.uniform(-0.2, 0.2)]
+        order = rng.permutation(4)
+        for wanted, into in ((order, errors), (order[::-1], other_errors)):
+            values = pixels.astype(np.float64)
+            for index in wanted:
+                values = CHANGES[index](values, factors[index])
+            into.append(np.abs(values - result).mean())
+    assert max(errors) < 3
+    assert np.mean(np.array(other_errors) > 5) > 0.5
+
+
+def luma(values: np.ndarray) -> np.ndarray:
+    return values @ [0.299, 0.587, 0.114]
+
+
+def blend(degenerate: np.ndarray | float, values: np.ndarray, factor: float) -> np.ndarray:
+    return np.clip(degenerate + factor * (values - degenerate), 0, 255)
+
+
+def turned(values: np.ndarray, turn: float) -> np.ndarray:
+    import colorsys
+
+    def one(colour: np.ndarray) -> list[float]:
+        hue, saturation, value = colorsys.rgb_to_hsv(*colour / 255)
+        return [255 * channel for channel in colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)]
+
+    return np.array([one(colour) for colour in values.reshape(-1, 3)]).reshape(values.shape)
+
+
+CHANGES: list[Callable[[np.ndarray, float], np.ndarray]] = [
+    lambda values, factor: blend(0.0, values, factor),
+    lambda values, factor: blend(luma(values).mean(), values, factor),
+    lambda values, factor: blend(luma(values)[..., None], values, factor),
+    turned,
+]
+
+
+def test_without_jitter_colours_stay() -> None:
+    colour = np.full((30, 30, 3), (200, 100, 50), np.uint8)
+    plain = joined(train(in_memory(8, colour), jitter=False), "image")
+    np.testing.assert_array_equal(plain.reshape(-1, 3), np.broadcast_to((200, 100, 50), (8 * 256, 3)))
+    assert len(np.unique(joined(train(in_memory(8, colour)), "image").reshape(8, -1), axis=0)) == 8
+
+
+def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: Path) -> None:
+    with pytest.raises(ValueError, match="'mnist'.*imagenet"):
+        streaming.open_split("mnist", prepared)
+    with pytest.raises(ValueError, match="'test'.*train"):
+        streaming.open_split("imagenet", prepared, split="test")
+    with pytest.raises(FileNotFoundError, match=f"{prepared}/elsewhere/imagenet2012/VERSION.*python -c"):
+        streaming.open_split("imagenet", prepared / "elsewhere")
+    source = streaming.open_split("imagenet", prepared)
+    shard(prepared, 1).write_bytes(b"?" * 100_000)
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=f"{shard(prepared, 1).parent} is damaged or of another.*python -c"):
+            train(source, workers=workers)
+    assert not multiprocessing.active_children()
+
+
+def reporting_source(report: Callable[[], int]) -> streaming.Source:
+    """Small images whose labels are what `report` says in the process that reads them."""
+
+    def read(positions: list[int]) -> list[dict]:
+        return [{"image": np.zeros((4, 4, 3), np.uint8), "label": report()} for _ in positions]
+
+    return streaming.Source(1, 4000, read)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("ending", ["close", "drop"])
+def test_workers_outlive_signals_to_the_group_but_not_the_generator(ending: str) -> None:
+    source = reporting_source(lambda: os.getpid())
+    batches = streaming.train_batches(source, **TRAIN | {"workers": 2})
+    workers = {int(next(batches)["label"][0]) for _ in range(4)}
+    assert len(workers) == 2 and os.getpid() not in workers
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+        os.kill(worker, signal.SIGTERM)
+    assert {int(next(batches)["label"][0]) for _ in range(100)} == workers
+    if ending == "close":
+        batches.close()
+    else:
+        del batches
+    assert not any(map(alive, workers)) and not multiprocessing.active_children()
+
+
+def test_a_worker_that_died_is_reported() -> None:
+    batches = streaming.train_batches(reporting_source(lambda: os.getpid()), **TRAIN | {"workers": 1})
+    with contextlib.closing(batches), pytest.raises(RuntimeError, match="Worker process was terminated"):
+        for batch in batches:
+            os.kill(int(batch["label"][0]), signal.SIGKILL)
+
+
+def test_workers_start_no_backend_of_jax_and_no_tensorflow() -> None:
+    def report() -> int:
+        from jax._src import xla_bridge
+
+        return int(xla_bridge.backends_are_initialized()) + 2 * ("tensorflow" in sys.modules)
+
+    with contextlib.closing(streaming.train_batches(reporting_source(report), **TRAIN | {"workers": 1})) as batches:
+        assert set(next(batches)["label"]) == {0}
+
+
+def test_workers_end_after_a_process_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, time
+import numpy as np
+from prdarts_jax import streaming
+
+def read(positions):
+    return [{"image": np.zeros((4, 4, 3), np.uint8), "label": os.getpid()} for _ in positions]
+
+if __name__ == "__main__":
+    source = streaming.Source(1, 4000, read)
+    batches = streaming.test_batches(source, image_size=16, batch_size=4, workers=1)
+    print(next(batches)["label"][0], flush=True)
+    time.sleep(60)
+""")
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        assert alive(worker)
+        process.kill()
+    deadline = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
