@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.logits.learning_rate = 0.01  # 550 steps instead of the published 20,000: larger ones
 
     config.evaluation.channels = 8
-    config.evaluation.cells = 5
+    config.evaluation.cells = 3
     config.evaluation.drop_path = 0.0
     config.evaluation.epochs = 30
     config.evaluation.batch_size = 64

@@ -92,8 +92,8 @@ def _training_fields() -> dict[str, Any]:
 
 
 def training() -> ConfigDict:
-    """The training of a found cell on CIFAR-10 as in PR-DARTS's released code, which has another batch, drop-path and no
-    auxiliary head, but is else as in DARTS (Liu et al., 2019, section 3.2)."""
+    """The training of a found cell on CIFAR-10 as in PR-DARTS's released code: that of DARTS (Liu et al., 2019, section
+    3.2) but for the batch, drop-path and the auxiliary head."""
     return ConfigDict(
         {
             "job": "train",

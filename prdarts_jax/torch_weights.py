@@ -6,15 +6,15 @@ One table, `_entries`, names every array on both sides and its layouts; both dir
 import os
 import pathlib
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prdarts_jax import networks
+from prdarts_jax import networks, ops
 from prdarts_jax.genotypes import Genotype
 
 _LISTED = 10  # names of each kind in an error
@@ -55,16 +55,15 @@ def load(
       ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; or
         another argument is impossible.
     """
-    _check_arguments(genotype, channels, cells, num_classes)
+    _check_arguments(genotype, form, channels, cells, num_classes)
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict
     else:
         source, content = f"checkpoint {os.fspath(path_or_state_dict)}", _read(pathlib.Path(path_or_state_dict))
     arrays = {name: _array(value) for name, value in _state_dict(source, content).items() if not _is_counter(name)}
     auxiliary = any(name.startswith(f"{_HEAD}.") for name in arrays)
-    shapes = _shapes(genotype, form, channels, cells, num_classes, auxiliary)
-    entries = list(_entries(genotype, form, cells, auxiliary))
-    expected = {entry.name: entry.layout.torch_shape(shapes[entry.path]) for entry in entries}
+    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary))
+    expected = {entry.name: entry.layout.torch_shape(entry.shape) for entry in entries}
     found = _checked(arrays, expected, f"{source} does not fit this network")
     return traverse_util.unflatten_dict(
         {entry.path: jnp.array(entry.layout.from_torch(found[entry.name])) for entry in entries}
@@ -94,15 +93,14 @@ def to_torch(
     Raises:
       ValueError: arrays are missing, left over or of another shape; or another argument is impossible.
     """
-    _check_arguments(genotype, channels, cells, num_classes)
+    _check_arguments(genotype, form, channels, cells, num_classes)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     arrays = {".".join(path): _array(a) for path, a in traverse_util.flatten_dict(collections).items()}
-    auxiliary = _HEAD in collections["params"]
-    shapes = _shapes(genotype, form, channels, cells, num_classes, auxiliary)
-    expected = {".".join(path): shape for path, shape in shapes.items()}
+    entries = list(_entries(genotype, form, channels, cells, num_classes, _HEAD in collections["params"]))
+    expected = {".".join(entry.path): entry.shape for entry in entries}
     found = _checked(arrays, expected, "variables do not fit this network")
     state = {}
-    for entry in _entries(genotype, form, cells, auxiliary):
+    for entry in entries:
         state[entry.name] = np.array(entry.layout.to_torch(found[".".join(entry.path)]), order="C")
         if entry.path[-1] == "var":
             state[entry.name.removesuffix("running_var") + _COUNTER] = np.zeros((), np.int64)
@@ -135,53 +133,58 @@ _DEPTHWISE = _Layout((2, 0, 1), (1,))  # [k, k, C], [C, 1, k, k]
 _FULL = _Layout((3, 2, 0, 1))  # [k, l, in, out], [out, in, k, l]
 
 
+_OF_OPS = MappingProxyType({2: _POINTWISE, 3: _DEPTHWISE, 4: _FULL})  # by the number of our axes
+
+
 class _Entry(NamedTuple):
-    """PyTorch's name of an array, its path in our variables and its layouts."""
+    """PyTorch's name of an array; its path in our variables and its shape there; its layouts."""
 
     name: str
     path: tuple[str, ...]
+    shape: tuple[int, ...]
     layout: _Layout
 
 
-def _shapes(
+def _entries(
     genotype: Genotype, form: networks.Form, channels: int, cells: int, num_classes: int, auxiliary: bool
-) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Path -> shape of every array of a network."""
-    net = networks.network(
-        genotype, form=form, channels=channels, cells=cells, num_classes=num_classes, auxiliary=auxiliary
-    )
-    size = 32 if form == "cifar" else 224
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: net.init(key, x, train=True), jax.random.key(0), images)
-    return {path: a.shape for path, a in traverse_util.flatten_dict(variables).items() if path[0] != "auxiliary"}
-
-
-def _entries(genotype: Genotype, form: networks.Form, cells: int, auxiliary: bool) -> Iterator[_Entry]:
+) -> Iterator[_Entry]:
     """Every array of a network, in PyTorch's order."""
     if form == "cifar":
-        yield from _conv_and_norm("stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",))
+        width_0 = width_1 = 3 * channels
+        yield from _conv_and_norm("stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",), (3, 3, 3, width_1))
     else:
-        yield from _conv_and_norm("stem0.0", "stem0.1", ("stem_conv_0",), ("stem_norm_0",))
-        yield from _conv_and_norm("stem0.3", "stem0.4", ("stem_conv_1",), ("stem_norm_1",))
-        yield from _conv_and_norm("stem1.1", "stem1.2", ("stem_conv_2",), ("stem_norm_2",))
+        width_0 = width_1 = channels
+        for i, theirs in enumerate((("stem0.0", "stem0.1"), ("stem0.3", "stem0.4"), ("stem1.1", "stem1.2"))):
+            shape = (3, 3, (3, channels // 2, channels)[i], (channels // 2, channels, channels)[i])
+            yield from _conv_and_norm(*theirs, (f"stem_conv_{i}",), (f"stem_norm_{i}",), shape)
 
+    # width_0 and width_1 are those of a cell's inputs, channels its own.
     reduction_before = form == "imagenet"
     for k in range(cells):
-        theirs, ours = f"cells.{k}", f"cell_{k}"
+        cell, path = f"cells.{k}", f"cell_{k}"
         reduction = k in (cells // 3, 2 * cells // 3)
-        yield from _op(f"{theirs}.preprocess0", (ours, "preprocess_0"), _HALVE if reduction_before else _MAP)
-        yield from _op(f"{theirs}.preprocess1", (ours, "preprocess_1"), _MAP)
-        for i, (name, node) in enumerate(genotype.reduce if reduction else genotype.normal):
-            layers = _layers(name, 2 if reduction and node < 2 else 1)
-            yield from _op(f"{theirs}._ops.{i}", (ours, f"op_{i}"), layers)
-        reduction_before = reduction
+        channels *= 2 if reduction else 1
+        nodes, concat = (
+            (genotype.reduce, genotype.reduce_concat) if reduction else (genotype.normal, genotype.normal_concat)
+        )
+        build, layers = (ops.factorized_reduce, _HALVE) if reduction_before else (ops.relu_conv_norm, _MAP)
+        yield from _op(f"{cell}.preprocess0", (path, "preprocess_0"), layers, build(width_0, channels), channels)
+        op = ops.relu_conv_norm(width_1, channels)
+        yield from _op(f"{cell}.preprocess1", (path, "preprocess_1"), _MAP, op, channels)
+        for i, (name, node) in enumerate(nodes):
+            stride = 2 if reduction and node < 2 else 1
+            op = ops.candidate(name, channels=channels, stride=stride)
+            yield from _op(f"{cell}._ops.{i}", (path, f"op_{i}"), _layers(name, stride), op, channels)
+        width_0, width_1, reduction_before = width_1, len(concat) * channels, reduction
+        if k == 2 * cells // 3:
+            features = width_1
 
     if auxiliary:
-        theirs = f"{_HEAD}.features"
-        yield from _conv_and_norm(f"{theirs}.2", f"{theirs}.3", (_HEAD, "conv_0"), (_HEAD, "norm_0"))
-        yield from _conv_and_norm(f"{theirs}.5", f"{theirs}.6", (_HEAD, "conv_1"), (_HEAD, "norm_1"))
-        yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"))
-    yield from _dense("classifier", ("classifier",))
+        for i, shape in enumerate(((1, 1, features, 128), (2, 2, 128, 768))):
+            theirs = (f"{_HEAD}.features.{2 + 3 * i}", f"{_HEAD}.features.{3 + 3 * i}")
+            yield from _conv_and_norm(*theirs, (_HEAD, f"conv_{i}"), (_HEAD, f"norm_{i}"), shape)
+        yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"), (768, num_classes))
+    yield from _dense("classifier", ("classifier",), (width_1, num_classes))
 
 
 # The layers of an op that have weights: PyTorch's name of the module and that of `ops.py`.
@@ -203,30 +206,34 @@ def _layers(name: str, stride: int) -> tuple[tuple[str, str], ...]:
     return _CONV_7X1_1X7 if name == "conv_7x1_1x7" else ()
 
 
-def _op(theirs: str, ours: tuple[str, ...], layers: Iterable[tuple[str, str]]) -> Iterator[_Entry]:
+def _op(
+    theirs: str, ours: tuple[str, ...], layers: tuple[tuple[str, str], ...], op: ops.Op, channels: int
+) -> Iterator[_Entry]:
     for module, name in layers:
-        if name.startswith("norm"):
-            yield from _norm(f"{theirs}.{module}", (*ours, "norm", name), (*ours, "norm", name))
+        if name in op.norms:
+            yield from _norm(f"{theirs}.{module}", (*ours, "norm", name), (*ours, "norm", name), channels)
         else:
-            layout = {"depthwise": _DEPTHWISE, "row": _FULL, "column": _FULL}.get(name.split("_")[0], _POINTWISE)
-            yield _Entry(f"{theirs}.{module}.weight", ("params", *ours, "conv", name), layout)
+            shape = op.shapes[name]
+            yield _Entry(f"{theirs}.{module}.weight", ("params", *ours, "conv", name), shape, _OF_OPS[len(shape)])
 
 
-def _conv_and_norm(their_conv: str, their_norm: str, conv: tuple[str, ...], norm: tuple[str, ...]) -> Iterator[_Entry]:
-    yield _Entry(f"{their_conv}.weight", ("params", *conv, "kernel"), _FULL)
-    yield from _norm(their_norm, norm, (*norm, "moments"))
+def _conv_and_norm(
+    their_conv: str, their_norm: str, conv: tuple[str, ...], norm: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[_Entry]:
+    yield _Entry(f"{their_conv}.weight", ("params", *conv, "kernel"), shape, _FULL)
+    yield from _norm(their_norm, norm, (*norm, "moments"), shape[-1])
 
 
-def _norm(theirs: str, affine: tuple[str, ...], moments: tuple[str, ...]) -> Iterator[_Entry]:
-    yield _Entry(f"{theirs}.weight", ("params", *affine, "scale"), _VECTOR)
-    yield _Entry(f"{theirs}.bias", ("params", *affine, "bias"), _VECTOR)
-    yield _Entry(f"{theirs}.running_mean", ("batch_stats", *moments, "mean"), _VECTOR)
-    yield _Entry(f"{theirs}.running_var", ("batch_stats", *moments, "var"), _VECTOR)
+def _norm(theirs: str, affine: tuple[str, ...], moments: tuple[str, ...], channels: int) -> Iterator[_Entry]:
+    yield _Entry(f"{theirs}.weight", ("params", *affine, "scale"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.bias", ("params", *affine, "bias"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.running_mean", ("batch_stats", *moments, "mean"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.running_var", ("batch_stats", *moments, "var"), (channels,), _VECTOR)
 
 
-def _dense(theirs: str, ours: tuple[str, ...]) -> Iterator[_Entry]:
-    yield _Entry(f"{theirs}.weight", ("params", *ours, "kernel"), _DENSE)
-    yield _Entry(f"{theirs}.bias", ("params", *ours, "bias"), _VECTOR)
+def _dense(theirs: str, ours: tuple[str, ...], shape: tuple[int, int]) -> Iterator[_Entry]:
+    yield _Entry(f"{theirs}.weight", ("params", *ours, "kernel"), shape, _DENSE)
+    yield _Entry(f"{theirs}.bias", ("params", *ours, "bias"), shape[1:], _VECTOR)
 
 
 # Reading and checking -------------------------------------------------------------------------------------------------
@@ -303,9 +310,11 @@ def _cut(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_arguments(genotype: object, channels: object, cells: object, num_classes: object) -> None:
+def _check_arguments(genotype: object, form: object, channels: object, cells: object, num_classes: object) -> None:
     if not isinstance(genotype, Genotype):
         raise ValueError(f"genotype={genotype!r} must be a Genotype, as genotypes.named and genotypes.load give it")
+    if form not in networks.FORMS:
+        raise ValueError(f"form={form!r} must be one of {', '.join(networks.FORMS)}")
     if type(channels) is not int or channels < 2 or channels % 2:
         raise ValueError(f"channels={channels!r} must be an even integer of at least 2")
     for field, value in (("cells", cells), ("num_classes", num_classes)):

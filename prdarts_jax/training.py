@@ -71,27 +71,20 @@ class TrainState(flax.struct.PyTreeNode):
         return self.averaged or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init_training(
-    problem: TrainProblem, key: jax.Array, image_shape: tuple[int, ...], variables: Variables | None = None
-) -> TrainState:
-    """The state a training starts from; not for use under jit, since it draws weight by weight.
+def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -> TrainState:
+    """The state a training starts from.
 
     Args:
       problem: what to train.
       key: the training's only source of randomness.
-      image_shape: (B, H, W, C).
-      variables: {'params', 'batch_stats'} to start from instead of new ones.
+      variables: {'params', 'batch_stats'} to start from, for instance of `networks.init_variables`.
     """
-    key_params, key_training = jax.random.split(key)
-    drawn = variables or problem.network.lazy_init(
-        key_params, jax.ShapeDtypeStruct(image_shape, jnp.float32), train=True
-    )
-    variables = {name: drawn[name] for name in ("params", "batch_stats")}
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         averaged=jax.tree.map(jnp.copy, variables) if problem.ema else {},
         opt_state=problem.optimizer.init(variables["params"]),
-        key=key_training,
+        key=key,
         **variables,
     )
 

@@ -20,12 +20,12 @@ CHANNELS, CLASSES = 4, 5
 SLOW = pytest.mark.skipif(
     os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
 )
-# Compiles fast, and has stems, reductions of both inputs, pools and identities.
+# Compiles fast: stems, what brings a cell's inputs to its width, and heads are all there is.
 PLAIN = genotypes.Genotype(
-    normal=(("skip_connect", 0), ("avg_pool_3x3", 1)),
+    normal=(("skip_connect", 0), ("skip_connect", 1)),
     normal_concat=(2,),
-    reduce=(("skip_connect", 0), ("max_pool_3x3", 1), ("avg_pool_3x3", 0), ("skip_connect", 2)),
-    reduce_concat=(2, 3),
+    reduce=(("skip_connect", 0), ("skip_connect", 1)),
+    reduce_concat=(2,),
 )
 
 
@@ -193,7 +193,7 @@ def compare_logits(genotype, form, channels, cells, classes, batch):
 
 @pytest.mark.parametrize("form, batch", (("cifar", 8), ("imagenet", 4)))
 def test_small_networks_give_pytorchs_logits(form, batch):
-    differences = compare_logits(genotypes.named("PRDARTS"), form, CHANNELS, 4, CLASSES, batch)
+    differences = compare_logits(genotypes.named("PRDARTS"), form, CHANNELS, 3, CLASSES, batch)
     assert max(differences.values()) < 1e-3, differences
 
 

@@ -74,6 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     problem = make_problem(config, genotype, feed.num_classes, steps_per_epoch)
     image_shape = (config.batch_size // config.accumulate, *feed.image_shape)
     imported = _imported(config, problem.network, genotype)
+    key_params, key_training = jax.random.split(jax.random.key(config.seed))
     size = networks.describe(genotype, config.form, config.channels, config.cells, feed.num_classes, feed.image_shape)
     print(
         f"{feed.images} images of {feed.name}, {config.epochs} epochs of {steps_per_epoch} steps; "
@@ -81,7 +82,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
 
     def start():
-        return training.init_training(problem, jax.random.key(config.seed), image_shape, imported)
+        variables = imported or networks.init_variables(problem.network, key_params, image_shape)
+        return training.init_training(problem, key_training, variables)
 
     def test(state):
         return _test(problem, feed, state)
