@@ -11,7 +11,6 @@ import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -216,13 +215,10 @@ def _run(batches: Any, workers: int) -> Generator[Batch, None, None]:
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # where absl runs no app, Grain could not look up a flag of its own
-    # Grain would read ahead 500 batches an iterator; so each worker has one that is ready and makes the next. They come
-    # through pipes, since shared memory is often small (64 MB in Docker) and using it up kills a worker.
+    # Grain would read ahead 500 batches an iterator; so each worker has one that is ready and makes the next.
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    piped = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
     processes = grain.MultiprocessingOptions(num_workers=workers)
-    dataset = grain.experimental.WithOptionsIterDataset(batches.to_iter_dataset(reading), piped)
-    with contextlib.closing(iter(dataset.mp_prefetch(processes, _start_worker))) as iterator:
+    with contextlib.closing(iter(batches.to_iter_dataset(reading).mp_prefetch(processes, _start_worker))) as iterator:
         yield from iterator
 
 

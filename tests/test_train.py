@@ -1,0 +1,202 @@
+"""The jobs `train` and `compare`: what they leave behind, that a kill leaves no trace, what they say to bad input."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from prdarts_jax import data, genotypes, networks, settings, spaces, training
+from prdarts_jax.jobs import compare, train
+
+ROOT = Path(__file__).parents[1]
+EPOCHS, STEPS = 4, 10
+CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
+TINY = {
+    "dataset": "digits",
+    "genotype": genotypes.to_json(CELL),
+    "channels": 4,
+    "cells": 1,
+    "num_examples": 80,
+    "batch_size": 8,
+    "epochs": EPOCHS,
+    "steps_per_call": 3,
+    "drop_path": 0.1,
+    "ema": 0.9,
+    "augmentation.pad": 1,
+    "augmentation.cutout": 2,
+}
+
+
+def tiny_config(**fields):
+    config = settings.training()
+    config.update_from_flattened_dict(TINY | fields)
+    return config
+
+
+def records(workdir):
+    """metrics.jsonl without the only thing that may change when a run is repeated."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in found]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    result = train.run(tiny_config(), workdir)
+    assert json.loads((workdir / "result.json").read_text()) == result
+    return workdir
+
+
+def test_a_training_leaves_its_result_and_what_made_it(trained):
+    assert json.loads((trained / "config.json").read_text()) == tiny_config().to_dict()
+    assert genotypes.load(trained / "genotype.json") == CELL
+    for name in ("curves", "confusion"):
+        assert (trained / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    result = json.loads((trained / "result.json").read_text())
+    confusion = np.array(result["confusion"])
+    assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
+    assert result["top1"] == np.trace(confusion) / 360 <= result["top5"] <= 1
+    assert result.items() >= networks.describe(CELL, "cifar", 4, 1, 10, (8, 8, 1)).items()
+    found = records(trained)
+    assert [(record["epoch"], record["step"]) for record in found] == [(i, STEPS * (i + 1)) for i in range(EPOCHS)]
+    assert found[-1]["test_accuracy"] == result["top1"] and found[-1]["test_loss"] == result["loss"]
+    assert found[-1]["train_loss"] < found[0]["train_loss"]
+
+
+def test_the_exported_classifier_makes_the_tests_mistakes(trained):
+    classify = jax.export.deserialize(bytearray((trained / "classifier.stablehlo").read_bytes())).call
+    test = data.load("digits", split="test")
+    predicted = np.argmax(classify(test.images), axis=1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (test.labels, predicted), 1)
+    assert confusion.tolist() == json.loads((trained / "result.json").read_text())["confusion"]
+
+
+def test_a_killed_training_goes_on_to_the_same_end(trained, tmp_path, capsys):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/cifar10_eval.py", f"--workdir={tmp_path}"]
+    process = subprocess.Popen([*command, *fields], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
+    assert not (tmp_path / "result.json").exists()
+    train.run(tiny_config(), tmp_path)
+    assert "going on from step" in capsys.readouterr().out or len(records(tmp_path)) == EPOCHS
+    assert records(tmp_path) == records(trained)
+    for name in ("result.json", "genotype.json", "config.json"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_finished_training_is_only_tested_again(trained, tmp_path, capsys):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    assert train.run(tiny_config(), copied) == json.loads((trained / "result.json").read_text())
+    assert "compiled" not in capsys.readouterr().out
+
+
+def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
+    result = train.run(tiny_config(epochs=0), tmp_path)
+    assert result["images"] == 360 and records(tmp_path) == []
+    assert not (tmp_path / "curves.png").exists() and (tmp_path / "confusion.png").exists()
+
+
+def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
+    config = tiny_config(accumulate=4)
+    problem = train.make_problem(config, CELL, 10, steps_per_epoch=40)
+    variables = networks.init_variables(problem.network, jax.random.key(0), (2, 8, 8, 1))
+    state = training.init_training(problem, jax.random.key(1), variables)
+    step = jax.jit(training.train_step, static_argnums=0)
+    batch = {"image": jax.random.normal(jax.random.key(2), (2, 8, 8, 1)), "label": np.array([1, 2])}
+    moved = []
+    for _ in range(4):
+        before = state.params["classifier"]["kernel"]
+        state, _ = step(problem, state, batch)
+        moved.append(bool((state.params["classifier"]["kernel"] != before).any()))
+    assert moved == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file nor one of PRDARTS, DARTS_V1"),
+        ({"genotype": "{}"}, "genotype field 'normal' is missing"),
+        ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
+        ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
+        ({"auxiliary_weight": 0.4}, "the auxiliary head needs features of 8 to 10 pixels, but these have 4x4"),
+        ({"dataset": "imagenet"}, "config.image_size=0 must be above 0"),
+        ({"torch_checkpoint": "absent.pt"}, "checkpoint absent.pt does not exist"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, message, tmp_path):
+    with pytest.raises((ValueError, OSError)) as error:
+        train.run(tiny_config(**fields), tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_genotype_is_another_run(trained):
+    with pytest.raises(ValueError, match="config.genotype is .* there and .* here"):
+        train.run(tiny_config(genotype="PRDARTS"), trained)
+
+
+# Comparison
+
+
+def search_config():
+    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
+    config.num_examples = 80
+    config.evaluation.update({"random_cells": 1, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
+    return config
+
+
+def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
+    config = search_config()
+    table = compare.run(config, tmp_path, CELL)
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(rows) == ["found", "random_0", "all_skip"]
+    assert (tmp_path / "comparison.md").read_text() == table
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    for name, row in rows.items():
+        folder = tmp_path / "evaluation" / name
+        result = json.loads((folder / "result.json").read_text())
+        assert (row["accuracy"], row["params"], row["macs"]) == (result["top1"], result["params"], result["macs"])
+        used = json.loads((folder / "config.json").read_text())
+        assert used == compare.training_config(config, genotypes.load(folder / "genotype.json")).to_dict()
+        assert f"| {name} | {100 * row['accuracy']:.2f} % |" in table
+    assert rows["all_skip"]["skip_share"] == 1.0 and rows["found"]["skip_share"] == 0.25
+    assert genotypes.load(tmp_path / "evaluation/found/genotype.json") == CELL
+    accuracies = [float(line.split("|")[2].strip(" %")) for line in table.splitlines()[2:5]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    better = int(rows["found"]["accuracy"] > rows["random_0"]["accuracy"])
+    assert f"better than {better} of 1 random cells" in table
+
+
+def test_random_cells_are_valid_uniform_and_a_function_of_the_seed():
+    space = spaces.darts()
+    cells = [genotypes.random(space, np.random.default_rng(seed)) for seed in range(300)]
+    assert cells[:3] == [genotypes.random(space, np.random.default_rng(seed)) for seed in range(3)]
+    ops = [op for cell in cells for op, _ in cell.normal + cell.reduce]
+    counts = np.array([ops.count(op) for op in space.ops if op != "none"])
+    assert counts.sum() == 4800 and "none" not in ops
+    # chi squared of seven equally likely ops: 22.5 is exceeded once in a thousand times
+    assert ((counts - 4800 / 7) ** 2 / (4800 / 7)).sum() < 22.5
+    for cell in cells:
+        for node in range(4):
+            (_, a), (_, b) = cell.normal[2 * node : 2 * node + 2]
+            assert a < b < node + 2
+    pairs = [tuple(source for _, source in cell.reduce[6:]) for cell in cells]
+    assert len(set(pairs)) == 10  # all pairs of five inputs
+    skip = genotypes.all_skip(space)
+    assert genotypes.skip_share(skip) == {"normal": 1.0, "reduce": 1.0}
