@@ -91,7 +91,7 @@ def train_batches(
       epoch: at least 0.
       start: batches of the epoch to leave out.
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
-        the generator does, is closed or is dropped.
+        the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
       jitter: whether to jitter colours.
 
     Returns:

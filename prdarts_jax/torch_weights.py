@@ -131,8 +131,6 @@ _DENSE = _Layout((1, 0))  # ours [in, out], PyTorch's [out, in]
 _POINTWISE = _Layout((1, 0), (2, 3))  # [in, out], [out, in, 1, 1]
 _DEPTHWISE = _Layout((2, 0, 1), (1,))  # [k, k, C], [C, 1, k, k]
 _FULL = _Layout((3, 2, 0, 1))  # [k, l, in, out], [out, in, k, l]
-
-
 _OF_OPS = MappingProxyType({2: _POINTWISE, 3: _DEPTHWISE, 4: _FULL})  # by the number of our axes
 
 

