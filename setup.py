@@ -14,7 +14,7 @@ setuptools.setup(
         "chex>=0.1.90",
         "flatbuffers>=24",  # jax.export serialises with it without bringing it
         "flax>=0.12",
-        "grain>=0.2.10",
+        "grain>=0.2.15",
         "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
         "matplotlib>=3.9",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def load(
     """
     if name not in NAMES:
         raise ValueError(f"Unknown data set {name!r}: allowed are {', '.join(NAMES)}.")
-    source = _digits(split) if name == "digits" else _prepared(name, data_dir, split)
+    source = _digits(split) if name == "digits" else open_split(name, data_dir, split=split)
     height, _, channels = source.shape
     side = image_size or height
     allowed = [size for size in range(1, height + 1) if height % size == 0]
@@ -208,16 +208,30 @@ def _shrink(images: np.ndarray, side: int) -> np.ndarray:
     return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
 
 
-class _Source(NamedTuple):
-    """A split that can be read in pieces: indices in, dicts with 'image' and 'label' out."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """One split of a data set that can be read in pieces; cloudpickle can send it to another process.
+
+    Attributes:
+      shape: (H, W, C) of its images; H and W are None where they differ.
+      num_classes: number of classes.
+      length: number of images.
+      read: positions in, dicts out, of 'image', u8[H, W, C] or u8[H, W], and 'label', in [0, num_classes).
+    """
 
     shape: tuple[int, int, int]
     num_classes: int
     length: int
     read: Callable[[list[int]], Sequence[dict[str, Any]]]
 
+    def __len__(self) -> int:
+        return self.length
 
-def _digits(split: str) -> _Source:
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.read([index])[0]
+
+
+def _digits(split: str) -> Source:
     from sklearn.datasets import load_digits
 
     _check_split("digits", split, ("train", "test"))
@@ -230,11 +244,23 @@ def _digits(split: str) -> _Source:
     def read(indices: list[int]) -> list[dict[str, Any]]:
         return [{"image": images[i], "label": labels[i]} for i in chosen[indices]]
 
-    return _Source((8, 8, 1), 10, len(chosen), read)
+    return Source((8, 8, 1), 10, len(chosen), read)
 
 
-def _prepared(name: str, data_dir: str | os.PathLike[str] | None, split: str) -> _Source:
-    """A split of the newest version of a data set that TFDS prepared."""
+def open_split(name: str, data_dir: str | os.PathLike[str] | None = None, *, split: str = "train") -> Source:
+    """Opens one split of the newest version of a data set that TFDS prepared as array_record files, without TensorFlow.
+
+    Args:
+      name: 'imagenet', which is TFDS's imagenet2012, or one of `NAMES` but 'digits'.
+      data_dir: as for `load`.
+      split: 'train', 'test', 'validation' or another that the data set has.
+
+    Raises:
+      FileNotFoundError: the data set is not there, or a part of it is missing.
+      ValueError: an unknown name or split, or files that cannot be read; also later, when they are read.
+    """
+    if name not in _TFDS_NAMES:
+        raise ValueError(f"Unknown data set {name!r}: allowed are {', '.join(_TFDS_NAMES)}.")
     tfds_name = _TFDS_NAMES[name]
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(root).expanduser().absolute()
@@ -271,7 +297,7 @@ def _prepared(name: str, data_dir: str | os.PathLike[str] | None, split: str) ->
         with _blaming_files(name, folder, prepare), _quiet():
             return source.__getitems__(indices)
 
-    return _Source(info.features["image"].shape, info.features["label"].num_classes, len(source), read)
+    return Source(info.features["image"].shape, info.features["label"].num_classes, len(source), read)
 
 
 def _newest_version(folder: Path) -> Path | None:

@@ -5,7 +5,6 @@ on in mid-epoch sees the same bytes as one that never stopped. Pixels leave as b
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import multiprocessing
@@ -27,48 +26,8 @@ STD = (0.229, 0.224, 0.225)
 Batch = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """One split of a data set, on disk; cloudpickle can send it to another process.
-
-    Attributes:
-      num_classes: number of classes.
-      length: number of images.
-      read: positions in, dicts out, of 'image', u8[H, W, 1 or 3] of any size, and 'label', in [0, num_classes).
-    """
-
-    num_classes: int
-    length: int
-    read: Callable[[list[int]], Sequence[dict[str, Any]]]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.read([index])[0]
-
-
-def open_split(name: str, data_dir: str | os.PathLike[str] | None = None, *, split: str = "train") -> Source:
-    """Opens one split of a data set that TFDS prepared as array_record files, without a network or TensorFlow.
-
-    Args:
-      name: 'imagenet', which is TFDS's imagenet2012, or a set of `data.NAMES` that TFDS prepared.
-      data_dir: the folder of TFDS, holding e.g. imagenet2012/5.1.0/; by default TFDS's own, $TFDS_DATA_DIR or else
-        ~/tensorflow_datasets.
-      split: 'train', 'validation' or another that the data set has.
-
-    Raises:
-      FileNotFoundError: the data set is not there, or a part of it is missing.
-      ValueError: an unknown name or split, or files that cannot be read; also later, when a batch is read.
-    """
-    if name not in data._TFDS_NAMES:
-        raise ValueError(f"Unknown data set {name!r}: allowed are {', '.join(data._TFDS_NAMES)}.")
-    prepared = data._prepared(name, data_dir, split)
-    return Source(prepared.num_classes, prepared.length, prepared.read)
-
-
 def train_batches(
-    source: Source,
+    source: data.Source,
     *,
     image_size: int,
     batch_size: int,
@@ -96,7 +55,7 @@ def train_batches(
 
     Returns:
       A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them. It raises a ValueError where
-      a file of the data set is damaged, and a RuntimeError where a worker died.
+      a file of the data set is damaged, and an OSError where a worker died.
     """
     import grain
 
@@ -106,7 +65,9 @@ def train_batches(
     return _run(images.batch(batch_size, drop_remainder=True)[start:], workers)
 
 
-def test_batches(source: Source, *, image_size: int, batch_size: int, workers: int) -> Generator[Batch, None, None]:
+def test_batches(
+    source: data.Source, *, image_size: int, batch_size: int, workers: int
+) -> Generator[Batch, None, None]:
     """All images in order, in batches of one shape.
 
     The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out.
@@ -219,7 +180,10 @@ def _run(batches: Any, workers: int) -> Generator[Batch, None, None]:
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     processes = grain.MultiprocessingOptions(num_workers=workers)
     with contextlib.closing(iter(batches.to_iter_dataset(reading).mp_prefetch(processes, _start_worker))) as iterator:
-        yield from iterator
+        try:
+            yield from iterator
+        except RuntimeError as error:
+            raise OSError(f"the processes that read the images broke down: {error}") from error
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import imagenet_folder
 import jax
 import numpy as np
 import pytest
 
 from prdarts_jax import data, genotypes, networks, settings, spaces, training
-from prdarts_jax.jobs import compare, train
+from prdarts_jax.jobs import compare, loop, train
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 4, 10
@@ -149,6 +150,35 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, me
 def test_another_genotype_is_another_run(trained):
     with pytest.raises(ValueError, match="config.genotype is .* there and .* here"):
         train.run(tiny_config(genotype="PRDARTS"), trained)
+
+
+# Streamed from disk
+
+
+def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys):
+    """And by none, with a stop in the middle of an epoch: the end is the same."""
+    folder = str(imagenet_folder.write(tmp_path))
+    config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
+    tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
+    config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2, "workers": 2})
+    expected = train.run(config, tmp_path / "whole")
+    assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
+    assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
+
+    config.workers = 0
+
+    def stop(self, n=1):
+        bar(self, n)
+        if self.n == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    bar = loop.tqdm.update
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 10"):
+        patch.setattr(loop.tqdm, "update", stop)
+        train.run(config, tmp_path / "parts")
+    assert train.run(config, tmp_path / "parts") == expected
+    assert "going on from step 3 of 10" in capsys.readouterr().out
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 
 # Comparison

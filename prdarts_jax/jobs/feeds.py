@@ -79,9 +79,7 @@ def _streamed(config, batch_size):
             f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} must "
             f"be 0 for {config.dataset}, whose images differ in size and are all used"
         )
-    source, test = (
-        streaming.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation")
-    )
+    source, test = (data.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation"))
     if batch_size > len(source):
         raise ValueError(f"config.batch_size={config.batch_size} must be at most {len(source)}, the images there are")
     size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
