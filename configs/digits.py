@@ -2,7 +2,7 @@
 `make search`.
 
 No published result: a whole search on two CPU cores, to see everything work. `released` form, five cells of eight
-channels. Then the found cell, ten random ones and one of skip connections alone are trained from scratch for 30 epochs.
+channels. Then the found cell, ten random ones and one of skip connections alone are trained from scratch for 20 epochs.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
 """
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.evaluation.channels = 8
     config.evaluation.cells = 3
     config.evaluation.drop_path = 0.0
-    config.evaluation.epochs = 30
+    config.evaluation.epochs = 20
     config.evaluation.batch_size = 64
     config.evaluation.steps_per_call = 22  # an epoch
     config.evaluation.augmentation = config.augmentation
