@@ -5,6 +5,8 @@ The paper's cell has 2.32 % error so (3.4 million weights). Not run here at this
     python -m prdarts_jax.main --config=configs/cifar10_eval.py --workdir=runs/cifar10_eval \
         --config.genotype=runs/cifar10/genotype.json
 
+DARTS's own evaluation has `--config.batch_size=96 --config.drop_path=0.2 --config.auxiliary_weight=0.4`.
+
 With the authors' checkpoint instead of a training (PyTorch needed: `pip install 'prdarts_jax[torch]'`):
 
     python -m prdarts_jax.main --config=configs/cifar10_eval.py --workdir=runs/cifar10_theirs --config.epochs=0 \

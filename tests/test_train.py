@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from prdarts_jax import data, genotypes, networks, settings, spaces, training
+from prdarts_jax import data, genotypes, networks, settings, spaces, torch_weights, training
 from prdarts_jax.jobs import compare, loop, train
 
 ROOT = Path(__file__).parents[1]
@@ -150,6 +150,41 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, me
 def test_another_genotype_is_another_run(trained):
     with pytest.raises(ValueError, match="config.genotype is .* there and .* here"):
         train.run(tiny_config(genotype="PRDARTS"), trained)
+
+
+# Weights of PyTorch
+
+
+@pytest.mark.skipif(
+    "PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR, the folder of real data, is not set"
+)
+def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
+    """As they save them: under `net`, with the names of DataParallel, and with an auxiliary head that is not used."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    shape = {"form": "cifar", "channels": 4, "cells": 3, "num_classes": 10}
+    network = networks.network(CELL, **shape, auxiliary=True)
+    variables = networks.init_variables(network, jax.random.key(8), (2, 32, 32, 3))
+    state = torch_weights.to_torch(variables, CELL, **shape)
+    saved = {"net": {f"module.{name}": torch.from_numpy(array) for name, array in state.items()}, "epoch": 600}
+    torch.save(saved, tmp_path / "model.pt")
+    fields = {"dataset": "cifar10", "data_dir": f"{os.environ['PRDARTS_DATA_DIR']}/tfds", "batch_size": 500}
+    fields |= {"num_examples": 1000, "epochs": 0, "cells": 3}
+    config = tiny_config(**fields, torch_checkpoint=str(tmp_path / "model.pt"))
+    result = train.run(config, tmp_path / "run")
+
+    images = data.load("cifar10", fields["data_dir"], num_examples=1000)
+    test = data.load("cifar10", fields["data_dir"], split="test")
+    plain = data.Augmentation(*data.statistics(images))
+    classify = jax.jit(training.classify, static_argnums=(0, 1))
+    parts = [classify(network, plain, variables, test.images[i : i + 2000]) for i in range(0, 10000, 2000)]
+    predicted = np.argmax(np.concatenate(parts), axis=1)
+    assert result["images"] == 10000 and abs(result["top1"] - np.mean(predicted == test.labels)) <= 2e-4
+
+    with pytest.raises(ValueError, match="config.auxiliary_weight=0.4 must be 0, since .* has no auxiliary head"):
+        headless = {name: array for name, array in saved["net"].items() if "auxiliary" not in name}
+        torch.save(headless, tmp_path / "headless.pt")
+        other = {"torch_checkpoint": str(tmp_path / "headless.pt"), "auxiliary_weight": 0.4, "epochs": 1}
+        train.run(tiny_config(**fields | other), tmp_path / "other")
 
 
 # Streamed from disk
