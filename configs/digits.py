@@ -31,5 +31,5 @@ def get_config() -> ConfigDict:
     config.evaluation.epochs = 20
     config.evaluation.batch_size = 64
     config.evaluation.steps_per_call = 22  # an epoch
-    config.evaluation.augmentation = config.augmentation
+    config.evaluation.augmentation.update(config.augmentation.to_dict())
     return config

@@ -219,8 +219,12 @@ def find(text: str) -> Genotype:
         return named(text)
     if text.lstrip().startswith("{"):
         return from_json(text)
-    if not pathlib.Path(text).is_file():
-        raise FileNotFoundError(f"genotype {text!r} is neither a file nor one of {', '.join(names())}")
+    try:
+        is_file = pathlib.Path(text).is_file()
+    except OSError:  # longer than the name of a file may be
+        is_file = False
+    if not is_file:
+        raise FileNotFoundError(f"genotype {text!r} is neither a file, nor JSON, nor one of {', '.join(names())}")
     return load(text)
 
 

@@ -32,11 +32,11 @@ def use_compilation_cache(folder: str | None) -> None:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line, and ends the program with one sentence where a field or the config's file does not
     exist."""
+    names = (argument.lstrip("-").partition("=")[0] for argument in argv[1:])
+    fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     try:
-        for argument in argv[1:]:
-            name = argument.lstrip("-").partition("=")[0]
-            if name.startswith("config."):
-                settings.check_field(name.removeprefix("config."))
+        for field in fields:
+            settings.check_field(field)
         rest = app.parse_flags_with_usage(list(argv))
         flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
     except ValueError as error:
@@ -44,6 +44,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except (OSError, AttributeError, KeyError) as error:
         given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
         reason = str(error).splitlines()[0]
+        if other := next((name for name in fields if repr(name.rpartition(".")[2]) in reason), None):
+            sys.exit(f"error: config.{other} is not a field of {given}: a search and a training have different ones")
         sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
     return rest
 
@@ -61,6 +63,8 @@ def main(argv: Sequence[str]) -> None:
             result = train.run(config, workdir)
             print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
         else:
+            if config.get("evaluation", {}).get("epochs"):
+                compare.check(config)  # before the search, not after it
             genotype = search.run(config, workdir)
             print(f"genotype: {genotypes.to_json(genotype)}")
             if config.evaluation.epochs:

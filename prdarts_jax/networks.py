@@ -141,7 +141,8 @@ class AuxiliaryHead(nn.Module):
         if any((size - 5) // self.stride != 1 for size in (height, width)):
             raise ValueError(
                 f"the auxiliary head needs features of {5 + self.stride} to {4 + 2 * self.stride} pixels, but these "
-                f"have {height}x{width}: images of 32 pixels in the form 'cifar' and of 224 in 'imagenet' give them"
+                f"have {height}x{width}; three or more cells have them for images of 32 pixels in the form 'cifar' and "
+                "of 224 in 'imagenet'"
             )
         x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
         for i, (features, size) in enumerate(((128, 1), (768, 2))):
@@ -247,6 +248,7 @@ def _conv(features, size, stride, dtype, name, padding=1):
 
 
 def _classifier(num_classes):
+    # The bias starts at 0; PyTorch's is drawn like the kernel.
     return nn.Dense(num_classes, kernel_init=torch_init, name="classifier")
 
 

@@ -75,9 +75,9 @@ def _training_fields() -> dict[str, Any]:
         "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
         "epochs": 600,
         "batch_size": 128,
-        "accumulate": 1,  # take the gradient of a batch in so many pieces, each normalised by itself
-        "steps_per_call": 1,  # as in a search
-        "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # not of ImageNet, see streaming.py
+        "accumulate": 1,  # take the gradient of a batch in so many pieces, each a step and normalised by itself
+        "steps_per_call": 10,  # as in a search; an epoch's data are shuffled anew in every call
+        "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # of data in memory; see streaming.py for ImageNet
         "weights": {
             "learning_rate": 0.025,
             "end_learning_rate": 0.0,
@@ -243,6 +243,11 @@ def validate(config: ConfigDict) -> None:
         if not allowed(value):
             raise ValueError(f"config.{field}={value!r} must be {text}")
     prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)
+    if section.epochs and section.weights.warmup_epochs >= section.epochs:
+        raise ValueError(
+            f"config.{prefix}weights.warmup_epochs={section.weights.warmup_epochs} must be below "
+            f"config.{prefix}epochs={section.epochs}"
+        )
     if section.batch_size % section.accumulate:
         raise ValueError(
             f"config.{prefix}accumulate={section.accumulate} must divide config.{prefix}batch_size={section.batch_size}"

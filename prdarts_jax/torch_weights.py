@@ -29,13 +29,14 @@ def load(
     channels: int,
     cells: int,
     num_classes: int,
+    auxiliary: bool | None = None,
 ) -> dict[str, Any]:
     """Reads the weights of a discrete network, for RGB images, from PyTorch.
 
     The names may have the prefix `module.` of DataParallel and lie under `net` or `state_dict`. A file is read as
     tensors and plain containers only (`weights_only`), so nothing in it is executed; this needs PyTorch. The counters
     `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary head without its second
-    normalisation, which is no head of `networks.py`: give it as a mapping without the names `auxiliary_head.*`.
+    normalisation, which is no head of `networks.py` and can only be left out.
 
     Args:
       path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors.
@@ -44,10 +45,10 @@ def load(
       channels: C of the first cells, even; 36 and 48 as published.
       cells: number of cells; 20 and 14 as published.
       num_classes: length of the logits.
+      auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
 
     Returns:
-      {'params': ..., 'batch_stats': ...} of float32 arrays, for `networks.network` of these arguments; with an
-      auxiliary head if the checkpoint has one.
+      {'params': ..., 'batch_stats': ...} of float32 arrays, for `networks.network` of these arguments.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -61,7 +62,11 @@ def load(
     else:
         source, content = f"checkpoint {os.fspath(path_or_state_dict)}", _read(pathlib.Path(path_or_state_dict))
     arrays = {name: _array(value) for name, value in _state_dict(source, content).items() if not _is_counter(name)}
-    auxiliary = any(name.startswith(f"{_HEAD}.") for name in arrays)
+    head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
+    if auxiliary is None:
+        auxiliary = bool(head)
+    elif not auxiliary:
+        arrays = {name: array for name, array in arrays.items() if name not in head}
     entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary))
     expected = {entry.name: entry.layout.torch_shape(entry.shape) for entry in entries}
     found = _checked(arrays, expected, f"{source} does not fit this network")

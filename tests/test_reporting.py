@@ -308,3 +308,30 @@ def test_write_pictures_writes_five_pngs(tmp_path):
     sizes = {name: png_size(tmp_path / f"{name}.png") for name in names}
     assert sizes["cell_normal"] == sizes["cell_reduce"] == (1800, 900)
     assert all(width >= 1000 and height >= 600 for width, height in sizes.values())
+
+
+def test_a_confusion_has_labels_in_rows_in_percent():
+    figure = plots.confusion_figure([[3, 1], [0, 0]])
+    (image,) = figure.axes[0].images
+    np.testing.assert_allclose(image.get_array(), [[75, 25], [0, 0]])
+    texts = {(text.get_position(), text.get_text()) for text in figure.axes[0].texts}
+    assert texts == {((0, 0), "75"), ((1, 0), "25")}
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("classified as", "label")
+    assert not plots.confusion_figure(np.eye(30)).axes[0].texts  # too many to be read
+
+
+def test_a_comparison_is_ranked():
+    rows = {"found": {"accuracy": 0.9, "params": 5}, "random_0": {"accuracy": 0.95, "params": 7}}
+    left, right = plots.comparison_figure(rows).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["found", "random 0"]
+    points = [line.get_xydata()[0].tolist() for line in right.lines]
+    np.testing.assert_allclose(points, [[5, 90], [7, 95]])
+    assert left.lines[0].get_color() != left.lines[1].get_color()
+
+
+def test_curves_of_a_training_show_the_test():
+    records = [{"epoch": 0, "train_loss": 2, "train_accuracy": 0.1, "test_loss": 1, "test_accuracy": 0.4}]
+    losses, accuracies = plots.curves_figure(records, held_out="test").axes
+    assert [line.get_ydata()[0] for line in losses.lines] == [2, 1]
+    np.testing.assert_allclose([line.get_ydata()[0] for line in accuracies.lines], [10, 40])
+    assert [line.get_label() for line in losses.lines] == ["training", "test"]

@@ -66,7 +66,7 @@ TRAINING_RULES = {
     "weights.learning_rate": ([0.0, -1.0, math.nan], "above 0", [0.1]),
     "weights.end_learning_rate": ([-0.1, math.nan], "at least 0", [0.0]),
     "weights.schedule": (["step"], "one of cosine, linear", ["linear"]),
-    "weights.warmup_epochs": ([-1], "at least 0", [0, 5]),
+    "weights.warmup_epochs": ([-1], "at least 0", [0]),
     "weights.momentum": ([-0.1, 1.0, math.nan], "at least 0 and below 1", [0.0]),
     "weights.weight_decay": ([-0.1, math.nan], "at least 0", [0.0]),
     "weights.clip": ([0.0, -1.0, math.nan], "above 0", [0.1, math.inf]),
@@ -138,6 +138,20 @@ def test_a_value_out_of_range_is_refused_naming_field_value_and_what_is_allowed(
 
 def test_an_unknown_job_is_refused():
     assert refusal(with_field("job", "rest")) == "config.job='rest' must be one of search, train"
+
+
+def test_warm_up_must_end_before_the_training():
+    for job, prefix in (("search", "evaluation."), ("train", "")):
+        config = with_field(f"{prefix}weights.warmup_epochs", 3, job)
+        (config.evaluation if prefix else config).epochs = 3
+        message = refusal(config)
+        assert message == f"config.{prefix}weights.warmup_epochs=3 must be below config.{prefix}epochs=3"
+
+
+def test_sections_of_the_digits_config_are_their_own():
+    config = load("digits").get_config()
+    config.evaluation.augmentation.cutout = 2
+    assert config.augmentation.cutout == 0 and config.evaluation.augmentation.pad == config.augmentation.pad == 1
 
 
 def test_pieces_of_a_batch_must_be_equal():

@@ -113,6 +113,43 @@ def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
     assert not (tmp_path / "curves.png").exists() and (tmp_path / "confusion.png").exists()
 
 
+def test_a_problem_has_the_settings_of_its_config():
+    fields = {"auxiliary_weight": 0.3, "drop_path": 0.15, "label_smoothing": 0.05, "ema": 0.8, "dtype": "bfloat16"}
+    problem = train.make_problem(tiny_config(**fields, form="imagenet"), CELL, 7, steps_per_epoch=STEPS)
+    found = {name: getattr(problem, name) for name in ("auxiliary_weight", "drop_path", "label_smoothing", "ema")}
+    assert found == {name: fields[name] for name in found} and problem.total_steps == EPOCHS * STEPS
+    network = problem.network
+    assert (network.genotype, network.form, network.channels, network.cells) == (CELL, "imagenet", 4, 1)
+    assert (network.num_classes, network.auxiliary, network.dtype) == (7, True, jax.numpy.bfloat16)
+    without = train.make_problem(tiny_config(), CELL, 7, steps_per_epoch=STEPS)
+    assert not without.network.auxiliary and without.network.dtype == jax.numpy.float32
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, accumulate):
+    """PyTorch's SGD in NumPy: clip, decay, momentum; two epochs of warm-up in five, three updates an epoch."""
+    fields = {"weights.schedule": schedule, "weights.warmup_epochs": 2, "weights.end_learning_rate": 0.001, "epochs": 5}
+    config = tiny_config(**fields, **{"accumulate": accumulate, "weights.learning_rate": 0.5, "weights.clip": 1.0})
+    optimizer = train.make_problem(config, CELL, 10, steps_per_epoch=3 * accumulate).optimizer
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=4).astype(np.float32)
+    found, velocity = jax.numpy.array(w), np.zeros(4)
+    state, update = optimizer.init(found), jax.jit(optimizer.update)
+    for number in range(15):
+        pieces = rng.normal(size=(accumulate, 4)).astype(np.float32)
+        for piece in pieces:
+            step, state = update(piece, state, found)
+            found = found + step
+        gradient = pieces.mean(0)
+        gradient = gradient * min(1, 1 / np.linalg.norm(gradient)) + 3e-4 * w
+        velocity = 0.9 * velocity + gradient
+        done = (number - 6) / 9
+        fallen = 1 - done if schedule == "linear" else (1 + np.cos(np.pi * done)) / 2
+        w = w - (0.5 * number / 6 if number < 6 else 0.001 + 0.499 * fallen) * velocity
+        np.testing.assert_allclose(found, w, rtol=1e-4, atol=1e-6)
+
+
 def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
     config = tiny_config(accumulate=4)
     problem = train.make_problem(config, CELL, 10, steps_per_epoch=40)
@@ -131,13 +168,18 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file nor one of PRDARTS, DARTS_V1"),
+        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
         ({"genotype": "{}"}, "genotype field 'normal' is missing"),
         ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
         ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
-        ({"auxiliary_weight": 0.4}, "the auxiliary head needs features of 8 to 10 pixels, but these have 4x4"),
+        (
+            {"auxiliary_weight": 0.4},
+            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels, but "
+            "these have 4x4",
+        ),
+        ({"genotype": "x" * 300}, "is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        ({"torch_checkpoint": "a.pt"}, "config.torch_checkpoint='a.pt' needs images of three channels, but those of"),
         ({"dataset": "imagenet"}, "config.image_size=0 must be above 0"),
-        ({"torch_checkpoint": "absent.pt"}, "checkpoint absent.pt does not exist"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, message, tmp_path):
@@ -180,11 +222,15 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
     predicted = np.argmax(np.concatenate(parts), axis=1)
     assert result["images"] == 10000 and abs(result["top1"] - np.mean(predicted == test.labels)) <= 2e-4
 
-    with pytest.raises(ValueError, match="config.auxiliary_weight=0.4 must be 0, since .* has no auxiliary head"):
-        headless = {name: array for name, array in saved["net"].items() if "auxiliary" not in name}
-        torch.save(headless, tmp_path / "headless.pt")
-        other = {"torch_checkpoint": str(tmp_path / "headless.pt"), "auxiliary_weight": 0.4, "epochs": 1}
-        train.run(tiny_config(**fields | other), tmp_path / "other")
+    headless = {name: array for name, array in saved["net"].items() if "auxiliary" not in name}
+    torch.save(headless, tmp_path / "headless.pt")
+    fields |= {"torch_checkpoint": str(tmp_path / "headless.pt"), "auxiliary_weight": 0.4}
+    assert train.run(tiny_config(**fields), tmp_path / "headless") == result  # nothing is trained, so no head needed
+    with pytest.raises(ValueError, match="headless.pt does not fit this network: .* missing: auxiliary_head.features"):
+        train.run(tiny_config(**fields | {"epochs": 1}), tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="checkpoint absent.pt does not exist"):
+        train.run(tiny_config(**fields | {"torch_checkpoint": "absent.pt"}), tmp_path / "other")
+    assert not (tmp_path / "other" / "config.json").exists()
 
 
 # Streamed from disk
@@ -196,6 +242,7 @@ def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys):
     config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
     tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
     config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2, "workers": 2})
+    config.steps_per_call = 1
     expected = train.run(config, tmp_path / "whole")
     assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
     assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
@@ -228,6 +275,8 @@ def search_config():
 
 def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     config = search_config()
+    config.seed = 3
+    compare.check(config)
     table = compare.run(config, tmp_path, CELL)
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert list(rows) == ["found", "random_0", "all_skip"]
@@ -238,7 +287,10 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
         result = json.loads((folder / "result.json").read_text())
         assert (row["accuracy"], row["params"], row["macs"]) == (result["top1"], result["params"], result["macs"])
         used = json.loads((folder / "config.json").read_text())
-        assert used == compare.training_config(config, genotypes.load(folder / "genotype.json")).to_dict()
+        fields = {"job": "train", "dataset": "digits", "seed": 3, "num_examples": 80, "epochs": 1, "channels": 4}
+        fields |= {"cells": 1, "batch_size": 40, "drop_path": 0.0, "torch_checkpoint": "", "form": "cifar"}
+        fields["augmentation"] = {"pad": 1, "flip": False, "cutout": 0}
+        assert fields.items() <= used.items() and "random_cells" not in used
         assert f"| {name} | {100 * row['accuracy']:.2f} % |" in table
     assert rows["all_skip"]["skip_share"] == 1.0 and rows["found"]["skip_share"] == 0.25
     assert genotypes.load(tmp_path / "evaluation/found/genotype.json") == CELL
@@ -246,6 +298,20 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     assert accuracies == sorted(accuracies, reverse=True)
     better = int(rows["found"]["accuracy"] > rows["random_0"]["accuracy"])
     assert f"better than {better} of 1 random cells" in table
+
+
+def test_a_cell_that_diverges_does_not_end_a_comparison(tmp_path, monkeypatch):
+    def diverge(config, workdir):
+        if workdir.name == "random_0":
+            raise loop.Diverged("the training diverged")
+        return {"top1": 0.5, "params": 10, "macs": 20}
+
+    monkeypatch.setattr(train, "run", diverge)
+    table = compare.run(search_config(), tmp_path, CELL)
+    assert table.splitlines()[4].startswith("| random_0 | diverged | | | ")
+    assert "better than 1 of 1 random cells" in table and (tmp_path / "comparison.png").exists()
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert rows["random_0"]["accuracy"] is None and rows["found"]["accuracy"] == 0.5
 
 
 def test_random_cells_are_valid_uniform_and_a_function_of_the_seed():

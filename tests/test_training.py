@@ -79,13 +79,23 @@ def test_a_step_follows_the_smoothed_loss_and_the_auxiliary_head():
     assert float(jnp.abs(after.batch_stats["BatchNorm_0"]["moments"]["mean"]).max()) > 0
 
 
-def test_drop_path_grows_from_zero_with_the_steps():
-    chosen, b = problem(drop_path=0.9), batch()
+def test_drop_path_grows_linearly_with_the_steps():
+    class Telling(nn.Module):
+        """A network whose statistics are the probability it is given."""
+
+        @nn.compact
+        def __call__(self, images, *, train, drop_path=0.0):
+            told = self.variable("batch_stats", "told", jnp.zeros, ())
+            told.value = jnp.where(self.has_rng("drop_path"), drop_path, -1.0)
+            return nn.Dense(CLASSES)(images[:, 0, :, 0])
+
+    chosen = training.TrainProblem(Telling(), optax.sgd(0.1), total_steps=40, drop_path=0.8)
     state = start(chosen)
-    none = problem()
-    np.testing.assert_array_equal(step(chosen, state, b)[1]["train_loss"], step(none, state, b)[1]["train_loss"])
-    late = state.replace(step=jnp.int32(39))
-    assert float(step(chosen, late, b)[1]["train_loss"]) != float(step(none, late, b)[1]["train_loss"])
+    for number in (0, 1, 39):
+        after, _ = step(chosen, state.replace(step=jnp.int32(number)), batch())
+        np.testing.assert_allclose(after.batch_stats["told"], 0.8 * number / 40, rtol=1e-6)
+    without = dataclasses.replace(chosen, drop_path=0.0)
+    assert step(without, state, batch())[0].batch_stats["told"] == -1
 
 
 def test_the_running_mean_of_weights():

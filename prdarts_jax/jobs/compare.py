@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import genotypes, reporting, settings, spaces
-from prdarts_jax.jobs import train
+from prdarts_jax.jobs import loop, train
 
 
 def training_config(config: ConfigDict, genotype: genotypes.Genotype) -> ConfigDict:
@@ -24,8 +24,20 @@ def training_config(config: ConfigDict, genotype: genotypes.Genotype) -> ConfigD
     return result
 
 
+def check(config: ConfigDict) -> None:
+    """Refuses what the trainings could not be run with; see `train.check`.
+
+    Args:
+      config: of the search, before it is run.
+    """
+    settings.validate(config)
+    train.check(training_config(config, genotypes.all_skip(spaces.darts())))
+
+
 def run(config: ConfigDict, workdir: Path, found: genotypes.Genotype) -> str:
     """Trains the cells that are not yet trained, in the same way and with the same seed, and compares them.
+
+    A cell whose training diverges is listed last, without an accuracy.
 
     Args:
       config: of the search.
@@ -45,30 +57,40 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.Genotype) -> str:
     rows: dict[str, dict[str, Any]] = {}
     for name, genotype in cells.items():
         print(f"training {name}, {len(rows) + 1} of {len(cells)}")
-        result = train.run(training_config(config, genotype), workdir / "evaluation" / name)
+        try:
+            result = train.run(training_config(config, genotype), workdir / "evaluation" / name)
+        except loop.Diverged as error:
+            print(error)
+            result = {}
         shares = genotypes.skip_share(genotype)
         rows[name] = {
-            "accuracy": result["top1"],
-            "params": result["params"],
-            "macs": result["macs"],
+            "accuracy": result.get("top1"),
+            "params": result.get("params"),
+            "macs": result.get("macs"),
             "skip_share": (shares["normal"] + shares["reduce"]) / 2,
         }
     reporting.write_json(workdir / "comparison.json", rows)
     table = _table(rows)
     reporting.write_bytes(workdir / "comparison.md", table.encode())
-    reporting.plot_comparison(rows, workdir / "comparison.png")
+    trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
+    reporting.plot_comparison(trained, workdir / "comparison.png")
     return table
 
 
 def _table(rows):
     lines = ["| cell | test accuracy | weights | multiply-adds | skips |", "|---|---|---|---|---|"]
-    for name, row in sorted(rows.items(), key=lambda item: -item[1]["accuracy"]):
-        lines.append(
-            f"| {name} | {100 * row['accuracy']:.2f} % | {row['params']:,} | {row['macs']:,} | "
-            f"{100 * row['skip_share']:.0f} % |"
-        )
-    others = [row["accuracy"] for name, row in rows.items() if name.startswith("random_")]
-    better = sum(rows["found"]["accuracy"] > accuracy for accuracy in others)
-    equal = sum(rows["found"]["accuracy"] == accuracy for accuracy in others)
-    verdict = f"The found cell is better than {better} of {len(others)} random cells"
-    return "\n".join([*lines, "", f"{verdict}{f' and as good as {equal}' if equal else ''}."]) + "\n"
+    accuracies = {name: -1.0 if row["accuracy"] is None else row["accuracy"] for name, row in rows.items()}
+    for name in sorted(rows, key=lambda name: -accuracies[name]):
+        row = rows[name]
+        if row["accuracy"] is None:
+            trained = "diverged | |"
+        else:
+            trained = f"{100 * row['accuracy']:.2f} % | {row['params']:,} | {row['macs']:,}"
+        lines.append(f"| {name} | {trained} | {100 * row['skip_share']:.0f} % |")
+    others = [accuracy for name, accuracy in accuracies.items() if name.startswith("random_")]
+    if others:
+        better = sum(accuracies["found"] > accuracy for accuracy in others)
+        equal = sum(accuracies["found"] == accuracy for accuracy in others)
+        verdict = f"The found cell is better than {better} of {len(others)} random cells"
+        lines += ["", f"{verdict}{f' and as good as {equal}' if equal else ''}."]
+    return "\n".join(lines) + "\n"

@@ -20,18 +20,18 @@ class Feed(NamedTuple):
 
     Attributes:
       name: of the data set.
-      images: how many there are for training.
+      steps_per_epoch: batches of the training images.
       num_classes: number of classes.
-      image_shape: (H, W, C).
+      image_shape: (B, H, W, C) of a batch.
       augmentation: what compiled code does to an image.
       prepare: compiles; see `loop.Plan.prepare`.
       test_batches: batches of one shape, as `training.test_step` takes them.
     """
 
     name: str
-    images: int
+    steps_per_epoch: int
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int, int]
     augmentation: data.Augmentation
     prepare: Callable[[TrainProblem, TrainState], Advance]
     test_batches: Callable[[], Iterator[dict[str, Any]]]
@@ -69,8 +69,8 @@ def _in_memory(config, batch_size):
                 "label": np.pad(label, (0, missing), constant_values=-1),
             }
 
-    shape = dataset.images.shape[1:]
-    return Feed(dataset.name, len(dataset.labels), dataset.num_classes, shape, augmentation, prepare, test_batches)
+    steps_per_epoch, shape = len(dataset.labels) // batch_size, (batch_size, *dataset.images.shape[1:])
+    return Feed(dataset.name, steps_per_epoch, dataset.num_classes, shape, augmentation, prepare, test_batches)
 
 
 def _streamed(config, batch_size):
@@ -80,15 +80,18 @@ def _streamed(config, batch_size):
             f"be 0 for {config.dataset}, whose images differ in size and are all used"
         )
     source, test = (data.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation"))
-    if batch_size > len(source):
+    if config.batch_size > len(source):
         raise ValueError(f"config.batch_size={config.batch_size} must be at most {len(source)}, the images there are")
     size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
+    steps_per_epoch = len(source) // batch_size
     # Images are cropped, mirrored and jittered where they are read.
     augmentation = data.Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
 
+    shape = (batch_size, config.image_size, config.image_size, 3)
+
     def from_step(step):
         """The batches of all steps from this one on."""
-        first, start = divmod(step, len(source) // batch_size)
+        first, start = divmod(step, steps_per_epoch)
         for epoch in itertools.count(first):
             yield from streaming.train_batches(source, **size, seed=config.seed, epoch=epoch, start=start, jitter=True)
             start = 0
@@ -99,7 +102,7 @@ def _streamed(config, batch_size):
             return train_step(problem, state, {"image": image, "label": batch["label"]})
 
         batch = {
-            "image": jax.ShapeDtypeStruct((batch_size, config.image_size, config.image_size, 3), jnp.uint8),
+            "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
         compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
@@ -116,6 +119,5 @@ def _streamed(config, batch_size):
 
         return advance
 
-    shape = (config.image_size, config.image_size, 3)
     test_batches = functools.partial(streaming.test_batches, test, **size)
-    return Feed(config.dataset, len(source), source.num_classes, shape, augmentation, prepare, test_batches)
+    return Feed(config.dataset, steps_per_epoch, source.num_classes, shape, augmentation, prepare, test_batches)

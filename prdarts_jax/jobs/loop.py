@@ -24,6 +24,10 @@ class Stopped(Exception):
     """The run was asked to stop and has saved its state; the same command goes on."""
 
 
+class Diverged(ValueError):
+    """A metric is no longer finite."""
+
+
 class Plan(NamedTuple):
     """What a run does.
 
@@ -59,7 +63,8 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
       The state after the last step.
 
     Raises:
-      ValueError, OSError: for checkpoints or metrics that cannot be used, and where the loss is no longer finite.
+      ValueError, OSError: for checkpoints or metrics that cannot be used.
+      Diverged: a mean metric of an epoch is not finite.
       Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     shapes, metric_shapes = plan.shapes
@@ -98,7 +103,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
                 epoch = step // steps_per_epoch - 1
                 means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
                 if unknown := [name for name, mean in means.items() if not math.isfinite(mean)]:
-                    raise ValueError(
+                    raise Diverged(
                         f"the {plan.name} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
                         "another --workdir and a smaller config.weights.learning_rate"
                     )

@@ -55,7 +55,9 @@ def run(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
-    checkpoints.check_config(workdir, config.to_dict())
+    # What is trained afterwards has folders and configs of its own.
+    fields = {name: value for name, value in config.to_dict().items() if name != "evaluation"}
+    checkpoints.check_config(workdir, fields)
     dataset = data.load(
         config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
     )
@@ -87,7 +89,7 @@ def run(config: ConfigDict, workdir: Path) -> genotypes.Genotype:
             end_epoch=lambda state, epoch, means: _end_epoch(problem, state, workdir, epoch, means),
             summary=_summary,
         ),
-        config.to_dict(),
+        fields,
         workdir,
     )
     genotype = problem.method.derive(problem.supernet.space, jax.device_get(state.arch))

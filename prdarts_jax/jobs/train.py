@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,10 @@ from prdarts_jax.jobs.optimizers import weight_optimizer
 def make_problem(
     config: ConfigDict, genotype: genotypes.Genotype, num_classes: int, steps_per_epoch: int
 ) -> training.TrainProblem:
-    """The training that a valid config describes; a step takes batch_size / accumulate images."""
+    """The training that a valid config describes.
+
+    A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
+    """
     total_steps = config.epochs * steps_per_epoch
     optimizer = weight_optimizer(
         config.weights,
@@ -42,7 +45,7 @@ def make_problem(
             channels=config.channels,
             cells=config.cells,
             num_classes=num_classes,
-            auxiliary=config.auxiliary_weight > 0,
+            auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
             dtype=jnp.dtype(config.dtype),
         ),
         optimizer=optimizer,
@@ -54,6 +57,48 @@ def make_problem(
     )
 
 
+class Training(NamedTuple):
+    """A training that can be run.
+
+    Attributes:
+      genotype: what is trained.
+      feed: its data.
+      problem: see `make_problem`.
+      shapes: of its state.
+    """
+
+    genotype: genotypes.Genotype
+    feed: Feed
+    problem: training.TrainProblem
+    shapes: training.TrainState
+
+
+def check(config: ConfigDict) -> Training:
+    """Opens what a config needs and builds what it describes, without running anything.
+
+    Raises:
+      ValueError, OSError: for what cannot be used, in one sentence.
+    """
+    settings.validate(config)
+    genotype = genotypes.find(config.genotype)
+    feed = open_feed(config)
+    if config.torch_checkpoint and feed.image_shape[-1] != 3:
+        raise ValueError(
+            f"config.torch_checkpoint={config.torch_checkpoint!r} needs images of three channels, but those of "
+            f"config.dataset={config.dataset!r} have {feed.image_shape[-1]}"
+        )
+    problem = make_problem(config, genotype, feed.num_classes, feed.steps_per_epoch)
+
+    def start(key):
+        return training.init_training(problem, key, networks.init_variables(problem.network, key, feed.image_shape))
+
+    try:
+        shapes = jax.eval_shape(start, jax.random.key(0))
+    except ValueError as error:
+        raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
+    return Training(genotype, feed, problem, shapes)
+
+
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains and tests a network, or does the rest of it, and writes everything into `workdir`.
 
@@ -62,49 +107,41 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
+      ImportError: a checkpoint of PyTorch is given, and PyTorch is missing.
+      loop.Diverged: a metric of the training is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    settings.validate(config)
-    genotype = genotypes.find(config.genotype)
-    # Its text, so that a run is not gone on with after the file it came from has changed.
+    genotype, feed, problem, shapes = check(config)
+    # The genotype's text, so that a run is not gone on with after the file it came from has changed.
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
     checkpoints.check_config(workdir, fields)
-    feed = open_feed(config)
-    steps_per_epoch = feed.images // (config.batch_size // config.accumulate)
-    problem = make_problem(config, genotype, feed.num_classes, steps_per_epoch)
-    image_shape = (config.batch_size // config.accumulate, *feed.image_shape)
-    imported = _imported(config, problem.network, genotype)
-    key_params, key_training = jax.random.split(jax.random.key(config.seed))
-    size = networks.describe(genotype, config.form, config.channels, config.cells, feed.num_classes, feed.image_shape)
+    network = (config.form, config.channels, config.cells, feed.num_classes)
+    size = networks.describe(genotype, *network, image_shape=feed.image_shape[1:])
     print(
-        f"{feed.images} images of {feed.name}, {config.epochs} epochs of {steps_per_epoch} steps; "
+        f"{feed.name}, {config.epochs} epochs of {feed.steps_per_epoch} steps; "
         f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"
     )
 
     def start():
-        variables = imported or networks.init_variables(problem.network, key_params, image_shape)
+        key_params, key_training = jax.random.split(jax.random.key(config.seed))
+        if config.torch_checkpoint:
+            head = problem.network.auxiliary
+            variables = torch_weights.load(config.torch_checkpoint, genotype, *network, auxiliary=head)
+        else:
+            variables = networks.init_variables(problem.network, key_params, feed.image_shape)
         return training.init_training(problem, key_training, variables)
 
-    def test(state):
-        return _test(problem, feed, state)
-
-    def end_epoch(state, epoch, means):
-        result = test(state)
+    def end_epoch(state, _, means):
+        result = _test(problem, feed, state)
         return {**means, "test_loss": result["loss"], "test_accuracy": result["top1"]}
 
-    shapes = jax.eval_shape(start)
-    batch = {
-        "image": jax.ShapeDtypeStruct(image_shape, jnp.float32),
-        "label": jax.ShapeDtypeStruct(image_shape[:1], jnp.int32),
-    }
-    step = jax.jit(training.train_step, static_argnums=0)
     state = loop.run(
         loop.Plan(
             name="training",
             total_steps=problem.total_steps,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=feed.steps_per_epoch,
             steps_per_call=config.steps_per_call,
-            shapes=step.eval_shape(problem, shapes, batch),
+            shapes=(shapes, dict.fromkeys(("train_loss", "train_accuracy"))),
             start=start,
             prepare=lambda state: feed.prepare(problem, state),
             end_epoch=end_epoch,
@@ -113,26 +150,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         fields,
         workdir,
     )
-    result = test(state) | size
-    _write(workdir, config, genotype, problem, feed, state, result)
+    result = _test(problem, feed, state) | size
+    reporting.write_json(workdir / "result.json", result)
+    reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
+    reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
+    exported = training.export_classifier(problem.network, feed.augmentation, state.variables, feed.image_shape[1:])
+    reporting.write_bytes(workdir / "classifier.stablehlo", exported)
     return result
-
-
-def _imported(config, network, genotype):
-    """The variables of config.torch_checkpoint, or None."""
-    if not config.torch_checkpoint:
-        return None
-    shape = (config.form, config.channels, config.cells, network.num_classes)
-    variables = torch_weights.load(config.torch_checkpoint, genotype, *shape)
-    has_head, wants_head = "auxiliary_head" in variables["params"], network.auxiliary
-    if wants_head and not has_head and config.epochs:
-        raise ValueError(
-            f"config.auxiliary_weight={config.auxiliary_weight} must be 0, since config.torch_checkpoint="
-            f"{config.torch_checkpoint!r} has no auxiliary head"
-        )
-    if has_head and not wants_head:
-        variables = {name: {k: v for k, v in tree.items() if k != "auxiliary_head"} for name, tree in variables.items()}
-    return jax.tree.map(jnp.asarray, variables)
 
 
 _test_step = jax.jit(training.test_step, static_argnums=(0, 1))
@@ -151,11 +175,3 @@ def _summary(record):
         f"loss {record['train_loss']:.3f}/{record['test_loss']:.3f}, "
         f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['test_accuracy']:.1f} %"
     )
-
-
-def _write(workdir, config, genotype, problem, feed, state, result):
-    reporting.write_json(workdir / "result.json", result)
-    reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
-    reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
-    exported = training.export_classifier(problem.network, feed.augmentation, state.variables, feed.image_shape)
-    reporting.write_bytes(workdir / "classifier.stablehlo", exported)
