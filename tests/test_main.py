@@ -23,7 +23,7 @@ from prdarts_jax.bilevel import SearchState
 from prdarts_jax.jobs import loop, search
 
 ROOT = Path(__file__).parents[1]
-EPOCHS, STEPS = 6, 12  # 200 images: 100 train the weights, 12 batches of 8 an epoch
+EPOCHS, STEPS = 15, 12  # 200 images: 100 train the weights, 12 batches of 8 an epoch
 TINY = {"channels": 2, "cells": 1, "num_examples": 200, "batch_size": 8, "epochs": EPOCHS, "steps_per_call": 5}
 PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves")
 
@@ -91,13 +91,13 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
 
 
 def signal_at_random(arguments, workdir, number):
-    """Runs a command and sends it a signal at some moment after an epoch or two more: (exit status, stdout)."""
+    """Runs a command and sends it a signal at some moment after two or three more epochs: (exit status, stdout)."""
     metrics = workdir / "metrics.jsonl"
 
     def lines():
         return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
-    wanted, delay = lines() + random.randint(1, 2), random.uniform(0, 0.2)
+    wanted, delay = lines() + random.randint(2, 3), random.uniform(0, 0.2)  # the first epoch's checkpoint is complete
     process = subprocess.Popen(
         arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -228,7 +228,7 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
     before = signal.getsignal(signal.SIGTERM)
     with (
         monkeypatch.context() as patch,
-        pytest.raises(loop.Stopped, match=f"^stopped at step {middle} of 72; the same"),
+        pytest.raises(loop.Stopped, match=f"^stopped at step {middle} of 180; the same"),
     ):
         patch.setattr(loop, "tqdm", StopInTheMiddle)
         search.run(tiny_config(), tmp_path)
@@ -238,13 +238,13 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
 
     status, out = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM == 143
-    assert f"going on from step {middle} of 72\n" in out
-    step = re.search(r"^stopped at step (\d+) of 72; the same command goes on from there$", out, re.MULTILINE)[1]
+    assert f"going on from step {middle} of 180\n" in out
+    step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
     assert (tmp_path / "checkpoints" / step).is_dir()
 
     capsys.readouterr()
     search.run(tiny_config(), tmp_path)
-    assert f"going on from step {step} of 72\n" in capsys.readouterr().out
+    assert f"going on from step {step} of 180\n" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -254,12 +254,12 @@ def truncate(checkpoint):
 
 
 def test_truncated_newest_checkpoint_is_reported_and_the_one_before_used(finished, undisturbed, capsys):
-    newest, before = (finished / "checkpoints" / str(STEPS * epoch) for epoch in (EPOCHS, EPOCHS - 1))
+    *_, before, newest = sorted((finished / "checkpoints").iterdir(), key=lambda path: int(path.name))
     truncate(newest)
     search.run(tiny_config(), finished)
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
-    assert f"going on from step {STEPS * (EPOCHS - 1)} of 72\n" in out
+    assert f"going on from step {before.name} of 180\n" in out
     assert_same_run(finished, undisturbed)
 
 
@@ -324,8 +324,8 @@ def test_workdir_of_another_config_is_refused(undisturbed):
     before = (undisturbed / "metrics.jsonl").read_bytes()
     assert_refused(
         [*tiny_command(undisturbed), "--config.epochs=7", "--config.weights.clip=4"],
-        f"error: {undisturbed} belongs to another run: config.epochs is 6 there and 7 here, config.weights.clip is 5.0 "
-        "there and 4.0 here; use another --workdir or the old values",
+        f"error: {undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip is "
+        "5.0 there and 4.0 here; use another --workdir or the old values",
     )
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 

@@ -88,14 +88,14 @@ def test_a_killed_training_goes_on_to_the_same_end(trained, tmp_path, capsys):
     command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/cifar10_eval.py", f"--workdir={tmp_path}"]
     process = subprocess.Popen([*command, *fields], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n")):
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, err
     assert not (tmp_path / "result.json").exists()
     train.run(tiny_config(), tmp_path)
-    assert "going on from step" in capsys.readouterr().out or len(records(tmp_path)) == EPOCHS
+    assert "going on from step" in capsys.readouterr().out
     assert records(tmp_path) == records(trained)
     for name in ("result.json", "genotype.json", "config.json"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()

@@ -1,6 +1,6 @@
-"""The loop of a run: steps, a record and a checkpoint an epoch.
+"""The loop of a run: steps, a record an epoch, and checkpoints at ends of epochs.
 
-The same command goes on where a run was stopped or killed, bit for bit.
+The same command goes on where a run was stopped, or from the last checkpoint where it was killed, bit for bit.
 """
 
 import contextlib
@@ -15,6 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from prdarts_jax import checkpoints, reporting
+
+# After an epoch a checkpoint is due if that many times as long has passed as the last took to write.
+_INTERVAL = 20
 
 State = Any
 Advance = Callable[[State, int, int], tuple[State, dict[str, Any]]]
@@ -85,7 +88,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
         clock = time.perf_counter()
         advance = plan.prepare(state)
         print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
-    seconds = 0.0
+    seconds, saved, saving = 0.0, time.perf_counter(), 0.0
     with (
         _stop_signals() as asked_to_stop,
         contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
@@ -111,7 +114,11 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
                 log.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
                 bar.set_postfix_str(plan.summary(record))
                 totals, seconds = zeros, 0.0
-                checkpoints.save(folder, step, (state, totals))
+                clock = time.perf_counter()
+                if step == total_steps or clock - saved >= _INTERVAL * saving:
+                    checkpoints.save(folder, step, (state, totals))
+                    saved = time.perf_counter()
+                    saving = saved - clock
             if asked_to_stop() and step < total_steps:
                 checkpoints.save(folder, step, (state, totals))
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
