@@ -324,8 +324,8 @@ def test_workdir_of_another_config_is_refused(undisturbed):
     before = (undisturbed / "metrics.jsonl").read_bytes()
     assert_refused(
         [*tiny_command(undisturbed), "--config.epochs=7", "--config.weights.clip=4"],
-        f"error: {undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip is "
-        "5.0 there and 4.0 here; use another --workdir or the old values",
+        f"error: {undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip "
+        "is 5.0 there and 4.0 here; use another --workdir or the old values",
     )
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
