@@ -1,7 +1,7 @@
 """PR-DARTS on the handwritten digits that scikit-learn embeds, and what the found cell is worth: the main job of
 `make search`.
 
-No published result: 8 minutes on two CPU cores, to see everything work. `released` form, five cells of eight
+No published result: 7 minutes on two CPU cores, to see everything work. `released` form, five cells of eight
 channels. Then the found cell, ten random ones and one of skip connections alone are trained from scratch for 20 epochs.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
