@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from prdarts_jax.data import Augmentation
-from prdarts_jax.loops import Batch, Metrics, repeat, take_batch
+from prdarts_jax.loops import Batch, Metrics, key_for, repeat, take_batch
 from prdarts_jax.methods import Method
 
 
@@ -95,11 +95,6 @@ def init_search(problem: SearchProblem, key: jax.Array, images: jax.Array) -> Se
     )
 
 
-def _key(state, purpose, count):
-    """A key of its own for each purpose and step or epoch."""
-    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), count)
-
-
 def search_step(
     problem: SearchProblem, state: SearchState, train_batch: Batch, val_batch: Batch
 ) -> tuple[SearchState, Metrics]:
@@ -119,7 +114,7 @@ def search_step(
       batches, before the respective update; accuracies as fractions) and those of the method.
     """
     progress = problem.progress(state.step)
-    key_weights, key_arch = _key(state, 0, state.step), _key(state, 1, state.step)
+    key_weights, key_arch = key_for(state.key, 0, state.step), key_for(state.key, 1, state.step)
     variables = {"params": state.params, "arch": state.arch}
 
     def forward(variables, op_weights, batch):
@@ -202,7 +197,7 @@ def search_epoch(
     """
     steps_per_epoch = len(train_data["label"]) // batch_size
     epoch = state.step // steps_per_epoch
-    key_epoch = _key(state, 2, epoch)
+    key_epoch = key_for(state.key, 2, epoch)
     orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(jax.random.split(key_epoch))
 
     def next_step(state):
@@ -210,7 +205,7 @@ def search_epoch(
         batches = [
             take_batch(augmentation, data, order, position, batch_size, key)
             for data, order, key in zip(
-                (train_data, val_data), orders, jax.random.split(_key(state, 3, state.step)), strict=True
+                (train_data, val_data), orders, jax.random.split(key_for(state.key, 3, state.step)), strict=True
             )
         ]
         return search_step(problem, state, *batches)

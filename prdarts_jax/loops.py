@@ -13,6 +13,11 @@ Metrics = dict[str, jax.Array]
 State = TypeVar("State")
 
 
+def key_for(key: jax.Array, purpose: int, count: jax.Array) -> jax.Array:
+    """A key of its own for each purpose and step or epoch."""
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), count)
+
+
 def repeat(
     step: Callable[[State], tuple[State, Metrics]], state: State, steps: int | jax.Array
 ) -> tuple[State, Metrics]:

@@ -18,7 +18,7 @@ import optax
 from jax import export
 
 from prdarts_jax.data import Augmentation, augment
-from prdarts_jax.loops import Batch, Metrics, repeat, take_batch
+from prdarts_jax.loops import Batch, Metrics, key_for, repeat, take_batch
 
 Variables = dict[str, Any]
 
@@ -89,11 +89,6 @@ def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -
     )
 
 
-def _key(state, purpose, count):
-    """A key of its own for each purpose and step or epoch."""
-    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), count)
-
-
 def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """One update of the weights.
 
@@ -107,7 +102,7 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
       the smoothed labels, without the auxiliary head's) and train_accuracy (a fraction).
     """
     drop_path = problem.drop_path * jnp.float32(state.step) / problem.total_steps
-    rngs = {"drop_path": _key(state, 0, state.step)} if problem.drop_path else {}
+    rngs = {"drop_path": key_for(state.key, 0, state.step)} if problem.drop_path else {}
 
     def objective(params):
         logits, updated = problem.network.apply(
@@ -164,10 +159,10 @@ def train_epoch(
       (state, metrics): the state after, and the metrics of `train_step` averaged over the steps.
     """
     steps_per_epoch = len(data["label"]) // batch_size
-    order = jax.random.permutation(_key(state, 1, state.step // steps_per_epoch), len(data["label"]))
+    order = jax.random.permutation(key_for(state.key, 1, state.step // steps_per_epoch), len(data["label"]))
 
     def next_step(state):
-        key = _key(state, 2, state.step)
+        key = key_for(state.key, 2, state.step)
         batch = take_batch(augmentation, data, order, state.step % steps_per_epoch, batch_size, key)
         return train_step(problem, state, batch)
 

@@ -146,7 +146,7 @@ def test_an_epoch_may_be_run_in_parts():
 
 
 def test_an_epoch_takes_every_image_once_in_an_order_of_its_own():
-    """The mean of the batches' labels shows which images they had, if each label is a power of two."""
+    """Every image is of one grey, its number; a network that only notes what it sees counts them in its statistics."""
 
     class Spy(Stub):
         @nn.compact
