@@ -1,9 +1,22 @@
-"""Differentiable architecture search as pure functions: PR-DARTS, DARTS and their bilevel step in JAX."""
+"""Differentiable architecture search as pure functions: PR-DARTS, DARTS and their relatives, and their bilevel step."""
 
 from prdarts_jax.bilevel import SearchProblem, SearchState, init_search, search_epoch, search_step
 from prdarts_jax.data import Augmentation
-from prdarts_jax.genotypes import Genotype
-from prdarts_jax.methods import Darts, Method, PRDarts
+from prdarts_jax.genotypes import EdgeGenotype, Genotype
+from prdarts_jax.methods import (
+    Darts,
+    FairDarts,
+    Gdas,
+    LambdaDarts,
+    Method,
+    PCDarts,
+    PDarts,
+    PRDarts,
+    RandomSearch,
+    RDarts,
+    Reinforce,
+)
+from prdarts_jax.nas_bench_201 import Supernet201
 from prdarts_jax.networks import Network, describe, network
 from prdarts_jax.spaces import SearchSpace, darts
 from prdarts_jax.supernet import Supernet
@@ -12,14 +25,24 @@ from prdarts_jax.training import TrainProblem, TrainState, init_training, train_
 __all__ = [
     "Augmentation",
     "Darts",
+    "EdgeGenotype",
+    "FairDarts",
+    "Gdas",
     "Genotype",
+    "LambdaDarts",
     "Method",
     "Network",
+    "PCDarts",
+    "PDarts",
     "PRDarts",
+    "RDarts",
+    "RandomSearch",
+    "Reinforce",
     "SearchProblem",
     "SearchSpace",
     "SearchState",
     "Supernet",
+    "Supernet201",
     "TrainProblem",
     "TrainState",
     "darts",

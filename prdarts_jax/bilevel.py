@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prdarts_jax import hypergradients, regularizers
 from prdarts_jax.data import Augmentation
 from prdarts_jax.loops import Batch, Metrics, key_for, repeat, take_batch
 from prdarts_jax.methods import Method
@@ -27,8 +28,10 @@ class SearchProblem:
     """What stays the same over a search: a static, hashable argument.
 
     Attributes:
-      supernet: any Flax module with logits `normal` and `reduce` in a collection `arch` and a call
-        `(images, op_weights, *, train) -> logits of the classes`.
+      supernet: any Flax module with logits, for instance `normal` and `reduce`, in a collection `arch` and a call
+        `(images, op_weights, *, train) -> logits of the classes`. If it has `layers`, the number of its cells of each
+        type, it is given op weights of each layer, and the layers' alignment is reported. Of a method with dropout its
+        call also takes `dropout_rate`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
@@ -44,8 +47,11 @@ class SearchProblem:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """One transformation of {'params': ..., 'arch': ...}, each collection by its own optimizer."""
+        arch_optimizer, start = self.arch_optimizer, round(self.method.logits_start * self.total_steps)
+        if start:
+            arch_optimizer = optax.transforms.conditionally_mask(arch_optimizer, lambda step: step >= start)
         return optax.partition(
-            {"params": self.weight_optimizer, "arch": self.arch_optimizer},
+            {"params": self.weight_optimizer, "arch": arch_optimizer},
             {"params": "params", "arch": "arch"},
         )
 
@@ -74,17 +80,24 @@ class SearchState(flax.struct.PyTreeNode):
     key: jax.Array
 
 
-def init_search(problem: SearchProblem, key: jax.Array, images: jax.Array) -> SearchState:
+def init_search(
+    problem: SearchProblem, key: jax.Array, images: jax.Array, candidates: dict[str, jax.Array] | None = None
+) -> SearchState:
     """The state a search starts from. Compile it (`jax.jit`, static_argnums=0): its forward pass is then never run.
 
     Args:
       problem: what to search.
       key: the search's only source of randomness.
       images: f32[B, H, W, C], of which only the shape matters.
+      candidates: for each cell type bool[edges, ops], the ops to search among; by default all that the space has.
     """
     key_params, key_arch, key_search = jax.random.split(key, 3)
     variables = problem.supernet.init(key_params, images, train=True)
-    params, arch = variables["params"], problem.method.init(key_arch, variables["arch"])
+    params, logits = variables["params"], variables["arch"]
+    if candidates is not None:
+        logits = {t: jnp.where(candidates[t], beta, -jnp.inf) for t, beta in logits.items()}
+    arch = problem.method.init(key_arch, logits)
+    arch |= {t: jnp.where(jnp.isfinite(beta), arch[t], -jnp.inf) for t, beta in logits.items()}
     return SearchState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -95,13 +108,39 @@ def init_search(problem: SearchProblem, key: jax.Array, images: jax.Array) -> Se
     )
 
 
+def _loss(problem, state, key, batch, params, arch, op_weights):
+    """The mean cross entropy of a batch, and (accuracy, batch_stats)."""
+    method = problem.method
+    options = {"dropout_rate": method.dropout_rate(problem.progress(state.step))} if method.dropout else {}
+    logits, updated = problem.supernet.apply(
+        {"params": params, "arch": arch, "batch_stats": state.batch_stats},
+        batch["image"],
+        op_weights,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"draws": jax.random.fold_in(key, 0)},
+        **options,
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
+    return loss, (accuracy, updated.get("batch_stats", {}))
+
+
+def _layered(problem, op_weights):
+    """Op weights of each layer, f32[layers, edges, ops] per cell type, if the supernet takes them."""
+    layers = getattr(problem.supernet, "layers", None)
+    if layers is None:
+        return op_weights
+    return {t: jnp.broadcast_to(w, (layers[t], *w.shape)) for t, w in op_weights.items()}
+
+
 def search_step(
     problem: SearchProblem, state: SearchState, train_batch: Batch, val_batch: Batch
 ) -> tuple[SearchState, Metrics]:
-    """One step of a search: an update of the weights and one of the logits (Liu et al., 2019, Algorithm 1, xi = 0).
+    """One step of a search: an update of the weights and one of the logits (Liu et al., 2019, Algorithm 1).
 
     The second of the two, in the order that the method asks for, is taken where the first has led to. Both are first
-    order.
+    order, unless the method asks for the second order or for aligned layers.
 
     Args:
       problem: static.
@@ -111,50 +150,82 @@ def search_step(
 
     Returns:
       (state, metrics): the state after, and f32[] scalars: train_loss, train_accuracy, val_loss, val_accuracy (of the
-      batches, before the respective update; accuracies as fractions) and those of the method.
+      batches, before the respective update; accuracies as fractions), those of the method, and, of supernets with
+      layers, alignment_val, the alignment of the normal cells' gradients of the validation loss; of methods that align,
+      alignment_train too.
     """
-    progress = problem.progress(state.step)
+    method, progress = problem.method, problem.progress(state.step)
     key_weights, key_arch = key_for(state.key, 0, state.step), key_for(state.key, 1, state.step)
     variables = {"params": state.params, "arch": state.arch}
-
-    def forward(variables, op_weights, batch):
-        logits, updated = problem.supernet.apply(
-            variables | {"batch_stats": state.batch_stats},
-            batch["image"],
-            op_weights,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
-        return loss, accuracy, updated.get("batch_stats", {})
-
-    def train_objective(params, arch):
-        op_weights = problem.method.weigh(arch, key_weights, progress)
-        loss, accuracy, stats = forward({"params": params, "arch": arch}, op_weights, train_batch)
-        return loss, ({"train_loss": loss, "train_accuracy": accuracy}, stats)
-
-    def val_objective(arch, params):
-        op_weights = problem.method.weigh(arch, key_arch, progress)
-        loss, accuracy, _ = forward({"params": params, "arch": arch}, op_weights, val_batch)
-        total, metrics = problem.method.objective(loss, arch, op_weights, progress)
-        return total, {"val_loss": loss, "val_accuracy": accuracy} | metrics
+    has_layers = hasattr(problem.supernet, "layers")
 
     def weight_gradient(at):
-        return jax.grad(train_objective, has_aux=True)(at["params"], at["arch"])
+        op_weights = _layered(problem, method.weigh(at["arch"], key_weights, progress))
+
+        def loss(params, changed):
+            value, (accuracy, stats) = _loss(
+                problem, state, key_weights, train_batch, params, at["arch"], op_weights | changed
+            )
+            return value, ({"train_loss": value, "train_accuracy": accuracy}, stats)
+
+        if not method.aligns:
+            return jax.grad(loss, has_aux=True)(at["params"], {})
+        dparams, alignment, (metrics, stats) = hypergradients.aligned_gradient(
+            lambda params, normal: loss(params, {"normal": normal}),
+            method.alignment,
+            method.alignment_weight(progress),
+            at["params"],
+            op_weights["normal"],
+        )
+        return dparams, (metrics | {"alignment_train": alignment}, stats)
+
+    def val_objective(params, arch, shift):
+        op_weights = method.weigh(arch, key_arch, progress)
+        shifted = jax.tree.map(jnp.add, _layered(problem, op_weights), shift)
+        loss, (accuracy, _) = _loss(problem, state, key_arch, val_batch, params, arch, shifted)
+        total, metrics = method.objective(loss, arch, op_weights, progress)
+        return total, {"val_loss": loss, "val_accuracy": accuracy} | metrics
 
     def arch_gradient(at):
-        return jax.grad(val_objective, has_aux=True)(at["arch"], at["params"])
+        # A shift of each layer's weights by 0, whose gradient is that in the layer's weights.
+        shapes = jax.eval_shape(lambda arch: _layered(problem, method.weigh(arch, key_arch, progress)), at["arch"])
+        shift = jax.tree.map(jnp.zeros_like, shapes)
+
+        def val_loss(params, logits):
+            return val_objective(params, *logits)
+
+        if method.second_order:
+            (darch, dshift), metrics = hypergradients.unrolled_gradient(
+                lambda params, logits, images: train_loss(params, logits[0], images),
+                val_loss,
+                lambda dparams: ahead(params=dparams)["params"],
+                at["params"],
+                (at["arch"], shift),
+                train_batch["image"],
+            )
+        else:
+            (darch, dshift), metrics = jax.grad(val_loss, argnums=1, has_aux=True)(at["params"], (at["arch"], shift))
+        if has_layers:
+            metrics |= {"alignment_val": regularizers.layer_alignment(dshift["normal"])}
+        return darch, metrics
+
+    def train_loss(params, arch, images):
+        op_weights = method.weigh(arch, key_weights, progress)
+        return _loss(problem, state, key_weights, {**train_batch, "image": images}, params, arch, op_weights)[0]
 
     def update(gradients):
-        updates, opt_state = problem.optimizer.update(gradients, state.opt_state, variables)
-        return optax.apply_updates(variables, updates), opt_state
+        # The optimizer sees 0 for the logit of what is no candidate, which then stays none.
+        seen = {"params": state.params, "arch": jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), state.arch)}
+        updates, opt_state = problem.optimizer.update(gradients, state.opt_state, seen)
+        moved = optax.apply_updates(seen, updates)
+        arch = jax.tree.map(lambda old, new: jnp.where(jnp.isfinite(old), new, old), state.arch, moved["arch"])
+        return {"params": moved["params"], "arch": arch}, opt_state
 
     def ahead(**gradient):
         """The variables after the first update alone; XLA computes only what of it is used."""
         return update(jax.tree.map(jnp.zeros_like, variables) | gradient)[0]
 
-    if problem.method.weights_first:
+    if method.weights_first:
         dparams, (metrics, batch_stats) = weight_gradient(variables)
         moved = {"params": ahead(params=dparams)["params"], "arch": state.arch}
         darch, val_metrics = arch_gradient(moved)
@@ -211,3 +282,51 @@ def search_epoch(
         return search_step(problem, state, *batches)
 
     return repeat(next_step, state, steps_per_epoch if steps is None else steps)
+
+
+def select(problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
+    """The state whose logits are the best of `method.samples` cells that `method.weigh` draws: 1 for its ops, else 0.
+
+    Best is the smallest mean loss over the batches, with the weights as they are. What is no candidate stays none.
+
+    Args:
+      problem: static.
+      state: its key and step decide what is drawn.
+      batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
+    """
+    progress = problem.progress(state.step)
+    keys = jax.random.split(key_for(state.key, 4, state.step), problem.method.samples)
+
+    def draw(key):
+        return problem.method.weigh(state.arch, key, progress)
+
+    def mean_loss(key):
+        def loss(batch):
+            return _loss(problem, state, key, batch, state.params, state.arch, draw(key))[0]
+
+        return jnp.mean(jax.lax.map(loss, batches))
+
+    best = draw(keys[jnp.argmin(jax.lax.map(mean_loss, keys))])
+    logits = {t: jnp.where(jnp.isfinite(state.arch[t]), (w > 0).astype(w.dtype), -jnp.inf) for t, w in best.items()}
+    return state.replace(arch=state.arch | logits)
+
+
+def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batch: Batch, products: int = 10) -> jax.Array:
+    """The dominant eigenvalue of the Hessian of the validation loss in the logits (Zela et al., 2020, section 3).
+
+    Args:
+      problem: static.
+      state: where; its key and step decide what is drawn, if anything is.
+      batch: of validation data, {'image': f32[B, H, W, C], 'label': i32[B]}.
+      products: with the Hessian, each of which costs two to three gradients; see `dominant_eigenvalue`.
+
+    Returns:
+      f32[], the eigenvalue of the largest absolute value.
+    """
+    key = key_for(state.key, 5, state.step)
+
+    def loss(arch):
+        op_weights = problem.method.weigh(arch, key, problem.progress(state.step))
+        return _loss(problem, state, key, batch, state.params, arch, op_weights)[0]
+
+    return hypergradients.dominant_eigenvalue(jax.grad(loss), state.arch, key, products)

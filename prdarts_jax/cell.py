@@ -40,7 +40,7 @@ class Stage:
       op_names: candidate ops, the last axis of the weights.
       channels: C.
       stride: 1 or 2.
-      pool_norm: see `ops.candidate`.
+      pool_norm, dropout, partial: see `ops.candidate`.
       train: normalise by the batch, and return its moments.
       axis_name: mapped axis over which the batch is spread, if any.
     """
@@ -50,22 +50,28 @@ class Stage:
     channels: int
     stride: int
     pool_norm: bool = False
+    dropout: ops.Dropout = ""
+    partial: int = 1
     train: bool = True
     axis_name: str | None = None
 
     @property
     def candidates(self) -> dict[str, ops.Op]:
         """The executable candidates by name."""
-        return {
-            name: ops.candidate(name, channels=self.channels, stride=self.stride, pool_norm=self.pool_norm)
-            for name in self.op_names
-            if name != "none"
-        }
+        build = functools.partial(
+            ops.candidate,
+            channels=self.channels,
+            stride=self.stride,
+            pool_norm=self.pool_norm,
+            dropout=self.dropout,
+            partial=self.partial,
+        )
+        return {self.op_names[o]: build(self.op_names[o]) for o in self.columns}
 
     @property
     def columns(self) -> np.ndarray:
-        """Where the candidates are among the ops."""
-        return np.array([o for o, name in enumerate(self.op_names) if name != "none"])
+        """Where the candidates are among the ops: all but `none`, which does nothing unless channels go past it."""
+        return np.array([o for o, name in enumerate(self.op_names) if name != "none" or self.partial > 1])
 
     @property
     def norm(self) -> ops.Norm:
@@ -83,10 +89,21 @@ class Stage:
     def init_stats(self) -> Tree:
         """{op: {norm: {'mean', 'var': f32[edges, C]}}} for the ops that normalise."""
         return {
-            name: ops.init_stats(op, self.channels, (len(self.edges),))
+            name: ops.init_stats(op, self.channels // self.partial, (len(self.edges),))
             for name, op in self.candidates.items()
             if op.norms
         }
+
+    def init_draws(self, key: jax.Array, rate: jax.Array) -> Tree:
+        """What the ops that draw need beside their parameters: {op: {'seed': f32[edges], 'rate': f32[edges]}}.
+
+        Seeds are whole numbers that f32 holds exactly, so that they may travel with the parameters.
+        """
+        names = [name for name, op in self.candidates.items() if op.draws]
+        shape = (len(names), len(self.edges))
+        seeds = jax.random.randint(key, shape, 0, 2**24).astype(jnp.float32)
+        rates = jnp.broadcast_to(jnp.float32(rate), shape)
+        return {name: {"seed": seeds[i], "rate": rates[i]} for i, name in enumerate(names)}
 
 
 Executor = Callable[..., tuple[jax.Array, Tree]]
@@ -106,9 +123,8 @@ def execute_plain(
     """
     moments: Tree = {name: {} for name in stage.init_stats()}
     for e, (source, target) in enumerate(stage.edges):
-        for o, name in enumerate(stage.op_names):
-            if name == "none":
-                continue
+        for o in stage.columns:
+            name = stage.op_names[o]
             x = (states if inputs is None else inputs)[source]
             row = [jax.tree.map(operator.itemgetter(e), tree and tree.get(name)) for tree in (params, stats)]
             y, found = stage.candidates[name].apply(*row, x, stage.norm)
@@ -137,7 +153,7 @@ def execute(
 
     Args:
       stage: what to execute.
-      params: as `Stage.init_params`.
+      params: as `Stage.init_params`, and `Stage.init_draws` where ops draw.
       stats: running statistics as `Stage.init_stats`, or None to always use those of the batch. They have no gradient.
       inputs: [2, B, H, W, C] for stride 2, otherwise None.
       states: [nodes, B, h, w, C], what the nodes hold before.
@@ -246,7 +262,13 @@ def _forward(stage, params, stats, inputs, states, weights):
     def branch(name, op):
         def run(tensors, w, sources, source, total):
             params, stats = unravel(tensors)
-            y, moments = op.apply(params.get(name), stats and stats.get(name), _get(sources, source), stage.norm)
+
+            def apply(x):
+                return op.apply(params.get(name), stats and stats.get(name), x, stage.norm)
+
+            # Only the values are wanted, but forward mode, of a gradient of this, does not pass a custom_vjp function:
+            # under vjp their forward rules stand in place of those.
+            y, _, moments = jax.vjp(apply, _get(sources, source), has_aux=True)
             return total + w.astype(y.dtype) * y, _pack(moments, width)
 
         return run
@@ -376,7 +398,7 @@ def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[t
     Args:
       space: nodes, edges and ops of the cell.
       reduction: whether the edges that leave the inputs have stride 2.
-      **fields: of every `Stage`: channels, pool_norm, train, axis_name.
+      **fields: of every `Stage`: channels, pool_norm, dropout, partial, train, axis_name.
 
     Returns:
       A pair (rows, stage) for each stage: `rows` are the positions of its edges in `space.edges`.
@@ -385,10 +407,10 @@ def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[t
         rows = tuple(range(len(space.edges)))
         return ((rows, Stage(space.edges, space.ops, stride=1, **fields)),)
     result = []
-    for stride, first_source in ((2, 0), (1, 2)):
-        rows = tuple(e for e, (s, _) in enumerate(space.edges) if (s < 2) == (stride == 2))
+    for stride, first_source in ((2, 0), (1, space.inputs)):
+        rows = tuple(e for e, (s, _) in enumerate(space.edges) if (s < space.inputs) == (stride == 2))
         if not rows:
             continue
-        edges = tuple((space.edges[e][0] - first_source, space.edges[e][1] - 2) for e in rows)
+        edges = tuple((space.edges[e][0] - first_source, space.edges[e][1] - space.inputs) for e in rows)
         result.append((rows, Stage(edges, space.ops, stride=stride, **fields)))
     return tuple(result)

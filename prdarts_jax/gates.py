@@ -8,12 +8,19 @@ import math
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.spaces import SearchSpace
+
 A, B = -0.1, 1.1  # the interval to which a gate is stretched before it is clipped
 
 
 def softmax(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """DARTS's op weights of every cell type: the softmax over the ops of an edge (Liu et al., 2019, equation 2)."""
     return {cell_type: jax.nn.softmax(beta, axis=-1) for cell_type, beta in logits.items()}
+
+
+def log_softmax(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The logarithm of `softmax`: its order, with -inf for what is no candidate."""
+    return {cell_type: jax.nn.log_softmax(beta, axis=-1) for cell_type, beta in logits.items()}
 
 
 def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array) -> jax.Array:
@@ -44,21 +51,22 @@ def saturation_probability(logits: jax.Array, temperature: jax.Array) -> jax.Arr
     return jax.nn.sigmoid(logits - temperature * math.log((1 - A) / (B - 1)))
 
 
-def choose_random(key: jax.Array, shape: tuple[int, int], k: int = 2) -> jax.Array:
+def choose_random(key: jax.Array, candidates: jax.Array, k: int = 2) -> jax.Array:
     """Chooses k ops of every edge uniformly, without replacement.
 
     Args:
       key: consumed.
-      shape: (edges, ops).
+      candidates: bool[edges, ops], what there is to choose from.
       k: how many.
 
     Returns:
-      bool[edges, ops], k of each row true.
+      bool[edges, ops], k of each row true, or all candidates where there are no more.
     """
-    return _largest(jax.random.uniform(key, shape), k)
+    score = jax.random.uniform(key, candidates.shape)
+    return largest(jnp.where(candidates, score, -1.0), k) & candidates
 
 
-def choose_largest(key: jax.Array, gates: jax.Array, drop: float, k: int = 2) -> jax.Array:
+def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop: float, k: int = 2) -> jax.Array:
     """Chooses the k ops of every edge with the largest gates, as PR-DARTS's released code does.
 
     From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped, are broken at
@@ -67,21 +75,47 @@ def choose_largest(key: jax.Array, gates: jax.Array, drop: float, k: int = 2) ->
     Args:
       key: consumed.
       gates: in [0, 1].
+      candidates: bool[edges, ops], what there is to choose from.
       drop: probability.
       k: how many.
 
     Returns:
-      bool[edges, ops], k of each row true.
+      bool[edges, ops], k of each row true, or all candidates where there are no more.
     """
     key_drop, key_ties = jax.random.split(key)
-    score = gates - jax.random.bernoulli(key_drop, drop, gates.shape)
+    score = jnp.where(candidates, gates - jax.random.bernoulli(key_drop, drop, gates.shape), -2.0)
     ties = jax.random.uniform(key_ties, gates.shape)
     rank = jnp.lexsort((ties, score), axis=-1)
-    return _largest(jnp.argsort(rank, axis=-1), k)
+    return largest(jnp.argsort(rank, axis=-1), k) & candidates
 
 
-def _largest(score, k):
-    places = jax.lax.top_k(score, k)[1]
+def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> jax.Array:
+    """Draws a cell uniformly: two different inputs of every node, each with an op other than none.
+
+    Where every edge keeps an op (NAS-Bench-201), one of all its candidates.
+
+    Args:
+      key: consumed.
+      space: whose cell.
+      candidates: bool[edges, ops], what there is to choose from; of each edge at least one other than none.
+
+    Returns:
+      bool[edges, ops].
+    """
+    key_op, key_edge = jax.random.split(key)
+    if not space.entries_per_node:
+        return choose_random(key_op, candidates, 1)
+    chosen = choose_random(key_op, candidates & jnp.array([op != "none" for op in space.ops]), 1)
+    targets = jnp.array([target for _, target in space.edges])
+    score = jnp.where(
+        targets == jnp.arange(space.inputs, space.nodes)[:, None], jax.random.uniform(key_edge, targets.shape), -1.0
+    )
+    return chosen & jnp.any(largest(score, space.entries_per_node), axis=0)[:, None]
+
+
+def largest(score: jax.Array, k: int) -> jax.Array:
+    """bool of the score's shape: the k largest of the last axis."""
+    places = jax.lax.top_k(score, min(k, score.shape[-1]))[1]
     return jnp.any(jax.nn.one_hot(places, score.shape[-1], dtype=bool), axis=-2)
 
 

@@ -1,37 +1,15 @@
-"""Genotypes: the discrete cells a search ends in, the published ones, and how they are read."""
+"""Genotypes: the discrete cells a search ends in, the published ones, how they are read, and what they consist of."""
 
 import dataclasses
 import json
 import os
 import pathlib
 import types
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import ArrayLike
 
 from prdarts_jax import spaces
 
-# The last two occur in NASNet and AmoebaNet only; `none` may win a search but never enters a cell.
-OPS = (
-    *(op for op in spaces.darts().ops if op != "none"),
-    "sep_conv_7x7",
-    "conv_7x1_1x7",
-)
-
-_ABBREVIATIONS = types.MappingProxyType(
-    {
-        "skip": "skip_connect",
-        "sep3": "sep_conv_3x3",
-        "sep5": "sep_conv_5x5",
-        "sep7": "sep_conv_7x7",
-        "dil3": "dil_conv_3x3",
-        "dil5": "dil_conv_5x5",
-        "conv7": "conv_7x1_1x7",
-        "avg": "avg_pool_3x3",
-        "max": "max_pool_3x3",
-    }
-)
+# What a Genotype may hold. An entry of `none` adds nothing; the last two occur in NASNet and AmoebaNet only.
+OPS = (*spaces.darts().ops, "noise", "sep_conv_7x7", "conv_7x1_1x7")
 
 # name: (normal cell, reduction cell), "op input, op input | next node ... -> concatenated nodes".
 _PUBLISHED = types.MappingProxyType(
@@ -116,6 +94,43 @@ class Genotype:
             object.__setattr__(self, f"{cell}_concat", concat)
 
 
+@dataclasses.dataclass(frozen=True)
+class EdgeGenotype:
+    """The cell of NAS-Bench-201 (Dong, Yang, ICLR 2020): one op an edge. Node 0 is its input, node 3 its output.
+
+    A list, as JSON has it, is accepted and becomes a tuple. `str` gives the name that the benchmark has for the cell,
+    such as |nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|.
+
+    Attributes:
+      ops: one of `spaces.nas_bench_201().ops` for each of its edges (0,1) (0,2) (1,2) (0,3) (1,3) (2,3).
+
+    Raises:
+      ValueError: there are not six ops, or one is unknown; the sentence names it and what is allowed.
+    """
+
+    ops: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Checks every op; see the class."""
+        space = spaces.nas_bench_201()
+        if not isinstance(self.ops, list | tuple) or len(self.ops) != len(space.edges):
+            found = f"{len(self.ops)} ops" if isinstance(self.ops, list | tuple) else repr(self.ops)
+            raise ValueError(f"ops has {found}, but must list one op for each of the edges {space.edges}")
+        for i, op in enumerate(self.ops):
+            if op not in space.ops:
+                raise ValueError(f"ops[{i}]={op!r} is unknown; allowed are {', '.join(space.ops)}")
+        object.__setattr__(self, "ops", tuple(self.ops))
+
+    def __str__(self) -> str:
+        nodes: dict[int, str] = {}
+        for op, source, target in cells(self)["normal"]:
+            nodes[target] = nodes.get(target, "|") + f"{op}~{source}|"
+        return "+".join(nodes.values())
+
+
+AnyGenotype = Genotype | EdgeGenotype
+
+
 def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]:
     if not isinstance(entries, list | tuple) or not entries or len(entries) % 2:
         found = f"{len(entries)} entries" if isinstance(entries, list | tuple) else repr(entries)
@@ -147,13 +162,13 @@ def _checked_concat(field: str, concat: object, nodes: int) -> tuple[int, ...]:
     return tuple(concat)
 
 
-def to_json(genotype: Genotype) -> str:
-    """One line of JSON, an object with the four fields; `from_json` gives the genotype back."""
+def to_json(genotype: AnyGenotype) -> str:
+    """One line of JSON, an object with the genotype's fields; `from_json` gives the genotype back."""
     return json.dumps(dataclasses.asdict(genotype))
 
 
-def from_json(text: str) -> Genotype:
-    """The genotype of `to_json`'s text.
+def from_json(text: str) -> AnyGenotype:
+    """The genotype of `to_json`'s text: an EdgeGenotype where it has the field `ops`.
 
     Raises:
       ValueError: the text is not JSON, a field is missing or unknown, or an entry is impossible.
@@ -162,10 +177,12 @@ def from_json(text: str) -> Genotype:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"genotype is not valid JSON: {error}") from None
-    allowed = [field.name for field in dataclasses.fields(Genotype)]
+    kind = EdgeGenotype if isinstance(values, dict) and "ops" in values else Genotype
+    allowed = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(values, dict):
         raise ValueError(
-            f"genotype must be a JSON object with the fields {', '.join(allowed)}, not a {type(values).__name__}"
+            f"genotype must be a JSON object with the fields {', '.join(allowed)}, or with the field ops, "
+            f"not a {type(values).__name__}"
         )
     for name in values:
         if name not in allowed:
@@ -173,10 +190,10 @@ def from_json(text: str) -> Genotype:
     for name in allowed:
         if name not in values:
             raise ValueError(f"genotype field {name!r} is missing; needed are {', '.join(allowed)}")
-    return Genotype(**values)
+    return kind(**values)
 
 
-def load(path: str | os.PathLike[str]) -> Genotype:
+def load(path: str | os.PathLike[str]) -> AnyGenotype:
     """Reads a file of `to_json`'s text.
 
     Raises:
@@ -209,7 +226,7 @@ def named(name: str) -> Genotype:
     return Genotype(*normal, *reduce)
 
 
-def find(text: str) -> Genotype:
+def find(text: str) -> AnyGenotype:
     """The genotype that a config names: a published name, the JSON text of one, or the path of a file with that text.
 
     Raises:
@@ -232,92 +249,53 @@ def _parsed(cell: str) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
     entries, concat = cell.split("->")
     pairs = (entry.split() for entry in entries.replace("|", ",").split(","))
     return (
-        tuple((_ABBREVIATIONS[op], int(source)) for op, source in pairs),
+        tuple((spaces.ABBREVIATIONS[op], int(source)) for op, source in pairs),
         tuple(int(node) for node in concat.split()),
     )
 
 
-def derive(space: spaces.SearchSpace, scores: Mapping[str, ArrayLike], *, distinct_inputs: bool) -> Genotype:
-    """The genotype of the two strongest ops of every node, `none` excluded.
+def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:
+    """What joins the nodes of each cell: {cell type: ((op, source, target), ...)}, sorted by target.
 
-    Without distinct_inputs the two may share an edge (PR-DARTS, Zhou et al. 2020, scores being
-    the activation probabilities). With it an edge keeps at most one op, which is DARTS section 2.4
-    (Liu et al. 2019): per edge its best op, per node the two edges where that is largest.
-
-    Args:
-      space: names the edges and ops of the scores' axes.
-      scores: {'normal': float[edges, ops], 'reduce': float[edges, ops]}.
-      distinct_inputs: whether the two entries of a node must come from different nodes.
-
-    Returns:
-      Entries of a node by falling score, ties to the lower edge, then the lower op; every
-      intermediate node is concatenated.
-
-    Raises:
-      ValueError: scores of another shape than the space's, or NaN among them.
+    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of `none` are among them.
     """
-    concat = tuple(range(2, space.nodes))
-    normal, reduce = (
-        _strongest(space, cell, np.asarray(scores[cell], np.float64), distinct_inputs) for cell in spaces.CELL_TYPES
-    )
-    return Genotype(normal, concat, reduce, concat)
+    if isinstance(genotype, EdgeGenotype):
+        pairs = zip(genotype.ops, spaces.nas_bench_201().edges, strict=True)
+        return {"normal": tuple((op, source, target) for op, (source, target) in pairs)}
+    return {
+        cell: tuple((op, source, i // 2 + 2) for i, (op, source) in enumerate(getattr(genotype, cell)))
+        for cell in spaces.CELL_TYPES
+    }
 
 
-def _strongest(
-    space: spaces.SearchSpace, cell: str, scores: np.ndarray, distinct_inputs: bool
-) -> tuple[tuple[str, int], ...]:
-    if scores.shape != space.shape:
-        raise ValueError(
-            f"scores[{cell!r}] has shape {scores.shape}, but the space {space.name!r} "
-            f"needs (edges, ops) = {space.shape}"
-        )
-    if np.isnan(scores).any():
-        edge, op = np.argwhere(np.isnan(scores))[0]
-        raise ValueError(f"scores[{cell!r}][{edge}, {op}]=nan, but every score must be a number")
-    entries: list[tuple[str, int]] = []
-    for node in range(2, space.nodes):
-        ranked = sorted(
-            (-scores[edge, op], edge, op)
-            for edge, (_, target) in enumerate(space.edges)
-            if target == node
-            for op, name in enumerate(space.ops)
-            if name != "none"
-        )
-        kept: list[tuple[str, int]] = []
-        for _, edge, op in ranked:
-            source, _ = space.edges[edge]
-            if not distinct_inputs or all(source != other for _, other in kept):
-                kept.append((space.ops[op], source))
-        entries += kept[:2]
-    return tuple(entries)
+def ends(genotype: AnyGenotype, cell_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(input nodes, output nodes) of a cell; where there are several outputs, their concatenation is the cell's."""
+    if isinstance(genotype, EdgeGenotype):
+        return (0,), (spaces.nas_bench_201().nodes - 1,)
+    return (0, 1), getattr(genotype, f"{cell_type}_concat")
 
 
-def random(space: spaces.SearchSpace, generator: np.random.Generator) -> Genotype:
-    """A cell whose every node has two different inputs, each with an op other than `none`, all drawn uniformly."""
-    ops = [op for op in space.ops if op != "none"]
-
-    def cell():
-        return tuple(
-            (ops[generator.integers(len(ops))], int(source))
-            for node in range(2, space.nodes)
-            for source in sorted(generator.choice(node, 2, replace=False))
-        )
-
-    concat = tuple(range(2, space.nodes))
-    return Genotype(cell(), concat, cell(), concat)
+def skip_share(genotype: AnyGenotype) -> dict[str, float]:
+    """Share of skip_connect among the entries of each cell: {cell type: s}, s from 0 to 1."""
+    return {
+        cell: sum(op == "skip_connect" for op, _, _ in connections) / len(connections)
+        for cell, connections in cells(genotype).items()
+    }
 
 
-def all_skip(space: spaces.SearchSpace) -> Genotype:
-    """The cell whose every node adds its two input nodes, skip connections alone."""
-    concat = tuple(range(2, space.nodes))
-    cell = (("skip_connect", 0), ("skip_connect", 1)) * len(concat)
-    return Genotype(cell, concat, cell, concat)
+def depth(genotype: AnyGenotype) -> dict[str, int]:
+    """Connections on the longest path from an input to an output node of each cell: {cell type: depth}.
 
-
-def skip_share(genotype: Genotype) -> dict[str, float]:
-    """Share of skip_connect among the entries of each cell: {'normal': s, 'reduce': s}."""
-    shares = {}
-    for cell in spaces.CELL_TYPES:
-        ops = [op for op, _ in getattr(genotype, cell)]
-        shares[cell] = ops.count("skip_connect") / len(ops)
-    return shares
+    After Shu, Wang, Cai, Understanding Architectures Learnt by Cell-based NAS, ICLR 2020: skip connections count. The
+    outputs are the concatenated nodes of a Genotype (that paper counts the concatenation as one connection more) and
+    the last node of an EdgeGenotype. `none` is no connection; without a path the depth is 0.
+    """
+    depths = {}
+    for cell, connections in cells(genotype).items():
+        inputs, outputs = ends(genotype, cell)
+        longest = dict.fromkeys(inputs, 0)  # of the nodes that an input reaches
+        for op, source, target in connections:
+            if op != "none" and source in longest:
+                longest[target] = max(longest.get(target, 0), longest[source] + 1)
+        depths[cell] = max(longest.get(node, 0) for node in outputs)
+    return depths

@@ -1,8 +1,13 @@
-"""Depthwise convolution, pooling and batch normalisation with gradients of their own.
+"""Convolutions, pooling and batch normalisation with gradients of their own.
 
 On a CPU, XLA's grouped convolution and its gradients, and the gradient of `lax.reduce_window`, are many times slower
-than a few shifted multiply-adds. Elsewhere the grouped convolution is taken to be the fast path, so the depthwise
-kernels choose by the platform they are compiled for. Pools are nine shifted taps everywhere.
+than a few shifted multiply-adds; so are, in a compiled loop, the gradients of any convolution than one matrix product
+of all taps. Elsewhere XLA's convolutions are taken to be the fast path, so the kernels choose by the platform they are
+compiled for. Pools are nine shifted taps everywhere.
+
+The gradients may be differentiated again, in forward mode: `jax.jvp` of `jax.grad`. For that, no forward or backward
+rule calls a function that has such rules. What is moved outside must be moved inside too: a kernel none of whose
+arguments depends on what the gradient is taken in has no forward mode.
 
 Every image array is [B, H, W, C]; "same" padding, so a stride s leaves ceil(H / s) rows. Outputs have the dtype of the
 input; the shifted convolutions, average pooling and batch normalisation take their sums in float32.
@@ -58,7 +63,7 @@ def _depthwise(stride, dilation, x, kernel):
 
 
 def _depthwise_forward(x, kernel, stride, dilation):
-    return depthwise_conv(x, kernel, stride, dilation), (x, kernel)
+    return _depthwise(stride, dilation, x, kernel), (x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -93,70 +98,73 @@ def _grouped_conv(x, kernel, *, stride, dilation):
 
 
 def _shifted_conv(x, kernel, *, stride, dilation):
-    return _weighted_sum(_taps(x, kernel.shape[0], stride, dilation), kernel, x.dtype)
+    return _weighted_sum(_taps(x, kernel.shape[:2], (stride, stride), dilation), kernel, x.dtype)
 
 
 def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
-    windows = _spread(dy, shape, kernel.shape[0], stride, dilation)
+    windows = _spread(dy, shape[1:3], kernel.shape[:2], (stride, stride), dilation)
     return _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
 
 
 def _shifted_conv_dkernel(x, dy, kernel, stride, dilation):
-    k = kernel.shape[0]
-    windows = _taps(x, k, stride, dilation)
+    windows = _taps(x, kernel.shape[:2], (stride, stride), dilation)
     dy = dy.astype(jnp.float32)
-    # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times. It is
-    # taken over each image, which fits into a core's cache, since XLA goes through its operand once for every channel.
-    sums = lax.reduce(
-        tuple(dy * window.astype(jnp.float32) for window in windows),
-        (jnp.float32(0),) * (k * k),
-        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
-        (1, 2),
-    )
+    sums = _image_sums(tuple(dy * window.astype(jnp.float32) for window in windows))
     return jnp.sum(jnp.stack(sums), axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _pad(x, rows, columns, interior=0, fill=0):
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), (*rows, interior), (*columns, interior), (0, 0, 0)))
-    # Without the barrier XLA fuses the producer of x into every tap and computes it k * k times.
+@jax.custom_jvp
+def _image_sums(arrays):
+    # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times. It is
+    # taken over each image, which fits into a core's cache, since XLA goes through its operand once for every channel.
+    return lax.reduce(
+        arrays,
+        (jnp.float32(0),) * len(arrays),
+        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+        (1, 2),
+    )
+
+
+# That of lax.reduce would not know that the reduction is linear, and halve the arrays again and again.
+_image_sums.defjvp(lambda primals, tangents: (_image_sums(*primals), _image_sums(*tangents)))
+
+
+def _pad(x, margins, interior=(0, 0), fill=0):
+    (rows, columns), (a, b) = margins, interior
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), (*rows, a), (*columns, b), (0, 0, 0)))
+    # Without the barrier XLA fuses the producer of x into every tap and computes it once for each.
     return lax.optimization_barrier(padded)
 
 
-def _windows(padded, size, k, stride, dilation):
-    """The k * k strided slices of a padded image that the taps of a filter see, row by row."""
+def _windows(padded, size, shape, strides, dilation):
+    """The k * l strided slices, each of `size`, of a padded image that the taps of a filter see, row by row."""
     batch, *_, channels = padded.shape
-    height, width = (_out(s, stride) for s in size)
+    rows, columns = ((out - 1) * stride + 1 for out, stride in zip(size, strides, strict=True))
     return [
-        lax.slice(
-            padded,
-            (0, u * dilation, v * dilation, 0),
-            (
-                batch,
-                u * dilation + (height - 1) * stride + 1,
-                v * dilation + (width - 1) * stride + 1,
-                channels,
-            ),
-            (1, stride, stride, 1),
-        )
-        for u, v in itertools.product(range(k), repeat=2)
+        lax.slice(padded, (0, u, v, 0), (batch, u + rows, v + columns, channels), (1, *strides, 1))
+        for u, v in itertools.product(*(range(0, k * dilation, dilation) for k in shape))
     ]
 
 
-def _taps(x, k, stride, dilation, fill=0):
-    """k * k arrays of the shape of the output: what each tap of a filter reads, row by row."""
-    pad = dilation * (k // 2)
-    return _windows(_pad(x, (pad, pad), (pad, pad), fill=fill), x.shape[1:3], k, stride, dilation)
+def _taps(x, shape, strides, dilation=1, fill=0):
+    """k * l arrays of the shape of the output: what each tap of a filter of `shape` (k, l) reads, row by row."""
+    pads = [(dilation * (k // 2),) * 2 for k in shape]
+    size = [_out(s, stride) for s, stride in zip(x.shape[1:3], strides, strict=True)]
+    return _windows(_pad(x, pads, fill=fill), size, shape, strides, dilation)
 
 
-def _spread(y, shape, k, stride, dilation, fill=0):
-    """The transpose of `_taps`: k * k arrays of the shape of x, row by row.
+def _spread(y, size, shape, strides, dilation=1, fill=0):
+    """The transpose of `_taps`: k * l arrays of the `size` of the image x (its rows and columns), row by row.
 
-    The one of number (u, v) holds at p the y whose tap (k - 1 - u, k - 1 - v) reads x[p], or `fill` where none does.
+    The one of number (u, v) holds at p the y whose tap (k - 1 - u, l - 1 - v) reads x[p], or `fill` where none does.
     """
-    pad = dilation * (k // 2)
-    # Dilated by the stride and padded, y is as large as the padded x was; what is left has stride 1.
-    margins = [(pad, size + pad - (_out(size, stride) - 1) * stride - 1) for size in shape[1:3]]
-    return _windows(_pad(y, margins[0], margins[1], stride - 1, fill), shape[1:3], k, 1, dilation)
+    # Dilated by the strides and padded, y is as large as the padded x was; what is left has stride 1.
+    margins = []
+    for s, k, stride in zip(size, shape, strides, strict=True):
+        pad = dilation * (k // 2)
+        margins.append((pad, s + pad - (_out(s, stride) - 1) * stride - 1))
+    interior = [stride - 1 for stride in strides]
+    return _windows(_pad(y, margins, interior, fill), size, shape, (1, 1), dilation)
 
 
 def _weighted_sum(windows, kernel, dtype):
@@ -177,8 +185,14 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
     """A convolution over all channels.
+
+    y[b, i, j, e] = sum_{u, v, c} kernel[u, v, c, e] x[b, s i + u - p, t j + v - q, c], with (s, t) the strides,
+    p = (k - 1) / 2 and q = (l - 1) / 2. The gradients are dx = the same convolution of the stride-dilated dy with the
+    kernel flipped and c and e exchanged, and dkernel[u, v, c, e] = sum_{b, i, j} dy[b, i, j, e] x[b, s i + u - p,
+    t j + v - q, c].
 
     Args:
       x: [B, H, W, C].
@@ -188,9 +202,51 @@ def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array
     Returns:
       [B, ceil(H / strides[0]), ceil(W / strides[1]), D], dtype of x.
     """
+    return _conv(strides, x, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _conv(strides, x, kernel):
+    def tapped(x, kernel):
+        taps = jnp.concatenate(_taps(x, kernel.shape[:2], strides), axis=-1)
+        return _product(taps, kernel.reshape(-1, kernel.shape[-1])).astype(x.dtype)
+
+    return lax.platform_dependent(x, kernel, cpu=tapped, default=functools.partial(_lax_conv, strides))
+
+
+def _conv_forward(x, kernel, strides):
+    return _conv(strides, x, kernel), (x, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _conv_backward(strides, residuals, dy):
+    def tapped(x, kernel, dy):
+        shape = kernel.shape[:2]
+        spread = jnp.concatenate(_spread(dy, x.shape[1:3], shape, strides), axis=-1)
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = _product(spread, flipped.reshape(-1, x.shape[-1])).astype(x.dtype)
+        taps = jnp.concatenate(_taps(x, shape, strides), axis=-1)
+        dkernel = lax.dot_general(taps, dy, (((0, 1, 2), (0, 1, 2)), ((), ())), preferred_element_type=jnp.float32)
+        return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+    def default(x, kernel, dy):
+        return jax.vjp(functools.partial(_lax_conv, strides), x, kernel)[1](dy)
+
+    return lax.platform_dependent(*residuals, dy, cpu=tapped, default=default)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _lax_conv(strides, x, kernel):
     padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
     layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel.astype(x.dtype), strides, padding, dimension_numbers=layout)
+
+
+def _product(x, matrix):
+    """x @ matrix in float32, the matrix in the dtype of x."""
+    return jnp.matmul(x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 # Pooling --------------------------------------------------------------------------------------------------------------
@@ -210,23 +266,23 @@ def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    return functools.reduce(jnp.maximum, _taps(x, 3, stride, 1, fill=-jnp.inf))
+    return _max_pool_forward(x, stride)[0]
 
 
 def _max_pool_forward(x, stride):
-    return max_pool(x, stride), x
+    return functools.reduce(jnp.maximum, _taps(x, (3, 3), (stride, stride), fill=-jnp.inf)), x
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _max_pool_backward(stride, x, dy):
-    windows = _taps(x, 3, stride, 1, fill=-jnp.inf)
+    windows = _taps(x, (3, 3), (stride, stride), fill=-jnp.inf)
     largest, place = windows[0], jnp.zeros(dy.shape, jnp.int32)
     for number, window in enumerate(windows[1:], 1):
         place = jnp.where(window > largest, number, place)
         largest = jnp.maximum(window, largest)
     # Reversed, number (u, v) is of the windows whose tap (u, v) reads an entry.
-    places = _spread(place, x.shape, 3, stride, 1, fill=-1)[::-1]
-    parts = _spread(dy, x.shape, 3, stride, 1)[::-1]
+    places = _spread(place, x.shape[1:3], (3, 3), (stride, stride), fill=-1)[::-1]
+    parts = _spread(dy, x.shape[1:3], (3, 3), (stride, stride))[::-1]
     return (sum(jnp.where(at == number, part, 0) for number, (at, part) in enumerate(zip(places, parts, strict=True))),)
 
 
@@ -246,18 +302,18 @@ def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
-    total = _sum(_taps(x, 3, stride, 1))
-    return (total / _window_sizes(x.shape, stride)).astype(x.dtype)
+    return _avg_pool_forward(x, stride)[0]
 
 
 def _avg_pool_forward(x, stride):
-    return avg_pool(x, stride), x
+    total = _sum(_taps(x, (3, 3), (stride, stride)))
+    return (total / _window_sizes(x.shape, stride)).astype(x.dtype), x
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _avg_pool_backward(stride, x, dy):
     dy = (dy / _window_sizes(x.shape, stride)).astype(dy.dtype)
-    return (_sum(_spread(dy, x.shape, 3, stride, 1)).astype(dy.dtype),)
+    return (_sum(_spread(dy, x.shape[1:3], (3, 3), (stride, stride))).astype(dy.dtype),)
 
 
 avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)

@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import ops
 from prdarts_jax.genotypes import Genotype
-from prdarts_jax.supernet import BatchNorm, torch_init
+from prdarts_jax.supernet import BatchNorm, Conv, torch_init
 
 Form = Literal["cifar", "imagenet"]
 
@@ -43,6 +43,9 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, D] -> [B, h, w, C]."""
         params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
+        if self.op.draws:
+            key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+            params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
         if not self.op.norms:
             return self.op.apply(params, None, x, None)[0]
         stats = self.variable("batch_stats", "norm", ops.init_stats, self.op, self.channels)
@@ -106,7 +109,10 @@ class DiscreteCell(nn.Module):
         results = []
         for i, (name, source) in enumerate(self.entries):
             stride = 2 if self.reduction and source < 2 else 1
-            y = apply(f"op_{i}", ops.candidate(name, channels=self.channels, stride=stride), states[source])
+            if name == "none":
+                y = jnp.zeros_like(states[source][:, ::stride, ::stride])
+            else:
+                y = apply(f"op_{i}", ops.candidate(name, channels=self.channels, stride=stride), states[source])
             if keep is not None and not (name == "skip_connect" and stride == 1):
                 y *= keep[i, :, None, None, None].astype(y.dtype)
             results.append(y)
@@ -146,7 +152,15 @@ class AuxiliaryHead(nn.Module):
             )
         x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
         for i, (features, size) in enumerate(((128, 1), (768, 2))):
-            x = _conv(features, size, 1, self.dtype, f"conv_{i}", padding="VALID")(x)
+            x = nn.Conv(
+                features,
+                (size, size),
+                padding="VALID",
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=torch_init,
+                name=f"conv_{i}",
+            )(x)
             x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))
         return _classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))
 
@@ -197,11 +211,11 @@ class Network(nn.Module):
 
         x = images.astype(self.dtype)
         if self.form == "cifar":
-            s0 = s1 = norm("stem_norm_0", _conv(3 * self.channels, 3, 1, self.dtype, "stem_conv_0")(x))
+            s0 = s1 = norm("stem_norm_0", Conv(3 * self.channels, dtype=self.dtype, name="stem_conv_0")(x))
         else:
-            x = norm("stem_norm_0", _conv(self.channels // 2, 3, 2, self.dtype, "stem_conv_0")(x))
-            s0 = norm("stem_norm_1", _conv(self.channels, 3, 2, self.dtype, "stem_conv_1")(nn.relu(x)))
-            s1 = norm("stem_norm_2", _conv(self.channels, 3, 2, self.dtype, "stem_conv_2")(nn.relu(s0)))
+            x = norm("stem_norm_0", Conv(self.channels // 2, (2, 2), self.dtype, name="stem_conv_0")(x))
+            s0 = norm("stem_norm_1", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_1")(nn.relu(x)))
+            s1 = norm("stem_norm_2", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_2")(nn.relu(s0)))
 
         keep = None
         if train and self.has_rng("drop_path"):
@@ -232,19 +246,6 @@ class Network(nn.Module):
 def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
     """What drop-path multiplies paths by: 0 with the probability, else 1 / (1 - probability), so that the mean is 1."""
     return jax.random.bernoulli(key, 1 - probability, shape) / (1 - probability)
-
-
-def _conv(features, size, stride, dtype, name, padding=1):
-    return nn.Conv(
-        features,
-        (size, size),
-        (stride, stride),
-        padding=padding,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=torch_init,
-        name=name,
-    )
 
 
 def _classifier(num_classes):

@@ -3,12 +3,14 @@
 An op is `apply(params, stats, x, norm) -> (y, moments)`: x and y are [B, H, W, C], `params` a dict of arrays of
 `Op.shapes`, and `norm(x, stats) -> (y, moments)` the batch normalisation to use, called once for each name of
 `Op.norms` with that name's running statistics (`stats[name]`, or None where there are none). `moments` has one entry
-for each name of `Op.norms`.
+for each name of `Op.norms`. An op that draws finds the seed of its draw among its params, `seed` f32[] (a whole
+number), and one with dropout its `rate` f32[].
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,35 +29,70 @@ class Op:
     apply: Callable[..., tuple[jax.Array, Moments]]
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     norms: tuple[str, ...] = ()
+    draws: bool = False
 
 
-def candidate(name: str, *, channels: int, stride: int, pool_norm: bool = False) -> Op:
+Dropout = Literal["", "skip", "path"]
+
+
+def candidate(
+    name: str, *, channels: int, stride: int, pool_norm: bool = False, dropout: Dropout = "", partial: int = 1
+) -> Op:
     """The op `name` as a cell of width `channels` has it (DARTS; Liu et al., 2019, section 3.1.1).
 
     Args:
-      name: any of `genotypes.OPS`; `none` is never executed.
+      name: any of `genotypes.OPS`, or one of NAS-Bench-201's; `none` only where partial is above 1.
       channels: C, of input and output.
       stride: 1 or 2.
       pool_norm: whether batch normalisation follows the pools, as in DARTS's supernet (not in PR-DARTS's released one).
+      dropout: 'skip': the entries of what a skip connection gives are dropped (P-DARTS); 'path': what an op gives for
+        an image is, unless the op is the identity (R-DARTS).
+      partial: K of `partially`.
     """
+    op = (
+        partially(name, channels, stride, pool_norm, partial)
+        if partial > 1
+        else _whole(name, channels, stride, pool_norm)
+    )
+    if dropout == "skip" and name == "skip_connect":
+        return with_dropout(op, images=False)
+    if dropout == "path" and not (name == "skip_connect" and stride == 1):
+        return with_dropout(op, images=True)
+    return op
+
+
+def _whole(name, channels, stride, pool_norm):
     if name == "skip_connect":
         return identity() if stride == 1 else factorized_reduce(channels, channels)
+    if name == "noise":
+        return noise(stride)
     if name in ("avg_pool_3x3", "max_pool_3x3"):
         kernel = kernels.avg_pool if name.startswith("avg") else kernels.max_pool
         return pool(kernel, stride, pool_norm)
-    size = int(name[-1])
-    if name.startswith("sep_conv"):
-        return sep_conv(size, channels, stride)
-    if name.startswith("dil_conv"):
-        return dil_conv(size, channels, stride)
     if name == "conv_7x1_1x7":
         return conv_7x1_1x7(channels, stride)
+    for kind, build in (("sep_conv", sep_conv), ("dil_conv", dil_conv), ("nor_conv", nor_conv)):
+        if name.startswith(kind):
+            return build(int(name[-1]), channels, stride)
     raise ValueError(f"op {name!r} cannot be built: there is no such op")
 
 
 def identity() -> Op:
     """y = x."""
     return Op(lambda params, stats, x, norm: (x, {}))
+
+
+def noise(stride: int) -> Op:
+    """N(0, 1) in place of the input (S4 of Zela et al., 2020)."""
+
+    def apply(params, stats, x, norm):
+        return jax.random.normal(_key(params), x[:, ::stride, ::stride].shape, x.dtype), {}
+
+    return Op(apply, draws=True)
+
+
+def _key(params):
+    return jax.random.key(params["seed"].astype(jnp.uint32))
 
 
 def pool(kernel: Callable[[jax.Array, int], jax.Array], stride: int, norm_after: bool) -> Op:
@@ -112,6 +149,18 @@ def sep_conv(size: int, channels: int, stride: int) -> Op:
     return _depthwise_separable(size, channels, (stride, 1), dilation=1)
 
 
+def nor_conv(size: int, channels: int, stride: int) -> Op:
+    """ReLU, size x size convolution, BN (NAS-Bench-201; Dong, Yang, ICLR 2020)."""
+    if size == 1 and stride == 1:
+        return relu_conv_norm(channels, channels)
+
+    def apply(params, stats, x, norm):
+        y, moments = norm(kernels.conv(jax.nn.relu(x), params["kernel"], (stride, stride)), _get(stats, "norm"))
+        return y, {"norm": moments}
+
+    return Op(apply, {"kernel": (size, size, channels, channels)}, ("norm",))
+
+
 def conv_7x1_1x7(channels: int, stride: int) -> Op:
     """ReLU, 1x7 convolution, 7x1 convolution, BN: the factorised 7x7 convolution of NASNet and AmoebaNet."""
 
@@ -142,6 +191,58 @@ def _depthwise_separable(size, channels, strides, dilation):
 
 def _get(stats, name):
     return None if stats is None else stats[name]
+
+
+# What changes a whole op ----------------------------------------------------------------------------------------------
+
+
+def with_dropout(op: Op, *, images: bool) -> Op:
+    """The op, what it gives multiplied by 0 with the probability `rate`, else by 1 / (1 - rate).
+
+    Args:
+      op: to change.
+      images: drop all that is given for an image together, and not each entry for itself.
+    """
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x, norm)
+        keep = 1 - params["rate"]
+        shape = (y.shape[0], 1, 1, 1) if images else y.shape
+        kept = jax.random.bernoulli(jax.random.fold_in(_key(params), 1), keep, shape)  # the op may draw with the seed
+        return jnp.where(kept, y / keep.astype(y.dtype), 0), moments
+
+    return Op(apply, op.shapes, op.norms, draws=True)
+
+
+def partially(name: str, channels: int, stride: int, pool_norm: bool, k: int) -> Op:
+    """PC-DARTS (Xu et al., ICLR 2020, section 3.2): the op sees the first 1/K of the channels, the others go past it.
+
+    At stride 2 those go through a 2x2 maximum. Then the channels are shuffled, so that another part is first. `none` is
+    executed here: it gives 0 in place of the first part.
+
+    Raises:
+      ValueError: K does not divide the channels.
+    """
+    if channels % k:
+        raise ValueError(f"channels={channels} must be a multiple of {k}, since an op sees 1/{k} of them")
+    seen = channels // k
+    op = Op(lambda params, stats, x, norm: (jnp.zeros_like(x[:, ::stride, ::stride]), {}))
+    if name != "none":
+        op = _whole(name, seen, stride, pool_norm)
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x[..., :seen], norm)
+        y = jnp.concatenate([y, _halve(x[..., seen:]) if stride == 2 else x[..., seen:]], axis=-1)
+        return jnp.swapaxes(y.reshape(*y.shape[:-1], k, seen), -1, -2).reshape(y.shape), moments
+
+    return Op(apply, op.shapes, op.norms, op.draws)
+
+
+def _halve(x):
+    """A 2x2 maximum of stride 2; of an odd side the last row is its own."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
+    return x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).max(axis=(2, 4))
 
 
 # Parameters and statistics --------------------------------------------------------------------------------------------

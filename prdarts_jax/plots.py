@@ -1,11 +1,11 @@
 """The pictures of a run, as matplotlib figures; nothing here touches files."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,42 +14,65 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from prdarts_jax.genotypes import Genotype
-from prdarts_jax.spaces import CELL_TYPES, group
+from prdarts_jax import genotypes
+from prdarts_jax.cell_layout import HEIGHT, LABEL_MARGIN, NODE_HALF, WIDTH, place_nodes, route
+from prdarts_jax.spaces import group
 
 Record = Mapping[str, Any]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = MappingProxyType({"skip": "#D55E00", "conv": "#0072B2", "pool": "#009E73", "none": "#CC79A7", "all": "black"})
+COLOURS = MappingProxyType(
+    {
+        "skip": "#D55E00",
+        "pool": "#009E73",
+        "conv": "#0072B2",
+        "noise": "#E69F00",
+        "none": "#CC79A7",
+        "all": "black",
+    }
+)
 TITLES = MappingProxyType({"normal": "normal cell", "reduce": "reduction cell"})
+STYLES: Mapping[str, dict[str, str]] = MappingProxyType(
+    {
+        "normal": {"color": COLOURS["conv"], "marker": "o"},
+        "reduce": {"color": COLOURS["skip"], "marker": "s", "linestyle": "--"},
+        "alignment_val": {"color": "black", "marker": "o", "label": "validation"},
+        "alignment_train": {"color": COLOURS["pool"], "marker": "s", "linestyle": "--", "label": "training"},
+    }
+)
+# Fields of a record and how a panel shows them: (fields, title, label of the axis).
+DIAGNOSTICS = (
+    (("skip_share",), "skip connections", "share in the derived cells"),
+    (("depth",), "depth", "connections in the derived cells"),
+    (("entropy",), "entropy", "mean of the edges (nats)"),
+    (("alignment_val", "alignment_train"), "alignment of the layers", "agreement of gradients"),
+    (("eigenvalue",), "dominant eigenvalue", "Hessian of the validation loss"),
+)
 
-# The drawing of a cell is laid out in inches.
-WIDTH, HEIGHT = 12.0, 6.0
-TOP, BOTTOM = 5.1, 1.0
-NODE_HALF = np.array([0.34, 0.24])
-LABEL_MARGIN = 0.06
 
-
-def cell_figure(genotype: Genotype, cell_type: str) -> Figure:
+def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     """The cell as a directed graph from left to right, 1800 x 900 pixels, like the DARTS figures.
 
     A node's column is its depth, the longest path from an input. Rows, bends of the edges and
-    places of the labels are those of least overlap found by a search without randomness.
+    places of the labels are those of least overlap found by a search without randomness. Entries of
+    `none` are not drawn; nodes have the numbers that the papers give them.
 
     Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
 
     Args:
       genotype: the cells; only the one drawn is read.
-      cell_type: "normal" or "reduce".
+      cell_type: one of `genotypes.cells(genotype)`.
     """
-    entries = getattr(genotype, cell_type)
-    concat = getattr(genotype, f"{cell_type}_concat")
-    output = len(entries) // 2 + 2
-    ops = [op for op, _ in entries] + [""] * len(concat)
-    edges = [(source, i // 2 + 2) for i, (_, source) in enumerate(entries)]
+    entries = genotypes.cells(genotype)[cell_type]
+    inputs, outputs = genotypes.ends(genotype, cell_type)
+    concat = () if isinstance(genotype, genotypes.EdgeGenotype) else outputs
+    output = max(target for _, _, target in entries) + bool(concat)
+    ops = [op for op, _, _ in entries if op != "none"] + [""] * len(concat)
+    edges = [(source, target) for op, source, target in entries if op != "none"]
     edges += [(node, output) for node in concat]
-    names = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(output - 2)), "$c_k$"]
-    fills = ["#D5E8D4", "#D5E8D4", *["#9CCBEE"] * (output - 2), "#F5DE8A"]
+    names = ["$c_{k-2}$", "$c_{k-1}$"][-len(inputs) :]
+    names += [str(node - 2 if concat else node) for node in range(len(inputs), output)] + ["$c_k$"]
+    fills = ["#D5E8D4" if node in inputs else "#9CCBEE" for node in range(output)] + ["#F5DE8A"]
 
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=150)
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -69,8 +92,8 @@ def cell_figure(genotype: Genotype, cell_type: str) -> Figure:
         halves[i] = np.array([extent.width, extent.height]) / figure.dpi / 2 + LABEL_MARGIN
         label.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"})
 
-    positions = _place_nodes(edges, output + 1)
-    curves, centres = _route(edges, positions, halves)
+    positions = place_nodes(edges, len(inputs), output + 1, narrow=bool(concat))
+    curves, centres = route(edges, positions, halves) if edges else ((), ())
     for curve, colour in zip(curves, colours, strict=True):
         path = Path(curve, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
         axes.add_patch(
@@ -83,9 +106,10 @@ def cell_figure(genotype: Genotype, cell_type: str) -> Figure:
         style = "round,pad=0,rounding_size=0.15"
         axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=fill, ec="0.25", gid="node"))
         axes.text(position[0], position[1], name, fontsize=15, ha="center", va="center_baseline", zorder=5)
-    handles = [Line2D([], [], color=COLOURS[g], lw=2.5, label=g) for g in ("skip", "pool", "conv")]
-    handles.append(Line2D([], [], color="0.6", lw=2.5, label="concatenation"))
-    axes.legend(handles=handles, loc="lower center", ncols=4, frameon=False, fontsize=12)
+    kinds = {kind: colour for kind, colour in COLOURS.items() if colour in colours}
+    kinds |= {"concatenation": "0.6"} if concat else {}
+    handles = [Line2D([], [], color=colour, lw=2.5, label=kind) for kind, colour in kinds.items()]
+    axes.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=12)
     return figure
 
 
@@ -97,9 +121,10 @@ def activation_figure(records: Sequence[Record]) -> Figure:
     Args:
       records: at least one, each with "epoch" and "activation" as `activation_by_group` has it.
     """
-    figure = _figure(10, 4.8)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, cell_type in zip(panels, CELL_TYPES, strict=True):
+    cell_types = list(records[-1]["activation"])
+    figure = _figure(max(7, 5 * len(cell_types)), 4.8)
+    panels = figure.subplots(1, len(cell_types), sharey=True, squeeze=False)[0]
+    for axes, cell_type in zip(panels, cell_types, strict=True):
         for kind in records[-1]["activation"][cell_type]:
             _line(
                 axes,
@@ -111,8 +136,7 @@ def activation_figure(records: Sequence[Record]) -> Figure:
             )
         axes.set(title=TITLES[cell_type], ylim=(-0.02, 1.02))
     panels[0].set_ylabel("mean activation probability")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    _legend(figure)
     return figure
 
 
@@ -124,14 +148,53 @@ def skip_share_figure(records: Sequence[Record]) -> Figure:
     """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
-    for cell_type, style in (
-        ("normal", {"color": COLOURS["conv"], "marker": "o"}),
-        ("reduce", {"color": COLOURS["skip"], "marker": "s", "linestyle": "--"}),
-    ):
+    for cell_type in records[-1]["skip_share"]:
         shares = [100 * record["skip_share"][cell_type] for record in records]
-        _line(axes, records, shares, label=TITLES[cell_type], **style)
+        _line(axes, records, shares, label=TITLES[cell_type], **STYLES[cell_type])
     axes.set(title="derived cells", ylabel="share of skip connections (%)", ylim=(-2, 102))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _legend(figure)
+    return figure
+
+
+def diagnostics_figure(records: Sequence[Record]) -> Figure:
+    """What tells how healthy a search is, over epochs, a panel for each of `DIAGNOSTICS` that the records have.
+
+    Args:
+      records: at least one, each with "epoch". All or some have one or more of: skip_share (fractions), depth and
+        entropy (nats), each a number per cell type; alignment_val and alignment_train, from -1 to 1; eigenvalue.
+
+    Raises:
+      ValueError: the records have none of them.
+    """
+    shown = [panel for panel in DIAGNOSTICS if any(field in record for record in records for field in panel[0])]
+    if not shown:
+        raise ValueError(f"records have none of the fields {', '.join(f for panel in DIAGNOSTICS for f in panel[0])}")
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure = _figure(max(7, 4 * columns), 3.2 * rows + 0.8)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    for axes, (fields, title, label) in zip(panels, shown, strict=False):
+        for field in fields:
+            having = [record for record in records if field in record]
+            if having and isinstance(having[-1][field], Mapping):
+                for cell_type in having[-1][field]:
+                    values = [record[field][cell_type] for record in having]
+                    _line(axes, having, values, label=TITLES[cell_type], **STYLES[cell_type])
+            elif having:
+                style = STYLES.get(field, {"color": "black"})
+                _line(axes, having, [record[field] for record in having], **style)
+        axes.set(title=title, ylabel=label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
+        if "skip_share" in fields:
+            axes.set(ylim=(-0.02, 1.02))
+        elif "alignment_val" in fields:
+            axes.set(ylim=(-1.04, 1.04))
+        else:
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        if "depth" in fields:
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure)
     return figure
 
 
@@ -155,8 +218,7 @@ def curves_figure(records: Sequence[Record], held_out: str = "validation") -> Fi
             _line(axes, records, values, **style)
     panels[0].set(title="loss", ylabel="cross-entropy (nats)")
     panels[1].set(title="accuracy", ylabel="accuracy (%)", ylim=(-2, 102))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    _legend(figure)
     return figure
 
 
@@ -220,6 +282,18 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
+def _legend(figure: Figure) -> None:
+    """One legend below all panels, each label once."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False
+        )
+
+
 def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any) -> None:
     """One curve over epochs; markers keep a run of a single epoch visible."""
     epochs = [record["epoch"] for record in records]
@@ -227,122 +301,3 @@ def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker
     axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-
-
-def _place_nodes(edges: Sequence[tuple[int, int]], nodes: int) -> np.ndarray:
-    """Positions of nodes in inches, f64[nodes, 2]: columns by depth, rows of least entanglement.
-
-    Every assignment of the inner nodes to rows is tried, judged as if edges were straight.
-    """
-    depth = [0] * nodes
-    for target in range(2, nodes):
-        depth[target] = 1 + max((depth[s] for s, t in edges if t == target), default=0)
-    depth[-1] = max(depth[:-1]) + 1
-    # The last gap is narrower: no edge there has a label.
-    x = np.interp(np.append(depth[:-1], depth[-1] - 0.4), (0, depth[-1] - 0.4), (0.6, WIDTH - 0.6))
-
-    rows = max(7, 2 * max(map(depth.count, depth)) - 1)
-    middle = (rows - 1) / 2
-    inner = np.array(list(itertools.product(range(rows), repeat=nodes - 3)), float)
-    ends = np.tile([middle + 1.5, middle - 1.5, middle], (len(inner), 1))
-    y = np.concatenate([ends[:, :2], inner, ends[:, 2:]], axis=1)
-
-    def height(edge: tuple[int, int], at: float) -> np.ndarray:
-        s, t = edge
-        return y[:, s] + (y[:, t] - y[:, s]) * (at - x[s]) / (x[t] - x[s])
-
-    straight = sorted(set(edges))
-    cost = 0.05 * np.abs(inner - middle).sum(1)
-    for i, j in itertools.combinations(range(nodes), 2):
-        if x[i] == x[j]:
-            cost += 100 * (np.abs(y[:, i] - y[:, j]) < 2)
-    for s, t in straight:
-        cost += 0.1 * np.abs(y[:, s] - y[:, t])
-        for node in range(nodes):
-            if x[s] < x[node] < x[t]:
-                cost += 5 * np.maximum(0, 1.5 - np.abs(height((s, t), x[node]) - y[:, node]))
-    for a, b in itertools.combinations(straight, 2):
-        left, right = max(x[a[0]], x[b[0]]), min(x[a[1]], x[b[1]])
-        if left < right:
-            before = height(a, left) - height(b, left)
-            after = height(a, right) - height(b, right)
-            cost += 2.0 * (before * after < 0)
-    best = y[np.argmin(cost)]
-    return np.stack([x, np.interp(best, (0, rows - 1), (BOTTOM + 0.4, TOP - 0.3))], axis=1)
-
-
-def _route(
-    edges: Sequence[tuple[int, int]], positions: np.ndarray, halves: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bends the edges and places their labels by coordinate descent on the overlaps.
-
-    Args:
-      edges: (source, target) of every arrow, an edge that carries two ops twice.
-      positions: f64[nodes, 2], node centres.
-      halves: f64[edges, 2], half width and height of the labels, -inf for none.
-
-    Returns:
-      Control points of the cubic curves, f64[edges, 4, 2], and label centres, f64[edges, 2].
-    """
-    bends = np.linspace(-1.8, 1.8, 13)
-    places = np.linspace(0.2, 0.8, 13)
-    controls = np.stack([_controls(edges, i, positions, bends) for i in range(len(edges))])
-    centres = np.einsum("pc,ebcd->ebpd", _bernstein(places), controls)
-    # Curves run strictly from left to right, so their heights over one grid tell how they meet.
-    grid = np.linspace(0, WIDTH, 241)
-    points = np.einsum("pc,ebcd->ebdp", _bernstein(np.linspace(0, 1, 61)), controls)
-    heights = np.array([[np.interp(grid, x, y, np.nan, np.nan) for x, y in edge] for edge in points])
-    paths = np.stack(np.broadcast_arrays(grid, heights), axis=-1)
-
-    def inside(points: np.ndarray, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
-        return (np.abs(points - centre) < half).all(-1)
-
-    own = np.zeros(centres.shape[:3])
-    for i, (source, target) in enumerate(edges):
-        length = positions[target, 0] - positions[source, 0]
-        own[i] += 20 * (bends[:, None] / length) ** 2 + 8 * (places - 0.5) ** 2
-        own[i] += 20 * ((heights[i] < BOTTOM) | (heights[i] > TOP)).sum(-1)[:, None]
-        for node, position in enumerate(positions):
-            own[i] += 1000 * inside(centres[i], position, halves[i] + NODE_HALF)
-            if node not in (source, target):
-                own[i] += 20 * inside(paths[i], position, NODE_HALF + 0.1).sum(-1)[:, None]
-
-    chosen: dict[int, tuple[int, int]] = {}
-    for _, i in itertools.product(range(3), range(len(edges))):
-        cost = own[i].copy()
-        for j, (bend, place) in chosen.items():
-            if i != j:
-                centre = centres[j, bend, place]
-                gaps = heights[i] - heights[j, bend]
-                meetings = 10 * (gaps[:, 1:] * gaps[:, :-1] < 0).sum(-1)
-                cost += (meetings + 0.1 * (np.abs(gaps) < 0.2).sum(-1))[:, None]
-                cost += 5 * inside(paths[i], centre, halves[j]).sum(-1)[:, None]
-                cost += 5 * inside(paths[j, bend], centres[i][:, :, None], halves[i]).sum(-1)
-                cost += 1000 * inside(centres[i], centre, halves[i] + halves[j])
-        chosen[i] = divmod(int(np.argmin(cost)), len(places))
-    picks = [chosen[i] for i in range(len(edges))]
-    return (
-        np.stack([controls[i, bend] for i, (bend, _) in enumerate(picks)]),
-        np.stack([centres[i, bend, place] for i, (bend, place) in enumerate(picks)]),
-    )
-
-
-def _controls(edges: Sequence[tuple[int, int]], i: int, positions: np.ndarray, bends: np.ndarray) -> np.ndarray:
-    """Control points of edge i for every bend, f64[bends, 4, 2], from right side to left side.
-
-    Arrows that enter one node are spread along its side in the order of their sources' heights.
-    """
-    source, target = edges[i]
-    rivals = [j for j, edge in enumerate(edges) if edge[1] == target]
-    rivals.sort(key=lambda j: (positions[edges[j][0], 1], -j))
-    entry = 0.2 * ((rivals.index(i) + 0.5) / len(rivals) * 2 - 1) * (len(rivals) > 1)
-    start = positions[source] + np.array([NODE_HALF[0], 0.0])
-    end = positions[target] + np.array([-NODE_HALF[0], entry])
-    reach = np.array([0.4 * (end[0] - start[0]), 0.0])
-    lift = np.stack([np.zeros_like(bends), bends], axis=1)
-    return np.stack(np.broadcast_arrays(start, start + reach + lift, end - reach + lift, end), axis=1)
-
-
-def _bernstein(t: np.ndarray) -> np.ndarray:
-    """Weights of a cubic curve's control points at parameters t, f64[t, 4]."""
-    return np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1)

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
 from prdarts_jax import plots
-from prdarts_jax.genotypes import Genotype
+from prdarts_jax.genotypes import AnyGenotype, cells
 from prdarts_jax.plots import Record
-from prdarts_jax.spaces import CELL_TYPES, SearchSpace, group
+from prdarts_jax.spaces import SearchSpace, group
 
 METRICS = "metrics.jsonl"
 
@@ -119,34 +119,44 @@ def save_architecture(
     """
     arrays: dict[str, Any] = {f"logits_{name}": np.asarray(value) for name, value in logits.items()}
     arrays |= {f"probability_{name}": np.asarray(value) for name, value in probabilities.items()}
-    path = workdir / "architecture" / f"epoch_{epoch:04d}.npz"
-    _replace(path, lambda file: np.savez(file, **arrays))
+    _replace(_architecture(workdir, epoch), lambda file: np.savez(file, **arrays))
+
+
+def read_logits(workdir: Path, epoch: int) -> dict[str, np.ndarray]:
+    """The logits that `save_architecture` has written."""
+    with np.load(_architecture(workdir, epoch)) as arrays:
+        return {name.removeprefix("logits_"): arrays[name] for name in arrays if name.startswith("logits_")}
+
+
+def _architecture(workdir, epoch):
+    return workdir / "architecture" / f"epoch_{epoch:04d}.npz"
 
 
 def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Mean activation probability over the edges and the ops of each group, per cell type.
+    """Mean activation probability over the candidate ops of each group, per cell type.
 
     Args:
-      space: tells the ops of the last axis.
+      space: tells the ops of the last axis and which are candidates where; only these count.
       probabilities: per cell type f32[edges, ops].
 
     Returns:
-      {"normal": {"skip": ..., "conv": ..., "pool": ..., "none": ..., "all": ...}, "reduce": ...},
-      without the groups that the space lacks.
+      {"normal": {"skip": ..., "conv": ..., "pool": ..., "noise": ..., "none": ..., "all": ...}, "reduce": ...},
+      without the groups that the cell lacks.
     """
-    kinds = [group(op) for op in space.ops]
+    kinds = np.array([group(op) for op in space.ops])
     means = {}
-    for cell_type in CELL_TYPES:
-        by_op = np.asarray(probabilities[cell_type], np.float64).mean(axis=0)
+    for cell_type in space.cell_types:
+        values = np.asarray(probabilities[cell_type], np.float64)
+        candidates = space.candidates(cell_type)
         means[cell_type] = {
-            kind: float(by_op[[k == kind for k in kinds]].mean())
-            for kind in ("skip", "conv", "pool", "none")
-            if kind in kinds
-        } | {"all": float(by_op.mean())}
+            kind: float(values[candidates & (kinds == kind)].mean())
+            for kind in ("skip", "conv", "pool", "noise", "none")
+            if candidates[:, kinds == kind].any()
+        } | {"all": float(values[candidates].mean())}
     return means
 
 
-def draw_cell(genotype: Genotype, cell_type: str, path: Path) -> None:
+def draw_cell(genotype: AnyGenotype, cell_type: str, path: Path) -> None:
     """Writes `plots.cell_figure` as PNG."""
     _save(plots.cell_figure(genotype, cell_type), path)
 
@@ -161,24 +171,34 @@ def plot_skip_share(records: Sequence[Record], path: Path) -> None:
     _save(plots.skip_share_figure(records), path)
 
 
+def plot_diagnostics(records: Sequence[Record], path: Path) -> None:
+    """Writes `plots.diagnostics_figure` as PNG."""
+    _save(plots.diagnostics_figure(records), path)
+
+
 def plot_curves(records: Sequence[Record], path: Path) -> None:
     """Writes `plots.curves_figure` as PNG."""
     _save(plots.curves_figure(records), path)
 
 
-def write_pictures(workdir: Path, records: Sequence[Record], genotype: Genotype) -> None:
-    """Writes cell_normal, cell_reduce, activation, skip_share and curves, each a .png.
+def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
+    """Writes cell_normal, cell_reduce where there is one, activation, skip_share and curves, each a .png.
+
+    Where the records have other diagnostics than the share of skip connections, also diagnostics.png.
 
     Args:
       workdir: the run folder.
       records: at least one, from `read_records`.
       genotype: the cells to draw.
     """
-    for cell_type in CELL_TYPES:
+    for cell_type in cells(genotype):
         draw_cell(genotype, cell_type, workdir / f"cell_{cell_type}.png")
     plot_activation(records, workdir / "activation.png")
     plot_skip_share(records, workdir / "skip_share.png")
     plot_curves(records, workdir / "curves.png")
+    diagnostics = {field for fields, _, _ in plots.DIAGNOSTICS for field in fields} - {"skip_share"}
+    if any(diagnostics & record.keys() for record in records):
+        plot_diagnostics(records, workdir / "diagnostics.png")
 
 
 def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:

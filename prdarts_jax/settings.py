@@ -1,17 +1,16 @@
-"""The fields of a config, their defaults, and what values they may have.
+"""The fields of a config and their defaults; `rules.py` says what values they may have.
 
 Files in configs/ start from `defaults()` or `released()` for a search, and from `training()` for a training, so each
 shows only what makes it different.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, networks
-from prdarts_jax.methods import pr_darts
+from prdarts_jax import data, methods, spaces
+from prdarts_jax.rules import RULES
 
 
 def defaults() -> ConfigDict:
@@ -29,25 +28,17 @@ def defaults() -> ConfigDict:
             "batch_size": 128,
             "steps_per_call": 1,  # between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C
             "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # pixels; 0 is none
-            "method": "pr_darts",  # which of the sections below counts
-            "pr_darts": {
-                "form": "paper",
-                "lambda_skip": 0.01,
-                "lambda_nonskip": 0.005,
-                "lambda_path": 0.005,
-                "start_temperature": 10.0,
-                "end_temperature": 0.1,
-                "distinct_inputs": False,  # derive at most one op per edge
-                "drop": 0.4,  # the form 'released' only, like the threshold
-                "threshold": 0.2,
-            },
-            "darts": {},
+            "space": "darts",  # what is searched; one of `spaces.NAMED`
+            "table": "",  # a file of NAS-Bench-201's accuracies: each epoch then reports the derived cell's
+            "method": "pr_darts",  # which of the sections below counts; their fields are those of the methods
+            **{name: methods.fields_of(method) for name, method in methods.NAMED.items()},
+            "hessian": False,  # report the dominant eigenvalue of the validation loss's Hessian in the logits
             "channels": 16,
-            "cells": 8,
+            "cells": 8,  # in all; in NAS-Bench-201's network, those of each of its three stages
             "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
             "remat": False,  # keep less: compute each cell again in the backward pass
             "pool_norm": True,  # batch normalisation after pools
-            "head_norm": False,  # batch normalisation and ReLU before the global pool
+            "head_norm": False,  # batch normalisation and ReLU before the global pool, as NAS-Bench-201's always has
             "running_statistics": True,
             "weights": {
                 "learning_rate": 0.025,  # falls along a cosine
@@ -128,95 +119,6 @@ def released() -> ConfigDict:
     return config
 
 
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _at_least(low: float) -> Rule:
-    return lambda value: low <= value < math.inf, f"at least {low}"
-
-
-def _one_of(*values: str) -> Rule:
-    return lambda value: value in values, f"one of {', '.join(values)}"
-
-
-_FRACTION: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
-_BELOW_ONE: Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-_POSITIVE: Rule = (lambda value: 0 < value < math.inf, "above 0")
-_SEED: Rule = (lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
-_CLIP: Rule = (lambda value: value > 0, "above 0")
-_EVEN: Rule = (
-    lambda value: value >= 2 and value % 2 == 0,
-    "even and at least 2, since a factorised reduction makes half of the channels with each of two convolutions",
-)
-
-_TRAINING_RULES: dict[str, Rule] = {
-    "channels": _EVEN,
-    "cells": _at_least(1),
-    "auxiliary_weight": _at_least(0),
-    "drop_path": _BELOW_ONE,
-    "label_smoothing": _BELOW_ONE,
-    "ema": _BELOW_ONE,
-    "dtype": _one_of("float32", "bfloat16"),
-    "epochs": _at_least(0),
-    "batch_size": _at_least(1),
-    "accumulate": _at_least(1),
-    "steps_per_call": _at_least(1),
-    "augmentation.pad": _at_least(0),
-    "augmentation.cutout": _at_least(0),
-    "weights.learning_rate": _POSITIVE,
-    "weights.end_learning_rate": _at_least(0),
-    "weights.schedule": _one_of("cosine", "linear"),
-    "weights.warmup_epochs": _at_least(0),
-    "weights.momentum": _BELOW_ONE,
-    "weights.weight_decay": _at_least(0),
-    "weights.clip": _CLIP,
-}
-
-_RULES: dict[str, dict[str, Rule]] = {}
-_RULES["train"] = _TRAINING_RULES | {
-    "form": _one_of(*networks.FORMS),
-    "dataset": _one_of(*data.NAMES, *data.STREAMED),
-    "image_size": _at_least(0),
-    "num_examples": _at_least(0),
-    "workers": _at_least(0),
-    "seed": _SEED,
-}
-_RULES["search"] = {
-    "dataset": _one_of(*data.NAMES),
-    "image_size": _at_least(0),
-    "num_examples": _at_least(0),
-    "split_seed": _SEED,
-    "seed": _SEED,
-    "epochs": _at_least(1),
-    "batch_size": _at_least(1),
-    "steps_per_call": _at_least(1),
-    "augmentation.pad": _at_least(0),
-    "augmentation.cutout": _at_least(0),
-    "method": _one_of("pr_darts", "darts"),
-    "pr_darts.form": _one_of(*pr_darts.FORMS),
-    "pr_darts.lambda_skip": _at_least(0),
-    "pr_darts.lambda_nonskip": _at_least(0),
-    "pr_darts.lambda_path": _at_least(0),
-    "pr_darts.start_temperature": _POSITIVE,
-    "pr_darts.end_temperature": _POSITIVE,
-    "pr_darts.drop": _FRACTION,
-    "pr_darts.threshold": _FRACTION,
-    "channels": _EVEN,
-    "cells": _at_least(1),
-    "dtype": _one_of("float32", "bfloat16"),
-    "weights.learning_rate": _POSITIVE,
-    "weights.end_learning_rate": _at_least(0),
-    "weights.momentum": _BELOW_ONE,
-    "weights.weight_decay": _at_least(0),
-    "weights.clip": _CLIP,
-    "logits.learning_rate": _POSITIVE,
-    "logits.b1": _BELOW_ONE,
-    "logits.b2": _BELOW_ONE,
-    "logits.weight_decay": _at_least(0),
-    "evaluation.random_cells": _at_least(0),
-} | {f"evaluation.{field}": rule for field, rule in _TRAINING_RULES.items()}
-
-
 _DEFAULTS: dict[str, Callable[[], ConfigDict]] = {"search": defaults, "train": training}
 
 
@@ -239,9 +141,11 @@ def validate(config: ConfigDict) -> None:
         number = isinstance(default, float) and type(value) is int
         if type(value) is not type(default) and not number:
             raise ValueError(f"config.{field}={value!r} must be of type {type(default).__name__}, as {default!r} is")
-        allowed, text = _RULES[job].get(field, (lambda _: True, ""))
+        allowed, text = RULES[job].get(field, (lambda _: True, ""))
         if not allowed(value):
             raise ValueError(f"config.{field}={value!r} must be {text}")
+    if job == "search":
+        _check_space(config)
     prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)
     if section.epochs and section.weights.warmup_epochs >= section.epochs:
         raise ValueError(
@@ -251,6 +155,28 @@ def validate(config: ConfigDict) -> None:
     if section.batch_size % section.accumulate:
         raise ValueError(
             f"config.{prefix}accumulate={section.accumulate} must divide config.{prefix}batch_size={section.batch_size}"
+        )
+
+
+def _check_space(config):
+    space = spaces.named(config.space)
+    if config.table and space.name != "nas_bench_201":
+        raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
+    if config.evaluation.epochs and space.name == "nas_bench_201":
+        raise ValueError(
+            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space nas_bench_201, whose cells' "
+            "accuracies config.table has"
+        )
+    partial = config.pc_darts.partial
+    if config.method == "pc_darts" and config.channels % (2 * partial):
+        raise ValueError(
+            f"config.channels={config.channels} must be a multiple of {2 * partial}, twice config.pc_darts.partial"
+        )
+    lengths = {len(config.p_darts[name]) for name in ("cells", "ops", "skip_dropout")}
+    if config.method == "p_darts" and len(lengths) > 1:
+        raise ValueError(
+            f"config.p_darts.cells={config.p_darts.cells}, .ops={config.p_darts.ops} and .skip_dropout="
+            f"{config.p_darts.skip_dropout} must be of one length, a stage each"
         )
 
 

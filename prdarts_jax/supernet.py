@@ -1,4 +1,7 @@
-"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
+"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2).
+
+`nas_bench_201.py` has that of the other space with a network of its own.
+"""
 
 from typing import Any, Literal
 
@@ -7,12 +10,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax import gates, ops
+from prdarts_jax import gates, kernels, ops
 from prdarts_jax.cell import Executor, execute, execute_plain, program
-from prdarts_jax.spaces import CELL_TYPES, SearchSpace, darts
+from prdarts_jax.spaces import SearchSpace, darts
 
 _EXECUTORS: dict[str, Executor] = {"loop": execute, "plain": execute_plain}
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def init_logits(key: jax.Array, space: SearchSpace, cell_type: str) -> jax.Array:
+    """1e-3 N(0, 1), f32[edges, ops], and -inf for an op that is no candidate of its edge."""
+    drawn = 1e-3 * jax.random.normal(key, space.shape, jnp.float32)
+    return jnp.where(space.candidates(cell_type), drawn, -jnp.inf)
 
 
 class _Normalizing(nn.Module):
@@ -47,6 +56,26 @@ class BatchNorm(_Normalizing):
         return y * scale.astype(y.dtype) + bias.astype(y.dtype)
 
 
+class Conv(nn.Module):
+    """A 3x3 convolution without bias; see `kernels.conv`.
+
+    Attributes:
+      features: channels of the output.
+      strides: of the rows and of the columns.
+      dtype: of the computation.
+    """
+
+    features: int
+    strides: tuple[int, int] = (1, 1)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, D] -> [B, h, w, features]."""
+        kernel = self.param("kernel", torch_init, (3, 3, x.shape[-1], self.features))
+        return kernels.conv(x.astype(self.dtype), kernel, self.strides)
+
+
 class Preprocess(_Normalizing):
     """Maps an input of a cell to the cell's width: ReLU, 1x1 convolution, BN, or a factorised reduction.
 
@@ -71,27 +100,77 @@ class Preprocess(_Normalizing):
         return y
 
 
-class Cell(_Normalizing):
-    """One cell of the supernet; see `cell.py` for how it runs.
+class SearchCell(_Normalizing):
+    """What every cell of a supernet has; see `cell.py` for how it runs.
 
     Attributes:
       space: nodes, edges and ops.
-      channels: C; the output has (nodes - 2) C.
-      reduction: halves the image.
-      reduction_before: the previous cell was a reduction.
-      pool_norm: see `ops.candidate`.
+      channels: C of its nodes.
+      pool_norm, dropout, partial: see `ops.candidate`.
       executor: 'loop', or 'plain' for the oracle.
     """
 
     space: SearchSpace
     channels: int
-    reduction: bool
-    reduction_before: bool
     pool_norm: bool
+    dropout: ops.Dropout
+    partial: int
     executor: Literal["loop", "plain"]
 
+    def _execute(self, reduction, inputs, states, weights, train, dropout_rate):
+        """The states of the nodes after all stages; call it in a compact method.
+
+        Args:
+          reduction: see `cell.program`.
+          inputs: [2, B, H, W, C] of a reduction cell, otherwise None.
+          states: [nodes, B, h, w, C], without the input nodes in a reduction cell.
+          weights: f32[edges, ops].
+          train: normalise by the batch.
+          dropout_rate: f32[].
+        """
+        fields = {name: getattr(self, name) for name in ("channels", "pool_norm", "dropout", "partial", "axis_name")}
+        for i, (rows, stage) in enumerate(program(self.space, reduction, train=train, **fields)):
+            params = self.param(f"stage_{i}", stage.init_params)
+            stats = self._running(f"stage_{i}", stage.init_stats)
+            if any(op.draws for op in stage.candidates.values()):
+                drawn = stage.init_draws(self._draw_key(), dropout_rate)
+                params = {name: params.get(name, {}) | drawn.get(name, {}) for name in {**params, **drawn}}
+            stage_weights = weights[jnp.array(rows)]
+            states, moments = _EXECUTORS[self.executor](
+                stage,
+                params,
+                stats and stats.value,
+                inputs if stage.stride == 2 else None,
+                states,
+                stage_weights,
+            )
+            if train and stats:
+                executed = {name: stage_weights[:, stage.op_names.index(name)] != 0 for name in moments}
+                updated = {n: ops.update_running(stats.value[n], moments[n], executed[n]) for n in moments}
+                self._store(stats, updated)
+        return states
+
+    def _draw_key(self):
+        """A key of this cell's own, and of this part of the batch; without rngs the same in every call."""
+        key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+        return key if self.axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
+
+
+class Cell(SearchCell):
+    """One cell of the DARTS supernet.
+
+    Attributes:
+      reduction: halves the image.
+      reduction_before: the previous cell was a reduction.
+    """
+
+    reduction: bool
+    reduction_before: bool
+
     @nn.compact
-    def __call__(self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool, dropout_rate: jax.Array | float
+    ) -> jax.Array:
         """Runs the cell.
 
         Args:
@@ -99,6 +178,7 @@ class Cell(_Normalizing):
           s1: output of cell k-1.
           weights: f32[edges, ops].
           train: normalise by the batch.
+          dropout_rate: f32[], see `ops.candidate`.
 
         Returns:
           The intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
@@ -114,38 +194,15 @@ class Cell(_Normalizing):
             height, width = -(-height // 2), -(-width // 2)
         empty = jnp.zeros((self.space.nodes - 2, batch, height, width, self.channels), s0.dtype)
         states = empty if self.reduction else jnp.concatenate([inputs, empty])
-
-        stages = program(
-            self.space,
-            self.reduction,
-            channels=self.channels,
-            pool_norm=self.pool_norm,
-            train=train,
-            axis_name=self.axis_name,
-        )
-        for i, (rows, stage) in enumerate(stages):
-            params = self.param(f"stage_{i}", stage.init_params)
-            stats = self._running(f"stage_{i}", stage.init_stats)
-            stage_weights = weights[jnp.array(rows)]
-            states, moments = _EXECUTORS[self.executor](
-                stage,
-                params,
-                stats and stats.value,
-                inputs if stage.stride == 2 else None,
-                states,
-                stage_weights,
-            )
-            if train and stats:
-                executed = {name: stage_weights[:, stage.op_names.index(name)] != 0 for name in moments}
-                updated = {n: ops.update_running(stats.value[n], moments[n], executed[n]) for n in moments}
-                self._store(stats, updated)
+        states = self._execute(self.reduction, inputs, states, weights, train, dropout_rate)
         return jnp.concatenate(list(states[-(self.space.nodes - 2) :]), axis=-1)
 
 
 class Supernet(nn.Module):
     """Stem, cells, head. Collections: `params`, `arch` (the logits), and `batch_stats` if it keeps running statistics.
 
-    Cells k // 3 and 2k // 3 are reductions; there the width doubles.
+    Cells k // 3 and 2k // 3 are reductions; there the width doubles. A logit of -inf is that of an op which is no
+    candidate; its softmax is exactly 0.
 
     Attributes:
       space: the search space of a cell.
@@ -157,6 +214,8 @@ class Supernet(nn.Module):
       remat: keep only the inputs of a cell for the backward pass and compute its nodes again, at the cost of a forward
         pass. At six cells on a CPU the peak of the memory was no lower for it.
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
+      dropout: what is dropped at the `dropout_rate` of a call, see `ops.candidate`.
+      partial: an op sees so small a part of the channels, see `ops.partially`.
       head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
       running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
         batch.
@@ -171,41 +230,59 @@ class Supernet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     pool_norm: bool = True
+    dropout: ops.Dropout = ""
+    partial: int = 1
     head_norm: bool = False
     running_statistics: bool = True
     axis_name: str | None = None
     executor: Literal["loop", "plain"] = "loop"
 
+    @property
+    def _reductions(self) -> set[int]:
+        return {self.cells // 3, 2 * self.cells // 3}
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """How many cells there are of each type."""
+        reductions = len(self._reductions & set(range(self.cells)))
+        return {"normal": self.cells - reductions, "reduce": reductions}
+
     @nn.compact
-    def __call__(self, images: jax.Array, op_weights: dict[str, jax.Array] | None = None, *, train: bool) -> jax.Array:
-        """Classifies images.
+    def __call__(
+        self,
+        images: jax.Array,
+        op_weights: dict[str, jax.Array] | None = None,
+        *,
+        train: bool,
+        dropout_rate: jax.Array | float = 0.0,
+    ) -> jax.Array:
+        """Classifies images. What ops draw comes from the stream of random numbers `draws`.
 
         Args:
           images: f32[B, H, W, channels].
           op_weights: per cell type f32[edges, ops], or f32[cells of the type, edges, ops] for weights of each layer. 0
             means: not executed. By default the softmax of the supernet's own logits.
           train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
+          dropout_rate: f32[], for what `dropout` names.
 
         Returns:
           Logits of the classes, f32[B, num_classes].
         """
         chex.assert_rank(images, 4)
-        logits = {t: self.variable("arch", t, self._init_logits).value for t in CELL_TYPES}
+        logits = {t: self.variable("arch", t, self._init_logits, t).value for t in self.space.cell_types}
         if op_weights is None:
             op_weights = gates.softmax(logits)
 
         shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        x = nn.Conv(3 * self.channels, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=torch_init, name="stem")(
-            images.astype(self.dtype)
-        )
+        x = Conv(3 * self.channels, dtype=self.dtype, name="stem")(images)
         s0 = s1 = BatchNorm(**shared, name="stem_norm")(x, train=train)
 
         # `train`, the fifth argument with self, is positional so that it can be static here.
         cell_class = nn.remat(Cell, static_argnums=4) if self.remat else Cell
         channels, reduction_before = self.channels, False
-        seen = dict.fromkeys(CELL_TYPES, 0)
+        seen = dict.fromkeys(self.space.cell_types, 0)
         for k in range(self.cells):
-            reduction = k in (self.cells // 3, 2 * self.cells // 3)
+            reduction = k in self._reductions
             channels *= 2 if reduction else 1
             cell_type = "reduce" if reduction else "normal"
             weights = op_weights[cell_type]
@@ -220,10 +297,12 @@ class Supernet(nn.Module):
                 reduction=reduction,
                 reduction_before=reduction_before,
                 pool_norm=self.pool_norm,
+                dropout=self.dropout,
+                partial=self.partial,
                 executor=self.executor,
                 name=f"cell_{k}",
             )
-            s0, s1 = s1, cell(s0, s1, weights, train)
+            s0, s1 = s1, cell(s0, s1, weights, train, dropout_rate)
             reduction_before = reduction
 
         if self.head_norm:
@@ -231,5 +310,5 @@ class Supernet(nn.Module):
         pooled = jnp.mean(s1.astype(jnp.float32), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=torch_init, name="classifier")(pooled)
 
-    def _init_logits(self):
-        return 1e-3 * jax.random.normal(self.make_rng("params"), self.space.shape, jnp.float32)
+    def _init_logits(self, cell_type):
+        return init_logits(self.make_rng("params"), self.space, cell_type)

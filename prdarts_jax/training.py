@@ -102,7 +102,9 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
       the smoothed labels, without the auxiliary head's) and train_accuracy (a fraction).
     """
     drop_path = problem.drop_path * jnp.float32(state.step) / problem.total_steps
-    rngs = {"drop_path": key_for(state.key, 0, state.step)} if problem.drop_path else {}
+    rngs = {"draws": key_for(state.key, 3, state.step)}
+    if problem.drop_path:
+        rngs["drop_path"] = key_for(state.key, 0, state.step)
 
     def objective(params):
         logits, updated = problem.network.apply(

@@ -229,7 +229,7 @@ def test_every_update_and_step_has_its_own_draw():
     [
         (Darts(), set()),
         (PRDarts(space=SPACE), {"l_skip", "l_nonskip", "l_path", "temperature"}),
-        (PRDarts("released", SPACE), {"l_skip", "l_nonskip", "l_pool", "l_path", "temperature"}),
+        (PRDarts("released", space=SPACE), {"l_skip", "l_nonskip", "l_pool", "l_path", "temperature"}),
     ],
     ids=["darts", "paper", "released"],
 )
@@ -256,7 +256,7 @@ def test_progress_runs_from_0_to_1():
 def real():
     """A problem with the supernet of the package, its state at the start and two batches."""
     problem = make_problem(
-        PRDarts("released", SPACE, start_temperature=1.0),
+        PRDarts("released", space=SPACE, start_temperature=1.0),
         Supernet(space=SPACE, channels=2, cells=3, num_classes=5),
         total_steps=100,
     )

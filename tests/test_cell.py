@@ -21,19 +21,21 @@ CHANNELS = 2
 NORMAL, SMALL, REDUCE_0, REDUCE_1 = (False, 0, 4), (False, 0, 3), (True, 0, 3), (True, 1, 4)
 
 
-def problem(kind, *, pool_norm=True, train=True):
+def problem(kind, *, space=None, channels=CHANNELS, pool_norm=True, train=True, **fields):
     """A stage of a cell and arguments for its executors; three weights of five are 0."""
     reduction, index, nodes = kind
-    space = SearchSpace("small", OPS, nodes)
-    stage = program(space, reduction, channels=CHANNELS, pool_norm=pool_norm, train=train, axis_name=None)[index][1]
+    space = space or SearchSpace("small", OPS, nodes)
+    stage = program(space, reduction, channels=channels, pool_norm=pool_norm, train=train, **fields)[index][1]
     keys = iter(jax.random.split(jax.random.key(0), 99))
     params = stage.init_params(next(keys))
     stats = None if train else jax.tree.map(lambda a: a + jax.random.uniform(next(keys), a.shape), stage.init_stats())
-    inputs = jax.random.normal(next(keys), (2, 3, 6, 5, CHANNELS)) if stage.stride == 2 else None
+    inputs = jax.random.normal(next(keys), (2, 3, 6, 5, channels)) if stage.stride == 2 else None
     size = (3, 3) if reduction else (6, 5)
-    states = jax.random.normal(next(keys), (nodes - 2 if reduction else nodes, 3, *size, CHANNELS))
-    weights = jax.random.uniform(next(keys), (len(stage.edges), len(OPS)), minval=-1)
+    states = jax.random.normal(next(keys), (nodes - 2 if reduction else nodes, 3, *size, channels))
+    weights = jax.random.uniform(next(keys), (len(stage.edges), len(space.ops)), minval=-1)
     weights = jnp.where(jnp.arange(weights.size).reshape(weights.shape) % 5 % 2 == 0, 0, weights)
+    drawn = stage.init_draws(next(keys), 0.4)
+    params = {name: params.get(name, {}) | drawn.get(name, {}) for name in {**params, **drawn}}
     return stage, params, stats, inputs, states, weights
 
 
@@ -99,6 +101,42 @@ def test_loop_is_the_plain_sum(kind, pool_norm, train):
         loop, plain = (run(executor, stage, *arguments, chosen) for executor in (execute, execute_plain))
         assert_same_run(stage, chosen, loop, plain)
     assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(plain["gradients"]))
+
+
+@pytest.mark.parametrize(
+    "kind, names, inputs, fields",
+    (
+        (SMALL, ("skip_connect", "noise", "none", "nor_conv_1x1"), 2, {"dropout": "skip"}),
+        (REDUCE_0, ("skip_connect", "max_pool_3x3"), 2, {"dropout": "path"}),
+        (SMALL, ("max_pool_3x3", "none", "skip_connect"), 2, {"partial": 2, "train": False}),
+        (REDUCE_0, ("none", "skip_connect"), 2, {"partial": 2}),
+        (SMALL, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"), 1, {}),
+    ),
+    ids=("noise and dropped skips", "dropped paths", "half", "half of a reduction", "NAS-Bench-201"),
+)
+def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names, inputs, fields):
+    space = SearchSpace("small", names, nodes=kind[2], inputs=inputs)
+    stage, *arguments, weights = problem(kind, space=space, channels=4, **fields)
+    everything = jnp.linspace(-1, 1, weights.size).reshape(weights.shape)
+    loop, plain = (run(executor, stage, *arguments, everything) for executor in (execute, execute_plain))
+    assert_same_run(stage, everything, loop, plain)
+    for path, gradient in jax.tree.leaves_with_path(plain["gradients"]):
+        draw = getattr(path[-1], "key", None) in ("seed", "rate")
+        assert draw or jnp.abs(gradient).max() > 0, path
+    dweights = np.abs(loop["gradients"][3]).max(axis=0) > 0
+    executed_ops = [name != "none" or stage.partial > 1 for name in stage.op_names]
+    assert dweights.tolist() == executed_ops
+
+
+def test_every_edge_and_op_draws_for_itself_and_f32_holds_the_seeds():
+    stage = Stage(((0, 2), (1, 2)), ("skip_connect", "noise", "max_pool_3x3"), CHANNELS, 1, dropout="skip")
+    first, second = (stage.init_draws(jax.random.key(k), 0.25) for k in (0, 1))
+    assert first.keys() == {"skip_connect", "noise"}
+    seeds = np.concatenate([tree["seed"] for draws in (first, second) for tree in draws.values()])
+    assert len(set(seeds.tolist())) == 8 and seeds.dtype == np.float32
+    np.testing.assert_array_equal(seeds, seeds.astype(np.uint32))
+    assert seeds.max() < 2**24 and np.log2(seeds).max() > 20
+    assert first["noise"]["rate"].tolist() == [0.25, 0.25]
 
 
 def test_without_running_statistics_an_evaluation_is_differentiated_through_the_batch():

@@ -137,7 +137,7 @@ def test_softmax_normalises_the_ops_of_every_edge_of_both_cell_types():
 
 def test_a_random_choice_takes_two_ops_an_edge_uniformly_and_independently_of_the_other_edges():
     keys = jax.random.split(jax.random.key(3), 20_000)
-    chosen = np.asarray(jax.jit(jax.vmap(lambda key: gates.choose_random(key, (2, 5))))(keys))
+    chosen = np.asarray(jax.jit(jax.vmap(lambda key: gates.choose_random(key, jnp.ones((2, 5), bool))))(keys))
     assert chosen.shape == (20_000, 2, 5) and chosen.dtype == bool
     assert (chosen.sum(-1) == 2).all()
     both = {
@@ -149,7 +149,7 @@ def test_a_random_choice_takes_two_ops_an_edge_uniformly_and_independently_of_th
 
 
 choose_largest = jax.jit(
-    jax.vmap(gates.choose_largest, in_axes=(0, None, None, None)), static_argnums=3
+    jax.vmap(gates.choose_largest, in_axes=(0, None, None, None, None)), static_argnums=4
 )  # the draws of a test share one compilation
 KEYS = jax.random.split(jax.random.key(4), 10_000)
 
@@ -158,7 +158,7 @@ KEYS = jax.random.split(jax.random.key(4), 10_000)
 def chosen_largest(edge_gates, drop, k=2):
     """bool[draws, ops]: the choices on one edge, beside another whose gates are in the opposite order."""
     pair = jnp.array([edge_gates[::-1], edge_gates])
-    chosen = np.asarray(choose_largest(KEYS, pair, drop, k))
+    chosen = np.asarray(choose_largest(KEYS, pair, jnp.ones(pair.shape, bool), drop, k))
     assert chosen.dtype == bool and (chosen.sum(-1) == k).all()
     return chosen[:, 1]
 
@@ -187,7 +187,7 @@ def test_with_drops_every_pair_is_chosen_as_often_as_the_released_rule_says(edge
 
 def test_straight_through_is_exactly_0_or_1_with_the_gradient_of_the_gates():
     g = jax.random.uniform(jax.random.key(5), (20, 8))
-    chosen = gates.choose_random(jax.random.key(6), g.shape)
+    chosen = gates.choose_random(jax.random.key(6), jnp.ones(g.shape, bool))
     scale = jax.random.normal(jax.random.key(7), g.shape)
     weights = gates.straight_through(chosen, g)
     np.testing.assert_array_equal(weights, np.asarray(chosen, np.float32))

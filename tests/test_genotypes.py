@@ -1,18 +1,18 @@
 import dataclasses
 import hashlib
-import itertools
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prdarts_jax import genotypes, spaces
 
 ALLOWED_OPS = (
-    "skip_connect, sep_conv_3x3, sep_conv_5x5, dil_conv_3x3, dil_conv_5x5, avg_pool_3x3, "
-    "max_pool_3x3, sep_conv_7x7, conv_7x1_1x7"
+    "none, skip_connect, sep_conv_3x3, sep_conv_5x5, dil_conv_3x3, dil_conv_5x5, avg_pool_3x3, "
+    "max_pool_3x3, noise, sep_conv_7x7, conv_7x1_1x7"
 )
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # of NAS-Bench-201
+EDGE_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 FIELDS = "normal, normal_concat, reduce, reduce_concat"
 
 
@@ -79,8 +79,8 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
             f"normal[3]=('sepconv', 1) has an unknown op; allowed are {ALLOWED_OPS}",
         ),
         (
-            {"normal": cell_with(0, ["none", 1])},
-            f"normal[0]=('none', 1) has an unknown op; allowed are {ALLOWED_OPS}",
+            {"normal": cell_with(0, ["nor_conv_3x3", 1])},
+            f"normal[0]=('nor_conv_3x3', 1) has an unknown op; allowed are {ALLOWED_OPS}",
         ),
         (
             {"normal": cell_with(0, [None, 1])},
@@ -159,7 +159,8 @@ def test_json_gives_the_genotype_back(name, tmp_path):
         ("", "genotype is not valid JSON: Expecting value"),
         ("Genotype(normal=[])", "genotype is not valid JSON: Expecting value"),
         ("[" * 100_000, "genotype is not valid JSON: "),
-        ("[]", f"genotype must be a JSON object with the fields {FIELDS}, not a list"),
+        ("[]", f"genotype must be a JSON object with the fields {FIELDS}, or with the field ops, not a list"),
+        ('{"ops": [], "normal": []}', "genotype field 'normal' is unknown; allowed are ops"),
         (
             json.dumps(with_fields(normals=[])),
             f"genotype field 'normals' is unknown; allowed are {FIELDS}",
@@ -291,91 +292,106 @@ def test_cells_of_the_darts_space_have_distinct_inputs(name):
             assert first != second
 
 
-def random_scores(seed):
-    generator = np.random.default_rng(seed)
-    scores = {cell: generator.normal(size=(14, 8)) for cell in ("normal", "reduce")}
-    scores["normal"][:, 0] += 5  # `none` is the first op: the strongest of all, and yet never kept
-    return scores
-
-
-def brute_force(scores, distinct_inputs):
-    """The pair of candidates with the largest sum, over all pairs of every node."""
-    space = spaces.darts()
-    entries = []
-    for node in range(2, 6):
-        candidates = [
-            (scores[edge][op], space.ops[op], source)
-            for edge, (source, target) in enumerate(space.edges)
-            for op in range(1, 8)
-            if target == node
-        ]
-        pairs = [
-            (first, second)
-            for first, second in itertools.permutations(candidates, 2)
-            if first[0] > second[0] and not (distinct_inputs and first[2] == second[2])
-        ]
-        best = max(pairs, key=lambda pair: pair[0][0] + pair[1][0])
-        entries += [(op, source) for _, op, source in best]
-    return tuple(entries)
-
-
-def darts_rule(scores):
-    """Best op of every edge, then the two strongest edges of every node, as DARTS words it."""
-    space = spaces.darts()
-    entries = []
-    for node in range(2, 6):
-        rows = [edge for edge, (_, target) in enumerate(space.edges) if target == node]
-        best = {edge: 1 + int(np.argmax(scores[edge][1:])) for edge in rows}
-        for _ in range(2):
-            edge = max(best, key=lambda e: scores[e][best[e]])
-            entries.append((space.ops[best.pop(edge)], space.edges[edge][0]))
-    return tuple(entries)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_derive_equals_brute_force(seed):
-    scores = random_scores(seed)
-    free = genotypes.derive(spaces.darts(), scores, distinct_inputs=False)
-    distinct = genotypes.derive(spaces.darts(), scores, distinct_inputs=True)
-    for cell in ("normal", "reduce"):
-        assert getattr(free, cell) == brute_force(scores[cell], distinct_inputs=False)
-        assert getattr(distinct, cell) == brute_force(scores[cell], distinct_inputs=True)
-        assert getattr(distinct, cell) == darts_rule(scores[cell])
-    assert free.normal_concat == free.reduce_concat == (2, 3, 4, 5)
-
-
-def test_derive_lets_two_ops_share_an_edge_only_when_asked():
-    scores = np.zeros((14, 8), np.float32)
-    scores[1, 2], scores[1, 3], scores[0, 6] = 3, 2, 1
-    both = {"normal": jnp.asarray(scores), "reduce": scores.tolist()}
-    free = genotypes.derive(spaces.darts(), both, distinct_inputs=False)
-    assert free.normal[:2] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 1))
-    distinct = genotypes.derive(spaces.darts(), both, distinct_inputs=True)
-    assert distinct.reduce[:2] == (("sep_conv_3x3", 1), ("avg_pool_3x3", 0))
-
-
-def test_derive_breaks_ties_to_the_lower_edge_then_the_lower_op():
-    tied = {cell: np.ones((14, 8)) for cell in ("normal", "reduce")}
-    free = genotypes.derive(spaces.darts(), tied, distinct_inputs=False)
-    assert free.normal == (("skip_connect", 0), ("sep_conv_3x3", 0)) * 4
-    distinct = genotypes.derive(spaces.darts(), tied, distinct_inputs=True)
-    assert distinct.reduce == (("skip_connect", 0), ("skip_connect", 1)) * 4
-
-
-def test_derive_refuses_scores_it_cannot_rank():
-    scores = random_scores(0)
-    with pytest.raises(ValueError) as shape:
-        genotypes.derive(spaces.darts(), scores | {"reduce": np.zeros((14, 7))}, distinct_inputs=True)
-    assert str(shape.value) == (
-        "scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"
-    )
-    scores["normal"][3, 2] = np.nan
-    with pytest.raises(ValueError) as diverged:
-        genotypes.derive(spaces.darts(), scores, distinct_inputs=True)
-    assert str(diverged.value) == ("scores['normal'][3, 2]=nan, but every score must be a number")
-
-
 def test_skip_share():
     assert genotypes.skip_share(genotypes.named("DARTS_V1")) == {"normal": 3 / 8, "reduce": 3 / 8}
     assert genotypes.skip_share(genotypes.named("PRDARTS")) == {"normal": 1 / 8, "reduce": 0}
     assert genotypes.skip_share(genotypes.named("NASNet")) == {"normal": 0.2, "reduce": 0.1}
+    chain = genotypes.EdgeGenotype(["skip_connect", "none", "nor_conv_1x1", "none", "skip_connect", "avg_pool_3x3"])
+    assert genotypes.skip_share(chain) == {"normal": 1 / 3}
+
+
+def test_an_edge_genotype_is_six_ops(tmp_path):
+    cell = genotypes.EdgeGenotype(["nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "none", "nor_conv_1x1"])
+    assert cell.ops == ("nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "none", "nor_conv_1x1")
+    assert str(cell) == "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+    assert genotypes.cells(cell) == {"normal": tuple((op, *edge) for op, edge in zip(cell.ops, EDGES, strict=True))}
+    text = genotypes.to_json(cell)
+    assert json.loads(text) == {"ops": list(cell.ops)}
+    assert genotypes.from_json(text) == genotypes.find(text) == cell and len({cell, genotypes.from_json(text)}) == 1
+    (tmp_path / "genotype.json").write_text(text)
+    assert genotypes.load(tmp_path / "genotype.json") == genotypes.find(str(tmp_path / "genotype.json")) == cell
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        (["none"] * 5, f"ops has 5 ops, but must list one op for each of the edges {EDGES}"),
+        ("|none~0|", f"ops has '|none~0|', but must list one op for each of the edges {EDGES}"),
+        (["none"] * 5 + ["sep_conv_3x3"], f"ops[5]='sep_conv_3x3' is unknown; allowed are {', '.join(EDGE_OPS)}"),
+        ([3] + ["none"] * 5, f"ops[0]=3 is unknown; allowed are {', '.join(EDGE_OPS)}"),
+    ],
+)
+def test_impossible_ops_of_an_edge_genotype_are_named(ops, message):
+    with pytest.raises(ValueError) as error:
+        genotypes.EdgeGenotype(ops)
+    assert str(error.value) == message
+    with pytest.raises(ValueError) as error:
+        genotypes.from_json(json.dumps({"ops": ops}))
+    assert str(error.value) == message
+
+
+def test_cells_of_a_genotype_name_source_and_target():
+    found = genotypes.cells(genotypes.named("DARTS_V1"))
+    assert list(found) == ["normal", "reduce"]
+    assert found["normal"][:3] == (("sep_conv_3x3", 1, 2), ("sep_conv_3x3", 0, 2), ("skip_connect", 0, 3))
+    assert found["reduce"][-1] == ("avg_pool_3x3", 0, 5)
+
+
+def longest_path(connections, inputs, outputs):
+    """By following every path."""
+
+    def lengths(node):
+        yield from [0] if node in inputs else []
+        for op, source, target in connections:
+            if target == node and op != "none":
+                yield from (1 + length for length in lengths(source))
+
+    return max((length for node in outputs for length in lengths(node)), default=0)
+
+
+def test_depth_against_every_path_of_random_cells():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        nodes = int(rng.integers(3, 8))
+        fields = {}
+        for cell in ("normal", "reduce"):
+            fields[cell] = [
+                (str(rng.choice(["none", "skip_connect", "max_pool_3x3"])), int(rng.integers(node)))
+                for node in range(2, nodes)
+                for _ in range(2)
+            ]
+            concat = rng.choice(np.arange(2, nodes), rng.integers(1, nodes - 1), replace=False)
+            fields[f"{cell}_concat"] = concat.tolist()
+        expected = {}
+        for cell in ("normal", "reduce"):
+            connections = [(op, source, 2 + i // 2) for i, (op, source) in enumerate(fields[cell])]
+            expected[cell] = longest_path(connections, (0, 1), fields[f"{cell}_concat"])
+        assert genotypes.depth(genotypes.Genotype(**fields)) == expected
+        seen |= set(expected.values())
+
+        ops = tuple(map(str, rng.choice(EDGE_OPS, 6, p=[0.6, 0.1, 0.1, 0.1, 0.1])))
+        connections = [(op, *edge) for op, edge in zip(ops, EDGES, strict=True)]
+        assert genotypes.depth(genotypes.EdgeGenotype(ops)) == {"normal": longest_path(connections, (0,), (3,))}
+    assert seen >= {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "normal"), [("NASNet", 1), ("PCDARTS", 1), ("DARTS_V2", 2), ("AmoebaNet", 3), ("PRDARTS", 4)]
+)
+def test_depth_of_published_cells(name, normal):
+    assert genotypes.depth(genotypes.named(name))["normal"] == normal
+
+
+@pytest.mark.parametrize(
+    ("ops", "depth"),
+    [
+        ((1, 0, 1, 0, 0, 1), 3),
+        ((0, 0, 0, 3, 0, 0), 1),
+        ((3, 3, 3, 0, 0, 0), 0),  # nothing reaches the last node
+        ((0, 0, 3, 0, 3, 3), 0),  # nothing comes from the first
+        ((3, 0, 3, 3, 3, 0), 2),
+    ],
+)
+def test_depth_of_nas_bench_201_cells(ops, depth):
+    assert genotypes.depth(genotypes.EdgeGenotype([EDGE_OPS[op] for op in ops])) == {"normal": depth}

@@ -66,9 +66,13 @@ def test_depthwise_conv_is_the_grouped_convolution(k, dilation, stride, size):
     compare(lambda x, w: kernels.depthwise_conv(x, w, stride, dilation), reference, images(size), kernel)
 
 
-def test_depthwise_conv_is_one_grouped_convolution_elsewhere_than_on_a_cpu():
+@pytest.mark.parametrize(
+    "conv, shape",
+    ((kernels.depthwise_conv, (3, 3, CHANNELS)), (lambda x, w: kernels.conv(x, w, (1, 1)), (3, 3, CHANNELS, 4))),
+)
+def test_a_convolution_is_one_of_xlas_elsewhere_than_on_a_cpu(conv, shape):
     def lowered(platform):
-        traced = jax.jit(kernels.depthwise_conv).trace(images((4, 4)), jnp.ones((3, 3, CHANNELS)))
+        traced = jax.jit(conv).trace(images((4, 4)), jnp.ones(shape))
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     assert lowered("cpu").count("stablehlo.convolution") == 0
@@ -83,6 +87,19 @@ def test_pointwise_conv_is_the_convolution_of_size_one():
         )
 
     compare(kernels.pointwise_conv, reference, images((5, 4)), jax.random.normal(jax.random.key(1), (CHANNELS, 4)))
+
+
+@pytest.mark.parametrize("strides", ((1, 1), (1, 2), (2, 1), (2, 2)))
+@pytest.mark.parametrize(
+    "shape, size", (((3, 3), SIZE), ((1, 7), SIZE), ((7, 1), SIZE), ((5, 3), TINY), ((1, 1), SIZE))
+)
+def test_conv_is_the_convolution(shape, size, strides):
+    def reference(x, kernel):
+        pads = [((k - 1) // 2,) * 2 for k in shape]
+        return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    kernel = jax.random.normal(jax.random.key(1), (*shape, CHANNELS, 4))
+    compare(lambda x, w: kernels.conv(x, w, strides), reference, images(size), kernel)
 
 
 def window_sum(x, stride):

@@ -29,8 +29,8 @@ from prdarts_jax.methods import Darts, PRDarts
 CELL_TYPES = ("normal", "reduce")
 # Large and different weights, so that a term which is missing or mixed up shows.
 LAMBDAS = {"lambda_skip": 0.7, "lambda_nonskip": 0.4, "lambda_path": 0.9}
-PAPER = PRDarts("paper", SHUFFLED, start_temperature=4.0, **LAMBDAS)
-RELEASED = PRDarts("released", SHUFFLED, start_temperature=1.0, **LAMBDAS)
+PAPER = PRDarts("paper", space=SHUFFLED, start_temperature=4.0, **LAMBDAS)
+RELEASED = PRDarts("released", space=SHUFFLED, start_temperature=1.0, **LAMBDAS)
 FORMS = pytest.mark.parametrize("method", [PAPER, RELEASED], ids=lambda method: method.form)
 
 
@@ -301,7 +301,7 @@ def test_the_paper_ranks_probabilities_and_the_released_code_the_softmax_of_each
     space = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
     beta = jnp.array([[-5.0, 3.0, 2.9], [-5.0, 1.0, -5.0]])
     logits = {t: beta for t in CELL_TYPES}
-    paper, released = (PRDarts(form, space, distinct_inputs=False) for form in ("paper", "released"))
+    paper, released = (PRDarts(form, space=space, distinct_inputs=False) for form in ("paper", "released"))
     assert paper.derive(space, logits).normal == (("skip_connect", 0), ("sep_conv_3x3", 0))
     assert released.derive(space, logits).normal == (("skip_connect", 1), ("skip_connect", 0))
 
@@ -310,7 +310,7 @@ def test_large_logits_are_still_told_apart():
     """Their probabilities all round to 1."""
     space = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
     logits = {t: jnp.array([[0.0, 40.0, 41.0], [90.0, 43.0, 42.0]]) for t in CELL_TYPES}
-    assert PRDarts("paper", space, distinct_inputs=True).derive(space, logits).reduce == (
+    assert PRDarts("paper", space=space, distinct_inputs=True).derive(space, logits).reduce == (
         ("skip_connect", 1),
         ("sep_conv_3x3", 0),
     )

@@ -52,6 +52,12 @@ def nonskip_loop(space, probability):
     return total
 
 
+def mean_of_candidates(space, probability, candidates, *kinds):
+    p, c = by_edge(space, probability), by_edge(space, candidates)
+    counted = [p[edge][op] for edge in space.edges for op in space.ops if c[edge][op] and KINDS[op] in kinds]
+    return sum(counted) / len(counted) if counted else 0.0
+
+
 def path_loop(space, probability):
     p = by_edge(space, probability)
     product = 1.0
@@ -84,7 +90,7 @@ def chosen_path_loop(space, probability, chosen):
 PAPER = {
     "l_skip": (regularizers.skip_sparsity, skip_loop),
     "l_nonskip": (regularizers.nonskip_sparsity, nonskip_loop),
-    "l_path": (regularizers.path_depth, path_loop),
+    "l_path": (lambda space, p, candidates: regularizers.path_depth(space, p), path_loop),
 }
 
 
@@ -162,7 +168,7 @@ def probabilities(space, seed=0):
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_the_terms_of_the_paper(space):
     p = probabilities(space)
-    for name, (value, slope) in compiled(space, PAPER)(p).items():
+    for name, (value, slope) in compiled(space, PAPER)(p, np.ones(space.shape, bool)).items():
         loop = PAPER[name][1]
         np.testing.assert_allclose(value, loop(space, p), rtol=1e-5, err_msg=name)
         expected = slope_of(lambda p, loop=loop: loop(space, p), p)
@@ -181,6 +187,30 @@ def test_the_terms_of_the_released_code(space):
             np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-8, err_msg=f"{name}, {draw}")
 
 
+@pytest.mark.parametrize("space", [spaces.s1(), SHUFFLED], ids=lambda space: space.name)
+def test_the_paper_s_averages_are_over_the_candidates_of_an_edge(space):
+    terms = compiled(space, PAPER)
+    candidates = space.candidates("normal") if space.edge_ops else two_an_edge(space, 4)
+    for mask in (candidates, only(space, "sep_conv_3x3"), only(space, "skip_connect"), only(space)):
+        p = np.where(mask, probabilities(space), 0)  # what is no candidate has a probability of 0
+        found = terms(p, mask)
+        groups = {"l_skip": ["skip"], "l_nonskip": ["none", "conv", "pool"]}
+        for name, kinds in groups.items():
+            value, slope = found[name]
+            np.testing.assert_allclose(value, mean_of_candidates(space, p, mask, *kinds), rtol=1e-5, err_msg=name)
+            np.testing.assert_array_equal(np.asarray(slope)[~mask], 0)
+            assert np.isfinite(slope).all()
+        np.testing.assert_allclose(found["l_path"][0], path_loop(space, p), rtol=1e-5)
+
+
+def test_the_zero_one_loss_is_minus_the_mean_square_of_the_distance_to_a_half_of_the_candidates():
+    p, mask = probabilities(SHUFFLED), two_an_edge(SHUFFLED, 5)
+    expected = -sum((float(p[place]) - 0.5) ** 2 for place in np.ndindex(*p.shape) if mask[place]) / mask.sum()
+    value, slope = jax.value_and_grad(regularizers.zero_one)(jnp.array(p), mask)
+    assert float(value) == pytest.approx(expected, rel=1e-5) and expected < 0
+    np.testing.assert_allclose(slope, np.where(mask, -2 * (p - 0.5) / mask.sum(), 0), rtol=1e-4, atol=1e-8)
+
+
 def test_values_worked_out_by_hand():
     space = SHUFFLED  # sep3, max, skip, dil5, none; edges 02 12 03 13 23; chain 12 23
     p = jnp.array(
@@ -192,8 +222,11 @@ def test_values_worked_out_by_hand():
             [0.9, 0.1, 1.0, 0.6, 0.1],
         ]
     )
-    assert float(regularizers.skip_sparsity(space, p)) == pytest.approx(3 / 5)
-    assert float(regularizers.nonskip_sparsity(space, p)) == pytest.approx((2.0 + 0.1 + 0.3 + 0.8 + 0.5) / 20)
+    everything = jnp.ones(space.shape, bool)
+    assert float(regularizers.skip_sparsity(space, p, everything)) == pytest.approx(3 / 5)
+    assert float(regularizers.nonskip_sparsity(space, p, everything)) == pytest.approx(
+        (2.0 + 0.1 + 0.3 + 0.8 + 0.5) / 20
+    )
     assert float(regularizers.path_depth(space, p)) == pytest.approx((0.2 + 0.4) * (0.9 + 0.6))
     chosen = only(space, "sep_conv_3x3", "dil_conv_5x5", edges=[(2, 3)]) | only(space, "dil_conv_5x5", edges=[(1, 2)])
     assert float(regularizers.chosen_path_depth(space, p, chosen)) == pytest.approx(0.4 * 0.75)

@@ -1,6 +1,5 @@
-"""Files of a run: whole after any kill; pictures: valid, and no text lies on another."""
+"""Files of a run: whole after any kill."""
 
-import itertools
 import json
 import signal
 import struct
@@ -10,38 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from records import one_cell_type, record
 from tensorboardX.proto import event_pb2
 
-from prdarts_jax import genotypes, plots, reporting, spaces
-
-SEP3, SKIP, DIL5, MAX = "sep_conv_3x3", "skip_connect", "dil_conv_5x5", "max_pool_3x3"
-
-# Two ops on one edge, as the paper's derivation allows: a chain, and all from the inputs.
-DOUBLE = genotypes.Genotype(
-    normal=tuple((op, node) for node in (1, 2, 3, 4) for op in (SEP3, SKIP)),
-    normal_concat=(2, 3, 4, 5),
-    reduce=tuple((op, node) for node in (0, 0, 1, 1) for op in (DIL5, MAX)),
-    reduce_concat=(2, 3, 4, 5),
-)
-
-
-def record(epoch):
-    """What main.py appends after an epoch, falling probabilities and all."""
-    activation = {"skip": 0.97**epoch, "conv": 0.99**epoch, "pool": 0.98**epoch, "none": 0.9**epoch}
-    activation["all"] = sum(activation.values()) / 4
-    return {
-        "epoch": epoch,
-        "step": 11 * (epoch + 1),
-        "train_loss": 2.3 * 0.97**epoch,
-        "train_accuracy": 1 - 0.9 * 0.97**epoch,
-        "val_loss": 2.3 * 0.98**epoch,
-        "val_accuracy": 1 - 0.9 * 0.98**epoch,
-        "activation": {"normal": activation, "reduce": activation},
-        "skip_share": {"normal": epoch % 5 / 8, "reduce": 0.125},
-        "genotype": {"normal": [["skip_connect", 0]], "normal_concat": [2, 3, 4, 5]},
-    }
+from prdarts_jax import genotypes, reporting, spaces
 
 
 def log_epochs(workdir, epochs, write=record):
@@ -75,19 +46,6 @@ def shown_scalars(workdir):
             for value in event.summary.value:
                 shown.setdefault(value.tag, []).append((event.step, value.simple_value))
     return shown
-
-
-def overlap(a, b):
-    return min(a.x1, b.x1) > max(a.x0, b.x0) and min(a.y1, b.y1) > max(a.y0, b.y0)
-
-
-def with_gid(figure, gid):
-    return figure.findobj(lambda artist: artist.get_gid() == gid)
-
-
-def drawn_ticks(axis):
-    low, high = axis.get_view_interval()
-    return [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
 
 
 def png_size(path):
@@ -222,83 +180,32 @@ def test_activation_by_group_against_loops(without):
         assert found[c] == pytest.approx({k: sum(v) / len(v) for k, v in members.items()})
 
 
-@pytest.mark.parametrize("cell_type", spaces.CELL_TYPES)
-@pytest.mark.parametrize("name", ["PRDARTS", "DARTS_V2", "two ops an edge"])
-def test_cell_drawing_is_complete_and_nothing_overlaps(name, cell_type):
-    genotype = DOUBLE if name == "two ops an edge" else genotypes.named(name)
-    figure = plots.cell_figure(genotype, cell_type)
-    FigureCanvasAgg(figure).draw()
-    labels, nodes = with_gid(figure, "op"), with_gid(figure, "node")
-    entries = getattr(genotype, cell_type)
-    assert sorted(label.get_text() for label in labels) == sorted(op for op, _ in entries)
-    assert len(nodes) == 7
-    assert len(with_gid(figure, "edge")) == 8 + 4
-
-    boxes = [label.get_bbox_patch().get_window_extent() for label in labels]
-    boxes += [node.get_window_extent() for node in nodes]
-    assert min(box.width for box in boxes) > 50
-    assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
-    width, height = figure.bbox.size
-    assert all(0 < b.x0 and b.x1 < width and 0 < b.y0 and b.y1 < height for b in boxes)
-
-
-def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others():
-    genotype = genotypes.named("PRDARTS")
-    figure = plots.cell_figure(genotype, "normal")
-    FigureCanvasAgg(figure).draw()
-    labels, edges = with_gid(figure, "op"), with_gid(figure, "edge")
-    boxes = [node.get_window_extent() for node in with_gid(figure, "node")]
-    ends = [(source, i // 2 + 2) for i, (_, source) in enumerate(genotype.normal)]
-    ends += [(node, 6) for node in genotype.normal_concat]
-    for i, (edge, (source, target)) in enumerate(zip(edges, ends, strict=True)):
-        curve = edge.get_path().vertices[:4]  # what follows is the arrow head
-        t = np.linspace(0, 1, 201)[:, None]
-        weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
-        points = edge.axes.transData.transform(sum(w * p for w, p in zip(weights, curve, strict=True)))
-        assert boxes[source].padded(15).contains(*points[0])
-        assert boxes[target].padded(15).contains(*points[-1])
-        for node in set(range(7)) - {source, target}:
-            assert not any(boxes[node].contains(*point) for point in points)
-        if i < len(labels):
-            box = labels[i].get_bbox_patch().get_window_extent()
-            assert any(box.contains(*point) for point in points)
-            assert labels[i].get_text() == genotype.normal[i][0]
+@pytest.mark.parametrize("name", [name for name in spaces.NAMED if name.startswith("s") or name == "nas_bench_201"])
+def test_activation_counts_candidates_only(name):
+    space = spaces.named(name)
+    kinds = {"none": "none", "noise": "noise", "skip_connect": "skip", "avg_pool_3x3": "pool", "max_pool_3x3": "pool"}
+    rng = np.random.default_rng(1)
+    probabilities = {t: rng.random(space.shape) for t in space.cell_types}
+    found = reporting.activation_by_group(space, probabilities)
+    assert list(found) == list(space.cell_types)
+    for t in space.cell_types:
+        members = {"all": []}
+        for edge, op in zip(*np.nonzero(space.candidates(t)), strict=True):
+            for kind in ("all", kinds.get(space.ops[op], "conv")):
+                members.setdefault(kind, []).append(probabilities[t][edge, op])
+        assert found[t] == pytest.approx({kind: np.mean(values) for kind, values in members.items()})
+    if name == "s4":
+        assert set(found["normal"]) == {"noise", "conv", "all"}
+    if name == "s1":
+        assert len(members["all"]) == 28
 
 
-@pytest.mark.parametrize("epochs", [1, 50, 600])
-@pytest.mark.parametrize("draw", [plots.activation_figure, plots.skip_share_figure, plots.curves_figure])
-def test_texts_of_a_plot_do_not_overlap_and_ticks_are_whole_epochs(draw, epochs):
-    figure = draw([record(epoch) for epoch in range(epochs)])
-    FigureCanvasAgg(figure).draw()
-    ticks = {axis: drawn_ticks(axis) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)}
-    hidden = {label for axis in ticks for label in axis.get_ticklabels()}
-    hidden -= {tick.label1 for drawn in ticks.values() for tick in drawn}
-    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
-    boxes = [t.get_window_extent() for t in texts if t not in hidden]
-    assert len(boxes) > 8
-    assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
-    for axes in figure.axes:
-        places = [tick.get_loc() for tick in ticks[axes.xaxis]]
-        assert places and all(place == round(place) for place in places)
-        assert axes.get_xlabel() == "epoch"
-
-
-def test_plots_show_the_records_in_their_units():
-    records = [record(epoch) for epoch in range(10)]
-    figure = plots.activation_figure(records)
-    for axes in figure.axes:
-        assert axes.get_ylim() == pytest.approx((0, 1), abs=0.05)
-        lines = {line.get_label(): line for line in axes.get_lines()}
-        assert set(lines) == {"skip", "conv", "pool", "none", "all ops"}
-        np.testing.assert_allclose(lines["skip"].get_ydata(), 0.97 ** np.arange(10))
-        widths = {name: line.get_linewidth() for name, line in lines.items()}
-        assert widths.pop("all ops") > max(widths.values())
-        assert lines["all ops"].get_color() == "black"
-    loss, accuracy = plots.curves_figure(records).axes
-    np.testing.assert_allclose(loss.get_lines()[1].get_ydata(), 2.3 * 0.98 ** np.arange(10))
-    np.testing.assert_allclose(accuracy.get_lines()[0].get_ydata()[0], 10)
-    (shares,) = plots.skip_share_figure(records).axes
-    np.testing.assert_allclose(shares.get_lines()[0].get_ydata()[:5], [0, 12.5, 25, 37.5, 50])
+def test_write_pictures_draws_what_there_is(tmp_path):
+    bench = genotypes.EdgeGenotype(("skip_connect",) * 6)
+    reporting.write_pictures(tmp_path, [one_cell_type(0), one_cell_type(1)], bench)
+    names = {"cell_normal", "activation", "skip_share", "curves", "diagnostics"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names}
+    assert png_size(tmp_path / "cell_normal.png") == (1800, 900)
 
 
 def test_write_pictures_writes_five_pngs(tmp_path):
@@ -308,30 +215,3 @@ def test_write_pictures_writes_five_pngs(tmp_path):
     sizes = {name: png_size(tmp_path / f"{name}.png") for name in names}
     assert sizes["cell_normal"] == sizes["cell_reduce"] == (1800, 900)
     assert all(width >= 1000 and height >= 600 for width, height in sizes.values())
-
-
-def test_a_confusion_has_labels_in_rows_in_percent():
-    figure = plots.confusion_figure([[3, 1], [0, 0]])
-    (image,) = figure.axes[0].images
-    np.testing.assert_allclose(image.get_array(), [[75, 25], [0, 0]])
-    texts = {(text.get_position(), text.get_text()) for text in figure.axes[0].texts}
-    assert texts == {((0, 0), "75"), ((1, 0), "25")}
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("classified as", "label")
-    assert not plots.confusion_figure(np.eye(30)).axes[0].texts  # too many to be read
-
-
-def test_a_comparison_is_ranked():
-    rows = {"found": {"accuracy": 0.9, "params": 5}, "random_0": {"accuracy": 0.95, "params": 7}}
-    left, right = plots.comparison_figure(rows).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["found", "random 0"]
-    points = [line.get_xydata()[0].tolist() for line in right.lines]
-    np.testing.assert_allclose(points, [[5, 90], [7, 95]])
-    assert left.lines[0].get_color() != left.lines[1].get_color()
-
-
-def test_curves_of_a_training_show_the_test():
-    records = [{"epoch": 0, "train_loss": 2, "train_accuracy": 0.1, "test_loss": 1, "test_accuracy": 0.4}]
-    losses, accuracies = plots.curves_figure(records, held_out="test").axes
-    assert [line.get_ydata()[0] for line in losses.lines] == [2, 1]
-    np.testing.assert_allclose([line.get_ydata()[0] for line in accuracies.lines], [10, 40])
-    assert [line.get_label() for line in losses.lines] == ["training", "test"]

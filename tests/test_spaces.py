@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from prdarts_jax import spaces
@@ -56,3 +57,113 @@ def test_a_space_of_fewer_nodes_has_an_edge_from_every_earlier_node(nodes, edges
 def test_spaces_are_values():
     assert spaces.darts() == spaces.darts()
     assert len({spaces.darts(), spaces.darts(), spaces.SearchSpace("darts", ("none",))}) == 2
+
+
+SKIP, SEP3, MAX, AVG = "skip_connect", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3"
+DIL3, DIL5 = "dil_conv_3x3", "dil_conv_5x5"
+# As the appendix of R-DARTS has them: (source, target): the two candidates.
+S1_NORMAL = {
+    (0, 2): {SKIP, DIL3},
+    (1, 2): {SKIP, DIL5},
+    (0, 3): {SKIP, DIL5},
+    (1, 3): {SKIP, SEP3},
+    (2, 3): {SKIP, DIL3},
+    (0, 4): {MAX, SKIP},
+    (1, 4): {SKIP, SEP3},
+    (2, 4): {SKIP, SEP3},
+    (3, 4): {SKIP, DIL3},
+    (0, 5): {SKIP, SEP3},
+    (1, 5): {MAX, SKIP},
+    (2, 5): {SKIP, DIL3},
+    (3, 5): {DIL3, DIL5},
+    (4, 5): {DIL3, DIL5},
+}
+S1_REDUCE = {
+    (0, 2): {MAX, AVG},
+    (1, 2): {MAX, DIL3},
+    (0, 3): {MAX, AVG},
+    (1, 3): {MAX, AVG},
+    (2, 3): {SKIP, DIL5},
+    (0, 4): {MAX, AVG},
+    (1, 4): {MAX, SEP3},
+    (2, 4): {SKIP, DIL3},
+    (3, 4): {SKIP, DIL5},
+    (0, 5): {MAX, AVG},
+    (1, 5): {MAX, AVG},
+    (2, 5): {SKIP, DIL5},
+    (3, 5): {SKIP, DIL5},
+    (4, 5): {SKIP, DIL5},
+}
+
+
+def candidates_of(space, cell_type):
+    """{edge: names}."""
+    rows = space.candidates(cell_type)
+    assert rows.shape == space.shape and rows.dtype == bool
+    return {
+        edge: {op for op, may in zip(space.ops, row, strict=True) if may}
+        for edge, row in zip(space.edges, rows, strict=True)
+    }
+
+
+def test_s1_has_the_published_candidates():
+    space = spaces.s1()
+    assert candidates_of(space, "normal") == S1_NORMAL
+    assert candidates_of(space, "reduce") == S1_REDUCE
+    published = set().union(*S1_NORMAL.values(), *S1_REDUCE.values())
+    assert set(space.ops) == published and len(space.ops) == len(published)
+
+
+@pytest.mark.parametrize("name, ops", [("s2", {SKIP, SEP3}), ("s3", {"none", SKIP, SEP3}), ("s4", {"noise", SEP3})])
+def test_s2_to_s4_have_the_published_ops_on_every_edge(name, ops):
+    space = spaces.named(name)
+    assert set(space.ops) == ops and len(space.ops) == len(ops)
+    assert space.edges == spaces.darts().edges and space.cell_types == ("normal", "reduce")
+    for cell_type in space.cell_types:
+        assert candidates_of(space, cell_type) == dict.fromkeys(space.edges, ops)
+
+
+def test_darts_without_none():
+    assert ("none", *spaces.darts_no_none().ops) == spaces.darts().ops
+
+
+def test_nas_bench_201_has_six_edges_and_one_kind_of_cell():
+    space = spaces.nas_bench_201()
+    assert space.edges == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+    assert space.ops == ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+    assert (space.cell_types, space.inputs, space.entries_per_node) == (("normal",), 1, 0)
+    assert space.candidates("normal").all() and space.shape == (6, 5)
+    assert [spaces.group(op) for op in space.ops] == ["none", "skip", "conv", "conv", "pool"]
+
+
+def test_noise_is_a_group_of_its_own():
+    assert spaces.group("noise") == "noise"
+    assert spaces.s4().op_indices("noise", "none") == (0,)
+
+
+@pytest.mark.parametrize("name", spaces.NAMED)
+def test_every_edge_has_a_candidate_and_a_config_finds_the_space(name):
+    space = spaces.named(name)
+    assert space.name == name and hash(space) == hash(spaces.named(name))
+    for cell_type in space.cell_types:
+        assert space.candidates(cell_type).any(axis=1).all()
+
+
+def test_another_name_is_refused():
+    with pytest.raises(ValueError) as error:
+        spaces.named("s5")
+    assert str(error.value) == (
+        "space 's5' is unknown; allowed are darts, darts_no_none, s1, s2, s3, s4, nas_bench_201"
+    )
+
+
+def test_a_space_of_ones_own():
+    normal = ((SKIP,), (SKIP, MAX), (MAX,), (SKIP, MAX), (MAX, SKIP))
+    reduce = ((MAX,),) * 5
+    space = spaces.SearchSpace("own", (SKIP, MAX), nodes=4, edge_ops=(normal, reduce))
+    np.testing.assert_array_equal(
+        space.candidates("normal"), [[True, False], [True, True], [False, True], [True, True], [True, True]]
+    )
+    np.testing.assert_array_equal(space.candidates("reduce"), [[False, True]] * 5)
+    one = spaces.SearchSpace("one", (SKIP,), nodes=3, inputs=1, cell_types=("normal",))
+    assert one.edges == ((0, 1), (0, 2), (1, 2)) and one.candidates("normal").tolist() == [[True]] * 3

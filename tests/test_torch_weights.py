@@ -103,8 +103,9 @@ def built(name, stride, inputs):
     return ops.factorized_reduce(inputs, CHANNELS), reference.Halve(inputs, CHANNELS)
 
 
+NAMES = [name for name in genotypes.OPS if name not in ("none", "noise")]
 OPS = (
-    *((name, stride, (7, 6)) for name in genotypes.OPS for stride in (1, 2) if (name, stride) != ("skip_connect", 2)),
+    *((name, stride, (7, 6)) for name in NAMES for stride in (1, 2) if (name, stride) != ("skip_connect", 2)),
     # The authors' factorised reduction takes even images only.
     ("skip_connect", 2, (8, 6)),
     ("preprocess", 1, (7, 6)),

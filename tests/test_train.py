@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from prdarts_jax import data, genotypes, networks, settings, spaces, torch_weights, training
+from prdarts_jax import data, genotypes, networks, settings, torch_weights, training
 from prdarts_jax.jobs import compare, loop, train
 
 ROOT = Path(__file__).parents[1]
@@ -312,22 +312,3 @@ def test_a_cell_that_diverges_does_not_end_a_comparison(tmp_path, monkeypatch):
     assert "better than 1 of 1 random cells" in table and (tmp_path / "comparison.png").exists()
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert rows["random_0"]["accuracy"] is None and rows["found"]["accuracy"] == 0.5
-
-
-def test_random_cells_are_valid_uniform_and_a_function_of_the_seed():
-    space = spaces.darts()
-    cells = [genotypes.random(space, np.random.default_rng(seed)) for seed in range(300)]
-    assert cells[:3] == [genotypes.random(space, np.random.default_rng(seed)) for seed in range(3)]
-    ops = [op for cell in cells for op, _ in cell.normal + cell.reduce]
-    counts = np.array([ops.count(op) for op in space.ops if op != "none"])
-    assert counts.sum() == 4800 and "none" not in ops
-    # chi squared of seven equally likely ops: 22.5 is exceeded once in a thousand times
-    assert ((counts - 4800 / 7) ** 2 / (4800 / 7)).sum() < 22.5
-    for cell in cells:
-        for node in range(4):
-            (_, a), (_, b) = cell.normal[2 * node : 2 * node + 2]
-            assert a < b < node + 2
-    pairs = [tuple(source for _, source in cell.reduce[6:]) for cell in cells]
-    assert len(set(pairs)) == 10  # all pairs of five inputs
-    skip = genotypes.all_skip(space)
-    assert genotypes.skip_share(skip) == {"normal": 1.0, "reduce": 1.0}

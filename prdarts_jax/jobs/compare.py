@@ -4,17 +4,18 @@ In the folder of the search, evaluation/ then has a folder a cell (see `train`),
 comparison.png put their test accuracies side by side.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import genotypes, reporting, settings, spaces
+from prdarts_jax import derivation, genotypes, reporting, settings, spaces
 from prdarts_jax.jobs import loop, train
 
 
-def training_config(config: ConfigDict, genotype: genotypes.Genotype) -> ConfigDict:
+def training_config(config: ConfigDict, genotype: genotypes.AnyGenotype) -> ConfigDict:
     """The training of one cell, as the section `evaluation` of a search's config has it."""
     result = settings.training()
     for field in ("dataset", "data_dir", "image_size", "num_examples", "seed"):
@@ -31,10 +32,11 @@ def check(config: ConfigDict) -> None:
       config: of the search, before it is run.
     """
     settings.validate(config)
-    train.check(training_config(config, genotypes.all_skip(spaces.darts())))
+    generator = np.random.default_rng(config.seed)
+    train.check(training_config(config, derivation.random(spaces.named(config.space), generator)))
 
 
-def run(config: ConfigDict, workdir: Path, found: genotypes.Genotype) -> str:
+def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
     """Trains the cells that are not yet trained, in the same way and with the same seed, and compares them.
 
     A cell whose training diverges is listed last, without an accuracy.
@@ -50,10 +52,11 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.Genotype) -> str:
     Raises:
       ValueError, OSError, loop.Stopped: as `train.run`.
     """
-    space, generator = spaces.darts(), np.random.default_rng(config.seed)
+    space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
     cells = {"found": found}
-    cells |= {f"random_{i}": genotypes.random(space, generator) for i in range(config.evaluation.random_cells)}
-    cells["all_skip"] = genotypes.all_skip(space)
+    cells |= {f"random_{i}": derivation.random(space, generator) for i in range(config.evaluation.random_cells)}
+    with contextlib.suppress(ValueError):  # S1 and S4 have no such cell
+        cells["all_skip"] = derivation.all_skip(space)
     rows: dict[str, dict[str, Any]] = {}
     for name, genotype in cells.items():
         print(f"training {name}, {len(rows) + 1} of {len(cells)}")

@@ -42,8 +42,9 @@ class Plan(NamedTuple):
       shapes: of (state, metrics).
       start: gives the state at step 0.
       prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics).
-      end_epoch: (state, epoch, mean metrics) -> record of the epoch.
+      end_epoch: (state, epoch, mean metrics) -> (state, record of the epoch); the state to go on with.
       summary: record -> what the progress bar shows.
+      ended: whether the run ends before its last step, given the records of all epochs so far.
     """
 
     name: str
@@ -53,8 +54,9 @@ class Plan(NamedTuple):
     shapes: tuple[Any, dict[str, Any]]
     start: Callable[[], State]
     prepare: Callable[[State], Advance]
-    end_epoch: Callable[[State, int, dict[str, float]], dict[str, Any]]
+    end_epoch: Callable[[State, int, dict[str, float]], tuple[State, dict[str, Any]]]
     summary: Callable[[dict[str, Any]], str]
+    ended: Callable[[list[dict[str, Any]]], bool] = lambda records: False
 
 
 def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
@@ -63,7 +65,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     Call `checkpoints.check_config` before.
 
     Returns:
-      The state after the last step.
+      The state after the last step, or after that at which it ended.
 
     Raises:
       ValueError, OSError: for checkpoints or metrics that cannot be used.
@@ -84,7 +86,9 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
         state, totals, step = plan.start(), zeros, 0
     reporting.write_json(workdir / "config.json", config)
 
-    if step < total_steps:
+    records = [record for record in reporting.read_records(workdir) if record["step"] <= step]
+    done = step == total_steps or plan.ended(records)
+    if not done:
         clock = time.perf_counter()
         advance = plan.prepare(state)
         print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
@@ -94,7 +98,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
         contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
         tqdm(total=total_steps, initial=step, unit="step") as bar,
     ):
-        while step < total_steps:
+        while not done:
             clock = time.perf_counter()
             steps = min(plan.steps_per_call, steps_per_epoch - step % steps_per_epoch)
             state, metrics = advance(state, step, steps)
@@ -110,16 +114,18 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
                         f"the {plan.name} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
                         "another --workdir and a smaller config.weights.learning_rate"
                     )
-                record = plan.end_epoch(state, epoch, means)
-                log.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
+                state, record = plan.end_epoch(state, epoch, means)
+                records.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
+                log.append(records[-1])
                 bar.set_postfix_str(plan.summary(record))
+                done = step == total_steps or plan.ended(records)
                 totals, seconds = zeros, 0.0
                 clock = time.perf_counter()
-                if step == total_steps or clock - saved >= _INTERVAL * saving:
+                if done or clock - saved >= _INTERVAL * saving:
                     checkpoints.save(folder, step, (state, totals))
                     saved = time.perf_counter()
                     saving = saved - clock
-            if asked_to_stop() and step < total_steps:
+            if asked_to_stop():  # at the end too, since others may follow
                 checkpoints.save(folder, step, (state, totals))
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
     return state

@@ -81,6 +81,11 @@ def check(config: ConfigDict) -> Training:
     """
     settings.validate(config)
     genotype = genotypes.find(config.genotype)
+    if not isinstance(genotype, genotypes.Genotype):
+        raise ValueError(
+            f"config.genotype={config.genotype!r} must have normal and reduction cells; the accuracies of "
+            "NAS-Bench-201's cells are in its table"
+        )
     feed = open_feed(config)
     if config.torch_checkpoint and feed.image_shape[-1] != 3:
         raise ValueError(
@@ -133,7 +138,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     def end_epoch(state, _, means):
         result = _test(problem, feed, state)
-        return {**means, "test_loss": result["loss"], "test_accuracy": result["top1"]}
+        return state, {**means, "test_loss": result["loss"], "test_accuracy": result["top1"]}
 
     state = loop.run(
         loop.Plan(

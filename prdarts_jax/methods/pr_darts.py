@@ -6,16 +6,17 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax import gates, genotypes, regularizers
-from prdarts_jax.methods.base import Arch
-from prdarts_jax.methods.darts import normal_logits
-from prdarts_jax.spaces import CELL_TYPES, SearchSpace, darts
+from prdarts_jax import derivation, gates, regularizers
+from prdarts_jax.genotypes import AnyGenotype
+from prdarts_jax.methods.base import Arch, Method
+from prdarts_jax.spaces import SearchSpace, darts
 
 FORMS = ("paper", "released")
+PARTS = ("both", "gates", "path")
 
 
 @dataclasses.dataclass(frozen=True)
-class PRDarts:
+class PRDarts(Method):
     """Independent hard-concrete gates, group-structured sparsity and a reward for depth.
 
     Two ops of every edge run in a forward pass. `paper`: two drawn uniformly, weighted by their gates. `released`, as
@@ -24,6 +25,8 @@ class PRDarts:
 
     Attributes:
       form: 'paper' or 'released'.
+      parts: 'both'; or of the two ideas one alone, as in the paper's ablation (Fig. 1): 'gates' has no L_path; 'path'
+        has DARTS's softmax over all ops in place of gates, and no sparsity.
       space: the search space, which says which ops are skips and which edges form the path.
       lambda_skip: lambda1, weight of L_skip.
       lambda_nonskip: lambda2, weight of L_nonskip (and, `released`, of the pools).
@@ -36,6 +39,7 @@ class PRDarts:
     """
 
     form: Literal["paper", "released"] = "paper"
+    parts: Literal["both", "gates", "path"] = "both"
     space: SearchSpace = darts()
     lambda_skip: float = 0.01
     lambda_nonskip: float = 0.005
@@ -45,11 +49,20 @@ class PRDarts:
     distinct_inputs: bool = False
     drop: float = 0.4
     threshold: float = 0.2
-    weights_first: bool = True
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"form={self.form!r} must be one of {', '.join(FORMS)}")
+        for name, value, allowed in (("form", self.form, FORMS), ("parts", self.parts, PARTS)):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+
+    @property
+    def weights_first(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def _gated(self) -> bool:
+        return self.parts != "path"
 
     def temperature(self, progress: jax.Array) -> jax.Array:
         """tau, linear in the progress: it falls a little with every step, in the originals with every epoch."""
@@ -58,20 +71,24 @@ class PRDarts:
     def init(self, key: jax.Array, logits: Arch) -> Arch:
         """0.5 everywhere in the paper, 1e-3 N(0, 1) in the released code."""
         if self.form == "released":
-            return normal_logits(key, logits)
+            return super().init(key, logits)
         return {cell_type: jnp.full_like(beta, 0.5) for cell_type, beta in logits.items()}
 
     def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """One draw of the gates; all but two ops of every edge get the weight 0."""
-        keys = jax.random.split(key, len(CELL_TYPES))
-        return {t: self._draw(k, logits[t], self.temperature(progress)) for k, t in zip(keys, CELL_TYPES, strict=True)}
+        if not self._gated:
+            return gates.softmax(logits)
+        keys = jax.random.split(key, len(logits))
+        tau = self.temperature(progress)
+        return {t: self._draw(k, logits[t], tau) for k, t in zip(keys, sorted(logits), strict=True)}
 
     def _draw(self, key, beta, temperature):
         key_gates, key_choice = jax.random.split(key)
         drawn = gates.hard_concrete(key_gates, beta, temperature)
+        candidates = jnp.isfinite(beta)
         if self.form == "paper":
-            return jnp.where(gates.choose_random(key_choice, beta.shape), drawn, 0.0)
-        return gates.straight_through(gates.choose_largest(key_choice, drawn, self.drop), drawn)
+            return jnp.where(gates.choose_random(key_choice, candidates), drawn, 0.0)
+        return gates.straight_through(gates.choose_largest(key_choice, drawn, candidates, self.drop), drawn)
 
     def objective(
         self, val_loss: jax.Array, logits: Arch, op_weights: Arch, progress: jax.Array
@@ -79,25 +96,28 @@ class PRDarts:
         """Equation 9: L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path, each averaged over the cell
         types."""
         probability = self.activation(logits, progress)
-        terms = self._paper_terms if self.form == "paper" else self._released_terms
-        found = [terms(probability[t], op_weights[t]) for t in CELL_TYPES]
-        metrics = {name: (found[0][name] + found[1][name]) / 2 for name in found[0]}
+        terms = self._released_terms if self.form == "released" and self._gated else self._paper_terms
+        found = [terms(probability[t], op_weights[t], jnp.isfinite(beta)) for t, beta in logits.items()]
+        metrics = {name: sum(values[name] for values in found) / len(found) for name in found[0]}
         sparsity = {"l_skip": self.lambda_skip, "l_nonskip": self.lambda_nonskip, "l_pool": self.lambda_nonskip}
         floor = 0.0 if self.form == "paper" else self.threshold
-        penalty = sum(
-            weight * jnp.maximum(metrics[name] - floor, 0.0) for name, weight in sparsity.items() if name in metrics
-        )
-        total = val_loss + penalty - self.lambda_path * metrics["l_path"]
-        return total, metrics | {"temperature": self.temperature(progress)}
+        total, metrics = val_loss, metrics | {"temperature": self.temperature(progress)}
+        if self.parts != "path":
+            total += sum(
+                weight * jnp.maximum(metrics[name] - floor, 0.0) for name, weight in sparsity.items() if name in metrics
+            )
+        if self.parts != "gates":
+            total -= self.lambda_path * metrics["l_path"]
+        return total, metrics
 
-    def _paper_terms(self, probability, op_weights):
+    def _paper_terms(self, probability, op_weights, candidates):
         return {
-            "l_skip": regularizers.skip_sparsity(self.space, probability),
-            "l_nonskip": regularizers.nonskip_sparsity(self.space, probability),
+            "l_skip": regularizers.skip_sparsity(self.space, probability, candidates),
+            "l_nonskip": regularizers.nonskip_sparsity(self.space, probability, candidates),
             "l_path": regularizers.path_depth(self.space, probability),
         }
 
-    def _released_terms(self, probability, op_weights):
+    def _released_terms(self, probability, op_weights, candidates):
         chosen = op_weights != 0
 
         def sparsity(*groups):
@@ -105,20 +125,22 @@ class PRDarts:
 
         return {
             "l_skip": sparsity("skip"),
-            "l_nonskip": sparsity("none", "conv"),
+            "l_nonskip": sparsity("none", "noise", "conv"),
             "l_pool": sparsity("pool"),
             "l_path": regularizers.chosen_path_depth(self.space, probability, chosen),
         }
 
     def activation(self, logits: Arch, progress: jax.Array) -> Arch:
-        """P(g != 0), Theorem 3."""
+        """P(g != 0), Theorem 3; without gates the softmax."""
+        if not self._gated:
+            return gates.softmax(logits)
         tau = self.temperature(progress)
         return {t: gates.activation_probability(beta, tau) for t, beta in logits.items()}
 
-    def derive(self, space: SearchSpace, logits: Arch) -> genotypes.Genotype:
+    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """Per node the two ops other than none with the largest P(g != 0) (equivalently the largest logit).
 
-        `released` ranks the softmax of the logits of each edge instead.
+        `released` ranks the softmax of the logits of each edge instead, as does `path`.
         """
         scores = gates.softmax(logits) if self.form == "released" else logits
-        return genotypes.derive(space, scores, distinct_inputs=self.distinct_inputs)
+        return derivation.derive(space, scores, distinct_inputs=self.distinct_inputs)

@@ -1,0 +1,22 @@
+"""Fair DARTS on CIFAR-10 (Chu et al., ECCV 2020): DARTS's settings, no `none`, w01 = 10, threshold 0.85.
+
+Not yet run here over all its epochs.
+
+    python -m prdarts_jax.main --config=configs/fair_darts_cifar10.py --workdir=runs/fair_darts_cifar10
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = settings.defaults()
+    config.method = "fair_darts"
+    config.space = "darts_no_none"
+    config.epochs = 50
+    config.batch_size = 64
+    config.augmentation.cutout = 0
+    config.weights.end_learning_rate = 0.001
+    return config

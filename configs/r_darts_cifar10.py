@@ -1,0 +1,23 @@
+"""R-DARTS on CIFAR-10 (Zela et al., ICLR 2020): DARTS with nine times the weight decay, stopped early.
+
+The paper tries decays of 3e-4, 9e-4, 27e-4 and 81e-4, and drop-path (config.r_darts.drop_path) from 0 to 0.6. Not yet
+run here over all its epochs.
+
+    python -m prdarts_jax.main --config=configs/r_darts_cifar10.py --workdir=runs/r_darts_cifar10
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = settings.defaults()
+    config.method = "r_darts"
+    config.epochs = 50
+    config.batch_size = 64
+    config.augmentation.cutout = 0
+    config.weights.end_learning_rate = 0.001
+    config.weights.weight_decay = 27e-4
+    return config

@@ -1,0 +1,21 @@
+"""Random search with weight sharing on CIFAR-10 (Li, Talwalkar, UAI 2019), in DARTS's space with its settings.
+
+Not yet run here over all its epochs.
+
+    python -m prdarts_jax.main --config=configs/random_search_cifar10.py --workdir=runs/random_search_cifar10
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = settings.defaults()
+    config.method = "random_search"
+    config.epochs = 50
+    config.batch_size = 64
+    config.augmentation.cutout = 0
+    config.weights.end_learning_rate = 0.001
+    return config

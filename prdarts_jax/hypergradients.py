@@ -1,0 +1,129 @@
+"""Second derivatives of losses in weights and logits, by forward mode over reverse mode.
+
+Losses are functions of pytrees. They know nothing of supernets, so each of these can be checked on a problem of a few
+numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+Tree = Any
+Loss = Callable[..., tuple[jax.Array, Any]]  # (value, what else it found)
+
+
+def unrolled_gradient(
+    train_loss: Callable[[Tree, Tree, jax.Array], jax.Array],
+    val_loss: Loss,
+    move: Callable[[Tree], Tree],
+    params: Tree,
+    arch: Tree,
+    images: jax.Array,
+) -> tuple[Tree, Any]:
+    """The gradient of the validation loss after a step of the weights (DARTS; Liu et al., 2019, equation 7), exactly.
+
+    With w'(a) = move(dL_train/dw (w, a)) and v the product of dL_val/dw' (w', a) with the Jacobian of `move`,
+      d/da L_val(w'(a), a) = dL_val/da (w', a) + d/dt dL_train/da (w + t v, a) at t = 0.
+    For SGD, where move(g) = w - xi (g + ...), v is -xi dL_val/dw', as in the paper.
+
+    Args:
+      train_loss: of (params, arch, images).
+      val_loss: of (params, arch), with what else it found.
+      move: from the gradient of the training loss in the weights to the weights after the step.
+      params: w.
+      arch: a.
+      images: of the training batch. Forward mode passes our kernels only where the gradient inside it goes through
+        them too. The gradient in the logits alone does not go through the stem, that in the images does.
+
+    Returns:
+      (gradient in the logits, what else the validation loss found).
+    """
+    moved, pull_back = jax.vjp(move, jax.grad(train_loss)(params, arch, images))
+    (dmoved, darch), aux = jax.grad(val_loss, argnums=(0, 1), has_aux=True)(moved, arch)
+    (direction,) = pull_back(dmoved)
+
+    def arch_gradient(params):
+        return jax.grad(train_loss, argnums=(1, 2))(params, arch, images)[0]
+
+    _, mixed = jax.jvp(arch_gradient, (params,), (direction,))
+    return jax.tree.map(jnp.add, darch, mixed), aux
+
+
+def aligned_gradient(
+    train_loss: Loss,
+    alignment: Callable[[jax.Array], jax.Array],
+    weight: jax.Array,
+    params: Tree,
+    layer_weights: jax.Array,
+) -> tuple[Tree, jax.Array, Any]:
+    """The gradient in the weights of L_train - weight * alignment(dL_train/d layer_weights), exactly.
+
+    With p = d alignment / dg at g = dL_train/d layer_weights, that of the alignment is d/dt dL_train/dw at layer
+    weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite difference).
+
+    Args:
+      train_loss: of (params, layer_weights), with what else it found.
+      alignment: of the gradients of all layers.
+      weight: lambda, f32[].
+      params: w.
+      layer_weights: f32[layers, edges, ops].
+
+    Returns:
+      (gradient in the weights, the alignment, what else the loss found).
+    """
+    gradients, _ = jax.grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
+    value, direction = jax.value_and_grad(alignment)(gradients)
+    gradient, of_alignment, aux = jax.jvp(
+        lambda layer_weights: jax.grad(train_loss, has_aux=True)(params, layer_weights),
+        (layer_weights,),
+        (direction,),
+        has_aux=True,
+    )
+    return jax.tree.map(lambda g, a: g - weight * a, gradient, of_alignment), value, aux
+
+
+def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Array, steps: int) -> jax.Array:
+    """The eigenvalue of largest absolute value of a Hessian, from products with vectors alone (Lanczos's method).
+
+    Entries of `at` that are not finite are left out.
+
+    Args:
+      gradient: whose derivative the Hessian is.
+      at: where.
+      key: of the vector to start from, consumed.
+      steps: products with the Hessian; as many as there are entries give the exact value.
+
+    Returns:
+      f32[].
+    """
+    flat, unravel = ravel_pytree(at)
+    free = jnp.isfinite(flat)
+
+    def product(vector):
+        tangent = unravel(vector)
+        return ravel_pytree(jax.jvp(gradient, (at,), (tangent,))[1])[0] * free
+
+    def normalized(vector):
+        norm = jnp.linalg.norm(vector)
+        return jnp.where(norm > 1e-12, vector / jnp.where(norm > 0, norm, 1.0), 0.0), norm
+
+    def step(i, carry):
+        basis, diagonal, beside = carry
+        vector = product(basis[i])
+        diagonal = diagonal.at[i].set(vector @ basis[i])
+        # Twice, since rounding leaves something of the earlier vectors after the first time.
+        for _ in range(2):
+            vector -= basis.T @ (basis @ vector)
+        vector, norm = normalized(vector)
+        return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(norm)
+
+    steps = min(steps, flat.size)
+    first, _ = normalized(jax.random.normal(key, flat.shape, flat.dtype) * free)
+    start = (jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(first), jnp.zeros(steps), jnp.zeros(steps))
+    _, diagonal, beside = jax.lax.fori_loop(0, steps, step, start)
+    beside = beside[:-1]
+    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    return values[jnp.argmax(jnp.abs(values))]

@@ -1,0 +1,74 @@
+"""A supernet of a few numbers, twice differentiable: three layers of two edges with three ops each."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
+SHAPE = (EDGES, 3)
+
+
+def op_results(h):
+    """[...] -> [3, ...]: what the ops of an edge give."""
+    return jnp.stack([jnp.tanh(h), jnp.sin(2 * h), h * h / (1 + h * h)])
+
+
+def predict(params, layer_weights, images):
+    """Class logits [B, CLASSES], of weights [LAYERS, EDGES, 3]."""
+    x = images.reshape(len(images), WIDTH)
+    for kernel, weights in zip(params["kernel"], layer_weights, strict=True):
+        x = x + jnp.einsum("oebg,eo->bg", op_results(jnp.einsum("bf,efg->ebg", x, kernel)), weights)
+    return x @ params["head"]
+
+
+def loss(params, layer_weights, batch):
+    """The mean cross entropy."""
+    log_p = jax.nn.log_softmax(predict(params, layer_weights, batch["image"]))
+    return -jnp.mean(jnp.take_along_axis(log_p, batch["label"][:, None], axis=1))
+
+
+def make_params(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "kernel": jnp.array(rng.normal(size=(LAYERS, EDGES, WIDTH, WIDTH))),
+        "head": jnp.array(rng.normal(size=(WIDTH, CLASSES))),
+    }
+
+
+def make_batch(seed, size=6):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.array(rng.normal(size=(size, 1, 1, WIDTH))),
+        "label": jnp.array(rng.integers(0, CLASSES, size)),
+    }
+
+
+def make_logits(seed):
+    return jnp.array(np.random.default_rng(seed).normal(size=SHAPE))
+
+
+class Chain(nn.Module):
+    """`predict` as a supernet of normal cells alone."""
+
+    @property
+    def layers(self):
+        return {"normal": LAYERS}
+
+    @nn.compact
+    def __call__(self, images, op_weights=None, *, train):
+        logits = self.variable("arch", "normal", jnp.zeros, SHAPE).value
+        params = {
+            "kernel": self.param("kernel", nn.initializers.normal(1.0), (LAYERS, EDGES, WIDTH, WIDTH)),
+            "head": self.param("head", nn.initializers.normal(1.0), (WIDTH, CLASSES)),
+        }
+        weights = jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
+        return predict(params, weights if op_weights is None else op_weights["normal"], images)
+
+
+def slopes(function, at, step=1e-5):
+    """Central differences of a scalar function of a pytree, in every number of it."""
+    flat, unravel = jax.flatten_util.ravel_pytree(at)
+    values = jax.jit(jax.vmap(lambda shift: function(unravel(flat + shift))))
+    shifts = step * jnp.eye(flat.size, dtype=flat.dtype)
+    return unravel((values(shifts) - values(-shifts)) / (2 * step))
