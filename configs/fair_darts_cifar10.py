@@ -1,4 +1,4 @@
-"""Fair DARTS on CIFAR-10 (Chu et al., ECCV 2020): DARTS's settings, no `none`, w01 = 10, threshold 0.85.
+"""Fair DARTS on CIFAR-10 (Chu et al., ECCV 2020): no `none`, w01 = 10, threshold 0.85.
 
 Not yet run here over all its epochs.
 
@@ -16,7 +16,10 @@ def get_config() -> ConfigDict:
     config.method = "fair_darts"
     config.space = "darts_no_none"
     config.epochs = 50
-    config.batch_size = 64
+    config.batch_size = 128
     config.augmentation.cutout = 0
+    config.weights.learning_rate = 0.005
     config.weights.end_learning_rate = 0.001
+    config.logits.learning_rate = 3e-3
+    config.logits.b1 = 0.9
     return config

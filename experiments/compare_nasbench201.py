@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 import family
-import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import settings, spaces, tabular
@@ -62,8 +61,8 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
         accuracy = family.spread([table.accuracy(result.genotype) for result in found])
         percentile = family.spread([table.percentile(result.genotype) for result in found], ".1f")
         skips = family.spread([family.skips(result.genotype) for result in found], ".0f")
-        seconds = np.mean([sum(record["seconds"] for record in result.records) for result in found])
-        lines.append(f"| {name} | {accuracy} | {percentile} | {skips} | {seconds:.0f} |")
+        seconds = family.spread([sum(record["seconds"] for record in result.records) for result in found], ".0f")
+        lines.append(f"| {name} | {accuracy} | {percentile} | {skips} | {seconds} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,8 +72,8 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/tabular.py")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--methods", nargs="*", default=list(family.METHODS), help="only these")
-    parser.add_argument("--seeds", nargs="*", type=int, default=family.SEEDS, help="only these")
+    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
+    parser.add_argument("--seeds", nargs="+", type=int, default=family.SEEDS, help="only these")
     arguments = parser.parse_args()
     try:
         table = tabular.load(arguments.table)

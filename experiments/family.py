@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from prdarts_jax import genotypes, reporting
-from prdarts_jax.jobs import search
+from prdarts_jax.jobs import loop, search
 
 SEEDS = (0, 1, 2)
 
@@ -69,7 +69,11 @@ def run(base: ConfigDict, names: Sequence[str], folder: Path, seeds: Sequence[in
             config.update_from_flattened_dict(METHODS[name])
             workdir = folder / f"{name.lower().replace(',', '').replace(' ', '_')}_seed_{seed}"
             print(f"{name}, seed {seed}", flush=True)
-            genotype = search.run(config, workdir)
+            try:
+                genotype = search.run(config, workdir)
+            except loop.Diverged as error:
+                print(error)
+                continue
             stages = (*sorted(workdir.glob("stage_*")), workdir)
             records = [record for stage in stages for record in reporting.read_records(stage)]
             results[name, seed] = Result(records, genotype)
@@ -83,7 +87,9 @@ def of(results: Results, name: str) -> list[Result]:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """'mean ± standard deviation (value, value, ...)'."""
+    """'mean ± standard deviation (value, value, ...)'; 'diverged' of none."""
+    if not values:
+        return "diverged"
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return f"{np.mean(values):{form}} ± {deviation:{form}} ({', '.join(f'{value:{form}}' for value in values)})"
 
@@ -123,9 +129,9 @@ def trajectories(
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     for name, panel in zip(names, panels, strict=False):
-        for i, result in enumerate(of(results, name)):
-            values = [value(record) for record in result.records]
-            panel.plot(range(1, len(values) + 1), values, color=f"C{i}", marker=".", label=f"seed {i}")
+        for seed in (seed for method, seed in results if method == name):
+            values = [value(record) for record in results[name, seed].records]
+            panel.plot(range(1, len(values) + 1), values, color=f"C{seed}", marker=".", label=f"seed {seed}")
         for style, (mark, height) in zip((":", "--", "-."), marks.items(), strict=False):
             panel.axhline(height, color="grey", linestyle=style, linewidth=1, label=mark)
         panel.set_title(name, fontsize=10)

@@ -36,6 +36,9 @@ class SearchProblem:
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
       total_steps: length of the search; progress is step / (total_steps - 1).
+
+    Raises:
+      ValueError: the method is for another space than the supernet's.
     """
 
     supernet: nn.Module
@@ -43,6 +46,13 @@ class SearchProblem:
     weight_optimizer: optax.GradientTransformation
     arch_optimizer: optax.GradientTransformation
     total_steps: int
+
+    def __post_init__(self) -> None:
+        of_method, of_supernet = (getattr(part, "space", None) for part in (self.method, self.supernet))
+        if of_method and of_supernet and of_method != of_supernet:
+            raise ValueError(
+                f"method.space={of_method.name!r} must be the supernet's, {of_supernet.name!r}: give the method that space"
+            )
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -118,7 +128,8 @@ def _loss(problem, state, key, batch, params, arch, op_weights):
         op_weights,
         train=True,
         mutable=["batch_stats"],
-        rngs={"draws": jax.random.fold_in(key, 0)},
+        # Far from the numbers of the keys that `weigh` splits off: split(key, n)[i] is fold_in(key, i).
+        rngs={"draws": jax.random.fold_in(key, 2**31)},
         **options,
     )
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
@@ -170,14 +181,14 @@ def search_step(
 
         if not method.aligns:
             return jax.grad(loss, has_aux=True)(at["params"], {})
-        dparams, alignment, (metrics, stats) = hypergradients.aligned_gradient(
+        dparams, gradients, (metrics, stats) = hypergradients.aligned_gradient(
             lambda params, normal: loss(params, {"normal": normal}),
             method.alignment,
             method.alignment_weight(progress),
             at["params"],
             op_weights["normal"],
         )
-        return dparams, (metrics | {"alignment_train": alignment}, stats)
+        return dparams, (metrics | {"alignment_train": regularizers.layer_alignment(gradients)}, stats)
 
     def val_objective(params, arch, shift):
         op_weights = method.weigh(arch, key_arch, progress)
@@ -311,13 +322,13 @@ def select(problem: SearchProblem, state: SearchState, batches: Batch) -> Search
     return state.replace(arch=state.arch | logits)
 
 
-def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batch: Batch, products: int = 10) -> jax.Array:
+def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batch, products: int = 10) -> jax.Array:
     """The dominant eigenvalue of the Hessian of the validation loss in the logits (Zela et al., 2020, section 3).
 
     Args:
       problem: static.
       state: where; its key and step decide what is drawn, if anything is.
-      batch: of validation data, {'image': f32[B, H, W, C], 'label': i32[B]}.
+      batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
       products: with the Hessian, each of which costs two to three gradients; see `dominant_eigenvalue`.
 
     Returns:
@@ -325,8 +336,12 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batch: Batch,
     """
     key = key_for(state.key, 5, state.step)
 
-    def loss(arch):
+    def loss(arch, batch):
         op_weights = problem.method.weigh(arch, key, problem.progress(state.step))
         return _loss(problem, state, key, batch, state.params, arch, op_weights)[0]
 
-    return hypergradients.dominant_eigenvalue(jax.grad(loss), state.arch, key, products)
+    def gradient(arch):
+        gradients = jax.lax.map(lambda batch: jax.grad(loss)(arch, batch), batches)
+        return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+
+    return hypergradients.dominant_eigenvalue(gradient, state.arch, key, products)

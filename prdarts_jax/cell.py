@@ -97,13 +97,13 @@ class Stage:
     def init_draws(self, key: jax.Array, rate: jax.Array) -> Tree:
         """What the ops that draw need beside their parameters: {op: {'seed': f32[edges], 'rate': f32[edges]}}.
 
-        Seeds are whole numbers that f32 holds exactly, so that they may travel with the parameters.
+        Seeds are whole numbers that f32 holds exactly, so that they may travel with the parameters. The ops of an edge
+        share one, so that what is dropped for an image is their sum.
         """
-        names = [name for name, op in self.candidates.items() if op.draws]
-        shape = (len(names), len(self.edges))
+        shape = (len(self.edges),)
         seeds = jax.random.randint(key, shape, 0, 2**24).astype(jnp.float32)
         rates = jnp.broadcast_to(jnp.float32(rate), shape)
-        return {name: {"seed": seeds[i], "rate": rates[i]} for i, name in enumerate(names)}
+        return {name: {"seed": seeds, "rate": rates} for name, op in self.candidates.items() if op.draws}
 
 
 Executor = Callable[..., tuple[jax.Array, Tree]]

@@ -72,17 +72,17 @@ def aligned_gradient(
       layer_weights: f32[layers, edges, ops].
 
     Returns:
-      (gradient in the weights, the alignment, what else the loss found).
+      (gradient in the weights, dL_train/d layer_weights, what else the loss found).
     """
     gradients, _ = jax.grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
-    value, direction = jax.value_and_grad(alignment)(gradients)
+    direction = jax.grad(alignment)(gradients)
     gradient, of_alignment, aux = jax.jvp(
         lambda layer_weights: jax.grad(train_loss, has_aux=True)(params, layer_weights),
         (layer_weights,),
         (direction,),
         has_aux=True,
     )
-    return jax.tree.map(lambda g, a: g - weight * a, gradient, of_alignment), value, aux
+    return jax.tree.map(lambda g, a: g - weight * a, gradient, of_alignment), gradients, aux
 
 
 def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Array, steps: int) -> jax.Array:

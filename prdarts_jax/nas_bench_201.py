@@ -49,7 +49,7 @@ class Supernet201(nn.Module):
       space: of one input and one type of cell.
       channels: C of the first stage; the second and third have 2C and 4C.
       cells: N, of each stage; the benchmark's networks have 5.
-      num_classes, dtype, remat, pool_norm, dropout, partial, running_statistics, axis_name, executor: as `Supernet`.
+      num_classes, dtype, remat, dropout, partial, running_statistics, axis_name, executor: as `Supernet`.
     """
 
     space: SearchSpace = nas_bench_201()
@@ -58,7 +58,6 @@ class Supernet201(nn.Module):
     num_classes: int = 10
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
-    pool_norm: bool = False
     dropout: ops.Dropout = ""
     partial: int = 1
     running_statistics: bool = True
@@ -87,7 +86,7 @@ class Supernet201(nn.Module):
         weights = jnp.broadcast_to(op_weights["normal"], (3 * self.cells, *self.space.shape))
 
         shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        x = Conv(self.channels, dtype=self.dtype, name="stem")(images.astype(self.dtype))
+        x = Conv(self.channels, dtype=self.dtype, name="stem")(images)
         x = BatchNorm(**shared, name="stem_norm")(x, train=train)
         # `train`, the fourth argument with self, is positional so that it can be static here.
         cell_class = nn.remat(Cell201, static_argnums=3) if self.remat else Cell201
@@ -98,7 +97,7 @@ class Supernet201(nn.Module):
                 **shared,
                 space=self.space,
                 channels=x.shape[-1],
-                pool_norm=self.pool_norm,
+                pool_norm=False,
                 dropout=self.dropout,
                 partial=self.partial,
                 executor=self.executor,

@@ -45,8 +45,8 @@ def candidate(
       channels: C, of input and output.
       stride: 1 or 2.
       pool_norm: whether batch normalisation follows the pools, as in DARTS's supernet (not in PR-DARTS's released one).
-      dropout: 'skip': the entries of what a skip connection gives are dropped (P-DARTS); 'path': what an op gives for
-        an image is, unless the op is the identity (R-DARTS).
+      dropout: 'skip': the entries of what the identity gives are dropped (P-DARTS); 'path': what any op gives for an
+        image is (R-DARTS).
       partial: K of `partially`.
     """
     op = (
@@ -54,9 +54,9 @@ def candidate(
         if partial > 1
         else _whole(name, channels, stride, pool_norm)
     )
-    if dropout == "skip" and name == "skip_connect":
+    if dropout == "skip" and name == "skip_connect" and stride == 1:
         return with_dropout(op, images=False)
-    if dropout == "path" and not (name == "skip_connect" and stride == 1):
+    if dropout == "path":
         return with_dropout(op, images=True)
     return op
 

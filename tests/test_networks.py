@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 
 import prdarts_jax
-from prdarts_jax import genotypes, networks
+from prdarts_jax import genotypes, networks, training
 
 # Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
 PUBLISHED = {
@@ -168,6 +169,59 @@ def test_drop_path_needs_its_rng():
     np.testing.assert_array_equal(without, apply(network, variables, images, **options)[0])
     dropped = jax.jit(functools.partial(network.apply, **options, drop_path=0.5, rngs={"drop_path": jax.random.key(3)}))
     assert np.abs(dropped(variables, images)[0] - without).max() > 1e-3
+
+
+# Entries of `none` and of noise ---------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def one_cell(entries, reduction, s):
+    """(parameters, output, gradient in the inputs of its squares' sum) of a cell; equal layers start equal."""
+    cell = networks.DiscreteCell(entries, (2,), 4, reduction, reduction_before=False, axis_name=None)
+    variables = jax.eval_shape(functools.partial(cell.init, train=True), jax.random.key(0), *s, None)
+    variables = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size)).reshape(a.shape), variables)
+
+    def total(s):
+        y = cell.apply(variables, *s, None, train=True, mutable=["batch_stats"])[0]
+        return jnp.sum(y**2), y
+
+    gradient, y = jax.grad(total, has_aux=True)(s)
+    return variables["params"], y, gradient
+
+
+@pytest.mark.parametrize("reduction", (False, True))
+def test_an_entry_of_none_adds_nothing_and_has_no_weights(reduction):
+    s = tuple(jax.random.normal(jax.random.key(i), (2, 5, 6, 4)) for i in range(2))
+    none, conv, pool = ("none", 1), ("sep_conv_3x3", 0), ("max_pool_3x3", 1)
+    params, both, _ = one_cell((conv, pool), reduction, s)
+    _, left, gradient = one_cell((conv, none), reduction, s)
+    _, right, _ = one_cell((("none", 0), pool), reduction, s)
+    np.testing.assert_allclose(left + right, both, atol=1e-5)
+    assert np.abs(gradient[0]).max() > 0 and np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[1], np.zeros_like(s[1]))
+    assert "op_0" in params
+    params, nothing, gradient = one_cell((none, none), reduction, s)
+    assert set(params) == {"preprocess_0", "preprocess_1"}
+    np.testing.assert_array_equal(nothing, np.zeros_like(both))
+    np.testing.assert_array_equal(gradient, np.zeros_like(s))
+
+
+def test_noise_is_new_in_every_step_and_the_same_when_a_step_is_taken_again():
+    """Of a network that sees nothing but noise, whose weights stay."""
+    entries = (("noise", 0), ("noise", 1))
+    network = networks.network(genotypes.Genotype(entries, (2,), entries, (2,)), channels=2, cells=1, num_classes=3)
+    problem = training.TrainProblem(network, optax.sgd(0.0), total_steps=3)
+    batch = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.array([0, 1, 2, 0])}
+    variables = networks.init_variables(network, jax.random.key(0), batch["image"].shape)
+    step = jax.jit(training.train_step, static_argnums=0)
+    losses, state = [], training.init_training(problem, jax.random.key(1), variables)
+    again = float(step(problem, state, batch)[1]["train_loss"])
+    for _ in range(3):
+        state, metrics = step(problem, state, batch)
+        losses.append(float(metrics["train_loss"]))
+    assert losses[0] == again and len(set(losses)) == 3
+    tested = apply(network, variables, batch["image"], train=False)
+    np.testing.assert_array_equal(apply(network, variables, 9 * batch["image"], train=False), tested)
 
 
 def test_a_batch_spread_over_an_axis_counts_as_one():

@@ -54,7 +54,7 @@ def test_noise_halves_the_image_and_passes_no_gradient():
         np.testing.assert_array_equal(gradient, jnp.zeros_like(x))
 
 
-# Convolutions of NAS-Bench-201 ------------------------------------------------------------------------------------------
+# Convolutions of NAS-Bench-201 ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stride", (1, 2))
@@ -133,7 +133,7 @@ def test_which_noise_is_dropped_does_not_depend_on_the_noise():
     assert scipy.stats.ttest_ind(noise[y == 0], noise[y != 0]).pvalue > 1e-4
 
 
-# A part of the channels -------------------------------------------------------------------------------------------------
+# A part of the channels -----------------------------------------------------------------------------------------------
 
 
 def partial_loop(y, x, stride, k):

@@ -1,4 +1,5 @@
-"""The supernet: how many weights, which collections, the two executors, weights of each layer, running statistics."""
+"""The supernet: how many weights, which collections, the two executors, weights of each layer, running statistics,
+what is drawn."""
 
 import functools
 import math
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import Supernet
@@ -242,3 +244,63 @@ def test_bfloat16_computes_near_and_leaves_everything_that_lasts_in_float32():
     expected = run(DARTS, start, sparse_weights(), images(DARTS))
     error = jnp.abs(found["logits"] - expected["logits"]).max()
     assert 1e-6 < error < 0.1  # near, and not float32 in disguise
+
+
+# Draws ----------------------------------------------------------------------------------------------------------------
+
+# The first two cells are normal. What is not dropped of a skip connection is hardly ever 0.
+SKIPS = SearchSpace("skips", ("skip_connect",), nodes=3)
+DROPPING = Supernet(space=SKIPS, channels=2, cells=6, num_classes=3, dropout="skip")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def two_cells(net, variables, key, rate, x):
+    """What the first two cells give, the first with two skip connections that are added up."""
+    ones = {t: jnp.ones(SKIPS.shape) for t in ("normal", "reduce")}
+    rngs = {"draws": key}
+    found = net.apply(
+        variables,
+        x,
+        ones,
+        train=True,
+        dropout_rate=rate,
+        rngs=rngs,
+        capture_intermediates=True,
+        mutable=["intermediates"],
+    )[1]["intermediates"]
+    return jnp.stack([found[f"cell_{k}"]["__call__"][0] for k in (0, 1)])
+
+
+@functools.cache
+def any_variables():
+    shapes = jax.eval_shape(functools.partial(DROPPING.init, train=True), jax.random.key(0), jnp.zeros((16, 8, 8, 3)))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), shapes)
+
+
+def drop(seed, rate, net=DROPPING):
+    x = jax.random.normal(jax.random.key(1), (16, 8, 8, 3))
+    return np.asarray(two_cells(net, any_variables(), jax.random.key(seed), rate, x))
+
+
+def test_dropout_is_another_in_each_layer_edge_and_step():
+    first, second = drop(0, 0.7) == 0, drop(1, 0.7) == 0
+    for one, other in ((first[0], first[1]), (first[0], second[0]), (first[1], second[1])):
+        # Two edges drop by themselves, and two layers or steps too.
+        assert scipy.stats.binomtest(int(one.sum()), one.size, 0.49).pvalue > 1e-4
+        assert scipy.stats.binomtest(int((one & other).sum()), one.size, 0.49**2).pvalue > 1e-4
+    np.testing.assert_array_equal(first, drop(0, 0.7) == 0)
+
+
+def test_at_rate_0_or_without_dropout_nothing_is_dropped():
+    undisturbed = drop(0, 0.0, DROPPING.clone(dropout=""))
+    np.testing.assert_array_equal(drop(0, 0.0), undisturbed)
+    assert (undisturbed != 0).mean() > 0.99
+
+
+def test_parts_of_a_batch_draw_for_themselves():
+    parts = jnp.stack([jax.random.normal(jax.random.key(1), (16, 8, 8, 3))] * 2)
+    net = DROPPING.clone(axis_name="data")
+    run = jax.vmap(lambda x: two_cells(net, any_variables(), jax.random.key(0), 0.7, x), axis_name="data")
+    here, there = np.asarray(run(parts))[:, 0] == 0
+    assert scipy.stats.binomtest(int((here & there).sum()), here.size, 0.49**2).pvalue > 1e-4

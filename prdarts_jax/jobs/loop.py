@@ -114,7 +114,9 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
                         f"the {plan.name} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
                         "another --workdir and a smaller config.weights.learning_rate"
                     )
+                clock = time.perf_counter()
                 state, record = plan.end_epoch(state, epoch, means)
+                seconds += time.perf_counter() - clock
                 records.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
                 log.append(records[-1])
                 bar.set_postfix_str(plan.summary(record))

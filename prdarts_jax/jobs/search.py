@@ -36,7 +36,7 @@ def make_method(config: ConfigDict) -> methods.Method:
 def make_supernet(config: ConfigDict, stage: methods.Stage, num_classes: int) -> nn.Module:
     """The supernet of the config's space, as a stage of the method needs it."""
     space = spaces.named(config.space)
-    fields = {name: config[name] for name in ("channels", "remat", "pool_norm", "running_statistics")}
+    fields = {name: config[name] for name in ("channels", "remat", "running_statistics")}
     fields |= {
         "space": space,
         "cells": stage.cells or config.cells,
@@ -45,7 +45,9 @@ def make_supernet(config: ConfigDict, stage: methods.Stage, num_classes: int) ->
         "dropout": stage.method.dropout,
         "partial": stage.method.partial,
     }
-    return Supernet201(**fields) if space.inputs == 1 else Supernet(**fields, head_norm=config.head_norm)
+    if space.inputs == 1:
+        return Supernet201(**fields)
+    return Supernet(**fields, pool_norm=config.pool_norm, head_norm=config.head_norm)
 
 
 def make_problem(
@@ -167,20 +169,19 @@ def _epoch_end(search, problem):
     eigenvalue = jax.jit(functools.partial(hessian_eigenvalue, problem))
     choose = jax.jit(functools.partial(select, problem))
 
-    def batches(epoch, count):
-        """Validation images as they are, f32[count, batch_size, H, W, C], others in each epoch."""
-        places = (np.arange(count * batch_size) + epoch * count * batch_size) % len(val_data["label"])
+    def batches():
+        """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
+        places = np.arange(4 * batch_size) % len(val_data["label"])
         image = data.augment(plain, jax.random.key(0), val_data["image"][places])
-        shape = (count, batch_size)
+        shape = (4, batch_size)
         return {"image": image.reshape(*shape, *image.shape[1:]), "label": val_data["label"][places].reshape(shape)}
 
     def end_epoch(state: SearchState, epoch: int, means: dict[str, float]) -> tuple[SearchState, dict[str, Any]]:
         record: dict[str, Any] = dict(means)
         if search.config.hessian or method.tracks_eigenvalue:
-            batch = jax.tree.map(lambda a: a[0], batches(epoch, 1))
-            record["eigenvalue"] = float(eigenvalue(state, batch))
+            record["eigenvalue"] = float(eigenvalue(state, batches()))
         if method.samples:
-            state = choose(state, batches(epoch, 4))
+            state = choose(state, batches())
         logits = jax.device_get(state.arch)
         probabilities = jax.device_get(method.activation(state.arch, problem.progress(state.step - 1)))
         reporting.save_architecture(search.workdir, epoch, logits, probabilities)

@@ -126,7 +126,8 @@ class Stage:
     Attributes:
       method: of this search.
       cells: of its supernet; 0: as many as the config says.
-      ops: how many candidates an edge keeps of those it had before, the ones of the largest softmax; 0: all.
+      ops: how many candidates an edge keeps of those of the search before, the ones of the largest logits. Without
+        meaning for the first.
     """
 
     method: Method

@@ -11,7 +11,8 @@ class Darts(Method):
 
     Attributes:
       second_order: the validation loss is that of the weights after their next step (equation 6, exactly, and not by
-        the finite difference of equation 8); otherwise xi = 0.
+        the finite difference of equation 8); otherwise xi = 0. The step is that of the weights' optimizer with all it
+        has, the clipping too, which the authors' code leaves out.
     """
 
     second_order: bool = False

@@ -24,6 +24,10 @@ class LambdaDarts(Method):
     strength: float = 0.125
     variant: Literal["cosine", "signcorr"] = "cosine"
 
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant={self.variant!r} must be one of {', '.join(VARIANTS)}")
+
     @property
     def aligns(self) -> bool:
         """Yes."""

@@ -17,8 +17,8 @@ class PDarts(Method):
     """First order DARTS in stages of growing depth and falling numbers of ops, with dropout after skip connections.
 
     Attributes:
-      cells: of the supernet, a stage each.
-      ops: candidates an edge, a stage each.
+      cells: of the supernet, a stage each; in NAS-Bench-201 those of each of its three stages.
+      ops: candidates an edge, a stage each; the first searches all that the space has, whatever stands here.
       skip_dropout: at the start of each stage; it falls in the stage.
       most_skips: in the normal cell that is derived.
       logits_start: as `Method.logits_start`; the paper's first 10 of 25 epochs.

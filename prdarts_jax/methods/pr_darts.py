@@ -142,5 +142,5 @@ class PRDarts(Method):
 
         `released` ranks the softmax of the logits of each edge instead, as does `path`.
         """
-        scores = gates.softmax(logits) if self.form == "released" else logits
+        scores = gates.log_softmax(logits) if self.form == "released" or not self._gated else logits
         return derivation.derive(space, scores, distinct_inputs=self.distinct_inputs)

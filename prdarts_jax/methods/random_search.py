@@ -5,14 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax import gates
+from prdarts_jax import derivation, gates
+from prdarts_jax.genotypes import AnyGenotype
 from prdarts_jax.methods.base import Arch, Method
 from prdarts_jax.spaces import SearchSpace, darts
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomSearch(Method):
-    """Every step trains the weights of one cell drawn uniformly; of `samples` drawn cells the best is kept.
+    """Every step trains the weights of one cell drawn uniformly; after an epoch the best of `samples` is what it found.
 
     Attributes:
       samples: cells that are compared after each epoch, by the validation loss with the shared weights.
@@ -31,5 +32,9 @@ class RandomSearch(Method):
         }
 
     def activation(self, logits: Arch, progress: jax.Array) -> Arch:
-        """1 for each op of the best cell so far, which is what the logits are after the first epoch."""
+        """1 for each op of the best cell of the last epoch's, which is what the logits are after it."""
         return {t: (beta > 0.5).astype(jnp.float32) for t, beta in logits.items()}
+
+    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
+        """That cell."""
+        return derivation.derive(space, logits, distinct_inputs=True)

@@ -1,0 +1,92 @@
+"""Do methods fill their cells with skip connections in S1 to S4, the spaces in which DARTS is known to fail?
+
+The spaces are those of Zela et al. (ICLR 2020). All methods search on the same images of real CIFAR-10, halves, network
+and schedule, far smaller than theirs: 4,000 images averaged down to 16x16 (2,000 for the weights, 2,000 for the
+logits), C = 8, five cells instead of eight, batch 32, 6 epochs of 62 steps instead of 50 of 390. The logits' learning
+rate is 1e-2 instead of 3e-4. Outcomes are the share of skip connections and the depth of the derived cells.
+
+    python experiments/compare_spaces.py --data_dir=DIR --workdir=runs/spaces
+
+About an hour on two cores with nothing else to do; may be stopped and started again. Writes a run folder a search,
+table.md, and for each space skips_s1.png, ...
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import family
+from ml_collections import ConfigDict
+
+from prdarts_jax import settings
+from prdarts_jax.jobs import loop
+
+SPACES = ("s1", "s2", "s3", "s4")
+METHODS = ("DARTS", "PR-DARTS", "Lambda-DARTS", "R-DARTS, L2")
+
+
+def make_config(space: str, data_dir: str) -> ConfigDict:
+    """What all searches in a space share."""
+    config = settings.defaults()
+    config.space = space
+    config.data_dir = data_dir
+    config.image_size = 16
+    config.num_examples = 4000
+    config.epochs = 6
+    config.batch_size = 32
+    config.steps_per_call = 20
+    config.augmentation.pad = 2
+    config.augmentation.cutout = 0
+    config.channels = 8
+    config.cells = 5
+    config.weights.end_learning_rate = 0.001
+    config.logits.learning_rate = 1e-2
+    config.pr_darts.distinct_inputs = True  # as in the rule of DARTS
+    config.r_darts.window = 2
+    return config
+
+
+def make_table(results: dict[str, family.Results], methods: list[str]) -> str:
+    """The cells derived at the end."""
+    lines = ["| space | method | skip connections, % | depth |", "|---|---|---|---|"]
+    for space, found in results.items():
+        for name in methods:
+            cells = [result.genotype for result in family.of(found, name)]
+            skips = family.spread([family.skips(cell) for cell in cells], ".0f")
+            depth = family.spread([family.depth(cell) for cell in cells], ".1f")
+            lines.append(f"| {space} | {name} | {skips} | {depth} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=METHODS, help="only these")
+    parser.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="only these")
+    arguments = parser.parse_args()
+    results = {}
+    try:
+        for space in arguments.spaces:
+            config = make_config(space, arguments.data_dir)
+            results[space] = family.run(config, arguments.methods, arguments.workdir / space)
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    text = make_table(results, arguments.methods)
+    (arguments.workdir / "table.md").write_text(text)
+    for space, found in results.items():
+        figure = family.trajectories(
+            found,
+            arguments.methods,
+            lambda record: 100 * sum(record["skip_share"].values()) / len(record["skip_share"]),
+            f"skip connections in the derived cells of {space}, %",
+            {},
+            (0, 100),
+        )
+        figure.savefig(arguments.workdir / f"skips_{space}.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

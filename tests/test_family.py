@@ -1,0 +1,108 @@
+"""Every method searches in every kind of space, from a config to a genotype: on a supernet that compiles at once."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from table import Table
+
+from prdarts_jax import genotypes, methods, reporting, spaces
+from prdarts_jax.jobs import search
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "configs"))
+import digits  # noqa: E402
+
+EPOCHS, STEPS = 2, 2
+# name: (method, its settings).
+FORMS = {name: (name, {}) for name in methods.NAMED} | {
+    "darts of second order": ("darts", {"second_order": True}),
+    "lambda_darts signcorr": ("lambda_darts", {"variant": "signcorr"}),
+    "r_darts drop path": ("r_darts", {"drop_path": 0.3, "window": 1, "ratio": 1.0}),
+    "pr_darts paper": ("pr_darts", {"form": "paper"}),
+    "pr_darts path": ("pr_darts", {"parts": "path"}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def make_config(form, space):
+    config = digits.get_config()
+    config.method, fields = FORMS[form]
+    config[config.method].update(fields)
+    config.update({"space": space, "num_examples": 64, "epochs": EPOCHS, "batch_size": 16, "steps_per_call": STEPS})
+    config.update({"channels": 8 if config.method == "pc_darts" else 4, "cells": 3})
+    config.p_darts.cells = (3, 3, 4)
+    config.random_search.samples = 5
+    config.evaluation.epochs = 0
+    return config
+
+
+def run(config, workdir):
+    """(genotype, records of the last stage)."""
+    genotype = search.run(config, workdir)
+    assert genotypes.from_json((workdir / "genotype.json").read_text()) == genotype
+    return genotype, reporting.read_records(workdir)
+
+
+def check(config, genotype, records):
+    space = spaces.named(config.space)
+    cells = genotypes.cells(genotype)
+    assert cells.keys() == set(space.cell_types)
+    for entries in cells.values():
+        assert len(entries) == (2 * (space.nodes - space.inputs) if space.entries_per_node else len(space.edges))
+        assert {op for op, _, _ in entries} <= {*space.ops, "none"}
+    assert len(records) == EPOCHS
+    for record in records:
+        assert record["step"] == STEPS * (record["epoch"] + 1)
+        for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "alignment_val"):
+            assert np.isfinite(record[name]), name
+        assert -1 <= record["alignment_val"] <= 1
+        for t in space.cell_types:
+            assert 0 <= record["skip_share"][t] <= 1 and 0 <= record["depth"][t] < space.nodes
+            assert 0 <= record["entropy"][t] <= np.log(len(space.ops)) + 1e-6
+            assert all(0 <= value <= 1 for value in record["activation"][t].values())
+        assert ("eigenvalue" in record) == (config.method == "r_darts")
+        assert np.isfinite(record.get("eigenvalue", 0.0))
+        assert ("alignment_train" in record) == (config.method == "lambda_darts")
+    assert json.loads(json.dumps(records[-1]["genotype"])).keys() == vars(genotype).keys()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("space", ["darts", "s2"])
+def test_every_method_searches(form, space, tmp_path, monkeypatch):
+    def supernet(config, stage, num_classes):
+        assert stage.method.partial == (4 if config.method == "pc_darts" else 1)
+        return Table(spaces.named(config.space), 2, num_classes)
+
+    monkeypatch.setattr(search, "make_supernet", supernet)
+    config = make_config(form, space)
+    genotype, records = run(config, tmp_path)
+    check(config, genotype, records)
+    if config.method == "p_darts" and space == "darts":
+        check_stages(tmp_path, genotype)
+
+
+def check_stages(workdir, genotype):
+    """Each stage has the candidates that were the strongest of the one before."""
+    shape = spaces.darts().shape
+    kept = {t: np.ones(shape, bool) for t in spaces.CELL_TYPES}
+    for folder, count in ((workdir / "stage_1", 8), (workdir / "stage_2", 5), (workdir, 3)):
+        logits = reporting.read_logits(folder, EPOCHS - 1)
+        for t in spaces.CELL_TYPES:
+            finite = np.isfinite(logits[t])
+            assert (finite.sum(axis=1) == count).all()
+            if count < 8:
+                np.testing.assert_array_equal(finite, kept[t])
+            kept[t] = np.argsort(np.argsort(-logits[t], axis=1), axis=1) < {8: 5, 5: 3, 3: 0}[count]
+            if count == 3:
+                for op, source, target in genotypes.cells(genotype)[t]:
+                    assert finite[spaces.darts().edges.index((source, target)), spaces.darts().ops.index(op)]
+    assert (logits["normal"] != reporting.read_logits(workdir / "stage_1", EPOCHS - 1)["normal"]).all()
