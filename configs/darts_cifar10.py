@@ -13,10 +13,4 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
-    config.method = "darts"
-    config.epochs = 50
-    config.batch_size = 64
-    config.augmentation.cutout = 0
-    config.weights.end_learning_rate = 0.001
-    return config
+    return settings.darts()

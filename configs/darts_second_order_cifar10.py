@@ -13,11 +13,6 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
-    config.method = "darts"
+    config = settings.darts()
     config.darts.second_order = True
-    config.epochs = 50
-    config.batch_size = 64
-    config.augmentation.cutout = 0
-    config.weights.end_learning_rate = 0.001
     return config

@@ -12,14 +12,11 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
+    config = settings.darts()
     config.method = "fair_darts"
     config.space = "darts_no_none"
-    config.epochs = 50
     config.batch_size = 128
-    config.augmentation.cutout = 0
     config.weights.learning_rate = 0.005
-    config.weights.end_learning_rate = 0.001
     config.logits.learning_rate = 3e-3
     config.logits.b1 = 0.9
     return config

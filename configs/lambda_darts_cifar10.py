@@ -12,11 +12,7 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
+    config = settings.darts()
     config.method = "lambda_darts"
     config.space = "darts_no_none"
-    config.epochs = 50
-    config.batch_size = 64
-    config.augmentation.cutout = 0
-    config.weights.end_learning_rate = 0.001
     return config

@@ -14,13 +14,8 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
-    config.method = "darts"
+    config = settings.darts()
     config.space = "nas_bench_201"
-    config.epochs = 50
-    config.batch_size = 64
-    config.augmentation.cutout = 0
-    config.weights.end_learning_rate = 0.001
     config.cells = 5  # of each of the three stages
     config.weights.nesterov = True
     config.weights.weight_decay = 5e-4

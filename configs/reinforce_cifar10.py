@@ -12,11 +12,7 @@ from prdarts_jax import settings
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = settings.defaults()
+    config = settings.darts()
     config.method = "reinforce"
-    config.epochs = 50
-    config.batch_size = 64
-    config.augmentation.cutout = 0
-    config.weights.end_learning_rate = 0.001
     config.logits.learning_rate = 3e-3
     return config

@@ -51,7 +51,7 @@ class SearchProblem:
         of_method, of_supernet = (getattr(part, "space", None) for part in (self.method, self.supernet))
         if of_method and of_supernet and of_method != of_supernet:
             raise ValueError(
-                f"method.space={of_method.name!r} must be the supernet's, {of_supernet.name!r}: give the method that space"
+                f"method.space={of_method.name!r} must be that of the supernet, {of_supernet.name!r}"
             )
 
     @property

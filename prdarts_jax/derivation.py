@@ -54,10 +54,9 @@ def derive_above(space: SearchSpace, scores: Mapping[str, ArrayLike], threshold:
     return derive(space, numbers, distinct_inputs=True)
 
 
-def limit_skips(
-    space: SearchSpace, scores: Mapping[str, ArrayLike], most: int, cell_type: str = "normal", **rule: bool
-) -> AnyGenotype:
-    """The genotype of at most so many skip connections in a cell (P-DARTS, Chen et al., ICCV 2019, section 3.3.2).
+def limit_skips(space: SearchSpace, scores: Mapping[str, ArrayLike], most: int) -> AnyGenotype:
+    """DARTS's genotype of at most so many skip connections in the normal cell (P-DARTS, Chen et al., ICCV 2019, section
+    3.3.2).
 
     As long as there are more, the weakest of those chosen gets the score -inf, and the cell is derived again. Where
     nothing but an entry of `none` could then stand in its place, the genotype keeps the skip connections it has.
@@ -66,25 +65,21 @@ def limit_skips(
       space: as for `derive`.
       scores: as for `derive`.
       most: how many skip connections the cell may have; the paper's M is 2.
-      cell_type: the cell this is about.
-      rule: what else `derive` takes.
 
     Raises:
-      ValueError: as `derive`, or there is no such cell type.
+      ValueError: as `derive`.
     """
     numbers = _checked(space, scores)
-    if cell_type not in numbers:
-        raise ValueError(f"cell_type={cell_type!r} is unknown; allowed are {', '.join(numbers)}")
-    genotype = derive(space, numbers, **rule)
+    genotype = derive(space, numbers, distinct_inputs=True)
     while True:
-        cell = genotypes.cells(genotype)[cell_type]
+        cell = genotypes.cells(genotype)["normal"]
         skips = [space.edges.index((s, t)) for op, s, t in cell if op == "skip_connect"]
         if len(skips) <= max(most, 0):
             return genotype
-        values, skip = numbers[cell_type], space.ops.index("skip_connect")
+        values, skip = numbers["normal"], space.ops.index("skip_connect")
         values[min(skips, key=lambda edge: (values[edge, skip], -edge)), skip] = -np.inf
-        fewer = derive(space, numbers, **rule)
-        if space.entries_per_node and _nones(fewer, cell_type) > _nones(genotype, cell_type):
+        fewer = derive(space, numbers, distinct_inputs=True)
+        if space.entries_per_node and _nones(fewer) > _nones(genotype):
             return genotype
         genotype = fewer
 
@@ -195,5 +190,5 @@ def _genotype(space: SearchSpace, cells: Mapping[str, Iterable]) -> AnyGenotype:
     return genotypes.Genotype(tuple(cells["normal"]), concat, tuple(cells["reduce"]), concat)
 
 
-def _nones(genotype: AnyGenotype, cell_type: str) -> int:
-    return sum(op == "none" for op, _, _ in genotypes.cells(genotype)[cell_type])
+def _nones(genotype: AnyGenotype) -> int:
+    return sum(op == "none" for op, _, _ in genotypes.cells(genotype)["normal"])

@@ -1,7 +1,7 @@
 """The fields of a config and their defaults; `rules.py` says what values they may have.
 
-Files in configs/ start from `defaults()` or `released()` for a search, and from `training()` for a training, so each
-shows only what makes it different.
+Files in configs/ start from `defaults()`, `released()` or `darts()` for a search, and from `training()` for a training,
+so each shows only what makes it different.
 """
 
 from collections.abc import Callable
@@ -100,6 +100,17 @@ def training() -> ConfigDict:
         }
         | _training_fields()
     )
+
+
+def darts() -> ConfigDict:
+    """First order DARTS on CIFAR-10 as in its paper (Liu et al., 2019, section 3.1), from which others start."""
+    config = defaults()
+    config.method = "darts"
+    config.epochs = 50
+    config.batch_size = 64
+    config.augmentation.cutout = 0
+    config.weights.end_learning_rate = 0.001
+    return config
 
 
 def released() -> ConfigDict:

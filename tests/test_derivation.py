@@ -183,12 +183,12 @@ def skips_of(genotype, cell="normal"):
     return sum(op == "skip_connect" for op, _, _ in genotypes.cells(genotype)[cell])
 
 
-def removed_one_by_one(space, scores, most, cell, distinct_inputs):
+def removed_one_by_one(space, scores, most):
     """P-DARTS' search for at most `most` skips, with brute force as its derivation: the sequence of cells."""
     scores = scores.copy()
     skip = space.ops.index("skip_connect")
     while True:
-        entries = brute_force(space, cell, scores, distinct_inputs)
+        entries = brute_force(space, "normal", scores, True)
         chosen = [(scores[space.edges.index((s, i // 2 + 2)), skip], s, i // 2 + 2) for i, (op, s) in
                   enumerate(entries) if op == "skip_connect"]  # fmt: skip
         if len(chosen) <= most:
@@ -198,20 +198,18 @@ def removed_one_by_one(space, scores, most, cell, distinct_inputs):
 
 
 @pytest.mark.parametrize("name", [name for name in NODE_SPACES if "skip_connect" in spaces.named(name).ops])
-@pytest.mark.parametrize("distinct_inputs", [False, True])
-def test_limit_skips_removes_the_weakest_first(name, distinct_inputs):
+def test_limit_skips_removes_the_weakest_first(name):
     space, changed = spaces.named(name), 0
     for seed, most in itertools.product(range(3), range(4)):
         scores = random_scores(space, seed)
         for cell in space.cell_types:
             scores[cell][:, space.ops.index("skip_connect")] += 1
         before = {cell: scores[cell].copy() for cell in scores}
-        plain = derivation.derive(space, scores, distinct_inputs=distinct_inputs)
-        for cell, other in (("normal", "reduce"), ("reduce", "normal")):
-            found = derivation.limit_skips(space, scores, most, cell, distinct_inputs=distinct_inputs)
-            assert getattr(found, cell) == removed_one_by_one(space, scores[cell], most, cell, distinct_inputs)
-            assert skips_of(found, cell) <= most and getattr(found, other) == getattr(plain, other)
-            changed += found != plain
+        plain = derivation.derive(space, scores, distinct_inputs=True)
+        found = derivation.limit_skips(space, scores, most)
+        assert found.normal == removed_one_by_one(space, scores["normal"], most)
+        assert skips_of(found) <= most and found.reduce == plain.reduce
+        changed += found != plain
         for cell in scores:  # the caller's scores stay as they were
             np.testing.assert_array_equal(scores[cell], before[cell])
     assert changed > 0
@@ -221,21 +219,18 @@ def test_limit_skips_in_nas_bench_201():
     scores = np.zeros((6, 5))
     scores[:, 1] = (3, 1, 2, 6, 5, 4)
     scores[:, 3] = 0.5
-    found = derivation.limit_skips(BENCH, {"normal": scores}, 2, distinct_inputs=True)
+    found = derivation.limit_skips(BENCH, {"normal": scores}, 2)
     skip, conv = "skip_connect", "nor_conv_3x3"
     assert found.ops == (conv, conv, conv, skip, skip, conv)
-    assert skips_of(derivation.limit_skips(BENCH, {"normal": scores}, 0, distinct_inputs=True)) == 0
+    assert skips_of(derivation.limit_skips(BENCH, {"normal": scores}, 0)) == 0
 
 
 def test_limit_skips_stops_where_nothing_else_is_left():
     space = spaces.SearchSpace("skips", ("none", "skip_connect"))
     scores = {t: np.arange(28.0).reshape(14, 2) for t in space.cell_types}
-    found = derivation.limit_skips(space, scores, 2, distinct_inputs=True)
+    found = derivation.limit_skips(space, scores, 2)
     assert "none" not in {op for op, _ in found.normal} and skips_of(found) == 8
-    assert derivation.limit_skips(spaces.s4(), random_scores(spaces.s4(), 0), 0, distinct_inputs=True)
-    with pytest.raises(ValueError) as error:
-        derivation.limit_skips(space, scores, 2, "reduction", distinct_inputs=True)
-    assert str(error.value) == "cell_type='reduction' is unknown; allowed are normal, reduce"
+    assert derivation.limit_skips(spaces.s4(), random_scores(spaces.s4(), 0), 0)
 
 
 @pytest.mark.parametrize("name", NODE_SPACES)

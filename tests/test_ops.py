@@ -109,9 +109,9 @@ def test_a_path_drops_images_and_keeps_the_mean():
     "dropout, name, stride, drops",
     (
         ("skip", "skip_connect", 1, True),
-        ("skip", "skip_connect", 2, True),
+        ("skip", "skip_connect", 2, False),  # a factorised reduction is no identity
         ("skip", "max_pool_3x3", 1, False),
-        ("path", "skip_connect", 1, False),  # the identity stays
+        ("path", "skip_connect", 1, True),
         ("path", "skip_connect", 2, True),
         ("path", "max_pool_3x3", 2, True),
         ("path", "noise", 1, True),

@@ -71,11 +71,7 @@ class Method:
 
     def init(self, key: jax.Array, logits: Arch) -> Arch:
         """The logits a search starts from, in the shapes of those given: 1e-3 N(0, 1)."""
-        keys = jax.random.split(key, len(logits))
-        return {
-            cell_type: 1e-3 * jax.random.normal(k, logits[cell_type].shape, logits[cell_type].dtype)
-            for k, cell_type in zip(keys, sorted(logits), strict=True)
-        }
+        return {t: 1e-3 * jax.random.normal(k, logits[t].shape, logits[t].dtype) for t, k in keys(key, logits).items()}
 
     def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """Op weights of one forward pass; an op of weight 0 is not executed.
@@ -133,6 +129,11 @@ class Stage:
     method: Method
     cells: int = 0
     ops: int = 0
+
+
+def keys(key: jax.Array, logits: Arch) -> dict[str, jax.Array]:
+    """A key of its own for each of the logits; consumes `key`."""
+    return dict(zip(sorted(logits), jax.random.split(key, len(logits)), strict=True))
 
 
 def fields_of(method: type[Method]) -> dict[str, Any]:

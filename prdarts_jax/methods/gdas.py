@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from prdarts_jax import gates
-from prdarts_jax.methods.base import Arch, Method
+from prdarts_jax.methods.base import Arch, Method, keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,5 +28,4 @@ class Gdas(Method):
             soft = jax.nn.softmax((beta + jax.random.gumbel(key, beta.shape)) / tau)
             return gates.straight_through(gates.largest(soft, 1), soft)
 
-        keys = jax.random.split(key, len(logits))
-        return {t: draw(k, logits[t]) for k, t in zip(keys, sorted(logits), strict=True)}
+        return {t: draw(k, logits[t]) for t, k in keys(key, logits).items()}

@@ -56,4 +56,4 @@ class PDarts(Method):
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """As DARTS, but of more skip connections than `most_skips` in the normal cell the weakest go."""
-        return derivation.limit_skips(space, gates.log_softmax(logits), self.most_skips, distinct_inputs=True)
+        return derivation.limit_skips(space, gates.log_softmax(logits), self.most_skips)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from prdarts_jax import derivation, gates, regularizers
 from prdarts_jax.genotypes import AnyGenotype
-from prdarts_jax.methods.base import Arch, Method
+from prdarts_jax.methods.base import Arch, Method, keys
 from prdarts_jax.spaces import SearchSpace, darts
 
 FORMS = ("paper", "released")
@@ -78,9 +78,8 @@ class PRDarts(Method):
         """One draw of the gates; all but two ops of every edge get the weight 0."""
         if not self._gated:
             return gates.softmax(logits)
-        keys = jax.random.split(key, len(logits))
         tau = self.temperature(progress)
-        return {t: self._draw(k, logits[t], tau) for k, t in zip(keys, sorted(logits), strict=True)}
+        return {t: self._draw(k, logits[t], tau) for t, k in keys(key, logits).items()}
 
     def _draw(self, key, beta, temperature):
         key_gates, key_choice = jax.random.split(key)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prdarts_jax import derivation, gates
 from prdarts_jax.genotypes import AnyGenotype
-from prdarts_jax.methods.base import Arch, Method
+from prdarts_jax.methods.base import Arch, Method, keys
 from prdarts_jax.spaces import SearchSpace, darts
 
 
@@ -25,10 +25,9 @@ class RandomSearch(Method):
 
     def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """A uniformly drawn cell of each type, its ops of weight 1."""
-        keys = jax.random.split(key, len(logits))
         return {
             t: gates.choose_cell(k, self.space, jnp.isfinite(logits[t])).astype(jnp.float32)
-            for k, t in zip(keys, sorted(logits), strict=True)
+            for t, k in keys(key, logits).items()
         }
 
     def activation(self, logits: Arch, progress: jax.Array) -> Arch:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from prdarts_jax import gates
 from prdarts_jax.genotypes import AnyGenotype
-from prdarts_jax.methods.base import Arch, Method
+from prdarts_jax.methods.base import Arch, Method, keys
 from prdarts_jax.spaces import SearchSpace
 
 BASELINE = "baseline"  # beside the logits: what the loss is compared with, f32[]
@@ -32,10 +32,9 @@ class Reinforce(Method):
     def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """Exactly 1 for one op of each edge, drawn by the softmax; no gradient."""
         policy = _policy(logits)
-        keys = jax.random.split(key, len(policy))
         return {
             t: jax.nn.one_hot(jax.random.categorical(k, policy[t]), policy[t].shape[-1])
-            for k, t in zip(keys, sorted(policy), strict=True)
+            for t, k in keys(key, policy).items()
         }
 
     def objective(

@@ -1,0 +1,58 @@
+"""How long the search step of every method takes to compile and to run, on random images of CIFAR-10's size.
+
+DARTS's network (C = 16, eight cells, DARTS's space), 64 images for the weights and 64 for the logits. Of P-DARTS the
+first stage, of five cells.
+
+    python experiments/benchmark_methods.py
+
+About half an hour on two cores.
+"""
+
+import argparse
+import statistics
+
+import family
+import jax
+import jax.numpy as jnp
+from benchmark_step import alternate, compile_twice
+
+from prdarts_jax import settings
+from prdarts_jax.bilevel import init_search, search_step
+from prdarts_jax.jobs import search
+
+
+def measure(name: str, rounds: int) -> str:
+    """A row of the table."""
+    config = settings.darts()
+    config.update_from_flattened_dict(family.METHODS[name])
+    settings.validate(config)
+    problem = search.make_problem(config, num_classes=10, total_steps=1000)
+    images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
+    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
+    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
+    compiled, ((tracing, cold), (_, warm)) = compile_twice(step, problem, state, batch, batch)
+
+    def once():
+        nonlocal state
+        state, _ = jax.block_until_ready(compiled(state, batch, batch))
+
+    seconds = statistics.median(alternate({name: once}, rounds)[name])
+    memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    return f"| {name} | {tracing:.1f} | {cold:.1f} | {warm:.1f} | {seconds:.2f} | {memory:.0f} |"
+
+
+def main() -> None:
+    """Prints the table as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
+    parser.add_argument("--rounds", type=int, default=3, help="of the step")
+    arguments = parser.parse_args()
+    print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name in arguments.methods:
+        print(measure(name, arguments.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What the search step and the diagnostics say of a small supernet of a user's own space, against central differences
+of its losses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prdarts_jax import diagnostics, spaces
+from prdarts_jax.bilevel import SearchProblem, hessian_eigenvalue, init_search, search_step
+from prdarts_jax.methods import Darts
+from prdarts_jax.supernet import Supernet
+
+OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "sep_conv_3x3"), nodes=5)
+RATE, STEP = 0.5, 0.01  # of the weights; of the central differences
+PROBLEM = SearchProblem(
+    Supernet(space=OWN, channels=2, cells=4), Darts(second_order=True), optax.sgd(RATE), optax.sgd(1.0), total_steps=4
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def make_batch(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
+    return {"image": jnp.array(image), "label": jnp.array(rng.integers(0, 10, 4), jnp.int32)}
+
+
+TRAIN, VAL = make_batch(0), make_batch(1)
+
+
+def layered(arch):
+    return {t: jnp.broadcast_to(jax.nn.softmax(arch[t]), (2, *OWN.shape)) for t in ("normal", "reduce")}
+
+
+def loss(state, params, op_weights, batch):
+    variables = {"params": params, "arch": state.arch, "batch_stats": state.batch_stats}
+    out, _ = PROBLEM.supernet.apply(variables, batch["image"], op_weights, train=True, mutable="batch_stats")
+    return -jnp.take_along_axis(jax.nn.log_softmax(out), batch["label"][:, None], axis=1).mean()
+
+
+@pytest.fixture(scope="module")
+def state():
+    """The start, with logits that are not all alike."""
+    start = jax.jit(init_search, static_argnums=0)(PROBLEM, jax.random.key(0), TRAIN["image"])
+    rng = np.random.default_rng(3)
+    return start.replace(arch={t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in start.arch})
+
+
+@pytest.fixture(scope="module")
+def after(state):
+    return jax.jit(search_step, static_argnums=0)(PROBLEM, state, TRAIN, VAL)
+
+
+@pytest.fixture(scope="module")
+def move(state):
+    """The weights after a step at given logits."""
+    slope = jax.jit(jax.grad(lambda params, arch: loss(state, params, layered(arch), TRAIN)))
+    return lambda arch: jax.tree.map(lambda w, g: w - RATE * g, state.params, slope(state.params, arch))
+
+
+@pytest.fixture(scope="module")
+def val_loss(state):
+    return jax.jit(lambda params, op_weights: loss(state, params, op_weights, VAL))
+
+
+def test_a_second_order_step_of_the_supernet_follows_the_unrolled_validation_loss(state, after, move, val_loss):
+    gradient = jax.tree.map(jnp.subtract, state.arch, after[0].arch)
+    moved = move(state.arch)
+    rng, direct = np.random.default_rng(4), []
+    for _ in range(4):
+        direction = {t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in state.arch}
+        plus, minus = (
+            jax.tree.map(lambda a, d, h=h: a + h * d, state.arch, direction)  # noqa: B023
+            for h in (STEP, -STEP)
+        )
+        expected = (val_loss(move(plus), layered(plus)) - val_loss(move(minus), layered(minus))) / (2 * STEP)
+        found = sum(jnp.vdot(gradient[t], direction[t]) for t in gradient)
+        size = np.sqrt(sum(np.sum(np.square(g)) for g in gradient.values()))
+        assert abs(found - expected) < 0.02 * size
+        direct.append(abs(val_loss(moved, layered(plus)) - val_loss(moved, layered(minus)) - 2 * STEP * expected))
+    # What the first order leaves out would show.
+    assert max(direct) / (2 * STEP) > 0.1 * size
+    np.testing.assert_allclose(after[1]["val_loss"], val_loss(moved, layered(state.arch)), rtol=1e-4)
+
+
+def test_the_alignment_of_validation_is_the_cosine_of_the_gradients_in_the_weights_of_each_normal_cell(
+    state, after, move, val_loss
+):
+    assert PROBLEM.supernet.layers == {"normal": 2, "reduce": 2}
+    params, weights = move(state.arch), layered(state.arch)
+    gradients = np.zeros((2, *OWN.shape))
+    for place in np.ndindex(*gradients.shape):
+        shifted = (weights | {"normal": weights["normal"].at[place].add(h)} for h in (STEP, -STEP))
+        plus, minus = (float(val_loss(params, w)) for w in shifted)
+        gradients[place] = (plus - minus) / (2 * STEP)
+    a, b = gradients.reshape(2, -1)
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert float(after[1]["alignment_val"]) == pytest.approx(cosine, abs=0.01) and abs(cosine) > 0.02
+
+
+def test_a_space_of_a_user_s_own_searches(state, after):
+    found, metrics = after
+    assert int(found.step) == 1 and all(np.isfinite(value) for value in metrics.values())
+    for t in state.arch:
+        assert (np.asarray(found.arch[t]) != np.asarray(state.arch[t])).all()
+    genotype = Darts().derive(OWN, jax.device_get(found.arch))
+    assert len(genotype.normal) == len(genotype.reduce) == 6
+    assert {op for op, _ in genotype.normal} <= set(OWN.ops)
+
+
+def test_the_eigenvalue_is_the_dominant_one_of_the_hessian_of_the_supernet(state):
+    """Its columns are central differences of gradients."""
+    size = 2 * OWN.shape[0] * OWN.shape[1]
+
+    @jax.jit
+    def gradient(flat):
+        def of_logits(flat):
+            arch = dict(zip(("normal", "reduce"), flat.reshape(2, *OWN.shape), strict=True))
+            return loss(state, state.params, layered(arch), VAL)
+
+        return jax.grad(of_logits)(flat)
+
+    at = jnp.concatenate([state.arch[t].ravel() for t in ("normal", "reduce")])
+    shifts = STEP * np.eye(size, dtype=np.float32)
+    hessian = np.array([(gradient(at + h) - gradient(at - h)) / (2 * STEP) for h in shifts])
+    values = np.linalg.eigvalsh((hessian + hessian.T) / 2)
+    found = float(jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(PROBLEM, state, VAL, 10))
+    assert found == pytest.approx(values[np.abs(values).argmax()], rel=0.02)
+
+
+def test_the_entropy_is_the_mean_over_edges_of_that_of_the_shares():
+    weights = np.random.default_rng(5).uniform(0, 1, (5, 3))
+    weights[3] = 0
+    weights[4] = [0, 0.2, 0]
+    expected = 0.0
+    for row in weights[:3]:
+        expected -= sum(w / sum(row) * np.log(w / sum(row)) for w in row) / 5
+    found = diagnostics.entropy({"normal": weights, "reduce": np.full((2, 8), 0.7)})
+    assert found["normal"] == pytest.approx(expected)
+    assert found["reduce"] == pytest.approx(np.log(8))
