@@ -38,7 +38,7 @@ class SearchProblem:
       total_steps: length of the search; progress is step / (total_steps - 1).
 
     Raises:
-      ValueError: the method is for another space than the supernet's.
+      ValueError: the method is for another space than the supernet's, or aligns layers that the supernet has not.
     """
 
     supernet: nn.Module
@@ -49,10 +49,10 @@ class SearchProblem:
 
     def __post_init__(self) -> None:
         of_method, of_supernet = (getattr(part, "space", None) for part in (self.method, self.supernet))
+        if self.method.aligns and not hasattr(self.supernet, "layers"):
+            raise ValueError(f"{type(self.method).__name__} needs a supernet that has `layers` and op weights of each")
         if of_method and of_supernet and of_method != of_supernet:
-            raise ValueError(
-                f"method.space={of_method.name!r} must be that of the supernet, {of_supernet.name!r}"
-            )
+            raise ValueError(f"method.space={of_method.name!r} must be that of the supernet, {of_supernet.name!r}")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -221,7 +221,7 @@ def search_step(
         return darch, metrics
 
     def train_loss(params, arch, images):
-        op_weights = method.weigh(arch, key_weights, progress)
+        op_weights = _layered(problem, method.weigh(arch, key_weights, progress))
         return _loss(problem, state, key_weights, {**train_batch, "image": images}, params, arch, op_weights)[0]
 
     def update(gradients):
@@ -313,7 +313,7 @@ def select(problem: SearchProblem, state: SearchState, batches: Batch) -> Search
 
     def mean_loss(key):
         def loss(batch):
-            return _loss(problem, state, key, batch, state.params, state.arch, draw(key))[0]
+            return _loss(problem, state, key, batch, state.params, state.arch, _layered(problem, draw(key)))[0]
 
         return jnp.mean(jax.lax.map(loss, batches))
 
@@ -337,7 +337,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
     key = key_for(state.key, 5, state.step)
 
     def loss(arch, batch):
-        op_weights = problem.method.weigh(arch, key, problem.progress(state.step))
+        op_weights = _layered(problem, problem.method.weigh(arch, key, problem.progress(state.step)))
         return _loss(problem, state, key, batch, state.params, arch, op_weights)[0]
 
     def gradient(arch):

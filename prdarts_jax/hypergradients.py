@@ -104,26 +104,26 @@ def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Arr
 
     def product(vector):
         tangent = unravel(vector)
-        return ravel_pytree(jax.jvp(gradient, (at,), (tangent,))[1])[0] * free
-
-    def normalized(vector):
-        norm = jnp.linalg.norm(vector)
-        return jnp.where(norm > 1e-12, vector / jnp.where(norm > 0, norm, 1.0), 0.0), norm
+        return jnp.where(free, ravel_pytree(jax.jvp(gradient, (at,), (tangent,))[1])[0], 0.0)
 
     def step(i, carry):
-        basis, diagonal, beside = carry
+        basis, diagonal, beside, size = carry
         vector = product(basis[i])
-        diagonal = diagonal.at[i].set(vector @ basis[i])
+        diagonal, size = diagonal.at[i].set(vector @ basis[i]), jnp.maximum(size, jnp.linalg.norm(vector))
         # Twice, since rounding leaves something of the earlier vectors after the first time.
         for _ in range(2):
             vector -= basis.T @ (basis @ vector)
-        vector, norm = normalized(vector)
-        return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(norm)
+        norm = jnp.linalg.norm(vector)
+        # What only rounding has left is no new direction: all that can be reached has been.
+        new = norm > 10 * flat.size * jnp.finfo(flat.dtype).eps * size
+        vector = jnp.where(new, vector / jnp.where(new, norm, 1.0), 0.0)
+        return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(jnp.where(new, norm, 0.0)), size
 
     steps = min(steps, flat.size)
-    first, _ = normalized(jax.random.normal(key, flat.shape, flat.dtype) * free)
-    start = (jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(first), jnp.zeros(steps), jnp.zeros(steps))
-    _, diagonal, beside = jax.lax.fori_loop(0, steps, step, start)
+    first = jnp.where(free, jax.random.normal(key, flat.shape, flat.dtype), 0.0)
+    basis = jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(first / jnp.linalg.norm(first))
+    zeros = jnp.zeros(steps, flat.dtype)
+    _, diagonal, beside, _ = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros, jnp.zeros((), flat.dtype)))
     beside = beside[:-1]
     values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     return values[jnp.argmax(jnp.abs(values))]

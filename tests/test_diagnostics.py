@@ -13,7 +13,7 @@ from prdarts_jax.methods import Darts
 from prdarts_jax.supernet import Supernet
 
 OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "sep_conv_3x3"), nodes=5)
-RATE, STEP = 0.5, 0.01  # of the weights; of the central differences
+RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
 PROBLEM = SearchProblem(
     Supernet(space=OWN, channels=2, cells=4), Darts(second_order=True), optax.sgd(RATE), optax.sgd(1.0), total_steps=4
 )
@@ -37,6 +37,10 @@ TRAIN, VAL = make_batch(0), make_batch(1)
 
 def layered(arch):
     return {t: jnp.broadcast_to(jax.nn.softmax(arch[t]), (2, *OWN.shape)) for t in ("normal", "reduce")}
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(a)) for a in tree.values()))
 
 
 def loss(state, params, op_weights, batch):
@@ -72,21 +76,18 @@ def val_loss(state):
 
 def test_a_second_order_step_of_the_supernet_follows_the_unrolled_validation_loss(state, after, move, val_loss):
     gradient = jax.tree.map(jnp.subtract, state.arch, after[0].arch)
-    moved = move(state.arch)
-    rng, direct = np.random.default_rng(4), []
-    for _ in range(4):
-        direction = {t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in state.arch}
-        plus, minus = (
-            jax.tree.map(lambda a, d, h=h: a + h * d, state.arch, direction)  # noqa: B023
-            for h in (STEP, -STEP)
-        )
-        expected = (val_loss(move(plus), layered(plus)) - val_loss(move(minus), layered(minus))) / (2 * STEP)
-        found = sum(jnp.vdot(gradient[t], direction[t]) for t in gradient)
-        size = np.sqrt(sum(np.sum(np.square(g)) for g in gradient.values()))
-        assert abs(found - expected) < 0.02 * size
-        direct.append(abs(val_loss(moved, layered(plus)) - val_loss(moved, layered(minus)) - 2 * STEP * expected))
-    # What the first order leaves out would show.
-    assert max(direct) / (2 * STEP) > 0.1 * size
+    moved, size = move(state.arch), norm(gradient)
+    rng = np.random.default_rng(4)
+    random = [{t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in state.arch} for _ in range(3)]
+    for direction in (gradient, *random):
+        unit = jax.tree.map(lambda d: d / norm(direction), direction)  # noqa: B023
+        ends = [jax.tree.map(lambda a, u, h=h: a + h * u, state.arch, unit) for h in (STEP, -STEP)]
+        unrolled = [val_loss(move(arch), layered(arch)) for arch in ends]
+        found = sum(jnp.vdot(gradient[t], unit[t]) for t in gradient)
+        assert abs(found - (unrolled[0] - unrolled[1]) / (2 * STEP)) < 0.01 * size
+        if direction is gradient:  # the first order would show
+            of_logits = [val_loss(moved, layered(arch)) for arch in ends]
+            assert abs(found - (of_logits[0] - of_logits[1]) / (2 * STEP)) > 0.1 * size
     np.testing.assert_allclose(after[1]["val_loss"], val_loss(moved, layered(state.arch)), rtol=1e-4)
 
 
@@ -102,7 +103,7 @@ def test_the_alignment_of_validation_is_the_cosine_of_the_gradients_in_the_weigh
         gradients[place] = (plus - minus) / (2 * STEP)
     a, b = gradients.reshape(2, -1)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    assert float(after[1]["alignment_val"]) == pytest.approx(cosine, abs=0.01) and abs(cosine) > 0.02
+    assert float(after[1]["alignment_val"]) == pytest.approx(cosine, abs=0.006) and abs(cosine) > 0.05
 
 
 def test_a_space_of_a_user_s_own_searches(state, after):
@@ -115,24 +116,24 @@ def test_a_space_of_a_user_s_own_searches(state, after):
     assert {op for op, _ in genotype.normal} <= set(OWN.ops)
 
 
-def test_the_eigenvalue_is_the_dominant_one_of_the_hessian_of_the_supernet(state):
-    """Its columns are central differences of gradients."""
+def test_the_eigenvalue_is_the_dominant_one_of_the_mean_hessian_of_the_supernet(state):
     size = 2 * OWN.shape[0] * OWN.shape[1]
 
-    @jax.jit
-    def gradient(flat):
-        def of_logits(flat):
-            arch = dict(zip(("normal", "reduce"), flat.reshape(2, *OWN.shape), strict=True))
-            return loss(state, state.params, layered(arch), VAL)
+    def of_logits(flat, batch):
+        arch = dict(zip(("normal", "reduce"), flat.reshape(2, *OWN.shape), strict=True))
+        return loss(state, state.params, layered(arch), batch)
 
-        return jax.grad(of_logits)(flat)
+    @jax.jit
+    def hessian(at, batch):
+        return jax.lax.map(
+            lambda unit: jax.jvp(lambda x: jax.grad(of_logits)(x, batch), (at,), (unit,))[1], jnp.eye(size)
+        )
 
     at = jnp.concatenate([state.arch[t].ravel() for t in ("normal", "reduce")])
-    shifts = STEP * np.eye(size, dtype=np.float32)
-    hessian = np.array([(gradient(at + h) - gradient(at - h)) / (2 * STEP) for h in shifts])
-    values = np.linalg.eigvalsh((hessian + hessian.T) / 2)
-    found = float(jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(PROBLEM, state, VAL, 10))
-    assert found == pytest.approx(values[np.abs(values).argmax()], rel=0.02)
+    values = np.linalg.eigvalsh((hessian(at, TRAIN) + hessian(at, VAL)) / 2)
+    batches = jax.tree.map(lambda *rows: jnp.stack(rows), TRAIN, VAL)
+    found = float(jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(PROBLEM, state, batches, 10))
+    assert found == pytest.approx(values[np.abs(values).argmax()], rel=1e-3)
 
 
 def test_the_entropy_is_the_mean_over_edges_of_that_of_the_shares():

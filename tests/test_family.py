@@ -2,6 +2,7 @@
 something of the supernet on that."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -118,3 +119,21 @@ def test_methods_search_with_the_supernet(config, tmp_path):
     check(config, genotype, records)
     if config.method == "lambda_darts":
         assert all(record["alignment_val"] * record["alignment_train"] != 0 for record in records)
+
+
+@pytest.mark.skipif(
+    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes ten minutes: runs with PRDARTS_SLOW_TESTS=1"
+)
+@pytest.mark.parametrize("space", ["darts", "s2"])
+@pytest.mark.parametrize(
+    "method, fields",
+    [(name, {}) for name in methods.NAMED]
+    + [("darts", {"second_order": True}), ("lambda_darts", {"variant": "signcorr"}), ("r_darts", {"drop_path": 0.3})]
+    + [("pr_darts", {"form": "paper", "parts": part}) for part in ("both", "gates", "path")],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
+)
+def test_every_method_searches_with_the_supernet(method, fields, space, tmp_path):
+    config = make_config(method, space, cells=4, channels=8, **fields)
+    config.p_darts.update({"cells": (3, 4, 5), "ops": (8, 5, 3) if space == "darts" else (2, 2, 2)})
+    genotype, records = run(config, tmp_path)
+    check(config, genotype, records)

@@ -18,8 +18,10 @@ from prdarts_jax.methods import Darts, LambdaDarts, RDarts
 
 @pytest.fixture(scope="module", autouse=True)
 def float64():
+    jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def flat(tree):
@@ -196,9 +198,9 @@ def aligned_gradient(measure, params, layer_weights, strength):
 
 def test_the_finite_difference_of_the_released_code_tends_to_the_aligned_gradient():
     params, weights, strength = make_params(0), weights_of(make_logits(0)), 0.3
-    exact, value, aux = aligned_gradient(regularizers.layer_alignment, params, weights, strength)
+    exact, gradients, aux = aligned_gradient(regularizers.layer_alignment, params, weights, strength)
     g = layer_gradients(params, weights)
-    assert float(value) == pytest.approx(cosine_loop(g), rel=1e-10)
+    assert_near(gradients, g, 1e-12)
     np.testing.assert_allclose(aux["value"], loss(params, weights, make_batch(1)), rtol=1e-12)
     p = released_direction(g)
     slope = jax.jit(jax.grad(loss))
@@ -216,11 +218,11 @@ def test_the_finite_difference_of_the_released_code_tends_to_the_aligned_gradien
         assert 80 < large / small < 125
 
 
-@MEASURES
-def test_the_aligned_gradient_is_the_derivative_of_the_loss_less_the_alignment(measure, loop):
+@pytest.mark.parametrize("measure", [regularizers.layer_alignment, regularizers.sign_correlation])
+def test_the_aligned_gradient_is_the_derivative_of_the_loss_less_the_alignment(measure):
     params, weights = make_params(0), weights_of(make_logits(0))
-    found, value, _ = aligned_gradient(measure, params, weights, 0.3)
-    assert float(value) == pytest.approx(loop(layer_gradients(params, weights)), rel=1e-10)
+    found, gradients, _ = aligned_gradient(measure, params, weights, 0.3)
+    assert_near(gradients, layer_gradients(params, weights), 1e-12)
 
     def objective(params):
         return layered_loss(params, weights)[0] - 0.3 * measure(layer_gradients(params, weights))
@@ -272,8 +274,7 @@ def test_the_dominant_eigenvalue_is_that_of_the_full_matrix(eigenvalues, dtype):
         values = np.linalg.eigvalsh(matrix)
         expected = values[np.abs(values).argmax()]
         tolerance = (1e-9 if dtype == np.float64 else 1e-5) * scale
-        for steps in (6, 20):  # no more than there are numbers are of use
-            assert found_eigenvalue(matrix, steps, dtype=dtype) == pytest.approx(expected, abs=tolerance)
+        assert found_eigenvalue(matrix, 10, dtype=dtype) == pytest.approx(expected, abs=tolerance)
 
 
 def test_fewer_steps_than_numbers_find_an_eigenvalue_that_stands_out():
@@ -333,21 +334,20 @@ def test_a_second_order_step_follows_the_unrolled_validation_loss():
     assert_near(after.params, moved(after.arch["normal"]), 1e-10)
 
 
-@pytest.mark.parametrize("variant, loop", [("cosine", cosine_loop), ("signcorr", sign_loop)])
-@pytest.mark.parametrize("at_step, strength", [(0, 0.0), (2, 0.1), (4, 0.2)])
-def test_an_aligned_step_follows_the_loss_less_lambda_times_the_alignment(variant, loop, at_step, strength):
+@pytest.mark.parametrize("variant", ["cosine", "signcorr"])
+def test_an_aligned_step_follows_the_loss_less_lambda_times_the_alignment(variant):
+    """Lambda grows linearly from 0; `aligned_gradient` is tested above."""
     problem = make_problem(LambdaDarts(strength=0.2, variant=variant), optax.sgd(1.0))
-    state = state_of(problem, at_step, make_logits(0))
-    after, metrics = jax.jit(search_step, static_argnums=0)(problem, state, make_batch(1), make_batch(2))
-    weights = weights_of(after.arch["normal"])
+    step = jax.jit(search_step, static_argnums=0)
     measure = {"cosine": regularizers.layer_alignment, "signcorr": regularizers.sign_correlation}[variant]
-
-    def objective(params):
-        return layered_loss(params, weights)[0] - strength * measure(layer_gradients(params, weights))
-
-    moved = jax.tree.map(jnp.subtract, state.params, after.params)
-    assert_near(moved, slopes(objective, state.params, 1e-6), 1e-5 if at_step else 1e-7)
-    np.testing.assert_allclose(metrics["alignment_train"], loop(layer_gradients(state.params, weights)), rtol=1e-8)
+    for at_step, strength in ((0, 0.0), (2, 0.1), (4, 0.2)):
+        state = state_of(problem, at_step, make_logits(0))
+        after, metrics = step(problem, state, make_batch(1), make_batch(2))
+        weights = weights_of(after.arch["normal"])
+        expected, gradients, _ = aligned_gradient(measure, state.params, weights, strength)
+        assert_near(jax.tree.map(jnp.subtract, state.params, after.params), expected, 1e-6)
+        # Reported is the cosine, whatever is maximised.
+        np.testing.assert_allclose(metrics["alignment_train"], cosine_loop(gradients), rtol=1e-8)
     # The logits of DARTS: the plain gradient of the validation loss.
     _, slope = val_slopes(state.params, state.arch["normal"])
     assert_near(state.arch["normal"] - after.arch["normal"], slope, 1e-10)
@@ -359,7 +359,8 @@ def test_the_eigenvalue_of_an_epoch_is_that_of_the_hessian_in_the_logits_that_ar
     problem = make_problem(RDarts(), optax.sgd(1.0))
     logits = make_logits(5).at[0, 1].set(-jnp.inf)
     state = state_of(problem, 3, logits)
-    found = jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(problem, state, make_batch(2), 10)
+    batches = jax.tree.map(lambda a: jnp.stack([a] * 2), make_batch(2))
+    found = jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(problem, state, batches, 10)
     keep = np.isfinite(logits).ravel()
     hessian = jax.jit(jax.hessian(lambda logits: val_loss(state.params, logits)[0]))(logits)
     hessian = np.reshape(hessian, (logits.size, logits.size))

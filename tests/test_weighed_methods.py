@@ -22,6 +22,13 @@ jit_init = jax.jit(init_search, static_argnums=0)
 jit_step = jax.jit(search_step, static_argnums=0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def make_problem(method, space, total_steps=10, supernet=None):
     adam = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.01, b1=0.5))
     return SearchProblem(supernet or Table(space), method, optax.sgd(0.1, momentum=0.9), adam, total_steps)
