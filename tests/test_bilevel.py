@@ -265,7 +265,9 @@ def real():
 
 @pytest.fixture(scope="module")
 def donating_step():
-    return jax.jit(search_step, static_argnums=0, donate_argnums=1)
+    step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
+    step.clear_cache()  # which it shares with equal ones of other files
+    return step
 
 
 def test_donated_state_is_consumed(real, donating_step):

@@ -100,14 +100,11 @@ def check_stages(workdir, genotype):
     assert (logits["normal"] != reporting.read_logits(workdir / "stage_1", EPOCHS - 1)["normal"]).all()
 
 
-# What asks for something of the supernet: forward mode, dropout, a part of the channels, another network.
+# What asks for something of the supernet, here dropout and another network; all others below.
 @pytest.mark.parametrize(
     "config",
     [
-        make_config("lambda_darts", "s2", cells=4),
-        make_config("r_darts", "s2", drop_path=0.3),
         make_config("p_darts", "s2", ops=(2,), skip_dropout=(0.5,)),
-        make_config("pc_darts", "s2", channels=8, logits_start=0.5),
         make_config("gdas", "nas_bench_201", cells=1),
     ],
     ids=lambda config: f"{config.method} in {config.space}",
@@ -117,8 +114,6 @@ def test_methods_search_with_the_supernet(config, tmp_path):
         config.p_darts.cells = (3,)
     genotype, records = run(config, tmp_path)
     check(config, genotype, records)
-    if config.method == "lambda_darts":
-        assert all(record["alignment_val"] * record["alignment_train"] != 0 for record in records)
 
 
 @pytest.mark.skipif(
@@ -137,3 +132,5 @@ def test_every_method_searches_with_the_supernet(method, fields, space, tmp_path
     config.p_darts.update({"cells": (3, 4, 5), "ops": (8, 5, 3) if space == "darts" else (2, 2, 2)})
     genotype, records = run(config, tmp_path)
     check(config, genotype, records)
+    if method == "lambda_darts":
+        assert all(record["alignment_val"] * record["alignment_train"] != 0 for record in records)

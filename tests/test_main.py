@@ -153,7 +153,7 @@ def finished(undisturbed, tmp_path):
 def test_workdir_holds_everything(undisturbed):
     fields = tiny_config().to_dict()
     del fields["evaluation"]  # of what is trained afterwards, elsewhere
-    assert json.loads((undisturbed / "config.json").read_text()) == fields
+    assert json.loads((undisturbed / "config.json").read_text()) == json.loads(json.dumps(fields))
     for name in PICTURES:
         assert (undisturbed / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     events = list((undisturbed / "tensorboard").glob("events.out.tfevents.*"))

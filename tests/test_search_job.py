@@ -85,8 +85,8 @@ def toy():
 
 
 def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pictures, tmp_path, monkeypatch, capsys):
-    def eigenvalue(problem, state, batch):
-        assert batch["image"].shape == (8, 8, 8, 1)
+    def eigenvalue(problem, state, batches):
+        assert batches["image"].shape == (4, 8, 8, 8, 1)
         return jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS]
 
     monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
