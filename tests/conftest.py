@@ -5,7 +5,17 @@ import tempfile
 from pathlib import Path
 
 import jax
+import pytest
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For files whose time is that of the compiler: half of it, for slower code. test_cell.py, test_main.py and others
+    run what users run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -18,6 +18,8 @@ from prdarts_jax.data import Augmentation
 from prdarts_jax.methods import Darts, PRDarts
 from prdarts_jax.supernet import Supernet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)
 AS_IT_IS = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
 

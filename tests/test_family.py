@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from table import Table
@@ -17,14 +16,9 @@ from prdarts_jax.jobs import search
 sys.path.insert(0, str(Path(__file__).parent.parent / "configs"))
 import digits  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EPOCHS, STEPS = 2, 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_config(method, space, cells=3, channels=4, **fields):

@@ -12,6 +12,8 @@ from prdarts_jax import kernels
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import Supernet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def draw(seed, tree):
     """N(0, 1) in the shapes of a tree."""

@@ -17,11 +17,9 @@ from prdarts_jax.methods import Darts, LambdaDarts, RDarts
 
 
 @pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)
+def float64(compiled_quickly):
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def flat(tree):

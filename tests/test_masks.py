@@ -14,6 +14,8 @@ from prdarts_jax import spaces
 from prdarts_jax.bilevel import SearchProblem, init_search, search_step, select
 from prdarts_jax.methods import NAMED, Darts, PRDarts
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 OPS = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3")
 # Nodes 2 and 3: edges 02 12 03 13 23.
 SPARSE = spaces.SearchSpace(
@@ -40,13 +42,6 @@ def methods_on(space):
         "pr_darts path": PRDarts(parts="path", space=space),
         "darts second order": Darts(second_order=True),
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 ALL = pytest.mark.parametrize("name", methods_on(SPARSE))

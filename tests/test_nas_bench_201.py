@@ -16,6 +16,8 @@ from prdarts_jax.nas_bench_201 import ResidualBlock, Supernet201
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import init_logits
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SMALL = SearchSpace(
     "small", ("none", "skip_connect", "nor_conv_1x1"), nodes=3, inputs=1, cell_types=("normal",), entries_per_node=0
 )

@@ -13,6 +13,8 @@ import scipy.stats
 import prdarts_jax
 from prdarts_jax import genotypes, networks, training
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
 PUBLISHED = {
     "PRDARTS": (3444814, 476426, 529769088, 3496744, 4981312, 1262312, 543374400),

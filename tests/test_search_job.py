@@ -18,6 +18,8 @@ from prdarts_jax import genotypes, reporting, spaces
 from prdarts_jax.jobs import loop, search
 from prdarts_jax.supernet import init_logits
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ROOT = Path(__file__).parents[1]
 STEPS = 3  # 48 images: 24 train the weights, 3 batches of 8 an epoch
 TINY = {"channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 3, "steps_per_call": 2}

@@ -13,6 +13,8 @@ import scipy.stats
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import Supernet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
 # Cell 0 is normal, 1 and 2 are reductions, the latter after a reduction.
 DARTS = Supernet(space=SMALL, channels=2, cells=3, num_classes=3)

@@ -13,6 +13,8 @@ import pytest
 from prdarts_jax import data, genotypes, networks, training
 from prdarts_jax.supernet import BatchNorm
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CLASSES = 4
 AUGMENTATION = data.Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
 

@@ -17,16 +17,11 @@ from prdarts_jax import cell, gates, spaces
 from prdarts_jax.bilevel import SearchProblem, init_search, search_step
 from prdarts_jax.methods import Darts, FairDarts, PCDarts, PDarts, PRDarts, RDarts
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CELL_TYPES = ("normal", "reduce")
 jit_init = jax.jit(init_search, static_argnums=0)
 jit_step = jax.jit(search_step, static_argnums=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_problem(method, space, total_steps=10, supernet=None):
