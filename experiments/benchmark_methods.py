@@ -5,7 +5,7 @@ first stage, of five cells.
 
     python experiments/benchmark_methods.py
 
-About half an hour on two cores.
+Half an hour on two cores by estimate, not yet run whole.
 """
 
 import argparse

@@ -9,7 +9,7 @@ authors, at full size), which no search sees.
 
     python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
 
-Two to three hours on two cores with nothing else to do; may be stopped and started again. Writes a run folder a search,
+An hour or more on two cores by estimate, not yet run whole; may be stopped and started again. Writes a run folder a search,
 table.md and trajectories.png.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings, spaces, tabular
+from prdarts_jax import spaces, tabular
 from prdarts_jax.derivation import all_skip
 from prdarts_jax.jobs import loop
 
@@ -29,24 +29,13 @@ ALL_SKIP = all_skip(spaces.nas_bench_201())
 
 def make_config(data_dir: str, table: str) -> ConfigDict:
     """What all searches share."""
-    config = settings.defaults()
-    config.space = "nas_bench_201"
-    config.data_dir = data_dir
+    config = family.small_config("nas_bench_201", data_dir)
     config.table = table
-    config.image_size = 16
     config.num_examples = 6400
     config.epochs = 8
-    config.batch_size = 32
-    config.steps_per_call = 20
-    config.augmentation.pad = 2
-    config.augmentation.cutout = 0
-    config.channels = 8
     config.cells = 1
-    config.weights.end_learning_rate = 0.001
-    config.logits.learning_rate = 1e-2
     config.p_darts.cells = (1, 1, 2)
     config.p_darts.ops = (5, 4, 3)
-    config.r_darts.window = 2
     return config
 
 

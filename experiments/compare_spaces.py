@@ -8,7 +8,7 @@ of the derived cells.
 
     python experiments/compare_spaces.py --data_dir=DIR --workdir=runs/spaces
 
-About an hour on two cores with nothing else to do; may be stopped and started again. Writes a run folder a search,
+An hour on two cores by estimate, not yet run; may be stopped and started again. Writes a run folder a search,
 table.md, and for each space skips_s1.png, ...
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax import genotypes, settings
+from prdarts_jax import genotypes
 from prdarts_jax.jobs import loop
 
 SPACES = ("s1", "s2", "s3", "s4")
@@ -28,22 +28,11 @@ METHODS = ("DARTS", "PR-DARTS", "Lambda-DARTS", "R-DARTS, L2")
 
 def make_config(space: str, data_dir: str) -> ConfigDict:
     """What all searches in a space share."""
-    config = settings.defaults()
-    config.space = space
-    config.data_dir = data_dir
-    config.image_size = 16
+    config = family.small_config(space, data_dir)
     config.num_examples = 4000
     config.epochs = 6
-    config.batch_size = 32
-    config.steps_per_call = 20
-    config.augmentation.pad = 2
-    config.augmentation.cutout = 0
-    config.channels = 8
     config.cells = 5
-    config.weights.end_learning_rate = 0.001
-    config.logits.learning_rate = 1e-2
     config.pr_darts.distinct_inputs = True  # as in the rule of DARTS
-    config.r_darts.window = 2
     return config
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax import genotypes, reporting
+from prdarts_jax import genotypes, reporting, settings
 from prdarts_jax.jobs import loop, search
 
 SEEDS = (0, 1, 2)
@@ -39,6 +39,23 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "random search": {"method": "random_search"},
     "REINFORCE": {"method": "reinforce"},
 }
+
+
+def small_config(space: str, data_dir: str) -> ConfigDict:
+    """What the searches of all comparisons share: images of 16x16, C = 8, batch 32, logits that move fast."""
+    config = settings.defaults()
+    config.space = space
+    config.data_dir = data_dir
+    config.image_size = 16
+    config.batch_size = 32
+    config.steps_per_call = 20
+    config.augmentation.pad = 2
+    config.augmentation.cutout = 0
+    config.channels = 8
+    config.weights.end_learning_rate = 0.001
+    config.logits.learning_rate = 1e-2
+    config.r_darts.window = 2
+    return config
 
 
 class Result(NamedTuple):

@@ -111,7 +111,7 @@ def test_methods_search_with_the_supernet(config, tmp_path):
 
 
 @pytest.mark.skipif(
-    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes ten minutes: runs with PRDARTS_SLOW_TESTS=1"
+    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes a quarter of an hour: runs with PRDARTS_SLOW_TESTS=1"
 )
 @pytest.mark.parametrize("space", ["darts", "s2"])
 @pytest.mark.parametrize(
