@@ -67,7 +67,8 @@ def main() -> None:
     try:
         table = tabular.load(arguments.table)
         config = make_config(arguments.data_dir, arguments.table)
-        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
+        variants = {name: family.METHODS[name] for name in arguments.methods}
+        results = family.run(config, variants, arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)

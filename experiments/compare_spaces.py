@@ -63,10 +63,11 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="only these")
     arguments = parser.parse_args()
     results = {}
+    variants = {name: family.METHODS[name] for name in arguments.methods}
     try:
         for space in arguments.spaces:
             config = make_config(space, arguments.data_dir)
-            results[space] = family.run(config, arguments.methods, arguments.workdir / space)
+            results[space] = family.run(config, variants, arguments.workdir / space)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods)

@@ -65,33 +65,40 @@ class Result(NamedTuple):
     genotype: genotypes.AnyGenotype
 
 
-Results = dict[tuple[str, int], Result]  # by method and seed
+Results = dict[tuple[str, int], Result]  # by method or other variant, and seed
 
 
-def run(base: ConfigDict, names: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Results:
+def workdir(folder: Path, name: str, seed: int) -> Path:
+    """Where `run` puts a search."""
+    return folder / f"{name.lower().replace(',', '').replace(' ', '_')}_seed_{seed}"
+
+
+def run(
+    base: ConfigDict, variants: Mapping[str, Mapping[str, Any]], folder: Path, seeds: Sequence[int] = SEEDS
+) -> Results:
     """Runs the searches that are missing, each in a folder of its own, seed by seed.
 
     Args:
       base: the settings that all share.
-      names: of `METHODS`.
+      variants: what each sets beside them, by name; for instance some of `METHODS`.
       folder: where the folders go.
       seeds: of each method.
     """
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compilation_cache"))
     results = {}
     for seed in seeds:
-        for name in names:
+        for name, fields in variants.items():
             config = ConfigDict(base.to_dict())
             config.seed = seed
-            config.update_from_flattened_dict(METHODS[name])
-            workdir = folder / f"{name.lower().replace(',', '').replace(' ', '_')}_seed_{seed}"
+            config.update_from_flattened_dict(fields)
+            place = workdir(folder, name, seed)
             print(f"{name}, seed {seed}", flush=True)
             try:
-                genotype = search.run(config, workdir)
+                genotype = search.run(config, place)
             except loop.Diverged as error:
                 print(error)
                 continue
-            stages = (*sorted(workdir.glob("stage_*")), workdir)
+            stages = (*sorted(place.glob("stage_*")), place)
             records = [record for stage in stages for record in reporting.read_records(stage)]
             results[name, seed] = Result(records, genotype)
             jax.clear_caches()  # compiled functions of one search are of no use to the next, but for those on disk

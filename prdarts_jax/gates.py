@@ -23,7 +23,7 @@ def log_softmax(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {cell_type: jax.nn.log_softmax(beta, axis=-1) for cell_type, beta in logits.items()}
 
 
-def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array) -> jax.Array:
+def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array, a: float = A, b: float = B) -> jax.Array:
     """Draws independent gates (Zhou et al., 2020, equation 7; Louizos et al., 2018).
 
     g = clip(a + (b - a) sigmoid((ln u - ln(1 - u) + beta) / tau), 0, 1),  u ~ U(0, 1).
@@ -32,23 +32,25 @@ def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array) -> 
       key: consumed.
       logits: beta.
       temperature: tau, scalar.
+      a: below 0.
+      b: above 1.
 
     Returns:
       Gates in [0, 1] of the shape of the logits. Where a gate is clipped its gradient is 0.
     """
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
-    stretched = A + (B - A) * jax.nn.sigmoid((noise + logits) / temperature)
+    stretched = a + (b - a) * jax.nn.sigmoid((noise + logits) / temperature)
     return jnp.clip(stretched, 0.0, 1.0)
 
 
-def activation_probability(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+def activation_probability(logits: jax.Array, temperature: jax.Array, a: float = A, b: float = B) -> jax.Array:
     """P(g != 0) = sigmoid(beta - tau ln(-a / b)) of a hard-concrete gate (Zhou et al., 2020, Theorem 3)."""
-    return jax.nn.sigmoid(logits - temperature * math.log(-A / B))
+    return jax.nn.sigmoid(logits - temperature * math.log(-a / b))
 
 
-def saturation_probability(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+def saturation_probability(logits: jax.Array, temperature: jax.Array, a: float = A, b: float = B) -> jax.Array:
     """P(g = 1) = sigmoid(beta - tau ln((1 - a) / (b - 1))) of a hard-concrete gate."""
-    return jax.nn.sigmoid(logits - temperature * math.log((1 - A) / (B - 1)))
+    return jax.nn.sigmoid(logits - temperature * math.log((1 - a) / (b - 1)))
 
 
 def choose_random(key: jax.Array, candidates: jax.Array, k: int = 2) -> jax.Array:

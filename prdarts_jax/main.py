@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from prdarts_jax import genotypes, settings
-from prdarts_jax.jobs import compare, loop, search, train
+from prdarts_jax.jobs import compare, loop, search, theory, train
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
         if config.get("job") == "train":
             result = train.run(config, workdir)
             print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
+        elif config.get("job") == "theory":
+            print(theory.run(config, workdir))
         else:
             if config.get("evaluation", {}).get("epochs"):
                 compare.check(config)  # before the search, not after it

@@ -158,27 +158,27 @@ def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarr
 
 def draw_cell(genotype: AnyGenotype, cell_type: str, path: Path) -> None:
     """Writes `plots.cell_figure` as PNG."""
-    _save(plots.cell_figure(genotype, cell_type), path)
+    save_figure(plots.cell_figure(genotype, cell_type), path)
 
 
 def plot_activation(records: Sequence[Record], path: Path) -> None:
     """Writes `plots.activation_figure` as PNG."""
-    _save(plots.activation_figure(records), path)
+    save_figure(plots.activation_figure(records), path)
 
 
 def plot_skip_share(records: Sequence[Record], path: Path) -> None:
     """Writes `plots.skip_share_figure` as PNG."""
-    _save(plots.skip_share_figure(records), path)
+    save_figure(plots.skip_share_figure(records), path)
 
 
 def plot_diagnostics(records: Sequence[Record], path: Path) -> None:
     """Writes `plots.diagnostics_figure` as PNG."""
-    _save(plots.diagnostics_figure(records), path)
+    save_figure(plots.diagnostics_figure(records), path)
 
 
 def plot_curves(records: Sequence[Record], path: Path) -> None:
     """Writes `plots.curves_figure` as PNG."""
-    _save(plots.curves_figure(records), path)
+    save_figure(plots.curves_figure(records), path)
 
 
 def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
@@ -210,16 +210,17 @@ def write_training_pictures(workdir: Path, records: Sequence[Record], result: Ma
       result: of the test, from `training.summarize`.
     """
     if records:
-        _save(plots.curves_figure(records, held_out="test"), workdir / "curves.png")
-    _save(plots.confusion_figure(result["confusion"]), workdir / "confusion.png")
+        save_figure(plots.curves_figure(records, held_out="test"), workdir / "curves.png")
+    save_figure(plots.confusion_figure(result["confusion"]), workdir / "confusion.png")
 
 
 def plot_comparison(rows: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Writes `plots.comparison_figure` as PNG."""
-    _save(plots.comparison_figure(rows), path)
+    save_figure(plots.comparison_figure(rows), path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, atomically."""
     _replace(path, lambda file: figure.savefig(file, format="png"))
 
 

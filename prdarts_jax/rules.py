@@ -6,6 +6,7 @@ from typing import Any
 
 from prdarts_jax import data, methods, networks, spaces
 from prdarts_jax.methods import lambda_darts, pr_darts
+from prdarts_jax.theory import claims
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -65,6 +66,7 @@ RULES["train"] = _TRAINING_RULES | {
     "workers": _at_least(0),
     "seed": _SEED,
 }
+RULES["theory"] = {"claim": _one_of("", *claims.NAMED), "seed": _SEED}
 RULES["search"] = {
     "dataset": _one_of(*data.NAMES),
     "image_size": _at_least(0),

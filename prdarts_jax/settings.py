@@ -130,7 +130,19 @@ def released() -> ConfigDict:
     return config
 
 
-_DEFAULTS: dict[str, Callable[[], ConfigDict]] = {"search": defaults, "train": training}
+def theory() -> ConfigDict:
+    """The check of the papers' convergence claims."""
+    return ConfigDict(
+        {
+            "job": "theory",
+            "claim": "",  # one of `theory.claims.NAMED`; '' is all
+            "thorough": False,  # wider networks and more draws; see `theory.settings`
+            "seed": 0,
+        }
+    )
+
+
+_DEFAULTS: dict[str, Callable[[], ConfigDict]] = {"search": defaults, "train": training, "theory": theory}
 
 
 def validate(config: ConfigDict) -> None:
@@ -155,6 +167,8 @@ def validate(config: ConfigDict) -> None:
         allowed, text = RULES[job].get(field, (lambda _: True, ""))
         if not allowed(value):
             raise ValueError(f"config.{field}={value!r} must be {text}")
+    if job == "theory":
+        return
     if job == "search":
         _check_space(config)
     prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)

@@ -94,7 +94,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
         print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
     seconds, saved, saving = 0.0, time.perf_counter(), 0.0
     with (
-        _stop_signals() as asked_to_stop,
+        stop_signals() as asked_to_stop,
         contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
         tqdm(total=total_steps, initial=step, unit="step") as bar,
     ):
@@ -134,7 +134,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals() -> Iterator[Callable[[], bool]]:
     """Within it SIGTERM and Ctrl-C only make the function it gives answer True; a second Ctrl-C interrupts."""
     received: list[int] = []
 

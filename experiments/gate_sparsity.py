@@ -1,0 +1,103 @@
+"""Do gates become dense without sparsity terms? Fig. 4b of PR-DARTS's supplement, and what its Theorem 2 leads to.
+
+PR-DARTS in the paper's form in NAS-Bench-201's space, at the scale of compare_nasbench201.py: 6,400 images of real
+CIFAR-10 averaged down to 16x16, C = 8, one cell a stage, batch 32, 8 epochs of 100 steps, three seeds. With all of its
+regularisers, without each, and without any. The outcome is the activation probability P(g != 0) of each group of ops
+at a fixed temperature, that of the last epoch: along a search the temperature falls, which alone moves P.
+
+    python experiments/gate_sparsity.py --data_dir=DIR --workdir=runs/gate_sparsity
+
+MINUTES minutes on two cores; may be stopped and started again. Writes a run folder a search, table.md and sparsity.png.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import family
+import numpy as np
+from compare_nasbench201 import make_config
+from matplotlib.figure import Figure
+from scipy import stats
+
+from prdarts_jax import gates, reporting, spaces
+from prdarts_jax.jobs import loop
+
+_NONE = {"method": "pr_darts", "pr_darts.lambda_skip": 0.0, "pr_darts.lambda_nonskip": 0.0, "pr_darts.lambda_path": 0.0}
+VARIANTS = {
+    "all": {"method": "pr_darts"},
+    "no skip": {"method": "pr_darts", "pr_darts.lambda_skip": 0.0},
+    "no nonskip": {"method": "pr_darts", "pr_darts.lambda_nonskip": 0.0},
+    "no path": {"method": "pr_darts", "pr_darts.lambda_path": 0.0},
+    "none": _NONE,
+    "sparsity tenfold": {"method": "pr_darts", "pr_darts.lambda_skip": 0.1, "pr_darts.lambda_nonskip": 0.05},
+}
+GROUPS = ("skip", "conv", "pool", "none", "all")
+
+
+def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.ndarray]:
+    """P(g != 0) of each group after each epoch, at one temperature; before the search it is that of logits of 0.5."""
+    space = spaces.nas_bench_201()
+    starts = {"normal": np.full(space.shape, 0.5, np.float32)}
+    logits = [starts, *(reporting.read_logits(workdir, epoch) for epoch in range(epochs))]
+    probabilities = [
+        {"normal": np.asarray(gates.activation_probability(beta["normal"], temperature))} for beta in logits
+    ]
+    rows = [reporting.activation_by_group(space, probability)["normal"] for probability in probabilities]
+    return {group: np.array([row[group] for row in rows]) for group in GROUPS}
+
+
+def make_table(found: dict[str, list[dict[str, np.ndarray]]]) -> str:
+    """The change of the activation probability over the search, mean over seeds with its 95 % interval."""
+    lines = [f"| regularisers | {' | '.join(GROUPS)} |", f"|---|{'---|' * len(GROUPS)}"]
+    for name, runs in found.items():
+        cells = []
+        for group in GROUPS:
+            change = np.array([run[group][-1] - run[group][0] for run in runs])
+            half = stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
+            cells.append(f"{change.mean():+.3f} ± {half:.3f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
+    """A panel a group: a line a variant, the range of the seeds behind it."""
+    figure = Figure(figsize=(3 * len(GROUPS), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(GROUPS), sharey=True)
+    for group, panel in zip(GROUPS, panels, strict=True):
+        for number, (name, runs) in enumerate(found.items()):
+            values = np.array([run[group] for run in runs])
+            panel.plot(values.mean(0), color=f"C{number}", label=name)
+            panel.fill_between(range(values.shape[1]), values.min(0), values.max(0), color=f"C{number}", alpha=0.15)
+        panel.set(title=group, xlabel="epoch")
+    panels[0].set_ylabel("P(g != 0)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found), fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    arguments = parser.parse_args()
+    config = make_config(arguments.data_dir, table="")
+    try:
+        family.run(config, VARIANTS, arguments.workdir)
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    found = {
+        name: [
+            activation(family.workdir(arguments.workdir, name, seed), config.epochs, config.pr_darts.end_temperature)
+            for seed in family.SEEDS
+        ]
+        for name in VARIANTS
+    }
+    text = make_table(found)
+    (arguments.workdir / "table.md").write_text(text)
+    draw(found).savefig(arguments.workdir / "sparsity.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Do cells with more skip connections train faster? Fig. 2 of PR-DARTS.
+
+Eight stacked cells of DARTS's form in which every op is a separable 3x3 convolution, of which three or five of eight
+(37.5 %, 62.5 %) are replaced by skip connections at random, in the normal and the reduction cell. A draw decides the
+inputs of the nodes and the order in which ops are replaced, so the three networks of a draw are nested; three draws.
+The authors train on all of CIFAR-10; here on 3,200 of its images averaged down to 16x16 for 8 epochs of batch 64, and
+on the digits for 12 epochs, C = 8, with the schedule of the papers and no drop-path.
+
+    python experiments/skip_fraction.py --data_dir=DIR --workdir=runs/skip_fraction
+
+MINUTES minutes on two cores; may be stopped and started again. Writes a run folder a training, table.md and skips.png.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from scipy import stats
+
+from prdarts_jax import genotypes, reporting, settings
+from prdarts_jax.jobs import loop, train
+
+SKIPS = (0, 3, 5)  # of the eight ops of a cell
+DRAWS = (0, 1, 2)
+DATASETS = {
+    "cifar10": {"image_size": 16, "num_examples": 3200, "epochs": 8},
+    "digits": {"image_size": 0, "num_examples": 0, "epochs": 12},
+}
+
+
+def genotype(draw: int, skips: int) -> genotypes.Genotype:
+    """The network of a draw with so many skip connections in each cell."""
+    generator = np.random.default_rng(draw)
+    cells = {}
+    for cell_type in ("normal", "reduce"):
+        inputs = [int(source) for node in range(2, 6) for source in sorted(generator.choice(node, 2, replace=False))]
+        replaced = generator.permutation(8)[:skips]
+        ops = ["skip_connect" if entry in replaced else "sep_conv_3x3" for entry in range(8)]
+        cells[cell_type] = tuple(zip(ops, inputs, strict=True))
+        cells[f"{cell_type}_concat"] = (2, 3, 4, 5)
+    return genotypes.Genotype(**cells)
+
+
+def make_config(dataset: str, draw: int, skips: int, data_dir: str) -> ConfigDict:
+    """One training."""
+    config = settings.training()
+    config.update(DATASETS[dataset])
+    config.dataset = dataset
+    config.data_dir = data_dir
+    config.genotype = genotypes.to_json(genotype(draw, skips))
+    config.seed = draw
+    config.channels = 8
+    config.cells = 8
+    config.drop_path = 0.0
+    config.batch_size = 64
+    config.augmentation.update(pad=2 if dataset == "cifar10" else 1, flip=dataset == "cifar10", cutout=0)
+    return config
+
+
+def losses(workdir: Path) -> np.ndarray:
+    """The training loss of every epoch."""
+    return np.array([record["train_loss"] for record in reporting.read_records(workdir)])
+
+
+def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
+    """Losses in the middle and at the end, and how many draws order as the paper says."""
+    lines = [
+        "| data | skip connections | loss, half of the epochs | loss, last epoch | lower than without skips (mean over "
+        "draws of the difference in the mean of log loss over the epochs, 95 % interval) |",
+        "|---|---|---|---|---|",
+    ]
+    for dataset, curves in found.items():
+        for skips, runs in curves.items():
+            half = runs[:, runs.shape[1] // 2 - 1]
+            faster = (np.log(curves[0]) - np.log(runs)).mean(1)
+            spread = stats.t.ppf(0.975, len(faster) - 1) * stats.sem(faster)
+            lines.append(
+                f"| {dataset} | {100 * skips / 8:g} % | {half.mean():.3f} ± {half.std(ddof=1):.3f} | "
+                f"{runs[:, -1].mean():.3f} ± {runs[:, -1].std(ddof=1):.3f} | {faster.mean():+.3f} ± {spread:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def draw_figure(found: dict[str, dict[int, np.ndarray]]) -> Figure:
+    """A panel a data set: the mean loss, the range of the draws behind it."""
+    figure = Figure(figsize=(5 * len(found), 3.8), layout="constrained")
+    for (dataset, curves), panel in zip(found.items(), np.ravel(figure.subplots(1, len(found))), strict=True):
+        for number, (skips, runs) in enumerate(curves.items()):
+            epochs = range(1, runs.shape[1] + 1)
+            panel.plot(epochs, runs.mean(0), color=f"C{number}", label=f"{100 * skips / 8:g} % skip connections")
+            panel.fill_between(epochs, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.2)
+        panel.set(title=dataset, xlabel="epoch", ylabel="training loss, mean and range of draws", yscale="log")
+        panel.legend()
+    return figure
+
+
+def main() -> None:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="only these")
+    arguments = parser.parse_args()
+    jax.config.update("jax_compilation_cache_dir", str(arguments.workdir.absolute() / "compilation_cache"))
+    found: dict[str, dict[int, np.ndarray]] = {}
+    try:
+        for dataset in arguments.datasets:
+            runs: dict[int, list[np.ndarray]] = {skips: [] for skips in SKIPS}
+            for draw in DRAWS:
+                for skips in SKIPS:
+                    print(f"{dataset}, draw {draw}, {skips} of 8 ops are skip connections", flush=True)
+                    workdir = arguments.workdir / f"{dataset}_draw_{draw}_skips_{skips}"
+                    train.run(make_config(dataset, draw, skips, arguments.data_dir), workdir)
+                    runs[skips].append(losses(workdir))
+                    jax.clear_caches()
+            found[dataset] = {skips: np.array(curves) for skips, curves in runs.items()}
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    text = make_table(found)
+    (arguments.workdir / "table.md").write_text(text)
+    draw_figure(found).savefig(arguments.workdir / "skips.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The network of PR-DARTS's analysis (Zhou et al., 2020, equations 3 to 5), and gradient descent on it.
+
+An input is f[c, p]: channels by positions. Its cell has nodes X_0..X_{h-1}, each f[m, p],
+
+    X_0 = conv(W_0; X),    X_l = sum_{s < l} alpha^skip_{s,l} X_s + alpha^conv_{s,l} conv(W_{s,l}; X_s),
+    conv(W; Z) = tau sigma(W Phi(Z)),    tau = 1 / sqrt(m),    u = sum_s <W_s, X_s>;
+
+Phi stacks the three neighbours of every position, with zeros outside. The zero op adds nothing, so it has no place
+here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Params = dict[str, jax.Array]
+Alpha = Mapping[str, jax.Array]
+
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+}
+
+_KERNEL = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Its shape: a static, hashable argument.
+
+    Attributes:
+      nodes: h, of the cell.
+      width: m.
+      branches: 1 is the deep cell; 2 the shallow one of Theorem 4, in which the nodes from h/2 on form a second branch
+        that starts from the input anew.
+      activation: sigma, one of `ACTIVATIONS`.
+
+    Raises:
+      ValueError: `branches` does not divide `nodes`.
+    """
+
+    nodes: int
+    width: int
+    branches: int = 1
+    activation: str = "softplus"
+
+    def __post_init__(self) -> None:
+        if self.nodes % self.branches:
+            raise ValueError(f"branches={self.branches} must divide nodes={self.nodes}")
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(s, l) in the order of the arrays: by l, then s."""
+        size = self.nodes // self.branches
+        return tuple((s, target) for target in range(self.nodes) for s in range(target - target % size, target))
+
+
+class Trace(NamedTuple):
+    """What a forward pass has computed.
+
+    Attributes:
+      output: f[], u.
+      nodes: f[h, m, p], X_0..X_{h-1}.
+      patches: of each block of convolutions, Phi of what it reads: `stem` f[branches, 3c, p], `conv` f[edges, 3m, p].
+    """
+
+    output: jax.Array
+    nodes: jax.Array
+    patches: dict[str, jax.Array]
+
+
+def init(network: Network, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
+    """All weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
+
+    Args:
+      network: static.
+      key: consumed.
+      channels: c of the inputs.
+      positions: p of the inputs.
+      dtype: of the weights; by default the largest float that is switched on.
+    """
+    m = network.width
+    shapes = {
+        "stem": (network.branches, m, _KERNEL * channels),
+        "conv": (len(network.edges), m, _KERNEL * m),
+        "readout": (network.nodes, m, positions),
+    }
+    keys = jax.random.split(key, len(shapes))
+    return {
+        name: jax.random.normal(k, shape, dtype or float) for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+
+def patches(z: jax.Array) -> jax.Array:
+    """Phi: f[..., c, p] -> f[..., 3c, p], the left neighbours' channels first."""
+    margin = [(0, 0)] * (z.ndim - 1) + [(_KERNEL // 2, _KERNEL // 2)]
+    padded = jnp.pad(z, margin)
+    return jnp.concatenate([padded[..., i : i + z.shape[-1]] for i in range(_KERNEL)], axis=-2)
+
+
+def forward(network: Network, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
+    """One sample through the network.
+
+    Args:
+      network: static.
+      params: from `init`.
+      alpha: `skip` and `conv`, each f[edges].
+      x: f[c, p].
+      shifts: added to W Phi(Z) of each convolution, `stem` f[branches, m, p] and `conv` f[edges, m, p]; zeros whose
+        cotangents are the sensitivities of the output.
+    """
+    sigma, tau = ACTIVATIONS[network.activation], network.width**-0.5
+    size = network.nodes // network.branches
+
+    def conv(weights, read, shift):
+        return tau * sigma(weights @ read + shift)
+
+    if shifts is None:
+        shifts = {name: jnp.zeros((len(params[name]), 1, 1), x.dtype) for name in ("stem", "conv")}
+    # The edges into a node lie side by side, and are computed at once. Split, not sliced: the gradient is then put
+    # together once instead of summed from arrays full of zeros.
+    ends = [index for index, (_, target) in enumerate(network.edges) if index and target != network.edges[index - 1][1]]
+    arrays = (params["conv"], shifts["conv"], alpha["skip"], alpha["conv"])
+    groups = zip(*(jnp.split(array, ends) for array in arrays), strict=True)
+    read = {"stem": jnp.broadcast_to(patches(x), (network.branches, _KERNEL * x.shape[0], x.shape[1]))}
+    roots = conv(params["stem"], read["stem"], shifts["stem"])
+    nodes: list[jax.Array] = []
+    reads = []
+    for target in range(network.nodes):
+        if target % size == 0:
+            nodes.append(roots[target // size])
+            continue
+        weights, shift, skip, convolution = next(groups)
+        sources = jnp.stack(nodes[target - target % size :])
+        reads.append(patches(sources))
+        nodes.append(
+            jnp.einsum("s,smp->mp", skip, sources)
+            + jnp.einsum("s,smp->mp", convolution, conv(weights, reads[-1], shift))
+        )
+    stacked = jnp.stack(nodes)
+    read["conv"] = jnp.concatenate(reads or [jnp.zeros((0, _KERNEL * network.width, x.shape[1]), x.dtype)])
+    return Trace(output=jnp.vdot(params["readout"], stacked), nodes=stacked, patches=read)
+
+
+def outputs(network: Network, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
+    """u of every sample: f[n, c, p] -> f[n]."""
+    return jax.vmap(lambda x: forward(network, params, alpha, x).output)(inputs)
+
+
+def loss(network: Network, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """F = 1 / (2n) sum_i (u_i - y_i)^2."""
+    return jnp.mean((outputs(network, params, alpha, inputs) - targets) ** 2) / 2
+
+
+def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tuple[jax.Array, jax.Array]:
+    """(inputs f[n, c, p] of Frobenius norm 1, no two of them parallel; targets f[n] from N(0, 1)); consumes `key`."""
+    key_inputs, key_targets = jax.random.split(key)
+    inputs = jax.random.normal(key_inputs, (samples, channels, positions))
+    inputs /= jnp.linalg.norm(inputs, axis=(1, 2), keepdims=True)
+    return inputs, jax.random.normal(key_targets, (samples,))
+
+
+def draw_alpha(key: jax.Array, network: Network) -> dict[str, jax.Array]:
+    """`skip`, `conv` and `zero`, each f[edges], of each edge uniform among those that add up to 1; consumes `key`."""
+    weights = jax.random.dirichlet(key, jnp.ones(3), (len(network.edges),))
+    return dict(zip(("skip", "conv", "zero"), weights.T, strict=True))
+
+
+def descend(
+    network: Network,
+    params: Params,
+    alpha: Alpha,
+    inputs: jax.Array,
+    targets: jax.Array,
+    step_size: jax.Array,
+    steps: int,
+) -> tuple[Params, jax.Array]:
+    """Gradient descent on F: (weights at the end, F before each step and at the end f[steps + 1])."""
+
+    def step(params, _):
+        value, gradient = jax.value_and_grad(loss, argnums=1)(network, params, alpha, inputs, targets)
+        return jax.tree.map(lambda w, g: w - step_size * g, params, gradient), value
+
+    params, losses = jax.lax.scan(step, params, length=steps)
+    return params, jnp.append(losses, loss(network, params, alpha, inputs, targets))

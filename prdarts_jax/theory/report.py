@@ -1,0 +1,193 @@
+"""What the check of a claim leaves: findings, each with a stated test and a verdict, and curves to draw."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+Verdict = Literal["holds", "fails", "inconclusive"]
+
+
+class Finding(NamedTuple):
+    """One prediction beside its measurement.
+
+    Attributes:
+      predicted: a sentence that is either true or false.
+      measured: the statistic.
+      low: lower end of its 95 % confidence interval; equal to `measured` where nothing is estimated.
+      high: upper end.
+      test: which statistic, by what test, of how many.
+      verdict: by that test.
+      margin: how far the measurement, or the nearer end of its interval, is on the predicted side; below 0 on the
+        other.
+    """
+
+    predicted: str
+    measured: float
+    low: float
+    high: float
+    test: str
+    verdict: Verdict
+    margin: float
+
+
+class Series(NamedTuple):
+    """One curve or cloud: x and y of one length, `low` and `high` of a band or empty."""
+
+    label: str
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray = ()
+    high: Sequence[float] | np.ndarray = ()
+    points: bool = False
+
+
+class Panel(NamedTuple):
+    """One plot: its series and labels; `log` has the axes that are logarithmic, '', 'x', 'y' or 'xy'."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    log: str = ""
+
+
+class ClaimReport(NamedTuple):
+    """What a claim says and what was found.
+
+    Attributes:
+      claim: its name in `claims.NAMED`.
+      statement: of the paper, with the place.
+      setting: what it was checked on, how many draws.
+      findings: one a prediction; the claim's own come first.
+      panels: of its figure.
+      details: further numbers by name.
+    """
+
+    claim: str
+    statement: str
+    setting: str
+    findings: Sequence[Finding]
+    panels: Sequence[Panel]
+    details: dict[str, Any]
+
+    @property
+    def verdict(self) -> Verdict:
+        """'fails' if a finding does, else 'inconclusive' if one is, else 'holds'."""
+        verdicts = {finding.verdict for finding in self.findings}
+        return "fails" if "fails" in verdicts else "inconclusive" if "inconclusive" in verdicts else "holds"
+
+
+def _judge(low: float, high: float, threshold: float) -> Verdict:
+    return "holds" if low > threshold else "fails" if high < threshold else "inconclusive"
+
+
+def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
+    """Whether the mean of independent draws is above a threshold, by Student's t interval.
+
+    Args:
+      predicted: the sentence.
+      values: f[draws].
+      threshold: holds if the whole interval is above it, fails if it is below.
+      tests: of how many such tests this is one; the interval's confidence is 1 - 0.05 / tests (Bonferroni).
+    """
+    values = np.asarray(values, np.float64)
+    mean, error = values.mean(), stats.sem(values)
+    half = stats.t.ppf(1 - 0.025 / tests, len(values) - 1) * error
+    many = f", one of {tests} tests (Bonferroni)" if tests > 1 else ""
+    return Finding(
+        predicted,
+        mean,
+        mean - half,
+        mean + half,
+        f"mean of {len(values)} draws, t interval{many}",
+        _judge(mean - half, mean + half, threshold),
+        mean - half - threshold if mean > threshold else mean + half - threshold,
+    )
+
+
+def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
+    """Whether a bound was kept in every case; the interval is that of the share of cases that keep it (Clopper,
+    Pearson).
+
+    Args:
+      predicted: the sentence.
+      margins: f[cases], at least 0 where the bound is kept.
+      what: a case is.
+    """
+    margins = np.ravel(margins)
+    kept = int((margins >= 0).sum())
+    interval = stats.binomtest(kept, len(margins)).proportion_ci(0.95)
+    return Finding(
+        predicted,
+        kept / len(margins),
+        interval.low,
+        interval.high,
+        f"share of {len(margins)} {what} that keep the bound, exact binomial interval",
+        "holds" if kept == len(margins) else "fails",
+        float(margins.min()),
+    )
+
+
+def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: float = 0.0) -> Finding:
+    """Whether Spearman's rank correlation of independent pairs is above a threshold, by a bootstrap of 2,000."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    low, high = np.quantile(bootstrap(lambda i: spearman(x[i], y[i]), len(x)), (0.025, 0.975))
+    value = spearman(x, y)
+    return Finding(
+        predicted,
+        value,
+        low,
+        high,
+        f"Spearman's correlation of {len(x)} draws, bootstrap interval",
+        _judge(low, high, threshold),
+        low - threshold if value > threshold else high - threshold,
+    )
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation."""
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], size: int, times: int = 2000) -> np.ndarray:
+    """The statistic of `times` samples of indices drawn with replacement (always the same ones)."""
+    generator = np.random.default_rng(0)
+    return np.array([statistic(generator.integers(0, size, size)) for _ in range(times)])
+
+
+def fits(predicted: str, p_values: np.ndarray, what: str) -> Finding:
+    """Whether distributions fit: that no goodness-of-fit test rejects at 5 % in all (Holm).
+
+    Not to be rejected is the most that such a test can say.
+
+    Args:
+      predicted: the sentence.
+      p_values: f[tests].
+      what: the tests are.
+    """
+    smallest = min(1.0, float(np.min(p_values)) * np.size(p_values))
+    return Finding(
+        predicted,
+        smallest,
+        smallest,
+        smallest,
+        f"smallest p of {np.size(p_values)} {what}, times their number; rejected below 0.05",
+        "holds" if smallest >= 0.05 else "fails",
+        smallest - 0.05,
+    )
+
+
+def over_draws(function: Callable, keys: jax.Array, floats: int) -> Any:
+    """The function of every key, as many at once as memory allows: compiled, vectorised.
+
+    Args:
+      function: key -> arrays.
+      keys: [draws].
+      floats: that one draw keeps, about.
+    """
+    at_once = max(1, min(len(keys), 2_000_000 // floats))
+    mapped = jax.jit(lambda keys: jax.lax.map(function, keys, batch_size=at_once))
+    return jax.device_get(mapped(keys))

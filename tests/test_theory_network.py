@@ -1,0 +1,169 @@
+"""The network of the analysis against plain NumPy in float64, and what its weights, inputs and alphas are drawn from.
+
+Keys are fixed. LEVEL is how often a right law would fail such a test with other keys.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import theory_reference as reference
+
+from prdarts_jax.theory import network as net
+from prdarts_jax.theory.network import Network
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+LEVEL = 1e-3
+SHAPES = {"deep": (4, 1), "two branches": (6, 2)}
+NETWORKS = [
+    pytest.param(Network(h, 5, branches, activation), id=f"{name}, {activation}")
+    for (name, (h, branches)), activation in itertools.product(SHAPES.items(), ("softplus", "sigmoid", "tanh"))
+]
+
+forward, init = (jax.jit(f, static_argnums=0) for f in (net.forward, lambda *args: net.init(*args[:2], 3, 5)))
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def close(actual, expected):
+    """In float64: a float32 anywhere on the way would show."""
+    assert np.shape(actual) == np.shape(expected)
+    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_the_edges_are_in_the_order_of_the_arrays():
+    assert Network(4, 5).edges == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+    assert Network(6, 5, branches=2).edges == ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5))
+
+
+@pytest.mark.parametrize("positions", [1, 2, 5])
+def test_patches_are_the_three_neighbours_with_zeros_outside(positions):
+    batch = np.arange(1.0, 1 + 6 * positions).reshape(3, 2, positions)
+    np.testing.assert_array_equal(jax.jit(net.patches)(batch), [reference.phi(z) for z in batch])
+    np.testing.assert_array_equal(jax.jit(net.patches)(batch[0]), reference.phi(batch[0]))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_forward_pass_is_equations_3_to_5(float64, network):
+    params, alpha, inputs, _ = reference.draw(network, 0)
+    trace = forward(network, params, alpha, inputs[1])
+    nodes = reference.nodes(network, params, alpha, inputs[1])
+    close(trace.nodes, nodes)
+    close(trace.output, reference.output(network, params, alpha, inputs[1]))
+    close(trace.patches["stem"], [reference.phi(inputs[1])] * network.branches)
+    read = [reference.phi(nodes[s]) for s, _ in reference.edges(network)]
+    close(trace.patches["conv"], read)
+
+
+@pytest.mark.parametrize("network", [p for p in NETWORKS if "tanh" in p.id])
+def test_outputs_and_loss_are_those_of_every_sample(float64, network):
+    params, alpha, inputs, targets = reference.draw(network, 1)
+    outputs, loss = jax.jit(
+        lambda *args: (net.outputs(network, *args[:3]), net.loss(network, *args)),
+    )(params, alpha, inputs, targets)
+    close(outputs, reference.outputs(network, params, alpha, inputs))
+    close(loss, reference.loss(network, params, alpha, inputs, targets))
+
+
+def test_a_branch_may_have_one_node_and_no_edges(float64):
+    network = Network(2, 5, branches=2)
+    params, alpha, inputs, _ = reference.draw(network, 1)
+    trace = forward(network, params, alpha, inputs[0])
+    close(trace.nodes, reference.nodes(network, params, alpha, inputs[0]))
+    assert trace.patches["conv"].shape == (0, 15, 4)
+
+
+@pytest.mark.parametrize("h, branches", [(4, 1), (6, 2)])
+def test_shifts_are_added_to_what_each_convolution_has_before_sigma(float64, h, branches):
+    network = Network(h, 5, branches)
+    params, alpha, inputs, _ = reference.draw(network, 2)
+    moves, *_ = reference.draw(network, 3)
+    moved = {name: w + moves[name] if name != "readout" else w for name, w in params.items()}
+    expected = forward(network, moved, alpha, inputs[0])
+    shifts = {name: moves[name] @ read for name, read in expected.patches.items()}
+    close(forward(network, params, alpha, inputs[0], shifts).nodes, expected.nodes)
+
+
+@pytest.mark.parametrize("h, branches", [(3, 1), (4, 2)])
+def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
+    network = Network(h, 5, branches)
+    params, alpha, inputs, targets = reference.draw(network, 4)
+    expected_params, expected = reference.descend(network, params, alpha, inputs, targets, 0.03, 4)
+    descend = jax.jit(net.descend, static_argnums=(0, 6))
+    weights, losses = descend(network, params, alpha, inputs, targets, 0.03, 4)
+    assert losses.shape == (5,) and expected[4] < 0.8 * expected[0]
+    close(losses, expected)
+    for name, w in expected_params.items():
+        close(weights[name], w)
+
+
+def test_weights_are_standard_normal_and_no_two_the_same():
+    network = Network(6, 7, branches=2)
+    params = init(network, jax.random.key(0))
+    shapes = {"stem": (2, 7, 9), "conv": (6, 7, 21), "readout": (6, 7, 5)}
+    assert {name: w.shape for name, w in params.items()} == shapes
+    for w in params.values():
+        assert scipy.stats.kstest(np.ravel(w), "norm").pvalue > LEVEL / 3
+    values = np.concatenate([np.ravel(w) for w in params.values()])
+    assert len(np.unique(values)) > 0.99 * len(values)  # not all float32 normals are distinct
+
+
+def test_inputs_have_norm_1_and_any_direction_and_targets_are_standard_normal():
+    inputs, targets = jax.jit(lambda key: net.draw_data(key, 1000, 2, 3))(jax.random.key(1))
+    assert inputs.shape == (1000, 2, 3) and targets.shape == (1000,)
+    flat = np.asarray(inputs, np.float64).reshape(1000, 6)
+    np.testing.assert_allclose((flat**2).sum(1), 1, rtol=1e-5)
+    square = scipy.stats.beta(0.5, 2.5)  # of a coordinate of a uniform direction in 6 dimensions
+    for coordinate in flat.T:
+        law = scipy.stats.kstest(coordinate, lambda v: (1 + np.sign(v) * square.cdf(v**2)) / 2)
+        assert law.pvalue > LEVEL / 6
+    assert scipy.stats.kstest(targets, "norm").pvalue > LEVEL
+    # Targets drawn with the key of the inputs would be the first normals of these.
+    assert scipy.stats.pearsonr(flat.ravel()[:1000], targets).pvalue > LEVEL
+
+
+def test_the_alphas_of_an_edge_are_uniform_among_those_that_add_up_to_1():
+    network = Network(140, 1)
+    drawn = jax.jit(net.draw_alpha, static_argnums=1)(jax.random.key(2), network)
+    alpha = {op: np.asarray(a, np.float64) for op, a in drawn.items()}
+    assert set(alpha) == {"skip", "conv", "zero"} and alpha["skip"].shape == (9730,)
+    np.testing.assert_allclose(sum(alpha.values()), 1, rtol=1e-5)
+    for op in alpha:
+        assert scipy.stats.kstest(alpha[op], scipy.stats.beta(1, 2).cdf).pvalue > LEVEL / 4
+    share = alpha["skip"] / (alpha["skip"] + alpha["conv"])
+    assert scipy.stats.kstest(share, "uniform").pvalue > LEVEL / 4
+
+
+def everything(inputs_dtype=None, weights_dtype=None):
+    """All arrays that the functions return."""
+    network = Network(2, 3)
+    params = net.init(network, jax.random.key(0), 2, 3, weights_dtype)
+    inputs, targets = net.draw_data(jax.random.key(1), 2, 2, 3)
+    alpha = net.draw_alpha(jax.random.key(2), network)
+    if inputs_dtype:
+        inputs, targets, alpha = jax.tree.map(lambda a: a.astype(inputs_dtype), (inputs, targets, alpha))
+    return [
+        *(params, inputs, targets, alpha),
+        net.forward(network, params, alpha, inputs[0]),
+        net.loss(network, params, alpha, inputs, targets),
+        net.descend(network, params, alpha, inputs, targets, 0.1, 2),
+    ]
+
+
+def dtypes(values):
+    return {a.dtype for a in jax.tree.leaves(jax.eval_shape(lambda: values()))}
+
+
+def test_the_precision_is_that_which_is_switched_on_unless_the_arrays_have_another():
+    assert dtypes(everything) == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        assert dtypes(everything) == {np.dtype(np.float64)}
+        assert dtypes(lambda: everything(jnp.float32, jnp.float32)) == {np.dtype(np.float32)}

@@ -1,0 +1,229 @@
+"""The predicted and measured speeds of the theory lab, against plain Python and finite differences, in float64.
+
+Seeds are fixed. LEVEL is how often a right law would fail such a test with other seeds.
+"""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import theory_reference as reference
+
+from prdarts_jax.theory import gram, rates
+from prdarts_jax.theory import network as net
+from prdarts_jax.theory.network import Network
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+PLAIN = ("printed", "chain", "paths")
+READOUT = tuple(f"{product}, readout" for product in PLAIN)
+LEVEL = 1e-3
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def draw_alpha(network, seed):
+    """Weights that add up to 1 on each edge."""
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(3), len(reference.edges(network)))
+    return dict(zip(("skip", "conv", "zero"), drawn.T, strict=True))
+
+
+def strengths(network, alpha, branch=0):
+    compute = jax.jit(lambda a: {r: rates.path_strength(network, a, r, branch) for r in rates.READINGS})
+    return jax.tree.map(float, compute(alpha))
+
+
+def test_the_readings_are_those_of_the_paper():
+    assert set(rates.READINGS) == {*PLAIN, *READOUT} and len(rates.READINGS) == 6
+
+
+@pytest.mark.parametrize("h, branches, branch", [(5, 1, 0), (6, 2, 0), (6, 2, 1), (2, 1, 0)])
+def test_the_path_strength_is_the_sum_over_its_paths(float64, h, branches, branch):
+    network = Network(h, 4, branches)
+    alpha = draw_alpha(network, 0)
+    expected = {reading: reference.path_strength(network, alpha, reading, branch) for reading in rates.READINGS}
+    assert strengths(network, alpha, branch) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_path_strength_of_three_nodes_written_out(float64):
+    alpha = {"skip": jnp.array([0.5, 0.3, 0.7]), "conv": jnp.array([0.9, 0.4, 0.2])}  # 0 -> 1, 0 -> 2, 1 -> 2
+    plain = 0.4**2 + (0.2 * 0.5) ** 2
+    written_out = dict.fromkeys(PLAIN, plain) | {
+        "printed, readout": 1 + 0.5**2 + (0.3 * 0.7) ** 2,
+        "chain, readout": 1 + 0.5**2 + (0.5 * 0.7) ** 2,
+        "paths, readout": 1 + 0.5**2 + (0.3 + 0.5 * 0.7) ** 2,
+    }
+    assert strengths(Network(3, 4), alpha) == pytest.approx(written_out, rel=1e-12)
+
+
+def test_the_readings_coincide_where_only_one_skip_leads_to_a_node(float64):
+    """To h - 2 that is up to h = 3, to h - 1 up to h = 2; with one node more no two readings are the same."""
+    values = {h: strengths(Network(h, 4), draw_alpha(Network(h, 4), 1)) for h in (2, 3, 4)}
+    for h, readings in ((3, PLAIN), (2, READOUT)):
+        assert [values[h][r] for r in readings] == pytest.approx([values[h][readings[0]]] * 3, rel=1e-14)
+    for h, readings in ((4, rates.READINGS), (3, READOUT)):
+        for first, second in itertools.combinations(readings, 2):
+            assert abs(math.log(values[h][first] / values[h][second])) > 1e-6
+
+
+def test_paths_are_the_coefficients_of_the_first_node_in_the_others(float64):
+    network = Network(5, 4)
+    params, _, inputs, _ = reference.draw(network, 2)
+    alpha = draw_alpha(network, 2)
+    alpha["conv"] = np.zeros_like(alpha["conv"])
+    nodes = np.array(reference.nodes(network, params, alpha, inputs[0]))
+    strength = rates.path_strength(network, jax.tree.map(jnp.array, alpha), "paths, readout")
+    assert float(strength) == pytest.approx((nodes**2).sum() / (nodes[0] ** 2).sum(), rel=1e-12)
+
+
+def symmetric(eigenvalues, seed=3):
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(eigenvalues),) * 2))[0]
+    return basis * eigenvalues @ basis.T, basis
+
+
+@pytest.mark.parametrize("fraction, converges", [(0.5, True), (1.0, True), (1.9, True), (2.1, False)])
+def test_the_linearised_descent_is_stable_up_to_a_fraction_of_two(float64, fraction, converges):
+    matrix, basis = symmetric([1.0, 2.0, 4.0, 5.0])
+    step = float(rates.stable_step(jnp.array(matrix), fraction))
+    residual = basis @ np.ones(4)
+    for _ in range(200):
+        residual = residual - step / 4 * matrix @ residual
+    assert (np.abs(residual).max() < 1e-6) == converges
+    if not converges:
+        assert np.abs(residual).max() > 1e6
+
+
+def test_the_default_step_does_not_oscillate_and_is_half_the_largest_that_does_not(float64):
+    matrix, basis = symmetric([1.0, 2.0, 5.0])
+    step = float(rates.stable_step(jnp.array(matrix)))
+    factors = np.diag(basis.T @ (np.eye(3) - step / 3 * matrix) @ basis)
+    np.testing.assert_allclose(factors, 1 - 0.5 * np.array([0.2, 0.4, 1.0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_the_rate_is_that_of_an_exponential_over_the_second_half(count):
+    steps = np.arange(count)
+    losses = 3 * np.exp(-0.07 * steps)
+    losses[: count // 2] = np.random.default_rng(4).uniform(5, 50, count // 2)
+    fit = rates.linear_rate(losses)
+    np.testing.assert_allclose(fit, 0.07, rtol=1e-6)
+    assert fit.low <= fit.rate <= fit.high
+    losses[count // 2] *= 2  # the first of the second half counts
+    assert rates.linear_rate(losses).rate > 0.08
+
+
+def test_the_interval_covers_the_rate_in_95_of_100_runs_with_independent_errors():
+    """Binomial tests of the runs whose interval lies below and above the rate, 2.5 % each.
+
+    Of three points each, where the wrong degrees of freedom cover far less."""
+    rng, rate, runs = np.random.default_rng(5), 0.3, 500
+    fits = [rates.linear_rate(np.exp(1 - rate * np.arange(5) + rng.normal(0, 0.2, 5))) for _ in range(runs)]
+    below, above = sum(fit.high < rate for fit in fits), sum(fit.low > rate for fit in fits)
+    for outside, probability in ((below, 0.025), (above, 0.025), (below + above, 0.05)):
+        assert scipy.stats.binomtest(outside, runs, probability).pvalue > LEVEL / 3
+
+
+def test_a_run_of_the_linearised_descent_has_the_rate_of_its_slowest_direction(float64):
+    matrix, _ = symmetric([0.5, 2.0, 4.0])
+    step = float(rates.stable_step(jnp.array(matrix)))
+    residual, losses = np.ones(3), []
+    for _ in range(601):
+        losses.append(residual @ residual / 6)
+        residual = residual - step / 3 * matrix @ residual
+    assert rates.linear_rate(np.array(losses)).rate == pytest.approx(-2 * math.log(1 - step / 3 * 0.5), rel=1e-6)
+
+
+def case(name):
+    """(network, value by the package, value by the reference)."""
+    if name == "smallest eigenvalue":
+        network = Network(3, 5)
+        params, _, inputs, _ = reference.draw(network, 6)
+        return (
+            network,
+            lambda a: gram.smallest_eigenvalue(gram.whole(gram.blocks(network, params, a, jnp.array(inputs)))),
+            lambda a: np.linalg.eigvalsh(reference.gram(network, params, a, inputs))[0],
+        )
+    network, branch = {"printed": (Network(6, 5, 2), 1), "paths, readout": (Network(4, 5), 0)}[name]
+    return (
+        network,
+        lambda a: rates.path_strength(network, a, name, branch),
+        lambda a: reference.path_strength(network, a, name, branch),
+    )
+
+
+def raised(alpha, op, edge, factor):
+    """alpha with one weight multiplied."""
+    moved = {o: a.copy() for o, a in alpha.items()}
+    moved[op][edge] *= factor
+    return moved
+
+
+def central_differences(value, alpha, move, eps=1e-4):
+    """d log value by moving each weight with `move(alpha, op, edge, +-eps)`."""
+    return {
+        op: [
+            (math.log(value(move(alpha, op, e, eps))) - math.log(value(move(alpha, op, e, -eps)))) / (2 * eps)
+            for e in range(len(a))
+        ]
+        for op, a in alpha.items()
+    }
+
+
+def accept_elasticities(actual, expected):
+    assert set(actual) == set(expected) == {"skip", "conv", "zero"}
+    assert max(np.abs(e).max() for e in expected.values()) > 0.1
+    for op, e in expected.items():
+        assert actual[op].dtype == np.float64
+        np.testing.assert_allclose(actual[op], e, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["printed", "paths, readout", "smallest eigenvalue"])
+def test_elasticities_are_finite_differences(float64, name):
+    network, value, independent = case(name)
+    alpha = draw_alpha(network, 7)
+    raw = jax.jit(lambda a: rates.elasticities(value, a))(alpha)
+    expected = central_differences(independent, alpha, lambda a, op, e, eps: raised(a, op, e, math.exp(eps)))
+    accept_elasticities(raw, expected)
+    np.testing.assert_array_equal(raw["zero"], 0)
+
+    def softmax_moved(a, op, edge, eps):
+        """The weights after one logit of their edge was raised by eps."""
+        moved = raised(a, op, edge, math.exp(eps))
+        total = sum(weights[edge] for weights in moved.values())
+        for weights in moved.values():
+            weights[edge] /= total
+        return moved
+
+    normalized = rates.normalized_elasticities(raw, jax.tree.map(jnp.array, alpha))
+    accept_elasticities(normalized, central_differences(independent, alpha, softmax_moved))
+    assert np.abs(normalized["zero"]).max() > 0.01  # raising it lowers the others
+
+
+def test_the_precision_is_that_of_the_arrays():
+    network = Network(4, 3, branches=2)
+
+    def everything(dtype):
+        alpha = net.draw_alpha(jax.random.key(0), network)
+        alpha = {op: a.astype(dtype) for op, a in alpha.items()}
+        raw = rates.elasticities(lambda a: rates.path_strength(network, a, "paths", 1), alpha)
+        return [
+            *(rates.path_strength(network, alpha, reading) for reading in rates.READINGS),
+            rates.stable_step(jnp.eye(3, dtype=dtype)),
+            *(raw, rates.normalized_elasticities(raw, alpha)),
+        ]
+
+    def dtypes(dtype):
+        return {a.dtype for a in jax.tree.leaves(jax.eval_shape(lambda: everything(dtype)))}
+
+    assert dtypes(float) == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        assert dtypes(float) == {np.dtype(np.float64)}
+        assert dtypes(np.float32) == {np.dtype(np.float32)}
