@@ -48,9 +48,9 @@ def run(config: ConfigDict, workdir: Path) -> str:
                 reporting.write_json(path, _plain(report._asdict() | {"verdict": report.verdict}))
             reports[name] = json.loads(path.read_text())
             bar.set_postfix_str(reports[name]["verdict"])
-    table = _table(reports)
-    reporting.write_bytes(workdir / "claims.md", table.encode())
-    return table
+    text = table(reports)
+    reporting.write_bytes(workdir / "claims.md", text.encode())
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -64,7 +64,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _table(reports):
+def table(reports: dict[str, dict[str, Any]]) -> str:
+    """The findings of all claims, a row each, in Markdown.
+
+    Args:
+      reports: what the JSON files hold, by claim.
+    """
     lines = [
         "| claim | prediction | measured, 95 % interval | test | verdict | margin |",
         "|---|---|---|---|---|---|",

@@ -14,7 +14,7 @@ from prdarts_jax.theory.settings import Settings
 
 _EPSILONS = (0.05, 0.1)
 _SAMPLES = 128  # so many more than the weights of the network below that its loss does not reach 0
-_SHAPE = Network(nodes=4, width=2)
+_SHAPE = Network(nodes=3, width=2)
 _POSITIONS = 4
 
 

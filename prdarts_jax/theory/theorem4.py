@@ -37,7 +37,7 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
             kernels = jax.random.normal(
                 jax.random.fold_in(key_params, 0), (len(deep.edges), deep.width, 3 * deep.width)
             )
-            gates = network.draw_alpha(key_gates, deep)
+            gates = dict(zip(("skip", "conv"), jax.random.uniform(key_gates, (2, len(deep.edges))), strict=True))
             cells = (
                 (deep, both | {"stem": both["stem"][:1], "conv": kernels}, gates),
                 (wide, both | restrict(deep, {"conv": kernels}), restrict(deep, gates)),
@@ -94,7 +94,7 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
         ),
         setting=(
             f"h in {settings.depths}, m = {settings.width}, n = {settings.samples}, p = {settings.positions}, "
-            f"softplus, {settings.draws} draws of data, weights and gates (uniform on the simplex of each edge), "
+            f"softplus, {settings.draws} draws of data, weights and gates (independent, uniform in [0, 1]), "
             f"shared where both have them; one step size for both, n / (2 lambda_max) of the larger"
         ),
         findings=tuple(findings),
