@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from table import Table
@@ -122,6 +123,8 @@ def test_methods_search_with_the_supernet(config, tmp_path):
     ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
 )
 def test_every_method_searches_with_the_supernet(method, fields, space, tmp_path):
+    # Each compiled search maps thousands of pieces of memory, of which Linux gives a process 65,530.
+    jax.clear_caches()
     config = make_config(method, space, cells=4, channels=8, **fields)
     config.p_darts.update({"cells": (3, 4, 5), "ops": (8, 5, 3) if space == "darts" else (2, 2, 2)})
     genotype, records = run(config, tmp_path)
