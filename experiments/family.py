@@ -160,7 +160,8 @@ def trajectories(
             panel.axhline(height, color="grey", linestyle=style, linewidth=1, label=mark)
         panel.set_title(name, fontsize=10)
         panel.set_ylim(limits)
-    figure.supxlabel("epoch")
+    for panel in panels[: len(names)][-columns:]:
+        panel.set_xlabel("epoch")
     figure.supylabel(label)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
