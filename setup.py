@@ -24,6 +24,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12",
         "pillow>=10",  # tensorflow-datasets decodes images with it where TensorFlow is absent
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",

@@ -9,8 +9,8 @@ authors, at full size), which no search sees.
 
     python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
 
-70 minutes on two cores, as two processes with half of --methods each; may be stopped and started again. Writes a run folder a
-search, table.md and trajectories.png.
+70 minutes on two cores, as two processes with half of --methods each; may be stopped and started again. Writes a run
+folder a search, table.md and trajectories.png.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The command line: a config in, a search or a training run, a folder of results out.
+"""The command line: a config in, a search, a training or the theory lab run, a folder of results out.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits --config.epochs=20
 
@@ -45,7 +45,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
         reason = str(error).splitlines()[0]
         if other := next((name for name in fields if repr(name.rpartition(".")[2]) in reason), None):
-            sys.exit(f"error: config.{other} is not a field of {given}: a search and a training have different ones")
+            sys.exit(f"error: config.{other} is not a field of {given}: each kind of job has fields of its own")
         sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
     return rest
 

@@ -66,7 +66,10 @@ RULES["train"] = _TRAINING_RULES | {
     "workers": _at_least(0),
     "seed": _SEED,
 }
-RULES["theory"] = {"claim": _one_of("", *claims.NAMED), "seed": _SEED}
+RULES["theory"] = {
+    "claim": (lambda value: value in ("", *claims.NAMED), f"'', which is all, or one of {', '.join(claims.NAMED)}"),
+    "seed": _SEED,
+}
 RULES["search"] = {
     "dataset": _one_of(*data.NAMES),
     "image_size": _at_least(0),

@@ -292,7 +292,7 @@ def assert_refused(arguments, message):
         ("weights.speed=1", "error: config.weights.speed is not a field of the config; the fields are "),
         (
             "genotype=PRDARTS",
-            "error: config.genotype is not a field of --config=configs/digits.py: a search and a training have",
+            "error: config.genotype is not a field of --config=configs/digits.py: each kind of job has fields",
         ),
         (
             "evaluation.auxiliary_weight=0.4",

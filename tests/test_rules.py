@@ -156,7 +156,7 @@ def test_a_value_out_of_range_is_refused_naming_field_value_and_what_is_allowed(
 
 
 def test_an_unknown_job_is_refused():
-    assert refusal(with_field("job", "rest")) == "config.job='rest' must be one of search, train"
+    assert refusal(with_field("job", "rest")) == "config.job='rest' must be one of search, train, theory"
 
 
 def test_warm_up_must_end_before_the_training():

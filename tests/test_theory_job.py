@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[1] / "configs/theory.py"
 NAMES = list(claims.NAMED)
 SMALL = Settings(gate_samples=500)
 PNG = b"\x89PNG\r\n\x1a\n"
-HEADER = "| claim | prediction | measured, 95 % interval | test | verdict | margin |"
+HEADER = "| claim | prediction | measured (interval) | test | verdict | margin |"
 
 
 def make_config(**fields):
@@ -159,7 +159,8 @@ def test_thorough_checks_have_their_own_size(checked, tmp_path):
 
 def test_claims_may_be_added_one_by_one(checked, tmp_path):
     for name in (NAMES[1], NAMES[0], NAMES[1]):
-        theory.run(make_config(claim=name), tmp_path)
+        text = theory.run(make_config(claim=name), tmp_path)
+    assert [row[0] for row in rows(text)] == [NAMES[0], NAMES[0], NAMES[1], NAMES[1]]
     assert [name for name, *_ in checked] == [NAMES[1], NAMES[0]]
     text = theory.run(make_config(), tmp_path)
     assert [name for name, *_ in checked] == [NAMES[1], NAMES[0], *NAMES[2:]]
@@ -221,7 +222,7 @@ def test_a_workdir_of_another_config_is_refused_in_one_sentence(fields, said, ch
 @pytest.mark.parametrize(
     "field, value, said",
     [
-        ("claim", "theorem5", f"config.claim='theorem5' must be one of , {', '.join(NAMES)}"),
+        ("claim", "theorem5", f"config.claim='theorem5' must be '', which is all, or one of {', '.join(NAMES)}"),
         ("claim", 3, "config.claim=3 must be of type str"),
         ("seed", -1, "config.seed=-1 must be from 0 to 4294967295"),
         ("thorough", 1, "config.thorough=1 must be of type bool"),

@@ -49,7 +49,7 @@ def test_a_mean_whose_interval_has_the_threshold_inside_is_inconclusive(threshol
     values += 1 - values.mean()
     found = report.mean_above("p", values, threshold)
     assert found.low < threshold < found.high and found.verdict == "inconclusive"
-    assert found.margin == pytest.approx(min(found.low - threshold, found.high - threshold, key=abs))
+    assert found.margin == 0
 
 
 def test_more_tests_may_turn_a_verdict_into_none():
@@ -130,7 +130,7 @@ def test_a_correlation_is_judged_by_its_bootstrap_interval(sign, threshold, verd
     np.testing.assert_allclose((found.low, found.high), np.quantile(resampled, (0.025, 0.975)), atol=0.03)
     assert found.verdict == verdict
     ends = found.low - threshold, found.high - threshold
-    assert found.margin == {"holds": ends[0], "fails": ends[1], "inconclusive": min(ends, key=abs)}[verdict]
+    assert found.margin == {"holds": ends[0], "fails": ends[1], "inconclusive": 0.0}[verdict]
     if verdict != "inconclusive":
         assert (found.margin > 0) == (verdict == "holds")
     assert "40 draws" in found.test
@@ -172,6 +172,14 @@ def test_distributions_fit_unless_the_smallest_p_times_their_number_rejects(p_va
     assert found.measured == found.low == found.high == pytest.approx(smallest)
     assert found.verdict == verdict and found.margin == pytest.approx(smallest - 0.05)
     assert f"{len(p_values)} tests of a kind" in found.test
+
+
+def test_more_tests_widen_the_interval_of_a_correlation_and_the_level_of_a_fit():
+    x = np.random.default_rng(4).normal(size=30)
+    y = x + np.random.default_rng(5).normal(size=30)
+    one, four = (report.correlation_above("p", x, y, tests=tests) for tests in (1, 4))
+    assert four.low < one.low < one.measured == four.measured < one.high < four.high
+    assert [report.fits("p", np.array([0.02, 0.5]), "", n).measured for n in (1, 3)] == pytest.approx([0.04, 0.12])
 
 
 def test_right_laws_are_rejected_in_one_of_twenty_families():

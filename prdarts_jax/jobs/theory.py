@@ -35,7 +35,6 @@ def run(config: ConfigDict, workdir: Path) -> str:
     reporting.write_json(workdir / "config.json", fields)
     names = [config.claim] if config.claim else list(claims.NAMED)
     size = THOROUGH if config.thorough else QUICK
-    reports = {}
     with loop.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
         for name in bar:
             bar.set_description(name)
@@ -46,9 +45,8 @@ def run(config: ConfigDict, workdir: Path) -> str:
                 report = claims.check(name, config.seed, size)
                 reporting.save_figure(claim_figure(report), path.with_suffix(".png"))
                 reporting.write_json(path, _plain(report._asdict() | {"verdict": report.verdict}))
-            reports[name] = json.loads(path.read_text())
-            bar.set_postfix_str(reports[name]["verdict"])
-    text = table(reports)
+            bar.set_postfix_str(json.loads(path.read_text())["verdict"])
+    text = table(workdir)
     reporting.write_bytes(workdir / "claims.md", text.encode())
     return text
 
@@ -64,18 +62,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def table(reports: dict[str, dict[str, Any]]) -> str:
-    """The findings of all claims, a row each, in Markdown.
-
-    Args:
-      reports: what the JSON files hold, by claim.
-    """
+def table(workdir: Path) -> str:
+    """The findings of the claims checked so far, a row each, in Markdown."""
     lines = [
-        "| claim | prediction | measured, 95 % interval | test | verdict | margin |",
+        "| claim | prediction | measured (interval) | test | verdict | margin |",
         "|---|---|---|---|---|---|",
     ]
-    for name, report in reports.items():
-        for finding in report["findings"]:
+    paths = {name: workdir / "claims" / f"{name}.json" for name in claims.NAMED}
+    for name, path in paths.items():
+        for finding in json.loads(path.read_text())["findings"] if path.exists() else ():
             interval = f"{finding['measured']:.4g} ({finding['low']:.4g} to {finding['high']:.4g})"
             predicted = finding["predicted"].replace("|", r"\|")
             lines.append(

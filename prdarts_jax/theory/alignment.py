@@ -116,21 +116,26 @@ def alignment(key: jax.Array, settings: Settings) -> ClaimReport:
         ),
         findings=(
             report.mean_above(
-                "DARTS: alignment falls (first third of the epochs minus the last)", early["DARTS"] - late["DARTS"]
+                "DARTS: alignment falls (first third of the epochs minus the last)",
+                early["DARTS"] - late["DARTS"],
+                tests=5,
             ),
             report.mean_above(
                 "Lambda-DARTS ends better aligned than DARTS (last third, same seeds)",
                 late["Lambda-DARTS"] - late["DARTS"],
+                tests=5,
             ),
             report.mean_above(
                 "Lambda-DARTS: alignment does not fall (last third minus first above 0)",
                 late["Lambda-DARTS"] - early["Lambda-DARTS"],
+                tests=5,
             ),
-            report.mean_above("DARTS: the entropy of the op weights falls", entropy[:, 0] - entropy[:, -1]),
+            report.mean_above("DARTS: the entropy of the op weights falls", entropy[:, 0] - entropy[:, -1], tests=5),
             report.mean_above(
                 f"DARTS: in the last epoch the last layer has more than its share, 1/{layers}, of the gradient's norm",
                 shares[:, -1, -1],
                 1 / layers,
+                tests=5,
             ),
         ),
         panels=(

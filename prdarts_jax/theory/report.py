@@ -16,12 +16,13 @@ class Finding(NamedTuple):
     Attributes:
       predicted: a sentence that is either true or false.
       measured: the statistic.
-      low: lower end of its 95 % confidence interval; equal to `measured` where nothing is estimated.
+      low: lower end of its confidence interval, 95 % for all findings of a claim together (Bonferroni); equal to
+        `measured` where nothing is estimated.
       high: upper end.
       test: which statistic, by what test, of how many.
       verdict: by that test.
-      margin: how far the measurement, or the nearer end of its interval, is on the predicted side; below 0 on the
-        other.
+      margin: how far the interval is from where the verdict would change: above 0 on the predicted side, below 0 on
+        the other, 0 if inconclusive.
     """
 
     predicted: str
@@ -80,8 +81,15 @@ class ClaimReport(NamedTuple):
         return "fails" if "fails" in verdicts else "inconclusive" if "inconclusive" in verdicts else "holds"
 
 
-def _judge(low: float, high: float, threshold: float) -> Verdict:
-    return "holds" if low > threshold else "fails" if high < threshold else "inconclusive"
+def _judge(low: float, high: float, threshold: float) -> tuple[Verdict, float]:
+    """(verdict, margin) of an interval."""
+    if low > threshold:
+        return "holds", low - threshold
+    return ("fails", high - threshold) if high < threshold else ("inconclusive", 0.0)
+
+
+def _one_of(tests: int) -> str:
+    return f", one of {tests} tests (Bonferroni)" if tests > 1 else ""
 
 
 def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
@@ -96,15 +104,13 @@ def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests
     values = np.asarray(values, np.float64)
     mean, error = values.mean(), stats.sem(values)
     half = stats.t.ppf(1 - 0.025 / tests, len(values) - 1) * error
-    many = f", one of {tests} tests (Bonferroni)" if tests > 1 else ""
     return Finding(
         predicted,
         mean,
         mean - half,
         mean + half,
-        f"mean of {len(values)} draws, t interval{many}",
-        _judge(mean - half, mean + half, threshold),
-        mean - half - threshold if mean > threshold else mean + half - threshold,
+        f"mean of {len(values)} draws, t interval{_one_of(tests)}",
+        *_judge(mean - half, mean + half, threshold),
     )
 
 
@@ -131,19 +137,21 @@ def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
     )
 
 
-def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: float = 0.0) -> Finding:
-    """Whether Spearman's rank correlation of independent pairs is above a threshold, by a bootstrap of 2,000."""
+def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
+    """Whether Spearman's rank correlation of independent pairs is above a threshold, by a bootstrap of 2,000.
+
+    `tests` as in `mean_above`.
+    """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    low, high = np.quantile(bootstrap(lambda i: spearman(x[i], y[i]), len(x)), (0.025, 0.975))
+    low, high = np.quantile(bootstrap(lambda i: spearman(x[i], y[i]), len(x)), (0.025 / tests, 1 - 0.025 / tests))
     value = spearman(x, y)
     return Finding(
         predicted,
         value,
         low,
         high,
-        f"Spearman's correlation of {len(x)} draws, bootstrap interval",
-        _judge(low, high, threshold),
-        low - threshold if value > threshold else high - threshold,
+        f"Spearman's correlation of {len(x)} draws, bootstrap interval{_one_of(tests)}",
+        *_judge(low, high, threshold),
     )
 
 
@@ -158,8 +166,8 @@ def bootstrap(statistic: Callable[[np.ndarray], float], size: int, times: int = 
     return np.array([statistic(generator.integers(0, size, size)) for _ in range(times)])
 
 
-def fits(predicted: str, p_values: np.ndarray, what: str) -> Finding:
-    """Whether distributions fit: that no goodness-of-fit test rejects at 5 % in all (Holm).
+def fits(predicted: str, p_values: np.ndarray, what: str, findings: int = 1) -> Finding:
+    """Whether distributions fit: that no goodness-of-fit test rejects at 5 % in all (Bonferroni).
 
     Not to be rejected is the most that such a test can say.
 
@@ -167,14 +175,16 @@ def fits(predicted: str, p_values: np.ndarray, what: str) -> Finding:
       predicted: the sentence.
       p_values: f[tests].
       what: the tests are.
+      findings: of how many such findings, each of as many tests, this is one.
     """
-    smallest = min(1.0, float(np.min(p_values)) * np.size(p_values))
+    number = findings * np.size(p_values)
+    smallest = min(1.0, float(np.min(p_values)) * number)
     return Finding(
         predicted,
         smallest,
         smallest,
         smallest,
-        f"smallest p of {np.size(p_values)} {what}, times their number; rejected below 0.05",
+        f"smallest p of {np.size(p_values)} {what}, times {number}; rejected below 0.05",
         "holds" if smallest >= 0.05 else "fails",
         smallest - 0.05,
     )

@@ -107,6 +107,7 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
 def gram_bound(key: jax.Array, settings: Settings) -> ClaimReport:
     """Check (ii): whether S(alpha), in one of its readings, decides lambda_min(G(0)) and the rate."""
     findings, panels, details = [], [], {}
+    tests = 3 * len(settings.activations)
     for activation in settings.activations:
         shape = Network(settings.nodes, settings.width, activation=activation)
         key_data, key_params, key_alpha = jax.random.split(jax.random.fold_in(key, 0), 3)
@@ -159,15 +160,18 @@ def gram_bound(key: jax.Array, settings: Settings) -> ClaimReport:
         printed = found["strength"]["printed"]
         findings += [
             report.correlation_above(
-                f"{activation}: lambda_min(G(0)) rises with S as printed", printed, found["whole"]
+                f"{activation}: lambda_min(G(0)) rises with S as printed", printed, found["whole"], tests=tests
             ),
             report.correlation_above(
                 f"{activation}: lambda_min of the blocks that S is derived from, the convolutions into the last node, "
                 "rises with S as printed",
                 printed,
                 found["convolutions into the last node"],
+                tests=tests,
             ),
-            report.correlation_above(f"{activation}: the measured rate rises with S as printed", printed, rate),
+            report.correlation_above(
+                f"{activation}: the measured rate rises with S as printed", printed, rate, tests=tests
+            ),
         ]
         best = max(table, key=lambda reading: table[reading]["Spearman with lambda_min(G(0))"])
         panels += [
@@ -260,16 +264,22 @@ def weights(key: jax.Array, settings: Settings) -> ClaimReport:
         report.mean_above(
             "skip is heavier than conv on the edges that do not enter the last node",
             difference(raw, "skip", "conv", shared),
+            tests=4,
         ),
         report.mean_above(
-            "skip is heavier than conv on the chain 0 -> 1 -> ... -> h-2", difference(raw, "skip", "conv", chain)
+            "skip is heavier than conv on the chain 0 -> 1 -> ... -> h-2",
+            difference(raw, "skip", "conv", chain),
+            tests=4,
         ),
         report.mean_above(
-            "conv is heavier than skip on the edges into the last node", difference(raw, "conv", "skip", ~shared)
+            "conv is heavier than skip on the edges into the last node",
+            difference(raw, "conv", "skip", ~shared),
+            tests=4,
         ),
         report.mean_above(
             "under a softmax, raising the logit of a zero op lowers lambda_min: minus its elasticity is positive",
             -softmax["zero"].mean(1),
+            tests=4,
         ),
     )
     names = [f"{source},{target}" for source, target in edges]

@@ -83,7 +83,7 @@ def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
         for number, (kind, values) in enumerate(of_kind.items()):
             what = "lowers the loss" if number < 2 else "does not raise the loss (shown if it lowers it)"
             findings.append(
-                report.mean_above(f"{name}: raising a gate ({kind}) {what}", values[:, 1], tests=len(of_kind))
+                report.mean_above(f"{name}: raising a gate ({kind}) {what}", values[:, 1], tests=2 * len(of_kind))
             )
         panels.append(
             Panel(

@@ -80,14 +80,15 @@ def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
         measured.append(float((g > 0).mean()))
     enough = "tests by the exact binomial distribution"
     findings = (
-        report.fits("P(g != 0) = sigmoid(beta - tau ln(-a / b))", np.array(p_values["P(g != 0)"]), enough),
-        report.fits("P(g = 1) = sigmoid(beta - tau ln((1 - a) / (b - 1)))", np.array(p_values["P(g = 1)"]), enough),
+        report.fits("P(g != 0) = sigmoid(beta - tau ln(-a / b))", np.array(p_values["P(g != 0)"]), enough, 4),
+        report.fits("P(g = 1) = sigmoid(beta - tau ln((1 - a) / (b - 1)))", np.array(p_values["P(g = 1)"]), enough, 4),
         report.fits(
             "between 0 and 1 gates follow the linear piece of sigmoid((logistic + beta) / tau)",
             np.array(p_values["between"]),
             "Kolmogorov-Smirnov tests where at least 100 gates are there",
+            4,
         ),
-        report.fits("E[g] is that of the closed form", np.array(p_values["E[g]"]), "z tests against quadrature"),
+        report.fits("E[g] is that of the closed form", np.array(p_values["E[g]"]), "z tests against quadrature", 4),
     )
     misread = report.fits("", np.array(p_values["misread"]), enough)
     deviation = np.abs(np.subtract(measured, predicted))

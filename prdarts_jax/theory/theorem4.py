@@ -68,12 +68,15 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
                 "draws",
             ),
             report.mean_above(
-                f"h = {nodes}: it is larger on average (mean of ln lambda_B / lambda_A above 0)", quotients[nodes]
+                f"h = {nodes}: it is larger on average (mean of ln lambda_B / lambda_A above 0)",
+                quotients[nodes],
+                tests=2 * len(settings.depths),
             ),
             report.mean_above(
                 f"h = {nodes}: with one step size the loss of the shallow cell falls further (log10, after "
                 f"{settings.steps} steps)",
                 advantages[nodes],
+                tests=2 * len(settings.depths),
             ),
         ]
         surplus = (eigenvalue[:, 1] - eigenvalue[:, 0]) / found["increment"]
