@@ -104,97 +104,91 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
     )
 
 
+def _measure(key, settings, activation):
+    """Over draws of weights and alpha on one draw of the data: S in all readings, eigenvalues of G(0), the rate."""
+    shape = Network(settings.nodes, settings.width, activation=activation)
+    key_data, key_params, key_alpha = jax.random.split(key, 3)
+    inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
+    into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
+
+    def draw(keys):
+        params = network.init(shape, keys[0], settings.channels, settings.positions)
+        return params, network.draw_alpha(keys[1], shape)
+
+    def eigenvalues(keys):
+        params, alpha = draw(keys)
+        parts = gram.blocks(shape, params, alpha, inputs)
+        full = gram.whole(parts)
+        return {
+            "strength": {reading: rates.path_strength(shape, alpha, reading) for reading in rates.READINGS},
+            "whole": gram.smallest_eigenvalue(full),
+            "last": gram.smallest_eigenvalue(jnp.sum(parts["conv"][into_last], 0)),
+            "step": rates.stable_step(full),
+        }
+
+    keys = jnp.stack([jax.random.split(k, settings.draws) for k in (key_params, key_alpha)], axis=1)
+    found = report.over_draws(eigenvalues, keys, 2 * _floats(shape))
+    step_size = float(found["step"].min())  # one for all, stable for all
+
+    def descend(keys):
+        return network.descend(shape, *draw(keys), inputs, targets, step_size, settings.steps)[1]
+
+    losses = report.over_draws(descend, keys, _floats(shape))
+    found["rate"] = -np.log(losses[:, -1] / losses[:, 0]) / settings.steps
+    found["kernel"] = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, activation=activation)))
+    found["printed kernel"] = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, "printed")))
+    return found
+
+
 def gram_bound(key: jax.Array, settings: Settings) -> ClaimReport:
     """Check (ii): whether S(alpha), in one of its readings, decides lambda_min(G(0)) and the rate."""
     findings, panels, details = [], [], {}
     tests = 3 * len(settings.activations)
     for activation in settings.activations:
-        shape = Network(settings.nodes, settings.width, activation=activation)
-        key_data, key_params, key_alpha = jax.random.split(jax.random.fold_in(key, 0), 3)
-        inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
-        into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
-
-        def eigenvalues(keys, shape=shape, inputs=inputs, into_last=into_last):
-            params = network.init(shape, keys[0], settings.channels, settings.positions)
-            alpha = network.draw_alpha(keys[1], shape)
-            parts = gram.blocks(shape, params, alpha, inputs)
-            full = gram.whole(parts)
-            return {
-                "strength": {reading: rates.path_strength(shape, alpha, reading) for reading in rates.READINGS},
-                "whole": gram.smallest_eigenvalue(full),
-                "convolutions into the last node": gram.smallest_eigenvalue(jnp.sum(parts["conv"][into_last], 0)),
-                "step": rates.stable_step(full),
-            }
-
-        keys = jnp.stack([jax.random.split(k, settings.draws) for k in (key_params, key_alpha)], axis=1)
-        found = report.over_draws(eigenvalues, keys, 2 * _floats(shape))
-        step_size = float(found["step"].min())  # one for all, stable for all
-
-        def fall(keys, shape=shape, inputs=inputs, targets=targets, step_size=step_size):
-            params = network.init(shape, keys[0], settings.channels, settings.positions)
-            alpha = network.draw_alpha(keys[1], shape)
-            return network.descend(shape, params, alpha, inputs, targets, step_size, settings.steps)[1]
-
-        losses = report.over_draws(fall, keys, _floats(shape))
-        rate = -np.log(losses[:, -1] / losses[:, 0]) / settings.steps
-        kernel = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, activation=activation)))
-        table = {}
-        for reading, strength in found["strength"].items():
-            ratio = found["whole"] / (0.75 * kernel * strength)
-            table[reading] = {
-                "c_sigma, the largest that keeps the bound": float(ratio.min()),
-                "median of lambda_min(G(0)) / bound, at that c_sigma": float(np.median(ratio) / ratio.min()),
+        found = _measure(jax.random.fold_in(key, 0), settings, activation)
+        strengths, printed = found["strength"], found["strength"]["printed"]
+        constants = {
+            reading: float(np.min(found["whole"] / (0.75 * found["kernel"] * strength)))
+            for reading, strength in strengths.items()
+        }
+        table = {
+            reading: {
+                "c_sigma, the largest that keeps the bound": constants[reading],
+                "median of lambda_min(G(0)) / bound, at that c_sigma": float(
+                    np.median(found["whole"] / (0.75 * found["kernel"] * constants[reading] * strength))
+                ),
                 "Spearman with lambda_min(G(0))": report.spearman(strength, found["whole"]),
                 "Spearman with lambda_min of the convolutions into the last node": report.spearman(
-                    strength, found["convolutions into the last node"]
+                    strength, found["last"]
                 ),
-                "Spearman with the rate": report.spearman(strength, rate),
+                "Spearman with the rate": report.spearman(strength, found["rate"]),
             }
+            for reading, strength in strengths.items()
+        }
         details[activation] = {
-            "lambda_min(K), activations": kernel,
+            "lambda_min(K), activations": found["kernel"],
             "readings": table,
             "how often a reading correlates best with lambda_min(G(0)), of 2,000 resamples": _best(
-                found["strength"], found["whole"]
+                strengths, found["whole"]
             ),
         }
-        printed = found["strength"]["printed"]
         findings += [
-            report.correlation_above(
-                f"{activation}: lambda_min(G(0)) rises with S as printed", printed, found["whole"], tests=tests
-            ),
-            report.correlation_above(
-                f"{activation}: lambda_min of the blocks that S is derived from, the convolutions into the last node, "
-                "rises with S as printed",
-                printed,
-                found["convolutions into the last node"],
-                tests=tests,
-            ),
-            report.correlation_above(
-                f"{activation}: the measured rate rises with S as printed", printed, rate, tests=tests
-            ),
+            report.correlation_above(f"{activation}: {what} rises with S as printed", printed, found[name], tests=tests)
+            for name, what in {
+                "whole": "lambda_min(G(0))",
+                "last": "lambda_min of the blocks that S is derived from, the convolutions into the last node,",
+                "rate": "the measured rate",
+            }.items()
         ]
         best = max(table, key=lambda reading: table[reading]["Spearman with lambda_min(G(0))"])
-        panels += [
-            Panel(
-                f"{activation}: S {reading}",
-                "S(alpha)",
-                "lambda_min(G(0))",
-                (
-                    Series("draws", found["strength"][reading], found["whole"], points=True),
-                    Series(
-                        "bound, fitted c_sigma",
-                        np.sort(found["strength"][reading]),
-                        0.75
-                        * kernel
-                        * table[reading]["c_sigma, the largest that keeps the bound"]
-                        * np.sort(found["strength"][reading]),
-                    ),
-                ),
-                "xy",
+        for reading in dict.fromkeys(("printed", best)):
+            bound = 0.75 * found["kernel"] * constants[reading] * np.sort(strengths[reading])
+            series = (
+                Series("draws", strengths[reading], found["whole"], points=True),
+                Series("bound, fitted c_sigma", np.sort(strengths[reading]), bound),
             )
-            for reading in dict.fromkeys(("printed", best))
-        ]
-    eigenvalue = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, "printed")))
+            panels.append(Panel(f"{activation}: S {reading}", "S(alpha)", "lambda_min(G(0))", series, "xy"))
+    eigenvalue = found["printed kernel"]  # of the data, the same for all
     findings.append(
         Finding(
             "K of the blocks as printed has a positive smallest eigenvalue, without which the bound says nothing",
