@@ -88,9 +88,9 @@ def smallest_of_kernel(inputs):
         return float(kernel_eigenvalue(inputs))
 
 
-def check_interval(found, values, threshold=0.0, rtol=1e-7):
-    """A finding is Student's test of the values."""
-    interval = scipy.stats.ttest_1samp(values, 0).confidence_interval()
+def check_interval(found, values, tests, threshold=0.0, rtol=1e-7):
+    """A finding is Student's test of the values, one of so many."""
+    interval = scipy.stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / tests)
     np.testing.assert_allclose(found[1:4], (np.mean(values), *interval), rtol=rtol)
     expected = "holds" if interval[0] > threshold else "fails" if interval[1] < threshold else "inconclusive"
     assert found.verdict == expected
@@ -155,7 +155,7 @@ def test_the_drift_is_that_of_the_gram_matrix_and_its_slope_that_over_the_width(
     checked = descents[0]
     drift = np.array([[run[3] for run in runs] for runs in recomputed.values()])
     slopes = np.diff(np.log(drift), axis=0)[0] / math.log(4 / 2)
-    check_interval(checked.findings[2], -slopes)
+    check_interval(checked.findings[2], -slopes, 1)
     assert checked.details["drift"] == pytest.approx({"2": drift[0].mean(), "4": drift[1].mean()})
     slack = checked.details["measured fall over that of the bound (logarithms)"]
     for width, runs in recomputed.items():
@@ -281,7 +281,7 @@ def test_elasticities_are_compared_on_the_edges_that_theorem_1_speaks_of(monkeyp
         assert found.verdict == ("holds" if value > 0 else "fails")
     zero = np.array([draw[0]["zero"].mean() for draw in draws[0]])
     assert len(zero) == 6
-    check_interval(checked.findings[3], 3 * zero)  # by a softmax: alpha times all of the edge
+    check_interval(checked.findings[3], 3 * zero, 4)  # by a softmax: alpha times all of the edge
     raw = checked.details["mean elasticity"]
     assert raw["skip"] == pytest.approx({f"{s},{t}": p for (s, t), p in zip(edges, power["skip"], strict=True)})
 
@@ -322,13 +322,17 @@ def test_theorem_2_raises_each_gate_alone_and_averages_over_its_kind(monkeypatch
     checked = claims.check("theorem2_gates", 0, Settings(gate_draws=3, gate_steps=2, steps=4))
     into_last = np.array([t == shape.nodes - 1 for _, t in edges])
     kinds = [("skip", ~into_last), ("conv", into_last), ("skip", into_last), ("conv", ~into_last)]
-    assert len(checked.findings) == 8 and checked.verdict == "fails"
-    for number, (found, (op, where)) in enumerate(zip(checked.findings, 2 * kinds, strict=True)):
+    assert len(checked.findings) == 12 and checked.verdict == "fails"
+    assert all("one of 12 tests (Bonferroni)" in found.test for found in checked.findings)
+    for found, (op, where) in zip(checked.findings[8:], kinds, strict=True):  # - d ln F / d gate
+        assert found.measured == pytest.approx(falls[op][where].mean(), rel=1e-9)
+        assert found.predicted.startswith("converged: -d ln F / d gate") and f"({op}" in found.predicted
+    for number, (found, (op, where)) in enumerate(zip(checked.findings[:8], 2 * kinds, strict=True)):
         expected = {eps: np.mean(1 - np.exp(-eps * falls[op][where])) for eps in (0.05, 0.1)}
         assert found.measured == pytest.approx(expected[0.1], rel=1e-9)
         assert found.verdict == ("holds" if op == "skip" else "fails")
         name = "converged" if number < 4 else "after 4 steps"
-        assert found.predicted.startswith(name) and "one of 4 tests (Bonferroni)" in found.test
+        assert found.predicted.startswith(name)
         kind = found.predicted.partition("(")[2].partition(")")[0]
         assert kind.startswith(op)
         assert list(checked.details[name][kind]["mean fall of the loss for 0.05 and 0.1"]) == pytest.approx(
@@ -575,8 +579,8 @@ def test_eigenvalues_and_losses_of_both_cells_are_compared(depths):
     quotients = np.array(quotients)
     always, mean, loss = checked.findings
     assert always.measured == (quotients >= 0).mean() and always.margin == pytest.approx(quotients.min(), rel=1e-6)
-    check_interval(mean, quotients, rtol=1e-6)
-    check_interval(loss, advantages, rtol=1e-6)
+    check_interval(mean, quotients, 2, rtol=1e-6)
+    check_interval(loss, advantages, 2, rtol=1e-6)
     np.testing.assert_allclose(checked.panels[0].series[0].y, quotients, rtol=1e-6)
     details = checked.details["h = 4"]
     fitted = details["c_sigma, the largest that keeps the bound (below 0: none does)"]
@@ -677,11 +681,11 @@ def test_alignment_compares_the_ends_of_the_searches_that_it_makes_in_float32(mo
     found = claims.check("lambda_alignment", 0, Settings(searches=4, epochs=7)).findings
     assert dtypes == [np.dtype(np.float32)]
     early, late = ({name: made[name]["alignment"][:, part].mean(1) for name in made} for part in ([0, 1], [5, 6]))
-    check_interval(found[0], early["DARTS"] - late["DARTS"])
-    check_interval(found[1], late["Lambda-DARTS"] - late["DARTS"])
-    check_interval(found[2], late["Lambda-DARTS"] - early["Lambda-DARTS"])
-    check_interval(found[3], made["DARTS"]["entropy"][:, 0] - made["DARTS"]["entropy"][:, 6])
-    check_interval(found[4], made["DARTS"]["shares"][:, 6, 5], threshold=1 / 6)
+    check_interval(found[0], early["DARTS"] - late["DARTS"], 5)
+    check_interval(found[1], late["Lambda-DARTS"] - late["DARTS"], 5)
+    check_interval(found[2], late["Lambda-DARTS"] - early["Lambda-DARTS"], 5)
+    check_interval(found[3], made["DARTS"]["entropy"][:, 0] - made["DARTS"]["entropy"][:, 6], 5)
+    check_interval(found[4], made["DARTS"]["shares"][:, 6, 5], 5, threshold=1 / 6)
 
 
 # Precision ------------------------------------------------------------------------------------------------------------
