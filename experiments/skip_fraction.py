@@ -8,7 +8,8 @@ on the digits for 12 epochs, C = 8, with the schedule of the papers and no drop-
 
     python experiments/skip_fraction.py --data_dir=DIR --workdir=runs/skip_fraction
 
-MINUTES minutes on two cores; may be stopped and started again. Writes a run folder a training, table.md and skips.png.
+Not yet run, half an hour on two cores by estimate; may be stopped and started again. Writes a run folder a training,
+table.md and skips.png.
 """
 
 import argparse

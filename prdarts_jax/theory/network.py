@@ -176,7 +176,7 @@ def descend(
     alpha: Alpha,
     inputs: jax.Array,
     targets: jax.Array,
-    step_size: jax.Array,
+    step_size: jax.Array | float,
     steps: int,
 ) -> tuple[Params, jax.Array]:
     """Gradient descent on F: (weights at the end, F before each step and at the end f[steps + 1])."""

@@ -131,7 +131,8 @@ def _measure(key, settings, activation):
     step_size = float(found["step"].min())  # one for all, stable for all
 
     def descend(keys):
-        return network.descend(shape, *draw(keys), inputs, targets, step_size, settings.steps)[1]
+        params, alpha = draw(keys)
+        return network.descend(shape, params, alpha, inputs, targets, step_size, settings.steps)[1]
 
     losses = report.over_draws(descend, keys, _floats(shape))
     found["rate"] = -np.log(losses[:, -1] / losses[:, 0]) / settings.steps

@@ -146,7 +146,7 @@ def gradient(key: jax.Array, settings: Settings) -> ClaimReport:
                 p_values.append(2 * stats.norm.sf(abs(found.mean() - exact) / error))
                 biases[point] = float(found.mean() - exact)
                 deviations[point] = float(found.std() / abs(exact))
-                straight[point] = float((through.mean() - exact) / abs(exact))
+                straight[point] = float(through.mean() / exact)
     by_temperature = {
         tau: [deviation for point, deviation in deviations.items() if point.endswith(f"tau {tau}")]
         for tau in _TEMPERATURES
@@ -186,8 +186,8 @@ def gradient(key: jax.Array, settings: Settings) -> ClaimReport:
             "median of the standard deviation over the derivative, by temperature": {
                 str(tau): float(np.median(values)) for tau, values in by_temperature.items() if values
             },
-            "relative bias of the straight-through gradient (forward 1), median over the grid, by function": {
-                name: float(np.median([bias for point, bias in straight.items() if point.startswith(f"{name},")]))
+            "straight-through gradient (forward 1) over the derivative, median over the grid, by function": {
+                name: float(np.median([ratio for point, ratio in straight.items() if point.startswith(f"{name},")]))
                 for name in _FUNCTIONS
             },
         },

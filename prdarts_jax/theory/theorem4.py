@@ -30,25 +30,27 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
         wide = shallow(deep)
 
         def measure(key, deep=deep, wide=wide):
-            key_data, key_gates, key_params = jax.random.split(key, 3)
+            key_data, key_gates, key_params, key_kernels = jax.random.split(key, 4)
             inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
             # The deep cell has a second stem that it does not use, and the shallow one does.
             both = network.init(wide, key_params, settings.channels, settings.positions)
-            kernels = jax.random.normal(
-                jax.random.fold_in(key_params, 0), (len(deep.edges), deep.width, 3 * deep.width)
-            )
+            kernels = jax.random.normal(key_kernels, (len(deep.edges), deep.width, 3 * deep.width))
             gates = dict(zip(("skip", "conv"), jax.random.uniform(key_gates, (2, len(deep.edges))), strict=True))
             cells = (
                 (deep, both | {"stem": both["stem"][:1], "conv": kernels}, gates),
                 (wide, both | restrict(deep, {"conv": kernels}), restrict(deep, gates)),
             )
-            matrices = [gram.whole(gram.blocks(*cell, inputs)) for cell in cells]
+            matrices = [gram.whole(gram.blocks(cell, weights, g, inputs)) for cell, weights, g in cells]
             step_size = jnp.min(jnp.stack([rates.stable_step(matrix) for matrix in matrices]))
             kernel = gram.smallest_eigenvalue(gram.input_kernel(inputs))
             return {
                 "eigenvalue": jnp.stack([gram.smallest_eigenvalue(matrix) for matrix in matrices]),
+                "condition": jnp.stack([rates.stable_step(m, 1.0) * gram.smallest_eigenvalue(m) for m in matrices]),
                 "losses": jnp.stack(
-                    [network.descend(*cell, inputs, targets, step_size, settings.steps)[1] for cell in cells]
+                    [
+                        network.descend(cell, weights, g, inputs, targets, step_size, settings.steps)[1]
+                        for cell, weights, g in cells
+                    ]
                 ),
                 "increment": 0.75 * kernel * rates.path_strength(wide, cells[1][2], "printed", branch=1),
             }
@@ -83,6 +85,9 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
         details[f"h = {nodes}"] = {
             "share of draws with lambda_B >= lambda_A": float(np.mean(quotients[nodes] >= 0)),
             "mean of lambda_B / lambda_A (geometric)": float(np.exp(quotients[nodes].mean())),
+            "the same of lambda_min / lambda_max": float(
+                np.exp(np.log(found["condition"][:, 1] / found["condition"][:, 0]).mean())
+            ),
             "c_sigma, the largest that keeps the bound (below 0: none does)": float(surplus.min()),
             "Spearman of lambda_B - lambda_A with the bound's increment": report.spearman(
                 found["increment"], eigenvalue[:, 1] - eigenvalue[:, 0]
