@@ -41,7 +41,7 @@ class Settings:
     gate_steps: int = 300
     gate_samples: int = 20_000
     searches: int = 3
-    epochs: int = 12
+    epochs: int = 6
 
 
 QUICK = Settings()
