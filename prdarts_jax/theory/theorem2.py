@@ -75,7 +75,7 @@ def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
             return jnp.log(network.loss(shape, weights, named(g), inputs, targets))
 
         left, slope = jax.grad(log_loss, argnums=(0, 1))(weights, g)
-        return losses, jax.vmap(after_few)(all_gates), -slope, optax.global_norm(left)
+        return losses, jax.vmap(after_few)(all_gates), -slope, optax.tree.norm(left)
 
     keys = jax.random.split(key, settings.gate_draws)
     *results, slopes, left = report.over_draws(measure, keys, 100_000)
