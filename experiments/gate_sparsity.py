@@ -7,7 +7,8 @@ at a fixed temperature, that of the last epoch: along a search the temperature f
 
     python experiments/gate_sparsity.py --data_dir=DIR --workdir=runs/gate_sparsity
 
-20 minutes on two cores; may be stopped and started again. Writes a run folder a search, table.md and sparsity.png.
+About a minute a search on two cores; may be stopped and started again. Writes a run folder a search, table.md and
+sparsity.png.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def losses(workdir: Path) -> np.ndarray:
 
 
 def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
-    """Losses in the middle and at the end, and how many draws order as the paper says."""
+    """Losses in the middle and at the end, and how far they are below those without skip connections."""
     lines = [
         "| data | skip connections | loss, half of the epochs | loss, last epoch | lower than without skips (mean over "
         "draws of the difference in the mean of log loss over the epochs, 95 % interval) |",

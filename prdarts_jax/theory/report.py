@@ -16,8 +16,8 @@ class Finding(NamedTuple):
     Attributes:
       predicted: a sentence that is either true or false.
       measured: the statistic.
-      low: lower end of its confidence interval, 95 % for all findings of a claim together (Bonferroni); equal to
-        `measured` where nothing is estimated.
+      low: lower end of its confidence interval, 95 % for all means and correlations of a claim together
+        (Bonferroni), 95 % by itself for a bound; equal to `measured` where nothing is estimated.
       high: upper end.
       test: which statistic, by what test, of how many.
       verdict: by that test.

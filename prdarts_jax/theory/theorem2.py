@@ -13,10 +13,9 @@ from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
 _EPSILONS = (0.05, 0.1)
-_SAMPLES = 128  # so many more than the weights of the network below that its loss does not reach 0
+_SAMPLES = 128  # more than the 84 weights of the network below, so that its loss does not reach 0
 _SHAPE = Network(nodes=3, width=2)
 _POSITIONS = 4
-
 
 # By whether the theorem's second part speaks of the kind of gate; what is only not to rise is shown if it falls.
 _CLAIMED = {True: "lowers the loss", False: "does not raise the loss"}

@@ -28,23 +28,25 @@ _FUNCTIONS: dict[str, Callable] = {
 }
 
 
+def _below(g, beta, tau, a, b):
+    """P(a + (b - a) gbar <= g): of the gate before it is clipped; g = 0 gives P(gate = 0), g = 1 gives P(gate < 1)."""
+    return special.expit(tau * special.logit((g - a) / (b - a)) - beta)
+
+
 def expectation(function: Callable, beta: float, tau: float, a: float, b: float) -> float:
     """E[function(g)] by quadrature over the part between 0 and 1 and the closed forms of its ends."""
 
-    def below(g):  # P(gate <= g), for 0 <= g < 1
-        return special.expit(tau * special.logit((g - a) / (b - a)) - beta)
-
     # Integration by parts: E[f(g)] = f(1) - integral of f'(g) P(gate <= g).
     def integrand(g, h=1e-5):
-        return (function(g + h) - function(g - h)) / (2 * h) * below(g)
+        return (function(g + h) - function(g - h)) / (2 * h) * _below(g, beta, tau, a, b)
 
     return float(function(1.0)) - integrate.quad(integrand, 0, 1, epsabs=1e-10, epsrel=1e-10, limit=500)[0]
 
 
 def _distribution_function(g, beta, tau, a, b):
     """P(gate <= g | 0 < gate < 1)."""
-    low, high = (special.expit(tau * special.logit((end - a) / (b - a)) - beta) for end in (0.0, 1.0))
-    return (special.expit(tau * special.logit((g - a) / (b - a)) - beta) - low) / (high - low)
+    low, high = (_below(end, beta, tau, a, b) for end in (0.0, 1.0))
+    return (_below(g, beta, tau, a, b) - low) / (high - low)
 
 
 def _binomial(count, size, probability):
