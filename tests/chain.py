@@ -4,6 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+
+from prdarts_jax import methods
+from prdarts_jax.bilevel import SearchProblem, init_search
 
 LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
 SHAPE = (EDGES, 3)
@@ -64,6 +68,20 @@ class Chain(nn.Module):
         }
         weights = jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
         return predict(params, weights if op_weights is None else op_weights["normal"], images)
+
+
+def make_problem(supernet=Chain()):  # noqa: B008
+    """First order DARTS, in five steps."""
+    return SearchProblem(
+        supernet=supernet,
+        method=methods.Darts(),
+        weight_optimizer=optax.sgd(0.1, momentum=0.9),
+        arch_optimizer=optax.adam(0.03),
+        total_steps=5,
+    )
+
+
+start = jax.jit(init_search, static_argnums=0)
 
 
 def slopes(function, at, step=1e-5):

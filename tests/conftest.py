@@ -19,3 +19,9 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield

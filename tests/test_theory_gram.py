@@ -22,17 +22,6 @@ NETWORKS = [
 ]
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual, expected):
-    assert np.shape(actual) == np.shape(expected)
-    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
-
-
 kernel_of = jax.jit(gram.input_kernel, static_argnums=(1, 2))
 
 
@@ -55,7 +44,7 @@ def test_gradients_are_those_of_the_closed_form(float64, network):
     samples = [reference.gradients(network, params, alpha, x) for x in inputs]
     assert set(actual) == set(params)
     for name in params:
-        close(actual[name], [g[name] for g in samples])
+        reference.close(actual[name], [g[name] for g in samples])
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
@@ -64,21 +53,21 @@ def test_blocks_are_inner_products_of_gradients_and_add_up_to_the_whole(float64,
     expected = reference.gram_blocks(network, params, alpha, inputs)
     assert set(blocks) == set(expected)
     for name, part in expected.items():
-        close(blocks[name], part)
+        reference.close(blocks[name], part)
         for block in np.asarray(blocks[name]):
             np.testing.assert_allclose(block, block.T, rtol=1e-12)
             eigenvalues = np.linalg.eigvalsh(block)
             assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
     samples = [reference.gradients(network, params, alpha, x) for x in inputs]
     flat = np.array([np.concatenate([g.ravel() for g in sample.values()]) for sample in samples])
-    close(whole, flat @ flat.T)
+    reference.close(whole, flat @ flat.T)
 
 
 def test_the_smallest_eigenvalue_is_the_first_one_with_its_sign(float64):
     basis = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
     for eigenvalues in ([3.0, 0.5, 2.0, 7.0], [3.0, 0.5, -2.0, 7.0]):
         matrix = basis * eigenvalues @ basis.T
-        close(gram.smallest_eigenvalue(jnp.array(matrix)), min(eigenvalues))
+        reference.close(gram.smallest_eigenvalue(jnp.array(matrix)), min(eigenvalues))
 
 
 def some_inputs():
@@ -100,7 +89,7 @@ def test_the_printed_kernel_is_made_of_its_two_by_two_blocks(float64):
             )
             expected[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = [[kij, kij], [kji, kjj]]
     assert np.abs(expected - expected.T).max() > 0.1
-    close(kernel_of(inputs, "printed"), (expected + expected.T) / 2)
+    reference.close(kernel_of(inputs, "printed"), (expected + expected.T) / 2)
 
 
 @pytest.mark.parametrize("activation", ["softplus", "sigmoid", "tanh"])
@@ -145,7 +134,7 @@ def test_the_kernel_of_activations_is_what_integration_gives(float64, activation
 
 
 def test_activations_of_softplus_are_the_default_kernel(float64):
-    close(kernel_of(some_inputs()), kernel_of(some_inputs(), "activations", "softplus"))
+    reference.close(kernel_of(some_inputs()), kernel_of(some_inputs(), "activations", "softplus"))
 
 
 def test_the_precision_is_that_of_the_arrays():

@@ -27,18 +27,6 @@ NETWORKS = [
 forward, init = (jax.jit(f, static_argnums=0) for f in (net.forward, lambda *args: net.init(*args[:2], 3, 5)))
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual, expected):
-    """In float64: a float32 anywhere on the way would show."""
-    assert np.shape(actual) == np.shape(expected)
-    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
-
-
 def test_the_edges_are_in_the_order_of_the_arrays():
     assert Network(4, 5).edges == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
     assert Network(6, 5, branches=2).edges == ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5))
@@ -56,11 +44,11 @@ def test_the_forward_pass_is_equations_3_to_5(float64, network):
     params, alpha, inputs, _ = reference.draw(network, 0)
     trace = forward(network, params, alpha, inputs[1])
     nodes = reference.nodes(network, params, alpha, inputs[1])
-    close(trace.nodes, nodes)
-    close(trace.output, reference.output(network, params, alpha, inputs[1]))
-    close(trace.patches["stem"], [reference.phi(inputs[1])] * network.branches)
+    reference.close(trace.nodes, nodes)
+    reference.close(trace.output, reference.output(network, params, alpha, inputs[1]))
+    reference.close(trace.patches["stem"], [reference.phi(inputs[1])] * network.branches)
     read = [reference.phi(nodes[s]) for s, _ in reference.edges(network)]
-    close(trace.patches["conv"], read)
+    reference.close(trace.patches["conv"], read)
 
 
 @pytest.mark.parametrize("network", [p for p in NETWORKS if "tanh" in p.id])
@@ -69,15 +57,15 @@ def test_outputs_and_loss_are_those_of_every_sample(float64, network):
     outputs, loss = jax.jit(
         lambda *args: (net.outputs(network, *args[:3]), net.loss(network, *args)),
     )(params, alpha, inputs, targets)
-    close(outputs, reference.outputs(network, params, alpha, inputs))
-    close(loss, reference.loss(network, params, alpha, inputs, targets))
+    reference.close(outputs, reference.outputs(network, params, alpha, inputs))
+    reference.close(loss, reference.loss(network, params, alpha, inputs, targets))
 
 
 def test_a_branch_may_have_one_node_and_no_edges(float64):
     network = Network(2, 5, branches=2)
     params, alpha, inputs, _ = reference.draw(network, 1)
     trace = forward(network, params, alpha, inputs[0])
-    close(trace.nodes, reference.nodes(network, params, alpha, inputs[0]))
+    reference.close(trace.nodes, reference.nodes(network, params, alpha, inputs[0]))
     assert trace.patches["conv"].shape == (0, 15, 4)
 
 
@@ -89,7 +77,7 @@ def test_shifts_are_added_to_what_each_convolution_has_before_sigma(float64, h, 
     moved = {name: w + moves[name] if name != "readout" else w for name, w in params.items()}
     expected = forward(network, moved, alpha, inputs[0])
     shifts = {name: moves[name] @ read for name, read in expected.patches.items()}
-    close(forward(network, params, alpha, inputs[0], shifts).nodes, expected.nodes)
+    reference.close(forward(network, params, alpha, inputs[0], shifts).nodes, expected.nodes)
 
 
 @pytest.mark.parametrize("h, branches", [(3, 1), (4, 2)])
@@ -100,9 +88,9 @@ def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
     descend = jax.jit(net.descend, static_argnums=(0, 6))
     weights, losses = descend(network, params, alpha, inputs, targets, 0.03, 4)
     assert losses.shape == (5,) and expected[4] < 0.8 * expected[0]
-    close(losses, expected)
+    reference.close(losses, expected)
     for name, w in expected_params.items():
-        close(weights[name], w)
+        reference.close(weights[name], w)
 
 
 def test_weights_are_standard_normal_and_no_two_the_same():

@@ -24,12 +24,6 @@ READOUT = tuple(f"{product}, readout" for product in PLAIN)
 LEVEL = 1e-3
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def draw_alpha(network, seed):
     """Weights that add up to 1 on each edge."""
     drawn = np.random.default_rng(seed).dirichlet(np.ones(3), len(reference.edges(network)))

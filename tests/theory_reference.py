@@ -171,3 +171,9 @@ def path_strength(network, alpha, reading, branch=0):
         elif s < last:
             total += conv[s, last] ** 2 * coefficient**2
     return total
+
+
+def close(actual, expected):
+    """In float64: a float32 anywhere on the way would show."""
+    assert np.shape(actual) == np.shape(expected)
+    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-12)
