@@ -23,7 +23,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from prdarts_jax import ops
+from prdarts_jax import devices, ops
 from prdarts_jax.spaces import SearchSpace
 
 Tree = dict[str, Any]
@@ -94,16 +94,31 @@ class Stage:
             if op.norms
         }
 
-    def init_draws(self, key: jax.Array, rate: jax.Array) -> Tree:
-        """What the ops that draw need beside their parameters: {op: {'seed': f32[edges], 'rate': f32[edges]}}.
+    def init_draws(self, key: jax.Array, rate: jax.Array, images: int) -> Tree:
+        """What the ops that draw need beside their parameters, as `Op.draws` names it: {op: {name: f32[edges, ...]}}.
 
-        Seeds are whole numbers that f32 holds exactly, so that they may travel with the parameters. The ops of an edge
-        share one, so that what is dropped for an image is their sum.
+        The ops of an edge share their draws, so that what is dropped for an image is their sum.
+
+        Args:
+          key: consumed.
+          rate: f32[], of dropout and drop-path.
+          images: of the batch, or of this device's part of it.
         """
-        shape = (len(self.edges),)
-        seeds = jax.random.randint(key, shape, 0, 2**24).astype(jnp.float32)
-        rates = jnp.broadcast_to(jnp.float32(rate), shape)
-        return {name: {"seed": seeds, "rate": rates} for name, op in self.candidates.items() if op.draws}
+        key_seed, key_keep = jax.random.split(key)
+        if self.axis_name is not None:
+            key_seed = jax.random.fold_in(key_seed, lax.axis_index(self.axis_name))
+        edges = len(self.edges)
+
+        def keep(images):
+            return ops.drop_path_factors(key_keep, rate, (edges, images))
+
+        draws = {
+            # Whole numbers that f32 holds exactly, so that they may travel with the parameters.
+            "seed": jax.random.randint(key_seed, (edges,), 0, 2**24).astype(jnp.float32),
+            "rate": jnp.broadcast_to(jnp.float32(rate), (edges,)),
+            "keep": devices.draw_part(keep, images, self.axis_name, 1),
+        }
+        return {name: {draw: draws[draw] for draw in op.draws} for name, op in self.candidates.items() if op.draws}
 
 
 Executor = Callable[..., tuple[jax.Array, Tree]]

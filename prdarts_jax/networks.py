@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from prdarts_jax import ops
+from prdarts_jax import devices, ops
 from prdarts_jax.genotypes import Genotype
 from prdarts_jax.supernet import BatchNorm, Conv, torch_init
 
@@ -219,8 +219,10 @@ class Network(nn.Module):
 
         keep = None
         if train and self.has_rng("drop_path"):
-            shape = (self.cells, max(len(self.genotype.normal), len(self.genotype.reduce)), len(images))
-            keep = drop_path_factors(self.make_rng("drop_path"), drop_path, shape)
+            paths, key = max(len(self.genotype.normal), len(self.genotype.reduce)), self.make_rng("drop_path")
+            keep = devices.draw_part(
+                lambda n: ops.drop_path_factors(key, drop_path, (self.cells, paths, n)), len(images), self.axis_name, 2
+            )
         channels, reduction_before = self.channels, self.form == "imagenet"
         for k in range(self.cells):
             reduction = k in (self.cells // 3, 2 * self.cells // 3)
@@ -241,11 +243,6 @@ class Network(nn.Module):
                 head = AuxiliaryHead(self.num_classes, stride, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return _classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
-
-
-def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
-    """What drop-path multiplies paths by: 0 with the probability, else 1 / (1 - probability), so that the mean is 1."""
-    return jax.random.bernoulli(key, 1 - probability, shape) / (1 - probability)
 
 
 def _classifier(num_classes):
@@ -324,6 +321,8 @@ def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, .
 
 def _shapes(network, image_shape):
     images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    if getattr(network, "axis_name", None):
+        network = network.clone(axis_name=None)  # so that this need not be in a mapped axis
     return jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), images)
 
 

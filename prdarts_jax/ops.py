@@ -3,8 +3,8 @@
 An op is `apply(params, stats, x, norm) -> (y, moments)`: x and y are [B, H, W, C], `params` a dict of arrays of
 `Op.shapes`, and `norm(x, stats) -> (y, moments)` the batch normalisation to use, called once for each name of
 `Op.norms` with that name's running statistics (`stats[name]`, or None where there are none). `moments` has one entry
-for each name of `Op.norms`. An op that draws finds the seed of its draw among its params, `seed` f32[] (a whole
-number), and one with dropout its `rate` f32[].
+for each name of `Op.norms`. What an op draws, or draws with, it finds among its params as `Op.draws` names it: `seed`
+f32[] (a whole number), the `rate` f32[] of dropout, and `keep` f32[B], the factors of drop-path.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Op:
     apply: Callable[..., tuple[jax.Array, Moments]]
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     norms: tuple[str, ...] = ()
-    draws: bool = False
+    draws: tuple[str, ...] = ()
 
 
 Dropout = Literal["", "skip", "path"]
@@ -55,9 +55,9 @@ def candidate(
         else _whole(name, channels, stride, pool_norm)
     )
     if dropout == "skip" and name == "skip_connect" and stride == 1:
-        return with_dropout(op, images=False)
+        return with_dropout(op)
     if dropout == "path":
-        return with_dropout(op, images=True)
+        return with_drop_path(op)
     return op
 
 
@@ -88,7 +88,7 @@ def noise(stride: int) -> Op:
     def apply(params, stats, x, norm):
         return jax.random.normal(_key(params), x[:, ::stride, ::stride].shape, x.dtype), {}
 
-    return Op(apply, draws=True)
+    return Op(apply, draws=("seed",))
 
 
 def _key(params):
@@ -196,22 +196,31 @@ def _get(stats, name):
 # What changes a whole op ----------------------------------------------------------------------------------------------
 
 
-def with_dropout(op: Op, *, images: bool) -> Op:
-    """The op, what it gives multiplied by 0 with the probability `rate`, else by 1 / (1 - rate).
-
-    Args:
-      op: to change.
-      images: drop all that is given for an image together, and not each entry for itself.
-    """
+def with_dropout(op: Op) -> Op:
+    """The op, each entry of what it gives multiplied by 0 with the probability `rate`, else by 1 / (1 - rate)."""
 
     def apply(params, stats, x, norm):
         y, moments = op.apply(params, stats, x, norm)
         keep = 1 - params["rate"]
-        shape = (y.shape[0], 1, 1, 1) if images else y.shape
-        kept = jax.random.bernoulli(jax.random.fold_in(_key(params), 1), keep, shape)  # the op may draw with the seed
+        kept = jax.random.bernoulli(_key(params), keep, y.shape)
         return jnp.where(kept, y / keep.astype(y.dtype), 0), moments
 
-    return Op(apply, op.shapes, op.norms, draws=True)
+    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "seed", "rate"))
+
+
+def with_drop_path(op: Op) -> Op:
+    """The op, what it gives for an image multiplied by the image's `keep`; see `drop_path_factors`."""
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x, norm)
+        return y * jax.lax.stop_gradient(params["keep"])[:, None, None, None].astype(y.dtype), moments
+
+    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "keep"))
+
+
+def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
+    """What drop-path multiplies paths by: 0 with the probability, else 1 / (1 - probability), so that the mean is 1."""
+    return jax.random.bernoulli(key, 1 - probability, shape) / (1 - probability)
 
 
 def partially(name: str, channels: int, stride: int, pool_norm: bool, k: int) -> Op:

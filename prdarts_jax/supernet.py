@@ -133,7 +133,8 @@ class SearchCell(_Normalizing):
             params = self.param(f"stage_{i}", stage.init_params)
             stats = self._running(f"stage_{i}", stage.init_stats)
             if any(op.draws for op in stage.candidates.values()):
-                drawn = stage.init_draws(self._draw_key(), dropout_rate)
+                key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+                drawn = stage.init_draws(key, dropout_rate, states.shape[1])
                 params = {name: params.get(name, {}) | drawn.get(name, {}) for name in {**params, **drawn}}
             stage_weights = weights[jnp.array(rows)]
             states, moments = _EXECUTORS[self.executor](
@@ -149,11 +150,6 @@ class SearchCell(_Normalizing):
                 updated = {n: ops.update_running(stats.value[n], moments[n], executed[n]) for n in moments}
                 self._store(stats, updated)
         return states
-
-    def _draw_key(self):
-        """A key of this cell's own, and of this part of the batch; without rngs the same in every call."""
-        key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
-        return key if self.axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
 
 
 class Cell(SearchCell):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax import lax
 
 from prdarts_jax import kernels
@@ -34,7 +35,7 @@ def problem(kind, *, space=None, channels=CHANNELS, pool_norm=True, train=True, 
     states = jax.random.normal(next(keys), (nodes - 2 if reduction else nodes, 3, *size, channels))
     weights = jax.random.uniform(next(keys), (len(stage.edges), len(space.ops)), minval=-1)
     weights = jnp.where(jnp.arange(weights.size).reshape(weights.shape) % 5 % 2 == 0, 0, weights)
-    drawn = stage.init_draws(next(keys), 0.4)
+    drawn = stage.init_draws(next(keys), 0.4, 3)
     params = {name: params.get(name, {}) | drawn.get(name, {}) for name in {**params, **drawn}}
     return stage, params, stats, inputs, states, weights
 
@@ -121,7 +122,7 @@ def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names
     loop, plain = (run(executor, stage, *arguments, everything) for executor in (execute, execute_plain))
     assert_same_run(stage, everything, loop, plain)
     for path, gradient in jax.tree.leaves_with_path(plain["gradients"]):
-        draw = getattr(path[-1], "key", None) in ("seed", "rate")
+        draw = getattr(path[-1], "key", None) in ("seed", "rate", "keep")
         assert draw or jnp.abs(gradient).max() > 0, path
     dweights = np.abs(loop["gradients"][3]).max(axis=0) > 0
     executed_ops = [name != "none" or stage.partial > 1 for name in stage.op_names]
@@ -130,7 +131,7 @@ def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names
 
 def test_every_edge_draws_for_itself_its_ops_together_and_f32_holds_the_seeds():
     stage = Stage(((0, 2), (1, 2)), ("skip_connect", "noise", "max_pool_3x3"), CHANNELS, 1, dropout="skip")
-    first, second = (stage.init_draws(jax.random.key(k), 0.25) for k in (0, 1))
+    first, second = (stage.init_draws(jax.random.key(k), 0.25, 9) for k in (0, 1))
     assert first.keys() == {"skip_connect", "noise"}
     for draws in (first, second):
         np.testing.assert_array_equal(draws["skip_connect"]["seed"], draws["noise"]["seed"])
@@ -138,7 +139,39 @@ def test_every_edge_draws_for_itself_its_ops_together_and_f32_holds_the_seeds():
     assert len(set(seeds.tolist())) == 4 and seeds.dtype == np.float32
     np.testing.assert_array_equal(seeds, seeds.astype(np.uint32))
     assert seeds.max() < 2**24 and np.log2(seeds).max() > 20
-    assert first["noise"]["rate"].tolist() == [0.25, 0.25]
+    assert first["skip_connect"]["rate"].tolist() == [0.25, 0.25]
+
+
+def test_every_edge_drops_images_of_its_own_from_all_its_ops_and_keeps_the_mean():
+    """Binomial tests: of each edge, and of what two edges or two draws drop together."""
+    stage = Stage(((0, 2), (1, 2)), ("skip_connect", "noise", "max_pool_3x3"), CHANNELS, 1, dropout="path")
+    first, second = (stage.init_draws(jax.random.key(k), 0.25, 4000) for k in (0, 1))
+    assert {name: set(draws) for name, draws in first.items()} == {
+        "skip_connect": {"keep"},
+        "noise": {"seed", "keep"},
+        "max_pool_3x3": {"keep"},
+    }
+    keep = first["noise"]["keep"]
+    assert all(np.array_equal(draws["keep"], keep) for draws in first.values())
+    np.testing.assert_allclose(np.unique(keep), [0, 1 / 0.75], rtol=1e-6)
+    dropped, other = np.asarray(keep == 0), np.asarray(second["noise"]["keep"] == 0)
+    for which, probability in (
+        (dropped[0], 0.25),
+        (dropped[1], 0.25),
+        (dropped[0] & dropped[1], 0.25**2),
+        (dropped[0] & other[0], 0.25**2),
+    ):
+        assert scipy.stats.binomtest(int(which.sum()), which.size, probability).pvalue > 1e-4
+
+
+def test_parts_of_a_batch_drop_the_images_of_the_whole_batch_and_have_seeds_of_their_own():
+    stage = Stage(((0, 2), (1, 2)), ("skip_connect", "noise"), CHANNELS, 1, dropout="path")
+    whole = stage.init_draws(jax.random.key(0), 0.25, 12)
+    spread = dataclasses.replace(stage, axis_name="data")
+    parts = jax.vmap(lambda _: spread.init_draws(jax.random.key(0), 0.25, 3), axis_name="data")(jnp.arange(4))
+    keep = parts["noise"]["keep"]
+    np.testing.assert_array_equal(jnp.concatenate(list(keep), axis=1), whole["noise"]["keep"])
+    assert len(set(np.ravel(parts["noise"]["seed"]).tolist())) == 8
 
 
 def test_without_running_statistics_an_evaluation_is_differentiated_through_the_batch():

@@ -95,42 +95,46 @@ def test_a_skip_connection_drops_entries_and_keeps_the_mean():
     assert abs(y.mean() - x.mean()) < 4 * standard_error
 
 
-def test_a_path_drops_images_and_keeps_the_mean():
-    x = 1 + jax.random.uniform(jax.random.key(0), (2000, 1, 2, 2))
-    y = np.asarray(apply("max_pool_3x3", seeded(7), x, dropout="path"))
-    kept = (y != 0).all((1, 2, 3))
-    np.testing.assert_array_equal(y[~kept], 0)
-    np.testing.assert_allclose(y[kept], np.asarray(apply("max_pool_3x3", {}, x))[kept] / (1 - RATE), rtol=1e-6)
-    assert scipy.stats.binomtest(int((~kept).sum()), len(kept), RATE).pvalue > 1e-4
-    assert not np.array_equal(y, apply("max_pool_3x3", seeded(8), x, dropout="path"))
+def test_a_path_is_multiplied_by_each_images_factor_which_has_no_gradient():
+    x, keep = normal(5, 3, 2, 4), jnp.array([0, 1.25, 0, 1.25, 3])
+    y = apply("max_pool_3x3", {"keep": keep}, x, dropout="path")
+    np.testing.assert_array_equal(y, keep[:, None, None, None] * apply("max_pool_3x3", {}, x))
+    slopes = jax.grad(lambda keep: jnp.sum(apply("max_pool_3x3", {"keep": keep}, x, dropout="path")))(keep)
+    np.testing.assert_array_equal(slopes, np.zeros(5))
+
+
+DRAWS = {"seed": jnp.float32(3), "rate": jnp.float32(RATE), "keep": jnp.zeros(64).at[::2].set(2)}
 
 
 @pytest.mark.parametrize(
-    "dropout, name, stride, drops",
+    "dropout, name, stride, draws",
     (
-        ("skip", "skip_connect", 1, True),
-        ("skip", "skip_connect", 2, False),  # a factorised reduction is no identity
-        ("skip", "max_pool_3x3", 1, False),
-        ("path", "skip_connect", 1, True),
-        ("path", "skip_connect", 2, True),
-        ("path", "max_pool_3x3", 2, True),
-        ("path", "noise", 1, True),
-        ("", "skip_connect", 2, False),
+        ("skip", "skip_connect", 1, ("seed", "rate")),
+        ("skip", "skip_connect", 2, ()),  # a factorised reduction is no identity
+        ("skip", "max_pool_3x3", 1, ()),
+        ("path", "skip_connect", 1, ("keep",)),
+        ("path", "skip_connect", 2, ("keep",)),
+        ("path", "max_pool_3x3", 2, ("keep",)),
+        ("path", "noise", 1, ("seed", "keep")),
+        ("", "skip_connect", 2, ()),
+        ("", "noise", 2, ("seed",)),
     ),
 )
-def test_what_drops_has_a_rate_and_is_the_op_itself_at_0(dropout, name, stride, drops):
+def test_what_drops_says_what_it_draws_and_is_the_op_itself_where_nothing_is_dropped(dropout, name, stride, draws):
     op = ops.candidate(name, channels=4, stride=stride, dropout=dropout)
-    assert op.draws == (drops or name == "noise")
+    assert op.draws == draws
     x, params = normal(64, 3, 2, 4), ops.init_params(jax.random.key(0), op.shapes)
-    whole = apply(name, params | seeded(3), x, stride)
-    np.testing.assert_array_equal(apply(name, params | seeded(3, rate=0.0), x, stride, dropout=dropout), whole)
-    assert np.array_equal(apply(name, params | seeded(3), x, stride, dropout=dropout), whole) != drops
+    whole = apply(name, params | DRAWS, x, stride)
+    nothing = params | DRAWS | {"rate": jnp.float32(0), "keep": jnp.ones(64)}
+    np.testing.assert_array_equal(apply(name, nothing, x, stride, dropout=dropout), whole)
+    drops = bool({"rate", "keep"} & set(draws))
+    assert np.array_equal(apply(name, params | DRAWS, x, stride, dropout=dropout), whole) != drops
 
 
-def test_which_noise_is_dropped_does_not_depend_on_the_noise():
-    x = jnp.zeros((4000, 1, 1, 1))
-    noise, y = (np.ravel(apply("noise", seeded(0), x, **fields)) for fields in ({}, {"dropout": "path"}))
-    assert scipy.stats.ttest_ind(noise[y == 0], noise[y != 0]).pvalue > 1e-4
+def test_drop_path_factors_have_mean_one_and_the_given_probability():
+    factors = np.asarray(ops.drop_path_factors(jax.random.key(0), 0.3, (20000,)))
+    np.testing.assert_allclose(np.unique(factors), [0, 1 / 0.7], rtol=1e-6)
+    assert scipy.stats.binomtest(int((factors == 0).sum()), 20000, 0.3).pvalue > 1e-4
 
 
 # A part of the channels -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from prdarts_jax import data, genotypes, networks, training
+from prdarts_jax import data, genotypes, networks, ops, training
 from prdarts_jax.supernet import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -28,7 +28,7 @@ class Stub(nn.Module):
     def __call__(self, images, *, train, drop_path=0.0):
         x = images.reshape(len(images), 1, 1, -1)
         if train and self.has_rng("drop_path"):
-            x = x * networks.drop_path_factors(self.make_rng("drop_path"), drop_path, (len(x), 1, 1, 1))
+            x = x * ops.drop_path_factors(self.make_rng("drop_path"), drop_path, (len(x), 1, 1, 1))
         normed = BatchNorm(running_statistics=True, axis_name=None)(x, train=train)
         features = (normed if self.normalise else x)[:, 0, 0]
         if train:
