@@ -10,6 +10,8 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
@@ -17,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prdarts_jax import hypergradients, regularizers
+from prdarts_jax import devices, hypergradients, regularizers
 from prdarts_jax.data import Augmentation
 from prdarts_jax.loops import Batch, Metrics, key_for, repeat, take_batch
 from prdarts_jax.methods import Method
@@ -31,7 +33,7 @@ class SearchProblem:
       supernet: any Flax module with logits, for instance `normal` and `reduce`, in a collection `arch` and a call
         `(images, op_weights, *, train) -> logits of the classes`. If it has `layers`, the number of its cells of each
         type, it is given op weights of each layer, and the layers' alignment is reported. Of a method with dropout its
-        call also takes `dropout_rate`.
+        call also takes `dropout_rate`. If it has an `axis_name`, a batch is the part of one device; see `devices.py`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
@@ -64,6 +66,16 @@ class SearchProblem:
             {"params": self.weight_optimizer, "arch": arch_optimizer},
             {"params": "params", "arch": "arch"},
         )
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis over which batches are spread, if any."""
+        return getattr(self.supernet, "axis_name", None)
+
+    @property
+    def grad(self) -> Callable:
+        """`jax.grad` of losses of a batch, whether spread or not."""
+        return functools.partial(devices.grad, axis_name=self.axis_name)
 
     def progress(self, step: jax.Array) -> jax.Array:
         """The fraction of the search done, f32[]: 0 in the first step and, if there are more, 1 in the last."""
@@ -102,7 +114,10 @@ def init_search(
       candidates: for each cell type bool[edges, ops], the ops to search among; by default all that the space has.
     """
     key_params, key_arch, key_search = jax.random.split(key, 3)
-    variables = problem.supernet.init(key_params, images, train=True)
+    supernet = problem.supernet
+    if problem.axis_name:
+        supernet = supernet.clone(axis_name=None)  # so that this need not be run in a mapped axis
+    variables = supernet.init(key_params, images, train=True)
     params, logits = variables["params"], variables["arch"]
     if candidates is not None:
         logits = {t: jnp.where(candidates[t], beta, -jnp.inf) for t, beta in logits.items()}
@@ -134,6 +149,8 @@ def _loss(problem, state, key, batch, params, arch, op_weights):
     )
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
+    if problem.axis_name:
+        loss, accuracy = jax.lax.pmean((loss, accuracy), problem.axis_name)
     return loss, (accuracy, updated.get("batch_stats", {}))
 
 
@@ -180,13 +197,14 @@ def search_step(
             return value, ({"train_loss": value, "train_accuracy": accuracy}, stats)
 
         if not method.aligns:
-            return jax.grad(loss, has_aux=True)(at["params"], {})
+            return problem.grad(loss, has_aux=True)(at["params"], {})
         dparams, gradients, (metrics, stats) = hypergradients.aligned_gradient(
             lambda params, normal: loss(params, {"normal": normal}),
             method.alignment,
             method.alignment_weight(progress),
             at["params"],
             op_weights["normal"],
+            problem.grad,
         )
         return dparams, (metrics | {"alignment_train": regularizers.layer_alignment(gradients)}, stats)
 
@@ -213,9 +231,12 @@ def search_step(
                 at["params"],
                 (at["arch"], shift),
                 train_batch["image"],
+                problem.grad,
             )
         else:
-            (darch, dshift), metrics = jax.grad(val_loss, argnums=1, has_aux=True)(at["params"], (at["arch"], shift))
+            (darch, dshift), metrics = problem.grad(val_loss, argnums=1, has_aux=True)(
+                at["params"], (at["arch"], shift)
+            )
         if has_layers:
             metrics |= {"alignment_val": regularizers.layer_alignment(dshift["normal"])}
         return darch, metrics
@@ -285,7 +306,7 @@ def search_epoch(
     def next_step(state):
         position = state.step % steps_per_epoch
         batches = [
-            take_batch(augmentation, data, order, position, batch_size, key)
+            take_batch(augmentation, data, order, position, batch_size, key, problem.axis_name)
             for data, order, key in zip(
                 (train_data, val_data), orders, jax.random.split(key_for(state.key, 3, state.step)), strict=True
             )
@@ -341,7 +362,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
         return _loss(problem, state, key, batch, state.params, arch, op_weights)[0]
 
     def gradient(arch):
-        gradients = jax.lax.map(lambda batch: jax.grad(loss)(arch, batch), batches)
+        gradients = jax.lax.map(lambda batch: problem.grad(loss)(arch, batch), batches)
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
     return hypergradients.dominant_eigenvalue(gradient, state.arch, key, products)

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prdarts_jax.devices import draw_part
+
 _TFDS_NAMES = {
     "cifar10": "cifar10",
     "cifar100": "cifar100",
@@ -156,7 +158,9 @@ class Augmentation:
     cutout: int = 0
 
 
-def augment(augmentation: Augmentation, key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
+def augment(
+    augmentation: Augmentation, key: jax.Array, images: jax.Array | np.ndarray, axis_name: str | None = None
+) -> jax.Array:
     """Pads and crops, flips, normalises and cuts out, each image by its own random numbers.
 
     The padding is black before normalising, as in DARTS (Liu, Simonyan, Yang, ICLR 2019). The
@@ -167,18 +171,20 @@ def augment(augmentation: Augmentation, key: jax.Array, images: jax.Array | np.n
       augmentation: static.
       key: one key, consumed.
       images: u8[B, H, W, C].
+      axis_name: mapped axis over which the batch is spread, if any.
 
     Returns:
       f32[B, H, W, C].
     """
     batch, height, width, _ = images.shape
+
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     pad = augmentation.pad
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    top, left = jax.random.randint(crop_key, (2, batch, 1), 0, 2 * pad + 1)
+    top, left = draw_part(lambda n: jax.random.randint(crop_key, (2, n, 1), 0, 2 * pad + 1), batch, axis_name, 1)
     rows, columns = jnp.arange(height), jnp.arange(width)
     if augmentation.flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
+        mirrored = draw_part(lambda n: jax.random.bernoulli(flip_key, shape=(n, 1)), batch, axis_name)
         columns = jnp.where(mirrored, columns[::-1], columns)
     # One gather for crop and flip is quicker on a CPU than one dynamic_slice an image.
     cropped = padded[jnp.arange(batch)[:, None, None], (top + rows)[:, :, None], (left + columns)[:, None, :]]
@@ -186,7 +192,8 @@ def augment(augmentation: Augmentation, key: jax.Array, images: jax.Array | np.n
     normalised = (cropped.astype(jnp.float32) / 255 - mean) / std
     if not augmentation.cutout:
         return normalised
-    centre = jax.random.randint(cutout_key, (2, batch, 1), 0, jnp.array([height, width])[:, None, None])
+    sides = jnp.array([height, width])[:, None, None]
+    centre = draw_part(lambda n: jax.random.randint(cutout_key, (2, n, 1), 0, sides), batch, axis_name, 1)
     first_row, first_column = centre - augmentation.cutout // 2
     cut_rows = _within(jnp.arange(height), first_row, augmentation.cutout)
     cut_columns = _within(jnp.arange(width), first_column, augmentation.cutout)

@@ -22,6 +22,7 @@ def unrolled_gradient(
     params: Tree,
     arch: Tree,
     images: jax.Array,
+    grad: Callable = jax.grad,
 ) -> tuple[Tree, Any]:
     """The gradient of the validation loss after a step of the weights (DARTS; Liu et al., 2019, equation 7), exactly.
 
@@ -37,16 +38,17 @@ def unrolled_gradient(
       arch: a.
       images: of the training batch. Forward mode passes our kernels only where the gradient inside it goes through
         them too. The gradient in the logits alone does not go through the stem, that in the images does.
+      grad: takes derivatives of the losses; see `devices.grad`.
 
     Returns:
       (gradient in the logits, what else the validation loss found).
     """
-    moved, pull_back = jax.vjp(move, jax.grad(train_loss)(params, arch, images))
-    (dmoved, darch), aux = jax.grad(val_loss, argnums=(0, 1), has_aux=True)(moved, arch)
+    moved, pull_back = jax.vjp(move, grad(train_loss)(params, arch, images))
+    (dmoved, darch), aux = grad(val_loss, argnums=(0, 1), has_aux=True)(moved, arch)
     (direction,) = pull_back(dmoved)
 
     def arch_gradient(params):
-        return jax.grad(train_loss, argnums=(1, 2))(params, arch, images)[0]
+        return grad(train_loss, argnums=(1, 2))(params, arch, images)[0]
 
     _, mixed = jax.jvp(arch_gradient, (params,), (direction,))
     return jax.tree.map(jnp.add, darch, mixed), aux
@@ -58,6 +60,7 @@ def aligned_gradient(
     weight: jax.Array,
     params: Tree,
     layer_weights: jax.Array,
+    grad: Callable = jax.grad,
 ) -> tuple[Tree, jax.Array, Any]:
     """The gradient in the weights of L_train - weight * alignment(dL_train/d layer_weights), exactly.
 
@@ -70,14 +73,15 @@ def aligned_gradient(
       weight: lambda, f32[].
       params: w.
       layer_weights: f32[layers, edges, ops].
+      grad: takes derivatives of the loss; see `devices.grad`.
 
     Returns:
       (gradient in the weights, dL_train/d layer_weights, what else the loss found).
     """
-    gradients, _ = jax.grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
+    gradients, _ = grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
     direction = jax.grad(alignment)(gradients)
     gradient, of_alignment, aux = jax.jvp(
-        lambda layer_weights: jax.grad(train_loss, has_aux=True)(params, layer_weights),
+        lambda layer_weights: grad(train_loss, has_aux=True)(params, layer_weights),
         (layer_weights,),
         (direction,),
         has_aux=True,

@@ -44,9 +44,15 @@ def repeat(
 
 
 def take_batch(
-    augmentation: Augmentation, data: Batch, order: jax.Array, position: jax.Array, batch_size: int, key: jax.Array
+    augmentation: Augmentation,
+    data: Batch,
+    order: jax.Array,
+    position: jax.Array,
+    batch_size: int,
+    key: jax.Array,
+    axis_name: str | None = None,
 ) -> Batch:
-    """Batch number `position` of an epoch.
+    """Batch number `position` of an epoch, or this device's part of it.
 
     Args:
       augmentation: static.
@@ -55,9 +61,14 @@ def take_batch(
       position: i32[], at most N // batch_size - 1.
       batch_size: static.
       key: of the augmentation, consumed.
+      axis_name: mapped axis over which the batch is spread, if any; its size divides `batch_size`.
 
     Returns:
-      {'image': f32[batch_size, H, W, C], 'label': i32[batch_size]}.
+      {'image': f32[batch_size, H, W, C], 'label': i32[batch_size]}, or as many as are in a part.
     """
-    places = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
-    return {"image": augment(augmentation, key, data["image"][places]), "label": data["label"][places]}
+    start, images = position * batch_size, batch_size
+    if axis_name is not None:
+        images = batch_size // jax.lax.axis_size(axis_name)
+        start += jax.lax.axis_index(axis_name) * images
+    places = jax.lax.dynamic_slice_in_dim(order, start, images)
+    return {"image": augment(augmentation, key, data["image"][places], axis_name), "label": data["label"][places]}

@@ -36,6 +36,7 @@ def train_batches(
     start: int,
     workers: int,
     jitter: bool,
+    share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
     """One epoch of training batches, each image once in random order but those of an incomplete last batch.
 
@@ -52,9 +53,11 @@ def train_batches(
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
         the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
       jitter: whether to jitter colours.
+      share: (which, of how many) parts of each batch, of equal sizes.
 
     Returns:
-      A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them. It raises a ValueError where
+      A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them; of a share, B / parts images
+      each. It raises a ValueError where
       a file of the data set is damaged, and an OSError where a worker died.
     """
     import grain
@@ -62,7 +65,9 @@ def train_batches(
     order_seed, image_seed = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(2).tolist()
     augment = functools.partial(_train_example, image_size=image_size, jitter=jitter)
     images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
-    return _run(images.batch(batch_size, drop_remainder=True)[start:], workers)
+    part, parts = share
+    batches = images.batch(batch_size // parts, drop_remainder=True)
+    return _run(batches[start * parts + part : len(source) // batch_size * parts : parts], workers)
 
 
 def test_batches(

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax import export
 
+from prdarts_jax import devices
 from prdarts_jax.data import Augmentation, augment
 from prdarts_jax.loops import Batch, Metrics, key_for, repeat, take_batch
 
@@ -28,7 +29,8 @@ class TrainProblem:
     """What stays the same over a training: a static, hashable argument.
 
     Attributes:
-      network: a Flax module called as `networks.Network`.
+      network: a Flax module called as `networks.Network`. If it has an `axis_name`, a batch is the part of one device;
+        see `devices.py`.
       optimizer: of its weights.
       total_steps: length of the training; progress is step / total_steps.
       drop_path: probability that a path is cut at the end; it grows linearly from 0.
@@ -44,6 +46,11 @@ class TrainProblem:
     auxiliary_weight: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.0
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis over which batches are spread, if any."""
+        return getattr(self.network, "axis_name", None)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -123,7 +130,7 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
         return total, ({"train_loss": loss, "train_accuracy": accuracy}, updated["batch_stats"])
 
-    gradient, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+    gradient, (metrics, batch_stats) = devices.grad(objective, problem.axis_name, has_aux=True)(state.params)
     updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
@@ -165,7 +172,8 @@ def train_epoch(
 
     def next_step(state):
         key = key_for(state.key, 2, state.step)
-        batch = take_batch(augmentation, data, order, state.step % steps_per_epoch, batch_size, key)
+        position = state.step % steps_per_epoch
+        batch = take_batch(augmentation, data, order, position, batch_size, key, problem.axis_name)
         return train_step(problem, state, batch)
 
     return repeat(next_step, state, steps_per_epoch if steps is None else steps)

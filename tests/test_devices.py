@@ -1,0 +1,109 @@
+"""Many devices give what one gives: eight of the CPU in a process of its own, and vmap where that shows it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prdarts_jax import data, devices
+from prdarts_jax.loops import take_batch
+
+ON_EIGHT = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """{'eight/search/arch': ..., 'one/...'}, see eight_devices.py."""
+    path = tmp_path_factory.mktemp("devices") / "found.npz"
+    script = Path(__file__).with_name("eight_devices.py")
+    subprocess.run([sys.executable, script, path], env=ON_EIGHT, check=True, cwd=script.parent)
+    return dict(np.load(path, allow_pickle=True))
+
+
+def of(found, prefix):
+    return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("what", ("search", "train"))
+def test_eight_devices_give_what_one_gives(found, what):
+    """After 20 steps of the same global batches: within 1e-4 of the largest number of each kind."""
+    eight, one = of(found, f"eight/{what}/"), of(found, f"one/{what}/")
+    assert eight.keys() == one.keys()
+    for name, expected in one.items():
+        np.testing.assert_allclose(eight[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+
+
+def test_one_device_needs_no_collectives(found):
+    assert found["one/collectives"].item() == {}
+
+
+def test_the_step_reduces_moments_and_gradients_and_gathers_nothing(found):
+    """No collective moves images: the largest have the size of the weights."""
+    collectives = found["eight/collectives"].item()
+    assert collectives.keys() == {"all-reduce"}
+    shapes = [shape for text in collectives["all-reduce"] for shape in text.strip("()").split(", ")]
+    ranks = {len([n for n in shape.partition("[")[2].partition("]")[0].split(",") if n]) for shape in shapes}
+    assert ranks <= {0, 1, 2, 3, 4}
+
+
+# Parts of a batch, by vmap --------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_batch_are_the_batch_that_one_device_takes():
+    rng = np.random.default_rng(0)
+    images = {"image": rng.integers(0, 256, (40, 6, 5, 3), np.uint8), "label": rng.integers(0, 9, 40)}
+    order = jnp.array(rng.permutation(40))
+    augmentation = data.Augmentation((0.4, 0.5, 0.6), (0.2, 0.3, 0.2), pad=2, flip=True, cutout=3)
+
+    def take(axis_name):
+        return take_batch(augmentation, images, order, jnp.int32(2), 12, jax.random.key(1), axis_name)
+
+    whole = jax.jit(lambda: take(None))()
+    parts = jax.jit(jax.vmap(lambda _: take("data"), axis_name="data"))(jnp.arange(4))
+    np.testing.assert_array_equal(parts["label"].ravel(), whole["label"])
+    np.testing.assert_array_equal(parts["image"].reshape(whole["image"].shape), whole["image"])
+
+
+def test_a_gradient_is_that_of_the_whole_batch():
+    x, w = jnp.arange(12.0).reshape(4, 3), jnp.float32(0.3)
+
+    def loss(w, x):
+        values = jnp.sin(w * x)
+        return values.mean(), values.max()
+
+    gradient, largest = jax.vmap(devices.grad(loss, "data", has_aux=True), (None, 0), axis_name="data")(w, x)
+    np.testing.assert_allclose(gradient, np.full(4, jax.grad(lambda w: jnp.sin(w * x).mean())(w)), rtol=1e-6)
+    np.testing.assert_allclose(largest, np.full(4, np.sin(0.3 * np.asarray(x)).max(1).mean()), rtol=1e-6)
+    alone, _ = devices.grad(loss, has_aux=True)(w, x)
+    np.testing.assert_allclose(alone, gradient[0], rtol=1e-6)
+
+
+def test_random_numbers_of_parts_are_those_of_the_whole():
+    def draw(n):
+        return jax.random.uniform(jax.random.key(0), (2, n, 3))
+
+    parts = jax.vmap(lambda _: devices.draw_part(draw, 5, "data", 1), axis_name="data")(jnp.arange(3))
+    np.testing.assert_array_equal(jnp.concatenate(list(parts), axis=1), draw(15))
+    np.testing.assert_array_equal(devices.draw_part(draw, 5, None, 1), draw(5))
+
+
+# A mesh ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds, count, shape", [(1, 8, (1, 8)), (4, 8, (4, 2)), (8, 4, (4, 1)), (3, 8, (1, 8))])
+def test_the_mesh_splits_seeds_over_devices_and_then_batches(seeds, count, shape):
+    assert devices.mesh_shape(seeds, count) == shape
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    class Eight:
+        shape = {"seed": 1, "data": 8}
+
+    devices.check_divides(64, Eight, "config.batch_size")
+    with pytest.raises(ValueError, match=r"config\.batch_size=60 must be a multiple of 8, the devices that share"):
+        devices.check_divides(60, Eight, "config.batch_size")
