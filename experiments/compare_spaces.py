@@ -78,7 +78,7 @@ def main() -> None:
             found,
             arguments.methods,
             lambda record: _weak_share(genotypes.Genotype(**record["genotype"])),
-            f"{'noise' if space == 's4' else 'skip connections'} in the derived cells of {space}, %",
+            f"{'noise' if space == 's4' else 'skips'} in the cells, %",
             {},
             (0, 100),
         )

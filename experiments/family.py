@@ -94,7 +94,7 @@ def run(
             place = workdir(folder, name, seed)
             print(f"{name}, seed {seed}", flush=True)
             try:
-                genotype = search.run(config, place)
+                (genotype,) = search.run(config, place)
             except loop.Diverged as error:
                 print(error)
                 continue

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from prdarts_jax import devices
+
 KEPT = 3
 _SUMS = "SHA256SUMS"
 
@@ -25,8 +27,8 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
     """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
 
     A checkpoint gets its name only when it is complete, so a process killed in here leaves the
-    others as they were. A step that is there already is left alone. One process a folder: there
-    is no lock.
+    others as they were. A step that is there already is left alone. One run a folder: there is no
+    lock. The processes of a run call it together, and share the folder.
 
     Args:
       folder: the folder of this run's checkpoints; made if missing.
@@ -34,18 +36,20 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
       state: a pytree of arrays, typed PRNG keys among them or not.
     """
     path = folder / str(step)
-    if path.exists():
+    if devices.agree(path.exists()):
         return
     draft = folder / f"unfinished-{step}"
-    leaves = {name: np.asarray(leaf) for name, leaf in _by_name(_key_data(state)).items()}
+    leaves = devices.fetch(_by_name(_key_data(state)))
     with _checkpointer() as checkpointer:
         checkpointer.save(draft.absolute(), args=ocp.args.PyTreeSave(leaves), force=True)
-    (draft / _SUMS).write_text(_sums(draft))
-    draft.rename(path)
-    for old in _newest_first(folder)[KEPT:]:
-        old.rename(folder / f"unfinished-{old.name}")
-    for leftover in folder.glob("unfinished-*"):
-        shutil.rmtree(leftover)
+    if devices.is_main():
+        (draft / _SUMS).write_text(_sums(draft))
+        draft.rename(path)
+        for old in _newest_first(folder)[KEPT:]:
+            old.rename(folder / f"unfinished-{old.name}")
+        for leftover in folder.glob("unfinished-*"):
+            shutil.rmtree(leftover)
+    devices.wait("checkpoint")
 
 
 def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], None]) -> tuple[Any, int] | None:
@@ -76,7 +80,8 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
     with _checkpointer() as checkpointer:
         leaves = checkpointer.restore(intact.absolute())
     state = _fit(leaves, template, intact)
-    for damaged in paths[: paths.index(intact)]:
+    devices.wait("restored")
+    for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
         damaged.rename(aside)
         report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")

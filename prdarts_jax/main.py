@@ -15,8 +15,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prdarts_jax import genotypes, settings
-from prdarts_jax.jobs import compare, loop, search, theory, train
+from prdarts_jax import devices, genotypes, settings
+from prdarts_jax.jobs import compare, loop, population, search, theory, train
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -27,6 +27,25 @@ def use_compilation_cache(folder: str | None) -> None:
         folder = os.path.join(home, "prdarts_jax") if os.path.isabs(home) else ""  # relative: there is no home
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", os.path.abspath(os.path.expanduser(folder)) if folder else None)
+
+
+def join_processes() -> None:
+    """Makes this process one of several that run one job, where the flags say so.
+
+    Only the first process prints and writes; all need the same folders.
+    """
+    given = {
+        "coordinator_address": flags.FLAGS.coordinator,
+        "num_processes": flags.FLAGS.processes,
+        "process_id": flags.FLAGS.process,
+    }
+    explicit = [value for value in given.values() if value is not None]
+    if explicit and len(explicit) < len(given):
+        sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
+    if explicit or flags.FLAGS.distributed:
+        jax.distributed.initialize(**given)  # without arguments from SLURM, Open MPI or the TPU pod
+    if not devices.is_main():
+        sys.stdout = open(os.devnull, "w")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -57,6 +76,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
     workdir = Path(flags.FLAGS.workdir).expanduser()
     use_compilation_cache(flags.FLAGS.cache_dir)
+    join_processes()
     config = flags.FLAGS.config
     try:
         if config.get("job") == "train":
@@ -67,10 +87,13 @@ def main(argv: Sequence[str]) -> None:
         else:
             if config.get("evaluation", {}).get("epochs"):
                 compare.check(config)  # before the search, not after it
-            genotype = search.run(config, workdir)
-            print(f"genotype: {genotypes.to_json(genotype)}")
-            if config.evaluation.epochs:
-                print(compare.run(config, workdir, genotype))
+            found = search.run(config, workdir)
+            for genotype in found:
+                print(f"genotype: {genotypes.to_json(genotype)}")
+            if len(found) > 1:
+                print(population.run(config, workdir, found))
+            elif config.evaluation.epochs:
+                print(compare.run(config, workdir, found[0]))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     except loop.Stopped as stopped:
@@ -87,5 +110,9 @@ if __name__ == "__main__":
         None,
         "Folder of compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
     )
+    flags.DEFINE_bool("distributed", False, "Join the other processes of this SLURM or MPI job, or of this TPU pod.")
+    flags.DEFINE_string("coordinator", None, "Instead: host:port of process 0, the same for all processes.")
+    flags.DEFINE_integer("processes", None, "How many there are.")
+    flags.DEFINE_integer("process", None, "Which this is, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -156,16 +156,20 @@ def skip_share_figure(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def diagnostics_figure(records: Sequence[Record]) -> Figure:
+def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
     """What tells how healthy a search is, over epochs, a panel for each of `DIAGNOSTICS` that the records have.
 
+    Of several runs the mean of each epoch that all have, over a faint line each.
+
     Args:
-      records: at least one, each with "epoch". All or some have one or more of: skip_share (fractions), depth and
-        entropy (nats), each a number per cell type; alignment_val and alignment_train, from -1 to 1; eigenvalue.
+      *runs: of each the records, at least one, with "epoch". All or some have one or more of: skip_share (fractions),
+        depth and entropy (nats), each a number per cell type; alignment_val and alignment_train, from -1 to 1;
+        eigenvalue.
 
     Raises:
       ValueError: the records have none of them.
     """
+    records = runs[0] if len(runs) == 1 else _mean(runs)
     shown = [panel for panel in DIAGNOSTICS if any(field in record for record in records for field in panel[0])]
     if not shown:
         raise ValueError(f"records have none of the fields {', '.join(f for panel in DIAGNOSTICS for f in panel[0])}")
@@ -177,14 +181,9 @@ def diagnostics_figure(records: Sequence[Record]) -> Figure:
         axes.remove()
     for axes, (fields, title, label) in zip(panels, shown, strict=False):
         for field in fields:
-            having = [record for record in records if field in record]
-            if having and isinstance(having[-1][field], Mapping):
-                for cell_type in having[-1][field]:
-                    values = [record[field][cell_type] for record in having]
-                    _line(axes, having, values, label=TITLES[cell_type], **STYLES[cell_type])
-            elif having:
-                style = STYLES.get(field, {"color": "black"})
-                _line(axes, having, [record[field] for record in having], **style)
+            _diagnostic(axes, field, records)
+            for run in runs if len(runs) > 1 else ():
+                _diagnostic(axes, field, run, marker="", linewidth=0.8, alpha=0.35, label="")
         axes.set(title=title, ylabel=label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
         if "skip_share" in fields:
             axes.set(ylim=(-0.02, 1.02))
@@ -196,6 +195,36 @@ def diagnostics_figure(records: Sequence[Record]) -> Figure:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure)
     return figure
+
+
+def _diagnostic(axes, field, records, **style):
+    """The lines of one field."""
+    having = [record for record in records if field in record]
+    if having and isinstance(having[-1][field], Mapping):
+        for cell_type in having[-1][field]:
+            values = [record[field][cell_type] for record in having]
+            _line(axes, having, values, **{"label": TITLES[cell_type], **STYLES[cell_type], **style})
+    elif having:
+        values = [record[field] for record in having]
+        _line(axes, having, values, **{**STYLES.get(field, {"color": "black"}), **style})
+
+
+def _mean(runs):
+    """Records of the mean of each diagnostic, for the epochs that all runs have."""
+    fields = [field for panel in DIAGNOSTICS for field in panel[0]]
+    means = []
+    for records in zip(*runs, strict=False):
+        mean: dict[str, Any] = {"epoch": records[0]["epoch"]}
+        for field in fields:
+            values = [record[field] for record in records if field in record]
+            if len(values) < len(records):
+                continue
+            if isinstance(values[0], Mapping):
+                mean[field] = {t: sum(value[t] for value in values) / len(values) for t in values[0]}
+            else:
+                mean[field] = sum(values) / len(values)
+        means.append(mean)
+    return means
 
 
 def curves_figure(records: Sequence[Record], held_out: str = "validation") -> Figure:

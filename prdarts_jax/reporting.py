@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
-from prdarts_jax import plots
+from prdarts_jax import devices, plots
 from prdarts_jax.genotypes import AnyGenotype, cells
 from prdarts_jax.plots import Record
 from prdarts_jax.spaces import SearchSpace, group
@@ -98,7 +98,7 @@ class RunLog:
         self._writer.close()
 
     def _add_scalars(self, record: Record) -> None:
-        for name, value in _numbers(record):
+        for name, value in numbers(record):
             if name != "epoch":
                 self._writer.add_scalar(name, value, record["epoch"])
 
@@ -171,9 +171,9 @@ def plot_skip_share(records: Sequence[Record], path: Path) -> None:
     save_figure(plots.skip_share_figure(records), path)
 
 
-def plot_diagnostics(records: Sequence[Record], path: Path) -> None:
+def plot_diagnostics(path: Path, *runs: Sequence[Record]) -> None:
     """Writes `plots.diagnostics_figure` as PNG."""
-    save_figure(plots.diagnostics_figure(records), path)
+    save_figure(plots.diagnostics_figure(*runs), path)
 
 
 def plot_curves(records: Sequence[Record], path: Path) -> None:
@@ -198,7 +198,7 @@ def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenoty
     plot_curves(records, workdir / "curves.png")
     diagnostics = {field for fields, _, _ in plots.DIAGNOSTICS for field in fields} - {"skip_share"}
     if any(diagnostics & record.keys() for record in records):
-        plot_diagnostics(records, workdir / "diagnostics.png")
+        plot_diagnostics(workdir / "diagnostics.png", records)
 
 
 def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:
@@ -225,6 +225,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    if not devices.is_main():  # of several processes one writes
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
@@ -238,10 +240,10 @@ def _line(record: Record) -> bytes:
     return json.dumps(record, default=operator.methodcaller("tolist")).encode() + b"\n"
 
 
-def _numbers(record: Record, prefix: str = "") -> Iterator[tuple[str, float]]:
+def numbers(record: Record, prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers of nested dicts by name, as "activation/normal/skip"; all else is left out."""
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}/")
+            yield from numbers(value, f"{prefix}{key}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield prefix + key, value

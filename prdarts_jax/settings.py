@@ -24,8 +24,10 @@ def defaults() -> ConfigDict:
             "num_examples": 0,  # use so many of the training images; 0 is all
             "split_seed": 0,  # decides which half of them trains the weights, which the logits
             "seed": 0,  # decides everything else
+            "seeds": 1,  # so many searches at once, of this seed and those after it
             "epochs": 200,
             "batch_size": 128,
+            "accumulate": 1,  # take the gradient of a batch in so many pieces, each a step with gates of its own
             "steps_per_call": 1,  # between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C
             "augmentation": {"pad": 4, "flip": True, "cutout": 16},  # pixels; 0 is none
             "space": "darts",  # what is searched; one of `spaces.NAMED`
@@ -171,15 +173,28 @@ def validate(config: ConfigDict) -> None:
         return
     if job == "search":
         _check_space(config)
+        _check_seeds(config)
     prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)
     if section.epochs and section.weights.warmup_epochs >= section.epochs:
         raise ValueError(
             f"config.{prefix}weights.warmup_epochs={section.weights.warmup_epochs} must be below "
             f"config.{prefix}epochs={section.epochs}"
         )
-    if section.batch_size % section.accumulate:
+    for where, fields in {prefix: section, "": config}.items():
+        if fields.batch_size % fields.accumulate:
+            raise ValueError(
+                f"config.{where}accumulate={fields.accumulate} must divide config.{where}batch_size={fields.batch_size}"
+            )
+
+
+def _check_seeds(config):
+    if config.seed + config.seeds > 2**32:
+        most = 2**32 - config.seed
+        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")
+    if config.seeds > 1 and config.evaluation.epochs:
         raise ValueError(
-            f"config.{prefix}accumulate={section.accumulate} must divide config.{prefix}batch_size={section.batch_size}"
+            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 with config.seeds={config.seeds}: train a "
+            "seed's cell with configs/cifar10_eval.py and its genotype.json"
         )
 
 

@@ -136,7 +136,7 @@ def assert_same_run(found, expected):
 def undisturbed(tmp_path_factory):
     """The workdir of a whole run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    found = search.run(tiny_config(), workdir)
+    (found,) = search.run(tiny_config(), workdir)
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == found
     return workdir
 
@@ -202,7 +202,7 @@ def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
         files = (path for path in workdir.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
         return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
 
-    found = search.run(tiny_config(), finished)
+    (found,) = search.run(tiny_config(), finished)
     assert found == genotypes.from_json((undisturbed / "genotype.json").read_text())
     assert contents(finished) == contents(undisturbed)
     assert "compiled" not in capsys.readouterr().out
@@ -288,7 +288,7 @@ def assert_refused(arguments, message):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("foo=1", "error: config.foo is not a field of the config; the fields are augmentation.cutout, "),
+        ("foo=1", "error: config.foo is not a field of the config; the fields are accumulate, augmentation.cutout, "),
         ("weights.speed=1", "error: config.weights.speed is not a field of the config; the fields are "),
         (
             "genotype=PRDARTS",

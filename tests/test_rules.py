@@ -68,8 +68,10 @@ SEARCH_RULES = {
     "num_examples": ([-5], "at least 0", [0, 100]),
     "split_seed": ([-1, 2**32], "from 0 to 4294967295", [0, 3]),
     "seed": ([-1, 2**32], "from 0 to 4294967295", [0, 3]),
+    "seeds": ([0, -1], "at least 1", [1, 4]),
     "epochs": ([0, -1], "at least 1", [1]),
     "batch_size": ([0], "at least 1", [1]),
+    "accumulate": ([0], "at least 1", [1, 2]),
     "steps_per_call": ([0], "at least 1", [1]),
     "augmentation.pad": ([-1], "at least 0", [0]),
     "augmentation.cutout": ([-1], "at least 0", [0]),
@@ -168,7 +170,7 @@ def test_warm_up_must_end_before_the_training():
 
 
 def test_pieces_of_a_batch_must_be_equal():
-    for job, prefix in (("search", "evaluation."), ("train", "")):
+    for job, prefix in (("search", "evaluation."), ("search", ""), ("train", "")):
         message = refusal(with_field(f"{prefix}accumulate", 3, job))
         assert message == f"config.{prefix}accumulate=3 must divide config.{prefix}batch_size=128"
 
@@ -223,6 +225,15 @@ def searching(**fields):
         (
             {"space": "nas_bench_201", "evaluation__epochs": 2},
             "config.evaluation.epochs=2 must be 0 in the space nas_bench_201, whose cells' accuracies config.table has",
+        ),
+        (
+            {"seeds": 3, "evaluation__epochs": 2},
+            "config.evaluation.epochs=2 must be 0 with config.seeds=3: train a seed's cell with "
+            "configs/cifar10_eval.py and its genotype.json",
+        ),
+        (
+            {"seed": 2**32 - 1, "seeds": 2},
+            "config.seeds=2 must be at most 1, the seeds there are from config.seed on",
         ),
         (
             {"method": "pc_darts", "channels": 12},

@@ -79,7 +79,9 @@ class Toy(nn.Module):
 @pytest.fixture(scope="module")
 def toy():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "make_supernet", lambda config, stage, classes: Toy(spaces.named(config.space)))
+        patch.setattr(
+            search, "make_supernet", lambda config, stage, classes, axis_name: Toy(spaces.named(config.space))
+        )
         yield
 
 
@@ -94,7 +96,7 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pi
     monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
     config = tiny_config("r_darts", "s2", epochs=5)
     config.r_darts.window = 1
-    found = search.run(config, tmp_path)
+    (found,) = search.run(config, tmp_path)
     records = reporting.read_records(tmp_path)
     # 6 is no more than 5 / 0.75, 8.1 is more than 6 / 0.75.
     np.testing.assert_allclose([record["eigenvalue"] for record in records], [5, 6, 8.1], rtol=1e-6)
@@ -104,7 +106,7 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pi
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == str(3 * STEPS)
 
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert search.run(config, tmp_path) == found
+    assert search.run(config, tmp_path) == [found]
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert "compiled" not in capsys.readouterr().out
 
@@ -159,7 +161,7 @@ def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy
         search.run(staged_config(), tmp_path)
     assert (tmp_path / "checkpoints/5").is_dir() and not (tmp_path / "genotype.json").exists()
     capsys.readouterr()
-    assert search.run(staged_config(), tmp_path) == written(staged)
+    assert search.run(staged_config(), tmp_path) == [written(staged)]
     said = capsys.readouterr().out
     assert said.count("compiled") == 1 and "going on from step 5 of 6" in said.partition("stage 2 of 2")[2]
     np.testing.assert_array_equal(logits(tmp_path), logits(staged))
@@ -183,7 +185,7 @@ def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_tru
     table.write_text("".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items()))
     config = tiny_config("random_search", "nas_bench_201", epochs=2, table=str(table))
     config.random_search.samples = 3
-    found = search.run(config, tmp_path / "run")
+    (found,) = search.run(config, tmp_path / "run")
     records = reporting.read_records(tmp_path / "run")
     assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])
     for epoch, record in enumerate(records):

@@ -7,6 +7,7 @@ import operator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -308,3 +309,21 @@ def test_the_logits_follow_adam_with_decay_in_the_gradient():
         beta = beta - 3e-4 * (first / (1 - 0.5**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
     found = run(search.make_problem(settings.defaults(), 10, STEPS).arch_optimizer)
     np.testing.assert_allclose(found - vectors()[0], beta - vectors()[0], rtol=1e-4)
+
+
+def test_a_search_in_pieces_moves_once_a_batch_by_the_mean_of_their_gradients():
+    config = settings.defaults()
+    config.accumulate = 2
+    pieces, whole = search.make_problem(config, 10, 2 * STEPS), search.make_problem(settings.defaults(), 10, STEPS)
+    for name in ("weight_optimizer", "arch_optimizer"):
+        of_pieces, of_whole = getattr(pieces, name), getattr(whole, name)
+        w = expected = jnp.ones(3)
+        state, expected_state = of_pieces.init(w), of_whole.init(w)
+        for step in range(STEPS):
+            gradient, difference = jnp.sin(step + jnp.arange(3.0)), jnp.cos(jnp.arange(3.0))
+            updates, expected_state = of_whole.update(gradient, expected_state, expected)
+            expected = optax.apply_updates(expected, updates)
+            for piece in (gradient + difference, gradient - difference):
+                updates, state = of_pieces.update(piece, state, w)
+                w = optax.apply_updates(w, updates)
+            np.testing.assert_allclose(w, expected, rtol=1e-6)

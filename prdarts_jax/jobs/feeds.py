@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, settings, streaming
+from prdarts_jax import data, devices, settings, streaming
 from prdarts_jax.jobs.loop import Advance
 from prdarts_jax.training import TrainProblem, TrainState, train_epoch, train_step
 
@@ -24,6 +25,7 @@ class Feed(NamedTuple):
       num_classes: number of classes.
       image_shape: (B, H, W, C) of a batch.
       augmentation: what compiled code does to an image.
+      place: see `loop.Plan.place`.
       prepare: compiles; see `loop.Plan.prepare`.
       test_batches: batches of one shape, as `training.test_step` takes them.
     """
@@ -33,21 +35,22 @@ class Feed(NamedTuple):
     num_classes: int
     image_shape: tuple[int, int, int, int]
     augmentation: data.Augmentation
-    prepare: Callable[[TrainProblem, TrainState], Advance]
+    place: Callable[[TrainState], TrainState]
+    prepare: Callable[[TrainProblem, TrainState], tuple[Advance, jax.stages.Compiled]]
     test_batches: Callable[[], Iterator[dict[str, Any]]]
 
 
-def open_feed(config: ConfigDict) -> Feed:
-    """The data of a valid training config; batches have batch_size / accumulate images.
+def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
+    """The data of a valid training config; batches have batch_size / accumulate images, spread over the mesh.
 
     Raises:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
     batch_size = config.batch_size // config.accumulate
-    return (_streamed if config.dataset in data.STREAMED else _in_memory)(config, batch_size)
+    return (_streamed if config.dataset in data.STREAMED else _in_memory)(config, batch_size, mesh)
 
 
-def _in_memory(config, batch_size):
+def _in_memory(config, batch_size, mesh):
     read = {"image_size": config.image_size}
     dataset = data.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
     settings.validate_against_data(config, dataset)
@@ -55,25 +58,30 @@ def _in_memory(config, batch_size):
     augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
 
     def prepare(problem, state):
-        images = jax.device_put({"image": dataset.images, "label": dataset.labels})
-        epoch = jax.jit(train_epoch, static_argnums=(0, 3, 4), donate_argnums=1)
-        compiled = epoch.lower(problem, state, images, augmentation, batch_size, jnp.int32(1)).compile()
-        return lambda state, _, steps: compiled(state, images, jnp.int32(steps))
+        def epoch(state, images, steps):
+            return train_epoch(problem, state, images, augmentation, batch_size, steps)
+
+        images = devices.put({"image": dataset.images, "label": dataset.labels}, mesh)
+        epoch = jax.jit(devices.over(mesh, epoch), donate_argnums=0)
+        compiled = epoch.lower(state, images, jnp.int32(1)).compile()
+        return lambda state, _, steps: compiled(state, images, jnp.int32(steps)), compiled
 
     def test_batches():
         for start in range(0, len(test.labels), batch_size):
             image, label = (array[start : start + batch_size] for array in (test.images, test.labels))
             missing = batch_size - len(label)
-            yield {
+            batch = {
                 "image": np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(label, (0, missing), constant_values=-1),
             }
+            yield devices.put(batch, mesh, devices.SPREAD)
 
     steps_per_epoch, shape = len(dataset.labels) // batch_size, (batch_size, *dataset.images.shape[1:])
-    return Feed(dataset.name, steps_per_epoch, dataset.num_classes, shape, augmentation, prepare, test_batches)
+    place = functools.partial(devices.put, mesh=mesh)
+    return Feed(dataset.name, steps_per_epoch, dataset.num_classes, shape, augmentation, place, prepare, test_batches)
 
 
-def _streamed(config, batch_size):
+def _streamed(config, batch_size, mesh):
     if not config.image_size or config.num_examples:
         raise ValueError(
             f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} must "
@@ -93,7 +101,15 @@ def _streamed(config, batch_size):
         """The batches of all steps from this one on."""
         first, start = divmod(step, steps_per_epoch)
         for epoch in itertools.count(first):
-            yield from streaming.train_batches(source, **size, seed=config.seed, epoch=epoch, start=start, jitter=True)
+            yield from streaming.train_batches(
+                source,
+                **size,
+                seed=config.seed,
+                epoch=epoch,
+                start=start,
+                jitter=True,
+                share=(jax.process_index(), jax.process_count()),
+            )
             start = 0
 
     def prepare(problem, state):
@@ -105,7 +121,8 @@ def _streamed(config, batch_size):
             "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
-        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        parts = devices.over(mesh, step, (devices.REPLICATED, devices.SPREAD))
+        compiled = jax.jit(parts, donate_argnums=0).lower(state, batch).compile()
         batches = None
 
         def advance(state, done, steps):
@@ -113,11 +130,15 @@ def _streamed(config, batch_size):
             batches = batches or from_step(done)
             found = []
             for batch in itertools.islice(batches, steps):
-                state, metrics = compiled(state, batch)
+                state, metrics = compiled(state, devices.put_shares(batch, mesh))
                 found.append(metrics)
             return state, jax.tree.map(lambda *values: sum(values) / steps, *found)
 
-        return advance
+        return advance, compiled
 
-    test_batches = functools.partial(streaming.test_batches, test, **size)
-    return Feed(config.dataset, steps_per_epoch, source.num_classes, shape, augmentation, prepare, test_batches)
+    def test_batches():
+        for batch in streaming.test_batches(test, **size):
+            yield devices.put(batch, mesh, devices.SPREAD)
+
+    place = functools.partial(devices.put, mesh=mesh)
+    return Feed(config.dataset, steps_per_epoch, source.num_classes, shape, augmentation, place, prepare, test_batches)

@@ -1,25 +1,28 @@
 """The loop of a run: steps, a record an epoch, and checkpoints at ends of epochs.
 
-The same command goes on where a run was stopped, or from the last checkpoint where it was killed, bit for bit.
+The same command goes on where a run was stopped, or from the last checkpoint where it was killed, bit for bit. Several
+runs may go on at once, as the seeds of a population do: their states are one pytree, and each has records of its own.
 """
 
 import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from prdarts_jax import checkpoints, reporting
+from prdarts_jax import checkpoints, devices, reporting
 
 # After an epoch a checkpoint is due if that many times as long has passed as the last took to write.
 _INTERVAL = 20
 
 State = Any
+Record = dict[str, Any]
 Advance = Callable[[State, int, int], tuple[State, dict[str, Any]]]
 
 
@@ -39,28 +42,34 @@ class Plan(NamedTuple):
       total_steps: length of the run.
       steps_per_epoch: a divisor of it.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
-      shapes: of (state, metrics).
+      folders: of the records of each run.
+      shapes: of (state, metrics); metrics are f32[], or f32[runs].
       start: gives the state at step 0.
-      prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics).
-      end_epoch: (state, epoch, mean metrics) -> (state, record of the epoch); the state to go on with.
-      summary: record -> what the progress bar shows.
-      ended: whether the run ends before its last step, given the records of all epochs so far.
+      place: puts a state where the compiled function has it.
+      prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics) and what
+        was compiled.
+      end_epoch: (state, epoch, mean metrics of each run) -> (state, record of the epoch of each); the state to go on
+        with.
+      summary: records of each -> what the progress bar shows.
+      ended: whether the runs end before their last step, given the records of all epochs so far of each.
     """
 
     name: str
     total_steps: int
     steps_per_epoch: int
     steps_per_call: int
+    folders: Sequence[Path]
     shapes: tuple[Any, dict[str, Any]]
     start: Callable[[], State]
-    prepare: Callable[[State], Advance]
-    end_epoch: Callable[[State, int, dict[str, float]], tuple[State, dict[str, Any]]]
-    summary: Callable[[dict[str, Any]], str]
-    ended: Callable[[list[dict[str, Any]]], bool] = lambda records: False
+    place: Callable[[State], State]
+    prepare: Callable[[State], tuple[Advance, jax.stages.Compiled]]
+    end_epoch: Callable[[State, int, list[Record]], tuple[State, list[Record]]]
+    summary: Callable[[list[Record]], str]
+    ended: Callable[[list[list[Record]]], bool] = lambda records: False
 
 
 def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
-    """Runs a plan, or the rest of it, with its checkpoints, metrics and config.json in `workdir`.
+    """Runs a plan, or the rest of it, with its checkpoints and config.json in `workdir`.
 
     Call `checkpoints.check_config` before.
 
@@ -75,7 +84,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     shapes, metric_shapes = plan.shapes
     total_steps, steps_per_epoch = plan.total_steps, plan.steps_per_epoch
     # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
-    zeros: dict[str, Any] = {name: np.float32(0) for name in metric_shapes}
+    zeros: dict[str, Any] = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
     folder = workdir / "checkpoints"
     restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
     if restored:
@@ -84,53 +93,69 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
         print(f"going on from step {step} of {total_steps}")
     else:
         state, totals, step = plan.start(), zeros, 0
+    state = plan.place(state)
     reporting.write_json(workdir / "config.json", config)
 
-    records = [record for record in reporting.read_records(workdir) if record["step"] <= step]
+    records = [[r for r in reporting.read_records(place) if r["step"] <= step] for place in plan.folders]
     done = step == total_steps or plan.ended(records)
     if not done:
         clock = time.perf_counter()
-        advance = plan.prepare(state)
-        print(f"compiled in {time.perf_counter() - clock:.0f} s", flush=True)
+        advance, compiled = plan.prepare(state)
+        print(f"compiled in {time.perf_counter() - clock:.0f} s, {devices.memory(compiled)}", flush=True)
     seconds, saved, saving = 0.0, time.perf_counter(), 0.0
     with (
         stop_signals() as asked_to_stop,
-        contextlib.closing(reporting.RunLog(workdir, step // steps_per_epoch)) as log,
-        tqdm(total=total_steps, initial=step, unit="step") as bar,
+        contextlib.ExitStack() as opened,
+        tqdm(total=total_steps, initial=step, unit="step", disable=not devices.is_main()) as bar,
     ):
+        logs = []
+        for place in plan.folders if devices.is_main() else ():
+            log = reporting.RunLog(place, step // steps_per_epoch)
+            logs.append(opened.enter_context(contextlib.closing(log)))
         while not done:
             clock = time.perf_counter()
             steps = min(plan.steps_per_call, steps_per_epoch - step % steps_per_epoch)
             state, metrics = advance(state, step, steps)
-            totals = {name: totals[name] + np.float32(steps) * np.asarray(metrics[name]) for name in metrics}
+            metrics = devices.fetch(metrics)
+            totals = {name: totals[name] + np.float32(steps) * metrics[name] for name in metrics}
             step += steps
             seconds += time.perf_counter() - clock
             bar.update(steps)
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch - 1
-                means = {name: float(total / steps_per_epoch) for name, total in totals.items()}
-                if unknown := [name for name, mean in means.items() if not math.isfinite(mean)]:
-                    raise Diverged(
-                        f"the {plan.name} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
-                        "another --workdir and a smaller config.weights.learning_rate"
-                    )
+                means = _means(plan, totals, epoch)
                 clock = time.perf_counter()
-                state, record = plan.end_epoch(state, epoch, means)
+                state, found = plan.end_epoch(state, epoch, means)
                 seconds += time.perf_counter() - clock
-                records.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
-                log.append(records[-1])
-                bar.set_postfix_str(plan.summary(record))
+                for record, history in zip(found, records, strict=True):
+                    history.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
+                for log, history in zip(logs, records, strict=False):  # one process writes
+                    log.append(history[-1])
+                bar.set_postfix_str(plan.summary(found))
                 done = step == total_steps or plan.ended(records)
                 totals, seconds = zeros, 0.0
                 clock = time.perf_counter()
-                if done or clock - saved >= _INTERVAL * saving:
+                if done or devices.agree(clock - saved >= _INTERVAL * saving):
                     checkpoints.save(folder, step, (state, totals))
                     saved = time.perf_counter()
                     saving = saved - clock
-            if asked_to_stop():  # at the end too, since others may follow
+            if devices.agree(asked_to_stop()):  # at the end too, since others may follow
                 checkpoints.save(folder, step, (state, totals))
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
     return state
+
+
+def _means(plan, totals, epoch):
+    """The mean metrics of each run."""
+    values = {name: np.atleast_1d(total / plan.steps_per_epoch) for name, total in totals.items()}
+    for number, folder in enumerate(plan.folders):
+        if unknown := [name for name, means in values.items() if not math.isfinite(means[number])]:
+            where = f" of {folder.name}" if len(plan.folders) > 1 else ""
+            raise Diverged(
+                f"the {plan.name}{where} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
+                "another --workdir and a smaller config.weights.learning_rate"
+            )
+    return [{name: float(means[number]) for name, means in values.items()} for number in range(len(plan.folders))]
 
 
 @contextlib.contextmanager

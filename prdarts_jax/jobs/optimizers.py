@@ -1,4 +1,4 @@
-"""The optimizer of the weights that a config describes."""
+"""The optimizers that a config describes."""
 
 import optax
 from ml_collections import ConfigDict
@@ -27,3 +27,8 @@ def weight_optimizer(
         optax.add_decayed_weights(weights.weight_decay),
         optax.sgd(rate, momentum=weights.momentum, nesterov=weights.nesterov),
     )
+
+
+def in_pieces(optimizer: optax.GradientTransformation, pieces: int) -> optax.GradientTransformation:
+    """The optimizer, moving once in so many steps, by the mean of their gradients."""
+    return optimizer if pieces == 1 else optax.MultiSteps(optimizer, pieces).gradient_transformation()

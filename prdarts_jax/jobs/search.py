@@ -1,10 +1,10 @@
-"""A search: a config in, a genotype and a folder of results out.
+"""A search, or one of each of several seeds: a config in, a genotype and a folder of results out.
 
-A method of several stages (P-DARTS) leaves those before the last in folders stage_1, stage_2, ... of its own.
+A method of several stages (P-DARTS) leaves those before the last in folders stage_1, stage_2, ... of its own. Several
+seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from prdarts_jax import checkpoints, data, diagnostics, gates, genotypes, methods, reporting, settings, spaces, tabular
+from prdarts_jax import (
+    checkpoints,
+    data,
+    devices,
+    diagnostics,
+    gates,
+    genotypes,
+    methods,
+    reporting,
+    settings,
+    spaces,
+    tabular,
+)
 from prdarts_jax.bilevel import SearchProblem, SearchState, hessian_eigenvalue, init_search, search_epoch, select
 from prdarts_jax.jobs import loop
-from prdarts_jax.jobs.optimizers import weight_optimizer
+from prdarts_jax.jobs.optimizers import in_pieces, weight_optimizer
 from prdarts_jax.loops import Batch
 from prdarts_jax.nas_bench_201 import Supernet201
 from prdarts_jax.supernet import Supernet
@@ -33,8 +46,10 @@ def make_method(config: ConfigDict) -> methods.Method:
     return build(**fields)
 
 
-def make_supernet(config: ConfigDict, stage: methods.Stage, num_classes: int) -> nn.Module:
-    """The supernet of the config's space, as a stage of the method needs it."""
+def make_supernet(
+    config: ConfigDict, stage: methods.Stage, num_classes: int, axis_name: str | None = None
+) -> nn.Module:
+    """The supernet of the config's space, as a stage of the method needs it; for `axis_name` see `devices.py`."""
     space = spaces.named(config.space)
     fields = {name: config[name] for name in ("channels", "remat", "running_statistics")}
     fields |= {
@@ -44,6 +59,7 @@ def make_supernet(config: ConfigDict, stage: methods.Stage, num_classes: int) ->
         "dtype": jnp.dtype(config.dtype),
         "dropout": stage.method.dropout,
         "partial": stage.method.partial,
+        "axis_name": axis_name,
     }
     if space.inputs == 1:
         return Supernet201(**fields)
@@ -51,18 +67,27 @@ def make_supernet(config: ConfigDict, stage: methods.Stage, num_classes: int) ->
 
 
 def make_problem(
-    config: ConfigDict, num_classes: int, total_steps: int, stage: methods.Stage | None = None
+    config: ConfigDict,
+    num_classes: int,
+    total_steps: int,
+    stage: methods.Stage | None = None,
+    axis_name: str | None = None,
 ) -> SearchProblem:
-    """The search that a valid config describes, or one stage of it; by default the first."""
-    stage, logits = stage or make_method(config).stages()[0], config.logits
+    """The search that a valid config describes, or one stage of it, by default the first; for `axis_name` see
+    `devices.py`.
+
+    A step takes batch_size / accumulate images of each half, and draws gates of its own.
+    """
+    stage, logits, pieces = stage or make_method(config).stages()[0], config.logits, config.accumulate
+    arch_optimizer = optax.chain(
+        optax.add_decayed_weights(logits.weight_decay),
+        optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
+    )
     return SearchProblem(
-        supernet=make_supernet(config, stage, num_classes),
+        supernet=make_supernet(config, stage, num_classes, axis_name),
         method=stage.method,
-        weight_optimizer=weight_optimizer(config.weights, total_steps),
-        arch_optimizer=optax.chain(
-            optax.add_decayed_weights(logits.weight_decay),
-            optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
-        ),
+        weight_optimizer=in_pieces(weight_optimizer(config.weights, total_steps // pieces), pieces),
+        arch_optimizer=in_pieces(arch_optimizer, pieces),
         total_steps=total_steps,
     )
 
@@ -78,13 +103,30 @@ class _Search(NamedTuple):
     val_data: Batch
     augmentation: data.Augmentation
     table: tabular.Table | None
+    mesh: Mesh
+
+    @property
+    def folders(self) -> list[Path]:
+        """Of each seed."""
+        return seed_folders(self.config, self.workdir)
 
 
-def run(config: ConfigDict, workdir: Path) -> genotypes.AnyGenotype:
-    """Runs a search, or the rest of it, and writes everything into `workdir`.
+def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
+    """Where the results of each seed go: `workdir` itself if there is one seed."""
+    if config.seeds == 1:
+        return [workdir]
+    return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
+
+
+def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
+    """Runs a search of each seed, or the rest of it, and writes everything into `workdir`.
+
+    Returns:
+      The genotype that each seed has found.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
+      loop.Diverged: a metric of a search is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
@@ -99,75 +141,105 @@ def run(config: ConfigDict, workdir: Path) -> genotypes.AnyGenotype:
         config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
     )
     settings.validate_against_data(config, dataset)
-    train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
+    mesh = devices.make_mesh(config.seeds)
+    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
+    train_data, val_data = devices.put(data.split_halves(dataset, config.split_seed), mesh)
     augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
     print(f"{len(dataset.labels)} images of {dataset.name}")
 
-    candidates = None
+    keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
+    at_end: dict[str, jax.Array] = {}  # logits of the stage before, f32[seeds, edges, ops]
     for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
         if len(stages) > 1:
             print(f"stage {number + 1} of {len(stages)}")
-        key = jax.random.fold_in(jax.random.key(config.seed), number) if number else jax.random.key(config.seed)
-        search = _Search(config, fields, folder, dataset.num_classes, train_data, val_data, augmentation, table)
-        if candidates is not None:
-            candidates = {t: gates.largest(logits, stage.ops) & np.isfinite(logits) for t, logits in candidates.items()}
-        problem, logits = _run_stage(search, stage, key, candidates)
-        candidates = {t: logits[t] for t in problem.supernet.space.cell_types}
-    genotype = problem.method.derive(problem.supernet.space, logits)
-    reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
-    reporting.write_pictures(workdir, reporting.read_records(workdir), genotype)
-    return genotype
+        stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
+        search = _Search(config, fields, folder, dataset.num_classes, train_data, val_data, augmentation, table, mesh)
+        candidates = {t: gates.largest(logits, stage.ops) & np.isfinite(logits) for t, logits in at_end.items()}
+        problem, found = _run_stage(search, stage, stage_keys, candidates or None)
+        at_end = {t: jnp.stack([logits[t] for logits in found]) for t in problem.supernet.space.cell_types}
+    derived = [problem.method.derive(problem.supernet.space, logits) for logits in found]
+    for folder, genotype in zip(seed_folders(config, workdir), derived, strict=True):
+        reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
+        reporting.write_pictures(folder, reporting.read_records(folder), genotype)
+    return derived
 
 
-def _run_stage(search, stage, key, candidates):
-    """(problem, logits at the end) of one stage."""
+def _run_stage(search, stage, keys, candidates):
+    """(problem, logits at the end of each seed) of one stage."""
     config, workdir, train_data, val_data = search.config, search.workdir, search.train_data, search.val_data
-    steps_per_epoch = len(train_data["label"]) // config.batch_size
-    problem = make_problem(config, search.num_classes, config.epochs * steps_per_epoch, stage)
+    batch_size = config.batch_size // config.accumulate
+    steps_per_epoch = len(train_data["label"]) // batch_size
+    axis_name = devices.axis_of(search.mesh)
+    problem = make_problem(config, search.num_classes, config.epochs * steps_per_epoch, stage, axis_name)
     print(f"{config.epochs} epochs of {steps_per_epoch} steps")
+    images = jnp.zeros((batch_size, *train_data["image"].shape[1:]))
 
-    images = jnp.zeros((config.batch_size, *train_data["image"].shape[1:]))
-    start = jax.jit(init_search, static_argnums=0)
-    steps = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    arguments = (train_data, val_data, search.augmentation, config.batch_size, jnp.int32(1))
+    # Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
+    @jax.jit
+    def start(keys, candidates):
+        return jax.lax.map(lambda of_seed: init_search(problem, of_seed[0], images, of_seed[1]), (keys, candidates))
 
-    def prepare(state):
-        compiled = steps.lower(problem, state, *arguments).compile()
-        return lambda state, _, count: compiled(state, train_data, val_data, jnp.int32(count))
+    def epochs(states, train_data, val_data, steps):
+        def of_seed(state):
+            return search_epoch(problem, state, train_data, val_data, search.augmentation, batch_size, steps)
 
-    def stop_epoch(records):
+        return jax.lax.map(of_seed, states)
+
+    specs = (devices.SEEDS, devices.REPLICATED, devices.REPLICATED, devices.REPLICATED)
+    epoch = jax.jit(devices.over(search.mesh, epochs, specs, devices.SEEDS), donate_argnums=0)
+    arguments = (train_data, val_data, jnp.int32(1))
+
+    def prepare(states):
+        compiled = epoch.lower(states, *arguments).compile()
+        return lambda states, _, steps: compiled(states, train_data, val_data, jnp.int32(steps)), compiled
+
+    def last_epoch(records):
+        """The epoch whose logits count, if the search has ended early."""
         return problem.method.stops([record.get("eigenvalue", np.nan) for record in records])
 
-    state = loop.run(
+    states = loop.run(
         loop.Plan(
             name="search",
             total_steps=problem.total_steps,
             steps_per_epoch=steps_per_epoch,
             steps_per_call=config.steps_per_call,
-            shapes=steps.eval_shape(problem, start.eval_shape(problem, key, images, candidates), *arguments),
-            start=lambda: start(problem, key, images, candidates),
+            folders=search.folders,
+            shapes=epoch.eval_shape(start.eval_shape(keys, candidates), *arguments),
+            start=lambda: start(keys, candidates),
+            place=lambda states: devices.put(states, search.mesh, devices.SEEDS),
             prepare=prepare,
             end_epoch=_epoch_end(search, problem),
             summary=_summary,
-            ended=lambda records: stop_epoch(records) is not None,
+            ended=lambda records: all(last_epoch(of_seed) is not None for of_seed in records),
         ),
         search.fields,
         workdir,
     )
-    epoch = stop_epoch(reporting.read_records(workdir))
-    if epoch is None:
-        return problem, jax.device_get(state.arch)
-    print(f"stopped early: the logits of epoch {epoch} count")
-    return problem, reporting.read_logits(workdir, epoch)
+    at_end = devices.fetch(states.arch)
+    found = []
+    for number, folder in enumerate(search.folders):
+        early = last_epoch(reporting.read_records(folder))
+        if early is None:
+            found.append({t: logits[number] for t, logits in at_end.items()})
+        else:
+            print(f"stopped early: the logits of epoch {early} count")
+            found.append(reporting.read_logits(folder, early))
+    return problem, found
 
 
 def _epoch_end(search, problem):
-    """The function that takes the diagnostics of an epoch, saves its logits and makes its record."""
+    """The function that takes the diagnostics of an epoch, saves the logits and makes the record of each seed."""
     method, space, val_data = problem.method, problem.supernet.space, search.val_data
-    batch_size = search.config.batch_size
+    batch_size = search.config.batch_size // search.config.accumulate
     plain = dataclasses.replace(search.augmentation, pad=0, flip=False, cutout=0)
-    eigenvalue = jax.jit(functools.partial(hessian_eigenvalue, problem))
-    choose = jax.jit(functools.partial(select, problem))
+
+    def of_each_seed(function):
+        def mapped(states, batches):
+            return jax.lax.map(lambda state: function(problem, state, batches), states)
+
+        return jax.jit(devices.over(search.mesh, mapped, (devices.SEEDS, devices.REPLICATED), devices.SEEDS))
+
+    eigenvalue, choose = of_each_seed(hessian_eigenvalue), of_each_seed(select)
 
     def batches():
         """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
@@ -176,17 +248,10 @@ def _epoch_end(search, problem):
         shape = (4, batch_size)
         return {"image": image.reshape(*shape, *image.shape[1:]), "label": val_data["label"][places].reshape(shape)}
 
-    def end_epoch(state: SearchState, epoch: int, means: dict[str, float]) -> tuple[SearchState, dict[str, Any]]:
-        record: dict[str, Any] = dict(means)
-        if search.config.hessian or method.tracks_eigenvalue:
-            record["eigenvalue"] = float(eigenvalue(state, batches()))
-        if method.samples:
-            state = choose(state, batches())
-        logits = jax.device_get(state.arch)
-        probabilities = jax.device_get(method.activation(state.arch, problem.progress(state.step - 1)))
-        reporting.save_architecture(search.workdir, epoch, logits, probabilities)
+    def record_of(folder, epoch, logits, probabilities):
+        reporting.save_architecture(folder, epoch, logits, probabilities)
         genotype = method.derive(space, logits)
-        record |= {
+        record: dict[str, Any] = {
             "activation": reporting.activation_by_group(space, probabilities),
             "entropy": diagnostics.entropy(probabilities),
             "skip_share": genotypes.skip_share(genotype),
@@ -199,16 +264,35 @@ def _epoch_end(search, problem):
                 "rank": search.table.rank(genotype),
                 "percentile": search.table.percentile(genotype),
             }
-        return state, record
+        return record
+
+    def end_epoch(states: SearchState, epoch: int, means: list[loop.Record]) -> tuple[SearchState, list[loop.Record]]:
+        records = [dict(mean) for mean in means]
+        if search.config.hessian or method.tracks_eigenvalue:
+            for record, value in zip(records, devices.fetch(eigenvalue(states, batches())), strict=True):
+                record["eigenvalue"] = float(value)
+        if method.samples:
+            states = choose(states, batches())
+        logits, step = devices.fetch((states.arch, states.step))
+        for number, (record, folder) in enumerate(zip(records, search.folders, strict=True)):
+            own = {t: array[number] for t, array in logits.items()}
+            probabilities = jax.device_get(method.activation(own, problem.progress(step[number] - 1)))
+            record |= record_of(folder, epoch, own, probabilities)
+        return states, records
 
     return end_epoch
 
 
-def _summary(record):
-    shares = list(record["skip_share"].values())
+def _summary(records):
+    def mean(field):
+        return sum(record[field] for record in records) / len(records)
+
+    shares = [share for record in records for share in record["skip_share"].values()]
     text = (
-        f"loss {record['train_loss']:.3f}/{record['val_loss']:.3f}, "
-        f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['val_accuracy']:.1f} %, "
+        f"loss {mean('train_loss'):.3f}/{mean('val_loss'):.3f}, "
+        f"accuracy {100 * mean('train_accuracy'):.1f}/{100 * mean('val_accuracy'):.1f} %, "
         f"skips {100 * sum(shares) / len(shares):.0f} %"
     )
-    return text + (f", cell {record['benchmark']['accuracy']:.2f} %" if "benchmark" in record else "")
+    if "benchmark" not in records[0]:
+        return text
+    return text + f", cell {sum(record['benchmark']['accuracy'] for record in records) / len(records):.2f} %"

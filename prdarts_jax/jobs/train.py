@@ -13,19 +13,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
-from prdarts_jax import checkpoints, genotypes, networks, reporting, settings, torch_weights, training
+from prdarts_jax import checkpoints, devices, genotypes, networks, reporting, settings, torch_weights, training
 from prdarts_jax.jobs import loop
 from prdarts_jax.jobs.feeds import Feed, open_feed
-from prdarts_jax.jobs.optimizers import weight_optimizer
+from prdarts_jax.jobs.optimizers import in_pieces, weight_optimizer
 
 
 def make_problem(
-    config: ConfigDict, genotype: genotypes.Genotype, num_classes: int, steps_per_epoch: int
+    config: ConfigDict,
+    genotype: genotypes.Genotype,
+    num_classes: int,
+    steps_per_epoch: int,
+    axis_name: str | None = None,
 ) -> training.TrainProblem:
-    """The training that a valid config describes.
+    """The training that a valid config describes; for `axis_name` see `devices.py`.
 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
@@ -36,8 +39,6 @@ def make_problem(
         config.weights.schedule,
         config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
     )
-    if config.accumulate > 1:
-        optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
     return training.TrainProblem(
         network=networks.network(
             genotype,
@@ -47,8 +48,9 @@ def make_problem(
             num_classes=num_classes,
             auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
             dtype=jnp.dtype(config.dtype),
+            axis_name=axis_name,
         ),
-        optimizer=optimizer,
+        optimizer=in_pieces(optimizer, config.accumulate),
         total_steps=total_steps,
         drop_path=config.drop_path,
         auxiliary_weight=config.auxiliary_weight,
@@ -86,13 +88,15 @@ def check(config: ConfigDict) -> Training:
             f"config.genotype={config.genotype!r} must have normal and reduction cells; the accuracies of "
             "NAS-Bench-201's cells are in its table"
         )
-    feed = open_feed(config)
+    mesh = devices.make_mesh()
+    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
+    feed = open_feed(config, mesh)
     if config.torch_checkpoint and feed.image_shape[-1] != 3:
         raise ValueError(
             f"config.torch_checkpoint={config.torch_checkpoint!r} needs images of three channels, but those of "
             f"config.dataset={config.dataset!r} have {feed.image_shape[-1]}"
         )
-    problem = make_problem(config, genotype, feed.num_classes, feed.steps_per_epoch)
+    problem = make_problem(config, genotype, feed.num_classes, feed.steps_per_epoch, devices.axis_of(mesh))
 
     def start(key):
         return training.init_training(problem, key, networks.init_variables(problem.network, key, feed.image_shape))
@@ -138,7 +142,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     def end_epoch(state, _, means):
         result = _test(problem, feed, state)
-        return state, {**means, "test_loss": result["loss"], "test_accuracy": result["top1"]}
+        return state, [{**means[0], "test_loss": result["loss"], "test_accuracy": result["top1"]}]
 
     state = loop.run(
         loop.Plan(
@@ -146,8 +150,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             total_steps=problem.total_steps,
             steps_per_epoch=feed.steps_per_epoch,
             steps_per_call=config.steps_per_call,
-            shapes=(shapes, dict.fromkeys(("train_loss", "train_accuracy"))),
+            folders=(workdir,),
+            shapes=(shapes, dict.fromkeys(("train_loss", "train_accuracy"), jax.ShapeDtypeStruct((), jnp.float32))),
             start=start,
+            place=feed.place,
             prepare=lambda state: feed.prepare(problem, state),
             end_epoch=end_epoch,
             summary=_summary,
@@ -169,13 +175,14 @@ _test_step = jax.jit(training.test_step, static_argnums=(0, 1))
 
 def _test(problem: training.TrainProblem, feed: Feed, state: training.TrainState) -> dict[str, Any]:
     counts = (
-        jax.device_get(_test_step(problem.network, feed.augmentation, state.variables, batch))
+        devices.fetch(_test_step(problem.network, feed.augmentation, state.variables, batch))
         for batch in feed.test_batches()
     )
     return training.summarize(functools.reduce(functools.partial(jax.tree.map, operator.add), counts))
 
 
-def _summary(record):
+def _summary(records):
+    (record,) = records
     return (
         f"loss {record['train_loss']:.3f}/{record['test_loss']:.3f}, "
         f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['test_accuracy']:.1f} %"

@@ -1,0 +1,37 @@
+"""One of several processes of a search, for test_processes.py.
+
+python tests/one_process.py WORKDIR PORT PROCESSES PROCESS
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import conftest  # noqa: F401  (the compilation cache)
+import jax
+from test_population import tiny_config
+from test_search_job import Toy
+
+from prdarts_jax import devices, reporting, spaces
+from prdarts_jax.jobs import loop, search
+
+
+class Network(Toy):
+    axis_name: str | None = None
+
+
+def main(workdir, port, processes, process):
+    if processes > 1:
+        jax.distributed.initialize(f"localhost:{port}", processes, process)
+    if not devices.is_main():
+        sys.stdout = open(os.devnull, "w")
+    search.make_supernet = lambda config, stage, classes, axis_name: Network(spaces.named(config.space), axis_name)
+    reporting.write_pictures = lambda *_: None
+    try:
+        search.run(tiny_config(epochs=40, steps_per_call=1), workdir)
+    except loop.Stopped as stopped:
+        print(stopped)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
