@@ -33,6 +33,16 @@ setuptools.setup(
         "cuda12": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "torch": ["torch>=2.5"],
-        "test": ["mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
+        "slurm": ["submitit>=1.5"],
+        "test": [
+            "ipykernel>=6",
+            "mypy>=1.15",
+            "nbclient>=0.10",
+            "nbformat>=5",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "submitit>=1.5",
+        ],
     },
 )

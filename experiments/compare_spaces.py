@@ -8,8 +8,8 @@ of the derived cells.
 
     python experiments/compare_spaces.py --data_dir=DIR --workdir=runs/spaces
 
-An hour on two cores by estimate, not yet run; may be stopped and started again. Writes a run folder a search,
-table.md, and for each space skips_s1.png, ...
+13 minutes a space on two cores with another experiment beside it; may be stopped and started again. Writes a run
+folder a search, table.md, and for each space skips_s1.png, ...
 """
 
 import argparse

@@ -1,0 +1,104 @@
+"""Many runs as jobs of SLURM, or as processes of this machine: one for each combination of named config values.
+
+    python experiments/launch_slurm.py --workdir=runs/sweep --config=configs/digits.py \\
+        --grid method=darts,pr_darts --grid seed=0,1,2 --partition=gpu --gpus=1 --hours=4
+
+Each job is the command line of the package in a folder of its own, runs/sweep/method=darts,seed=0; what comes after
+`--` is passed to all. A job that is preempted or runs out of time is queued again and goes on where it was, and so does
+the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, what the runs have in their
+last records. `--cluster=local` needs no SLURM, and starts all jobs at once.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from prdarts_jax import reporting
+
+
+class Run:
+    """The command of one run; of a job that ends too early submitit asks for it again."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.command = command
+
+    def __call__(self) -> None:
+        subprocess.run(self.command, check=True)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What to do when preempted: the same again."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def combinations(grid: list[str]) -> list[dict[str, str]]:
+    """Of ['method=a,b', 'seed=0,1']: {'method': 'a', 'seed': '0'}, ..."""
+    fields = [field for field, _, _ in (entry.partition("=") for entry in grid)]
+    values = [entry.partition("=")[2].split(",") for entry in grid]
+    return [dict(zip(fields, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def command_of(config: str, workdir: Path, fields: dict[str, str], rest: list[str]) -> list[str]:
+    """The command line of one run."""
+    given = [f"--config.{field}={value}" for field, value in fields.items()]
+    return [sys.executable, "-m", "prdarts_jax.main", f"--config={config}", f"--workdir={workdir}", *given, *rest]
+
+
+def make_table(workdirs: dict[str, Path]) -> str:
+    """The numbers of each run's last record, side by side."""
+    last: dict[str, dict[str, Any]] = {}
+    for name, workdir in workdirs.items():
+        records = reporting.read_records(workdir)
+        last[name] = dict(reporting.numbers(records[-1])) if records else {}
+    columns = list(dict.fromkeys(field for numbers in last.values() for field in numbers))
+    lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, numbers in last.items():
+        lines.append(f"| {name} | " + " | ".join(f"{numbers.get(field, float('nan')):.4g}" for field in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Submits the jobs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="as for the package")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the runs' folders")
+    parser.add_argument("--grid", action="append", default=[], metavar="FIELD=VALUE,VALUE", help="may be repeated")
+    parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm", help="where jobs run")
+    parser.add_argument("--partition", help="of SLURM")
+    parser.add_argument("--gpus", type=int, default=0, help="of a job")
+    parser.add_argument("--cpus", type=int, default=4, help="of a job")
+    parser.add_argument("--hours", type=float, default=24, help="of a job")
+    parser.add_argument("--wait", action="store_true", help="until all jobs are done, and write sweep.md")
+    parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
+    arguments = parser.parse_args()
+
+    executor = submitit.AutoExecutor(folder=arguments.workdir / "jobs", cluster=arguments.cluster)
+    executor.update_parameters(
+        name="prdarts_jax",
+        cpus_per_task=arguments.cpus,
+        gpus_per_node=arguments.gpus,
+        timeout_min=round(60 * arguments.hours),
+        slurm_partition=arguments.partition,
+    )
+    workdirs = {",".join(f"{k}={v}" for k, v in fields.items()): fields for fields in combinations(arguments.grid)}
+    jobs = {}
+    for name, fields in workdirs.items():
+        command = command_of(arguments.config, arguments.workdir / name, fields, arguments.rest)
+        jobs[name] = executor.submit(Run(command))
+        print(f"job {jobs[name].job_id}: {name}", flush=True)
+    if not arguments.wait:
+        return
+    failed = [name for name, job in jobs.items() if job.exception()]
+    text = make_table({name: arguments.workdir / name for name in jobs if name not in failed})
+    (arguments.workdir / "sweep.md").write_text(text)
+    print(text)
+    if failed:
+        sys.exit(f"error: {', '.join(failed)} failed; see the logs in {arguments.workdir / 'jobs'}")
+
+
+if __name__ == "__main__":
+    main()
