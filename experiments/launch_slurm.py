@@ -4,42 +4,76 @@
         --grid method=darts,pr_darts --grid seed=0,1,2 --partition=gpu --gpus=1 --hours=4
 
 Each job is the command line of the package in a folder of its own, runs/sweep/method=darts,seed=0; what comes after
-`--` is passed to all. A job that is preempted or runs out of time is queued again and goes on where it was, and so does
-the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, what the runs have in their
-last records. `--cluster=local` needs no SLURM, and starts all jobs at once.
+`--` is passed to all. A job that is preempted, or runs out of time, at most a hundred times, is queued again and goes
+on where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, what
+the runs have in their last records. `--cluster=local` needs no SLURM, and starts all jobs at once.
+
+The local executor is what has been tried; no job has been preempted on a cluster yet.
 """
 
 import argparse
 import itertools
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-from prdarts_jax import reporting
+from prdarts_jax import reporting, settings
+
+_MOST_TIMEOUTS = 100
 
 
 class Run:
-    """The command of one run; of a job that ends too early submitit asks for it again."""
+    """The command of one run; submitit asks for it again where SLURM has ended the job too early."""
 
     def __init__(self, command: list[str]) -> None:
         self.command = command
 
     def __call__(self) -> None:
-        subprocess.run(self.command, check=True)
+        # submitit's signals are for this process; the run is told to stop by `checkpoint`, and saves its state.
+        self.process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
+        code = self._wait()
+        if code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+            signal.pause()  # SLURM has told the run before it tells this process, which is then asked to go on
+        if code:
+            raise subprocess.CalledProcessError(code, self.command)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What to do when preempted: the same again."""
-        return submitit.helpers.DelayedSubmission(self)
+        self.process.terminate()
+        self._wait()
+        return submitit.helpers.DelayedSubmission(Run(self.command))
+
+    def _wait(self):
+        # Popen.wait would block itself where a signal interrupts it and `checkpoint` waits too.
+        while self.process.poll() is None:
+            time.sleep(0.2)
+        return self.process.returncode
+
+
+def _ignore_submitit():
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def combinations(grid: list[str]) -> list[dict[str, str]]:
-    """Of ['method=a,b', 'seed=0,1']: {'method': 'a', 'seed': '0'}, ..."""
-    fields = [field for field, _, _ in (entry.partition("=") for entry in grid)]
-    values = [entry.partition("=")[2].split(",") for entry in grid]
-    return [dict(zip(fields, chosen, strict=True)) for chosen in itertools.product(*values)]
+    """Of ['method=a,b', 'seed=0,1']: {'method': 'a', 'seed': '0'}, ...
+
+    Raises:
+      ValueError: an entry has no values, or names no field of a config.
+    """
+    values = {}
+    for entry in grid:
+        field, _, given = entry.partition("=")
+        if not given:
+            raise ValueError(f"--grid {entry} must have the form FIELD=VALUE,VALUE")
+        settings.check_field(field)
+        values[field] = given.split(",")
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def command_of(config: str, workdir: Path, fields: dict[str, str], rest: list[str]) -> list[str]:
@@ -76,7 +110,13 @@ def main() -> None:
     parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
     arguments = parser.parse_args()
 
-    executor = submitit.AutoExecutor(folder=arguments.workdir / "jobs", cluster=arguments.cluster)
+    try:
+        runs = {",".join(f"{k}={v}" for k, v in fields.items()): fields for fields in combinations(arguments.grid)}
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    executor = submitit.AutoExecutor(
+        folder=arguments.workdir / "jobs", cluster=arguments.cluster, slurm_max_num_timeout=_MOST_TIMEOUTS
+    )
     executor.update_parameters(
         name="prdarts_jax",
         cpus_per_task=arguments.cpus,
@@ -84,9 +124,8 @@ def main() -> None:
         timeout_min=round(60 * arguments.hours),
         slurm_partition=arguments.partition,
     )
-    workdirs = {",".join(f"{k}={v}" for k, v in fields.items()): fields for fields in combinations(arguments.grid)}
     jobs = {}
-    for name, fields in workdirs.items():
+    for name, fields in runs.items():
         command = command_of(arguments.config, arguments.workdir / name, fields, arguments.rest)
         jobs[name] = executor.submit(Run(command))
         print(f"job {jobs[name].job_id}: {name}", flush=True)

@@ -36,7 +36,7 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
       state: a pytree of arrays, typed PRNG keys among them or not.
     """
     path = folder / str(step)
-    if devices.agree(path.exists()):
+    if True in devices.everywhere(path.exists()):
         return
     draft = folder / f"unfinished-{step}"
     leaves = devices.fetch(_by_name(_key_data(state)))
@@ -67,10 +67,13 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
       (state, step), or None where there is no checkpoint.
 
     Raises:
-      ValueError: all checkpoints are damaged, or the intact one does not fit the template.
+      ValueError: all checkpoints are damaged, the intact one does not fit the template, or processes see different
+        ones.
     """
     paths = _newest_first(folder)
     intact = next((path for path in paths if _is_intact(path)), None)
+    if len(devices.everywhere(int(intact.name) if intact else -1)) > 1:
+        raise ValueError(f"{folder} is not the same for all processes: --workdir must be a folder that they share")
     if intact is None:
         if not paths:
             return None
@@ -80,7 +83,6 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
     with _checkpointer() as checkpointer:
         leaves = checkpointer.restore(intact.absolute())
     state = _fit(leaves, template, intact)
-    devices.wait("restored")
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
         damaged.rename(aside)

@@ -177,7 +177,6 @@ def augment(
       f32[B, H, W, C].
     """
     batch, height, width, _ = images.shape
-
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     pad = augmentation.pad
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

@@ -1,7 +1,8 @@
 """Many devices: a mesh of them, and what code inside a mapped axis needs to give what one device would give.
 
 `search_step` and the others are written for one part of a batch: with `axis_name` they take the moments of batch
-normalisation, the gradients and the metrics of all parts. They are mapped by `jax.shard_map`.
+normalisation, the gradients and the metrics of all parts. They are mapped by `jax.shard_map`. Augmentation and
+drop-path are drawn for the whole batch; P-DARTS's dropout and the noise of S4 for each part by itself.
 """
 
 import math
@@ -55,14 +56,14 @@ def over(mesh: Mesh, function: Callable, in_specs: Any = REPLICATED, out_specs: 
 
 def put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
     """The arrays on the devices of the mesh, by default all on each; each process has all of them."""
-    sharding = _sharding(mesh, spec)
+    where = sharding(mesh, spec)
     if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(tree, where)
 
     def put_one(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put_one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        return jax.device_put(np.asarray(leaf), sharding)  # of JAX's own arrays only those on these devices may move
+        return jax.device_put(np.asarray(leaf), where)  # of JAX's own arrays only those on these devices may move
 
     return jax.tree.map(put_one, tree)
 
@@ -71,10 +72,11 @@ def put_shares(share: Any, mesh: Mesh) -> Any:
     """A batch spread over the devices of the mesh; each process has its share of the images, in their order."""
     if jax.process_count() == 1:
         return put(share, mesh, SPREAD)
-    return jax.make_array_from_process_local_data(_sharding(mesh, SPREAD), share)
+    return jax.make_array_from_process_local_data(sharding(mesh, SPREAD), share)
 
 
-def _sharding(mesh, spec):
+def sharding(mesh: Mesh, spec: PartitionSpec) -> Any:
+    """Where `put` has arrays."""
     return mesh.devices.flat[0] if mesh.size == 1 else NamedSharding(mesh, spec)
 
 
@@ -86,12 +88,17 @@ def check_divides(batch_size: int, mesh: Mesh, field: str) -> None:
     """
     parts = mesh.shape[DATA]
     if batch_size % parts:
-        raise ValueError(f"{field}={batch_size} must be a multiple of {parts}, the devices that share a batch")
+        raise ValueError(
+            f"{field}={batch_size} must be a multiple of {parts}, the devices that share a batch; "
+            "CUDA_VISIBLE_DEVICES lets JAX see fewer"
+        )
 
 
 def memory(compiled: jax.stages.Compiled) -> str:
     """How much memory a compiled function needs on each device, in words, and what to change where that is too much."""
     found: Any = compiled.memory_analysis()
+    if found is None:
+        return "needs as much memory as this backend does not tell"
     needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     needed += found.temp_size_in_bytes
     device = jax.local_devices()[0]
@@ -158,9 +165,14 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(fetch_one, tree)
 
 
+def everywhere(value: int) -> set[int]:
+    """The values that the processes have; all have to ask."""
+    return set(np.ravel(multihost_utils.process_allgather(np.array(value))).tolist())
+
+
 def agree(wish: bool) -> bool:
     """Whether any process wishes it; all have to ask."""
-    return bool(np.any(multihost_utils.process_allgather(np.array(wish))))
+    return True in everywhere(wish)
 
 
 def wait(what: str) -> None:

@@ -43,7 +43,12 @@ def join_processes() -> None:
     if explicit and len(explicit) < len(given):
         sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
     if explicit or flags.FLAGS.distributed:
-        jax.distributed.initialize(**given)  # without arguments from SLURM, Open MPI or the TPU pod
+        try:
+            jax.distributed.initialize(**given)  # without arguments from SLURM, Open MPI or the TPU pod
+        except (ValueError, RuntimeError) as error:
+            fields = ("distributed", "coordinator", "processes", "process")
+            how = ", ".join(f"--{name}={flags.FLAGS[name].value}" for name in fields)
+            sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
     if not devices.is_main():
         sys.stdout = open(os.devnull, "w")
 

@@ -45,6 +45,8 @@ class Layer(nn.Module):
         params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
         if self.op.draws:
             key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+            if train and self.axis_name is not None:  # noise of its own for each part of the batch
+                key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
             params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
         if not self.op.norms:
             return self.op.apply(params, None, x, None)[0]

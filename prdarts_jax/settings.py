@@ -173,7 +173,7 @@ def validate(config: ConfigDict) -> None:
         return
     if job == "search":
         _check_space(config)
-        _check_seeds(config)
+        _check_steps(config)
     prefix, section = ("", config) if job == "train" else ("evaluation.", config.evaluation)
     if section.epochs and section.weights.warmup_epochs >= section.epochs:
         raise ValueError(
@@ -187,7 +187,12 @@ def validate(config: ConfigDict) -> None:
             )
 
 
-def _check_seeds(config):
+def _check_steps(config):
+    if config.accumulate > 1 and config.method == "darts" and config.darts.second_order:
+        raise ValueError(
+            f"config.accumulate={config.accumulate} must be 1 with config.darts.second_order=True, which looks ahead "
+            "to the weights after each step"
+        )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed
         raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")

@@ -57,8 +57,7 @@ def train_batches(
 
     Returns:
       A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them; of a share, B / parts images
-      each. It raises a ValueError where
-      a file of the data set is damaged, and an OSError where a worker died.
+      each. It raises a ValueError where a file of the data set is damaged, and an OSError where a worker died.
     """
     import grain
 

@@ -1,5 +1,6 @@
 """What all tests share: one persistent compilation cache, so that a second run compiles nothing again."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -12,13 +13,19 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """For files whose time is that of the compiler: half of it, for slower code. test_cell.py, test_main.py and others
-    run what users run."""
+@contextlib.contextmanager
+def quick_compiler():
+    """Within it the compiler takes half of its time, for slower code."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For files whose time is that of the compiler. test_cell.py, test_main.py and others run what users run."""
+    with quick_compiler():
+        yield
 
 
 @pytest.fixture

@@ -7,21 +7,21 @@ import functools
 import re
 import sys
 
-import conftest  # noqa: F401  (the compilation cache)
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from conftest import quick_compiler
 from jax.flatten_util import ravel_pytree
 
 from prdarts_jax import data, devices, genotypes, networks, training
-from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch, search_step
+from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch
 from prdarts_jax.methods import PRDarts
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import Supernet
 
 STEPS, BATCH = 20, 16
-SPACE = SearchSpace("small", ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3"), nodes=4)
+SPACE = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
 AUGMENTATION = data.Augmentation((0.5,), (0.25,), pad=2, flip=True, cutout=3)
 CELL = genotypes.Genotype(
     normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("sep_conv_3x3", 2)),
@@ -46,9 +46,9 @@ def collectives(text):
 
 
 def search(mesh):
-    """The state after STEPS steps, and the collectives of the step."""
+    """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
     problem = SearchProblem(
-        supernet=Supernet(space=SPACE, channels=4, cells=3, num_classes=3, axis_name=devices.axis_of(mesh)),
+        supernet=Supernet(space=SPACE, channels=4, cells=2, num_classes=3, axis_name=devices.axis_of(mesh)),
         method=PRDarts(space=SPACE),
         weight_optimizer=optax.sgd(0.025, momentum=0.9),
         arch_optimizer=optax.adam(3e-4, b1=0.5),
@@ -61,29 +61,28 @@ def search(mesh):
     def epoch(state, train_data, val_data):
         return search_epoch(problem, state, train_data, val_data, AUGMENTATION, BATCH)
 
-    advance = jax.jit(devices.over(mesh, epoch))
-    means = []
     state = devices.put(state, mesh)
+    advance = jax.jit(devices.over(mesh, epoch)).lower(state, *halves).compile()
+    means = []
     for _ in range(STEPS // 5):
         state, metrics = advance(state, *halves)
         means.append(metrics)
-
-    specs = (devices.REPLICATED, devices.SPREAD, devices.SPREAD)
-    batch = {"image": images, "label": jnp.zeros(BATCH, jnp.int32)}
-    step = jax.jit(devices.over(mesh, functools.partial(search_step, problem), specs))
-    text = step.lower(state, batch, batch).compile().as_text()
-    return {
-        "arch": ravel_pytree(state.arch)[0],
-        "params": ravel_pytree(state.params)[0],
-        "batch_stats": ravel_pytree(state.batch_stats)[0],
-        **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
-    }, collectives(text)
+    return (
+        {
+            "arch": ravel_pytree(state.arch)[0],
+            "params": ravel_pytree(state.params)[0],
+            "batch_stats": ravel_pytree(state.batch_stats)[0],
+            **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
+        },
+        collectives(advance.as_text()),
+        {leaf.size for leaf in jax.tree.leaves((state.params, state.arch, state.batch_stats))},
+    )
 
 
 def train(mesh):
     """The state after STEPS steps of a training with drop-path."""
     problem = training.TrainProblem(
-        network=networks.Network(CELL, channels=4, cells=3, num_classes=3, axis_name=devices.axis_of(mesh)),
+        network=networks.Network(CELL, channels=4, cells=2, num_classes=3, axis_name=devices.axis_of(mesh)),
         optimizer=optax.sgd(0.025, momentum=0.9),
         total_steps=STEPS,
         drop_path=0.3,
@@ -110,11 +109,12 @@ def main(path):
     assert len(jax.devices()) == 8
     results = {}
     for name, mesh in (("eight", devices.make_mesh()), ("one", devices.make_mesh(devices=jax.devices()[:1]))):
-        found, results[f"{name}/collectives"] = search(mesh)
+        found, results[f"{name}/collectives"], sizes = search(mesh)
         results |= {f"{name}/search/{field}": np.asarray(value) for field, value in found.items()}
         results |= {f"{name}/train/{field}": np.asarray(value) for field, value in train(mesh).items()}
-    np.savez(path, **results)
+    np.savez(path, sizes=[1, *sizes], **results)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with quick_compiler():
+        main(sys.argv[1])

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-import conftest  # noqa: F401  (the compilation cache)
 import jax
+from conftest import quick_compiler
 from test_population import tiny_config
 from test_search_job import Toy
 
@@ -34,4 +34,5 @@ def main(workdir, port, processes, process):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    with quick_compiler():
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

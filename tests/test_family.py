@@ -65,7 +65,7 @@ def check(config, genotype, records):
 
 @pytest.mark.parametrize("method", methods.NAMED)
 def test_every_method_searches(method, tmp_path, monkeypatch):
-    def supernet(config, stage, num_classes):
+    def supernet(config, stage, num_classes, axis_name):
         assert stage.method.partial == (4 if method == "pc_darts" else 1)
         return Table(spaces.named(config.space), 2, num_classes)
 

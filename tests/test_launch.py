@@ -21,6 +21,10 @@ def test_a_grid_has_all_combinations():
         {"method": "pr_darts", "seed": "1"},
     ]
     assert combinations([]) == [{}]
+    with pytest.raises(ValueError, match="--grid method must have the form FIELD=VALUE,VALUE"):
+        combinations(["method"])
+    with pytest.raises(ValueError, match="config.speed is not a field of the config"):
+        combinations(["speed=1"])
 
 
 def test_jobs_run_the_command_and_a_failed_one_is_named(tmp_path):

@@ -24,7 +24,15 @@ from prdarts_jax.jobs import loop, search
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 15, 12  # 200 images: 100 train the weights, 12 batches of 8 an epoch
-TINY = {"channels": 2, "cells": 1, "num_examples": 200, "batch_size": 8, "epochs": EPOCHS, "steps_per_call": 5}
+TINY = {
+    "space": "s2",
+    "channels": 2,
+    "cells": 1,
+    "num_examples": 200,
+    "batch_size": 8,
+    "epochs": EPOCHS,
+    "steps_per_call": 5,
+}
 PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves")
 
 
@@ -185,7 +193,7 @@ def test_architecture_of_every_epoch_is_saved(undisturbed):
         temperature = 1 - 0.9 * (STEPS * (epoch + 1) - 1) / (EPOCHS * STEPS - 1)
         for t in ("normal", "reduce"):
             logits, probability = arrays[f"logits_{t}"], arrays[f"probability_{t}"]
-            assert logits.shape == (14, 8)
+            assert logits.shape == (14, 2)
             expected = 1 / (1 + np.exp(-(logits - temperature * np.log(0.1 / 1.1))))
             np.testing.assert_allclose(probability, expected, rtol=1e-5)
             mean = read_records(undisturbed)[epoch]["activation"][t]["all"]
@@ -345,7 +353,7 @@ def test_missing_config_file_is_refused(tmp_path):
 # The README
 
 
-def test_readme_example_runs(capsys):
+def test_readme_example_runs(compiled_quickly, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     example = next(block for block in blocks if "search_step" in block)
     scope = {}

@@ -18,7 +18,8 @@ FIRST, SEEDS = 3, 2
 
 def tiny_config(**fields):
     config = runpy.run_path(CONFIG)["get_config"]()
-    config.update({"channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 2, "steps_per_call": 2})
+    config.update({"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8})
+    config.update({"epochs": 2, "steps_per_call": 2})
     config.update(fields)
     config.evaluation.epochs = 0
     config.logits.learning_rate = 0.1

@@ -227,6 +227,11 @@ def searching(**fields):
             "config.evaluation.epochs=2 must be 0 in the space nas_bench_201, whose cells' accuracies config.table has",
         ),
         (
+            {"method": "darts", "darts__second_order": True, "accumulate": 2},
+            "config.accumulate=2 must be 1 with config.darts.second_order=True, which looks ahead to the weights after "
+            "each step",
+        ),
+        (
             {"seeds": 3, "evaluation__epochs": 2},
             "config.evaluation.epochs=2 must be 0 with config.seeds=3: train a seed's cell with "
             "configs/cifar10_eval.py and its genotype.json",

@@ -111,6 +111,30 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pi
     assert "compiled" not in capsys.readouterr().out
 
 
+def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
+    toy, no_pictures, tmp_path, monkeypatch, capsys
+):
+    first = jax.random.key_data(jax.random.split(jax.random.key(0), 3)[2])
+
+    def eigenvalue(problem, state, batches):
+        ends_early = jnp.all(jax.random.key_data(state.key) == first)
+        return jnp.where(ends_early, jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS], 1.0)
+
+    monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
+    together, alone = tiny_config("r_darts", "s2", epochs=5, seeds=2), tiny_config("r_darts", "s2", epochs=5)
+    for config in (together, alone):
+        config.r_darts.window = 1
+    found = search.run(together, tmp_path / "together")
+    assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
+    assert search.run(alone, tmp_path / "alone") == found[:1]
+    of_seed, by_itself, other = (
+        [record | {"seconds": 0} for record in reporting.read_records(tmp_path / folder)]
+        for folder in ("together/seed_0", "alone", "together/seed_1")
+    )
+    assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
+    assert search.run(together, tmp_path / "together") == found  # nothing is left to do
+
+
 # Stages ---------------------------------------------------------------------------------------------------------------
 
 

@@ -263,7 +263,8 @@ def command(monkeypatch):
     """Calls the program with a config, without parsing flags."""
 
     def call(config, workdir):
-        given = types.SimpleNamespace(config=config, workdir=str(workdir), cache_dir=None)
+        given = types.SimpleNamespace(config=config, workdir=str(workdir), cache_dir=None, distributed=False)
+        given.coordinator = given.processes = given.process = None
         with monkeypatch.context() as patch:
             patch.setattr(main, "flags", types.SimpleNamespace(FLAGS=given))
             patch.setattr(main, "use_compilation_cache", lambda folder: None)

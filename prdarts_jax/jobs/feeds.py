@@ -117,9 +117,10 @@ def _streamed(config, batch_size, mesh):
             image = data.augment(augmentation, jax.random.key(0), batch["image"])
             return train_step(problem, state, {"image": image, "label": batch["label"]})
 
+        spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
         batch = {
-            "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+            "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=spread),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=spread),
         }
         parts = devices.over(mesh, step, (devices.REPLICATED, devices.SPREAD))
         compiled = jax.jit(parts, donate_argnums=0).lower(state, batch).compile()

@@ -49,9 +49,9 @@ class Plan(NamedTuple):
       prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics) and what
         was compiled.
       end_epoch: (state, epoch, mean metrics of each run) -> (state, record of the epoch of each); the state to go on
-        with.
+        with. None stands for a run that has ended; it is computed on, but leaves nothing.
       summary: records of each -> what the progress bar shows.
-      ended: whether the runs end before their last step, given the records of all epochs so far of each.
+      ended: whether a run ends before its last step, given the records of all its epochs so far.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Plan(NamedTuple):
     start: Callable[[], State]
     place: Callable[[State], State]
     prepare: Callable[[State], tuple[Advance, jax.stages.Compiled]]
-    end_epoch: Callable[[State, int, list[Record]], tuple[State, list[Record]]]
+    end_epoch: Callable[[State, int, list[Record | None]], tuple[State, list[Record | None]]]
     summary: Callable[[list[Record]], str]
-    ended: Callable[[list[list[Record]]], bool] = lambda records: False
+    ended: Callable[[list[Record]], bool] = lambda records: False
 
 
 def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
@@ -97,7 +97,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     reporting.write_json(workdir / "config.json", config)
 
     records = [[r for r in reporting.read_records(place) if r["step"] <= step] for place in plan.folders]
-    done = step == total_steps or plan.ended(records)
+    done = step == total_steps or all(map(plan.ended, records))
     if not done:
         clock = time.perf_counter()
         advance, compiled = plan.prepare(state)
@@ -123,16 +123,18 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
             bar.update(steps)
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch - 1
-                means = _means(plan, totals, epoch)
+                going = [not plan.ended(history) for history in records]
+                means = [mean if on else None for mean, on in zip(_means(plan, totals, epoch), going, strict=True)]
                 clock = time.perf_counter()
                 state, found = plan.end_epoch(state, epoch, means)
                 seconds += time.perf_counter() - clock
-                for record, history in zip(found, records, strict=True):
-                    history.append({"epoch": epoch, "step": step, **record, "seconds": seconds})
-                for log, history in zip(logs, records, strict=False):  # one process writes
-                    log.append(history[-1])
-                bar.set_postfix_str(plan.summary(found))
-                done = step == total_steps or plan.ended(records)
+                for number, record in enumerate(found):
+                    if record is not None:
+                        records[number].append({"epoch": epoch, "step": step, **record, "seconds": seconds})
+                        if logs:  # in one process
+                            logs[number].append(records[number][-1])
+                bar.set_postfix_str(plan.summary([record for record in found if record is not None]))
+                done = step == total_steps or all(map(plan.ended, records))
                 totals, seconds = zeros, 0.0
                 clock = time.perf_counter()
                 if done or devices.agree(clock - saved >= _INTERVAL * saving):

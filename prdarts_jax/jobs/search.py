@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from prdarts_jax import (
@@ -210,7 +210,7 @@ def _run_stage(search, stage, keys, candidates):
             prepare=prepare,
             end_epoch=_epoch_end(search, problem),
             summary=_summary,
-            ended=lambda records: all(last_epoch(of_seed) is not None for of_seed in records),
+            ended=lambda records: last_epoch(records) is not None,
         ),
         search.fields,
         workdir,
@@ -222,7 +222,8 @@ def _run_stage(search, stage, keys, candidates):
         if early is None:
             found.append({t: logits[number] for t, logits in at_end.items()})
         else:
-            print(f"stopped early: the logits of epoch {early} count")
+            of_seed = f"{folder.name} " if len(search.folders) > 1 else ""
+            print(f"{of_seed}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
     return problem, found
 
@@ -237,7 +238,8 @@ def _epoch_end(search, problem):
         def mapped(states, batches):
             return jax.lax.map(lambda state: function(problem, state, batches), states)
 
-        return jax.jit(devices.over(search.mesh, mapped, (devices.SEEDS, devices.REPLICATED), devices.SEEDS))
+        specs = (devices.SEEDS, PartitionSpec(None, devices.DATA))
+        return jax.jit(devices.over(search.mesh, mapped, specs, devices.SEEDS))
 
     eigenvalue, choose = of_each_seed(hessian_eigenvalue), of_each_seed(select)
 
@@ -266,18 +268,24 @@ def _epoch_end(search, problem):
             }
         return record
 
-    def end_epoch(states: SearchState, epoch: int, means: list[loop.Record]) -> tuple[SearchState, list[loop.Record]]:
-        records = [dict(mean) for mean in means]
+    def end_epoch(
+        states: SearchState, epoch: int, means: list[loop.Record | None]
+    ) -> tuple[SearchState, list[loop.Record | None]]:
+        eigenvalues = None
         if search.config.hessian or method.tracks_eigenvalue:
-            for record, value in zip(records, devices.fetch(eigenvalue(states, batches())), strict=True):
-                record["eigenvalue"] = float(value)
+            eigenvalues = devices.fetch(eigenvalue(states, batches()))
         if method.samples:
             states = choose(states, batches())
         logits, step = devices.fetch((states.arch, states.step))
-        for number, (record, folder) in enumerate(zip(records, search.folders, strict=True)):
+        records: list[loop.Record | None] = []
+        for number, (mean, folder) in enumerate(zip(means, search.folders, strict=True)):
+            if mean is None:
+                records.append(None)
+                continue
             own = {t: array[number] for t, array in logits.items()}
             probabilities = jax.device_get(method.activation(own, problem.progress(step[number] - 1)))
-            record |= record_of(folder, epoch, own, probabilities)
+            extra = {} if eigenvalues is None else {"eigenvalue": float(eigenvalues[number])}
+            records.append({**mean, **extra, **record_of(folder, epoch, own, probabilities)})
         return states, records
 
     return end_epoch
