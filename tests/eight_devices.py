@@ -48,7 +48,7 @@ def collectives(text):
 def search(mesh):
     """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
     problem = SearchProblem(
-        supernet=Supernet(space=SPACE, channels=4, cells=2, num_classes=3, axis_name=devices.axis_of(mesh)),
+        supernet=Supernet(space=SPACE, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
         method=PRDarts(space=SPACE),
         weight_optimizer=optax.sgd(0.025, momentum=0.9),
         arch_optimizer=optax.adam(3e-4, b1=0.5),
@@ -82,7 +82,7 @@ def search(mesh):
 def train(mesh):
     """The state after STEPS steps of a training with drop-path."""
     problem = training.TrainProblem(
-        network=networks.Network(CELL, channels=4, cells=2, num_classes=3, axis_name=devices.axis_of(mesh)),
+        network=networks.Network(CELL, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
         optimizer=optax.sgd(0.025, momentum=0.9),
         total_steps=STEPS,
         drop_path=0.3,

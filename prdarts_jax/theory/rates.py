@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import scipy
 
 from prdarts_jax.theory.network import Alpha, Network
 
@@ -81,8 +81,8 @@ def linear_rate(losses: np.ndarray) -> Rate:
       losses: f[steps + 1], above 0.
     """
     steps = np.arange(len(losses))[len(losses) // 2 :]
-    fit = stats.linregress(steps, np.log(np.asarray(losses)[steps]))
-    half = stats.t.ppf(0.975, len(steps) - 2) * fit.stderr
+    fit = scipy.stats.linregress(steps, np.log(np.asarray(losses)[steps]))
+    half = scipy.stats.t.ppf(0.975, len(steps) - 2) * fit.stderr
     return Rate(-fit.slope, -fit.slope - half, -fit.slope + half)
 
 

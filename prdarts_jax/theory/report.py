@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
+import scipy
 
 Verdict = Literal["holds", "fails", "inconclusive"]
 
@@ -102,8 +102,8 @@ def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests
       tests: of how many such tests this is one; the interval's confidence is 1 - 0.05 / tests (Bonferroni).
     """
     values = np.asarray(values, np.float64)
-    mean, error = values.mean(), stats.sem(values)
-    half = stats.t.ppf(1 - 0.025 / tests, len(values) - 1) * error
+    mean, error = values.mean(), scipy.stats.sem(values)
+    half = scipy.stats.t.ppf(1 - 0.025 / tests, len(values) - 1) * error
     return Finding(
         predicted,
         mean,
@@ -125,7 +125,7 @@ def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
     """
     margins = np.ravel(margins)
     kept = int((margins >= 0).sum())
-    interval = stats.binomtest(kept, len(margins)).proportion_ci(0.95)
+    interval = scipy.stats.binomtest(kept, len(margins)).proportion_ci(0.95)
     return Finding(
         predicted,
         kept / len(margins),
@@ -157,7 +157,7 @@ def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: f
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation."""
-    return float(stats.spearmanr(x, y).statistic)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], size: int, times: int = 2000) -> np.ndarray:

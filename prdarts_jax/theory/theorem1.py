@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import scipy
 
 from prdarts_jax.theory import gram, network, rates, report
 from prdarts_jax.theory.network import Network
@@ -280,7 +280,7 @@ def weights(key: jax.Array, settings: Settings) -> ClaimReport:
     names = [f"{source},{target}" for source, target in edges]
 
     def series(values, op):
-        mean, error = values[op].mean(0), 1.96 * stats.sem(values[op])
+        mean, error = values[op].mean(0), 1.96 * scipy.stats.sem(values[op])
         return Series(op, range(len(edges)), mean, mean - error, mean + error, points=True)
 
     return ClaimReport(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import integrate, special, stats
+import scipy
 
 from prdarts_jax import gates
 from prdarts_jax.theory import report
@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, Callable] = {
 
 def _below(g, beta, tau, a, b):
     """P(a + (b - a) gbar <= g): of the gate before it is clipped; g = 0 gives P(gate = 0), g = 1 gives P(gate < 1)."""
-    return special.expit(tau * special.logit((g - a) / (b - a)) - beta)
+    return scipy.special.expit(tau * scipy.special.logit((g - a) / (b - a)) - beta)
 
 
 def expectation(function: Callable, beta: float, tau: float, a: float, b: float) -> float:
@@ -40,7 +40,7 @@ def expectation(function: Callable, beta: float, tau: float, a: float, b: float)
     def integrand(g, h=1e-5):
         return (function(g + h) - function(g - h)) / (2 * h) * _below(g, beta, tau, a, b)
 
-    return float(function(1.0)) - integrate.quad(integrand, 0, 1, epsabs=1e-10, epsrel=1e-10, limit=500)[0]
+    return float(function(1.0)) - scipy.integrate.quad(integrand, 0, 1, epsabs=1e-10, epsrel=1e-10, limit=500)[0]
 
 
 def _distribution_function(g, beta, tau, a, b):
@@ -50,7 +50,7 @@ def _distribution_function(g, beta, tau, a, b):
 
 
 def _binomial(count, size, probability):
-    return stats.binomtest(int(count), size, probability).pvalue
+    return scipy.stats.binomtest(int(count), size, probability).pvalue
 
 
 def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
@@ -70,14 +70,16 @@ def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
         between = g[(g > 0) & (g < 1)]
         if len(between) >= 100:
             cdf = functools.partial(_distribution_function, beta=beta, tau=tau, a=a, b=b)
-            p_values["between"].append(stats.kstest(between, cdf).pvalue)
+            p_values["between"].append(scipy.stats.kstest(between, cdf).pvalue)
         if g.std() > 0:
             mean = expectation(_FUNCTIONS["g"], beta, tau, a, b)
             z = (g.mean() - mean) / (g.std() / math.sqrt(size))
-            p_values["E[g]"].append(2 * stats.norm.sf(abs(z)))
+            p_values["E[g]"].append(2 * scipy.stats.norm.sf(abs(z)))
         # As printed, with gtilde = a + (b - a) gbar where gbar is meant: gbar > (-a / (b - a) - a) / (b - a).
         edge = (-a / (b - a) - a) / (b - a)
-        p_values["misread"].append(_binomial((g > 0).sum(), size, special.expit(beta - tau * special.logit(edge))))
+        p_values["misread"].append(
+            _binomial((g > 0).sum(), size, scipy.special.expit(beta - tau * scipy.special.logit(edge)))
+        )
         predicted.append(active)
         measured.append(float((g > 0).mean()))
     enough = "tests by the exact binomial distribution"
@@ -145,7 +147,7 @@ def gradient(key: jax.Array, settings: Settings) -> ClaimReport:
             error = found.std() / math.sqrt(size)
             point = f"{name}, beta {beta}, tau {tau}"
             if (found != 0).sum() >= 100:
-                p_values.append(2 * stats.norm.sf(abs(found.mean() - exact) / error))
+                p_values.append(2 * scipy.stats.norm.sf(abs(found.mean() - exact) / error))
                 biases[point] = float(found.mean() - exact)
                 deviations[point] = float(found.std() / abs(exact))
                 straight[point] = float(through.mean() / exact)
