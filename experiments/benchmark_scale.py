@@ -1,12 +1,11 @@
 """Many seeds and many devices, as far as one machine shows it.
 
 Populations: four seeds in one compiled function beside the same four one after another. Weak scaling: a step with 32 +
-32 images on one device of one thread, and with 64 + 64 on two. Then, from the all-reduces of the compiled step and the
-measured step, how much of the time of a step other accelerators would spend in exchange.
+32 images on one device of one core, and with 64 + 64 on two, and how many all-reduces the compiled step has.
 
     python experiments/benchmark_scale.py
 
-PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16; 12 minutes on two cores, nothing may run beside it.
+PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16; 6 minutes on two cores, nothing may run beside it.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from prdarts_jax import diagnostics, spaces
-from prdarts_jax.bilevel import SearchProblem, hessian_eigenvalue, init_search, search_step
+from prdarts_jax.bilevel import SearchProblem, init_search, search_step
 from prdarts_jax.methods import Darts
 from prdarts_jax.supernet import Supernet
 
@@ -109,26 +109,6 @@ def test_a_space_of_a_user_s_own_searches(state, after):
     genotype = Darts().derive(OWN, jax.device_get(found.arch))
     assert len(genotype.normal) == len(genotype.reduce) == 6
     assert {op for op, _ in genotype.normal} <= set(OWN.ops)
-
-
-def test_the_eigenvalue_is_the_dominant_one_of_the_mean_hessian_of_the_supernet(state):
-    size = 2 * OWN.shape[0] * OWN.shape[1]
-
-    def of_logits(flat, batch):
-        arch = dict(zip(("normal", "reduce"), flat.reshape(2, *OWN.shape), strict=True))
-        return loss(state, state.params, layered(arch), batch)
-
-    @jax.jit
-    def hessian(at, batch):
-        return jax.lax.map(
-            lambda unit: jax.jvp(lambda x: jax.grad(of_logits)(x, batch), (at,), (unit,))[1], jnp.eye(size)
-        )
-
-    at = jnp.concatenate([state.arch[t].ravel() for t in ("normal", "reduce")])
-    values = np.linalg.eigvalsh((hessian(at, TRAIN) + hessian(at, VAL)) / 2)
-    batches = jax.tree.map(lambda *rows: jnp.stack(rows), TRAIN, VAL)
-    found = float(jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(PROBLEM, state, batches, 10))
-    assert found == pytest.approx(values[np.abs(values).argmax()], rel=1e-3)
 
 
 def test_the_entropy_is_the_mean_over_edges_of_that_of_the_shares():

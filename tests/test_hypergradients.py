@@ -357,10 +357,15 @@ def test_the_eigenvalue_of_an_epoch_is_that_of_the_hessian_in_the_logits_that_ar
     problem = make_problem(RDarts(), optax.sgd(1.0))
     logits = make_logits(5).at[0, 1].set(-jnp.inf)
     state = state_of(problem, 3, logits)
-    batches = jax.tree.map(lambda a: jnp.stack([a] * 2), make_batch(2))
-    found = jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(problem, state, batches, 10)
+    batches = [make_batch(2), make_batch(7)]
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+    found = jax.jit(hessian_eigenvalue, static_argnums=(0, 3))(problem, state, stacked, 10)
     keep = np.isfinite(logits).ravel()
-    hessian = jax.jit(jax.hessian(lambda logits: val_loss(state.params, logits)[0]))(logits)
+
+    def mean_loss(logits):
+        return sum(loss(state.params, weights_of(logits), batch) for batch in batches) / 2
+
+    hessian = jax.jit(jax.hessian(mean_loss))(logits)
     hessian = np.reshape(hessian, (logits.size, logits.size))
     values = np.linalg.eigvalsh(hessian[np.ix_(keep, keep)])
     assert float(found) == pytest.approx(values[np.abs(values).argmax()], rel=1e-6)
