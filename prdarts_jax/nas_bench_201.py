@@ -56,7 +56,7 @@ class Supernet201(nn.Module):
     channels: int = 16
     cells: int = 5
     num_classes: int = 10
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     remat: bool = False
     dropout: ops.Dropout = ""
     partial: int = 1

@@ -135,7 +135,7 @@ class AuxiliaryHead(nn.Module):
 
     num_classes: int
     stride: int
-    dtype: jnp.dtype
+    dtype: jax.typing.DTypeLike
     axis_name: str | None
 
     @nn.compact
@@ -191,7 +191,7 @@ class Network(nn.Module):
     cells: int = 20
     num_classes: int = 10
     auxiliary: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

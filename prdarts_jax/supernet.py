@@ -67,7 +67,7 @@ class Conv(nn.Module):
 
     features: int
     strides: tuple[int, int] = (1, 1)
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -223,7 +223,7 @@ class Supernet(nn.Module):
     channels: int = 16
     cells: int = 8
     num_classes: int = 10
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     remat: bool = False
     pool_norm: bool = True
     dropout: ops.Dropout = ""

@@ -226,8 +226,8 @@ def _best(strengths, eigenvalue):
     def winner(i):
         return int(np.argmax([report.spearman(strengths[name][i], eigenvalue[i]) for name in names]))
 
-    counts = np.bincount(report.bootstrap(winner, len(eigenvalue)).astype(int), minlength=len(names))
-    return {name: count / counts.sum() for name, count in zip(names, counts, strict=True)}
+    winners = report.bootstrap(winner, len(eigenvalue))
+    return {name: float(np.mean(winners == number)) for number, name in enumerate(names)}
 
 
 def weights(key: jax.Array, settings: Settings) -> ClaimReport:
