@@ -352,16 +352,23 @@ def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, d
     return _batch_norm_forward(x, axis_name)[0]
 
 
-def _mean(x, axis_name):
-    mean = jnp.mean(x, axis=tuple(range(x.ndim - 1)))
-    return mean if axis_name is None else lax.pmean(mean, axis_name)
+def _mean(x):
+    return jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+
+
+def _mean_of_parts(axis_name, *means):
+    """Of the whole batch, by one all-reduce: small ones take the time of their number, not that of their bytes."""
+    return means if axis_name is None else lax.pmean(jnp.stack(means), axis_name)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _batch_norm_forward(x, axis_name):
     wide = x.astype(jnp.float32)
-    mean = _mean(wide, axis_name)
-    var = _mean(jnp.square(wide - mean), axis_name)
+    mean = _mean(wide)
+    var = _mean(jnp.square(wide - mean))
+    if axis_name is not None:  # the mean variance of the parts, and the variance of their means
+        mean, var, square = _mean_of_parts(axis_name, mean, var, jnp.square(mean))
+        var += jnp.maximum(square - jnp.square(mean), 0.0)
     moments = {"mean": mean, "var": var / _biased(x, axis_name)}
     y, scale = _normalized(x, mean, var)
     return (y, moments), (y, scale)
@@ -386,7 +393,8 @@ def _batch_norm_backward(axis_name, residuals, cotangents):
 def _batch_norm_dx(axis_name, residuals, dy):
     y, scale = residuals
     dy, wide = dy.astype(jnp.float32), y.astype(jnp.float32)
-    dx = scale * (dy - _mean(dy, axis_name) - wide * _mean(dy * wide, axis_name))
+    mean, slope = _mean_of_parts(axis_name, _mean(dy), _mean(dy * wide))
+    dx = scale * (dy - mean - wide * slope)
     return dx.astype(y.dtype)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prdarts_jax import methods
+from prdarts_jax import kernels, methods
 from prdarts_jax.bilevel import SearchProblem, init_search
 
 LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
@@ -67,7 +67,20 @@ class Chain(nn.Module):
             "head": self.param("head", nn.initializers.normal(1.0), (WIDTH, CLASSES)),
         }
         weights = jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
-        return predict(params, weights if op_weights is None else op_weights["normal"], images)
+        return predict(params, weights if op_weights is None else op_weights["normal"], self.stem(images))
+
+    def stem(self, images):
+        return images
+
+
+class Normed(Chain):
+    """After a matrix and batch normalisation, whose moments parts of a batch share."""
+
+    axis_name: str | None = None
+
+    def stem(self, images):
+        kernel = self.param("stem", nn.initializers.normal(1.0), (WIDTH, WIDTH))
+        return kernels.batch_norm(images @ kernel, self.axis_name)[0]
 
 
 def make_problem(supernet=Chain()):  # noqa: B008

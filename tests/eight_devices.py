@@ -6,6 +6,8 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py
 import functools
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,13 @@ import numpy as np
 import optax
 from conftest import quick_compiler
 from jax.flatten_util import ravel_pytree
+from test_population import tiny_config
+from test_search_job import Toy
 
-from prdarts_jax import data, devices, genotypes, networks, training
+from prdarts_jax import data, devices, genotypes, kernels, reporting, settings, spaces
 from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch
+from prdarts_jax.jobs import search as search_job
+from prdarts_jax.jobs import train as train_job
 from prdarts_jax.methods import PRDarts
 from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.supernet import Supernet
@@ -29,6 +35,15 @@ CELL = genotypes.Genotype(
     normal_concat=(2, 3),
     reduce_concat=(2, 3),
 )
+
+
+class NormedToy(Toy):
+    """With batch normalisation, whose moments parts of a batch share."""
+
+    axis_name: str | None = None
+
+    def __call__(self, images, op_weights=None, **options):
+        return super().__call__(kernels.batch_norm(images, self.axis_name)[0], op_weights, **options)
 
 
 def make_data(seed):
@@ -79,39 +94,49 @@ def search(mesh):
     )
 
 
-def train(mesh):
-    """The state after STEPS steps of a training with drop-path."""
-    problem = training.TrainProblem(
-        network=networks.Network(CELL, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
-        optimizer=optax.sgd(0.025, momentum=0.9),
-        total_steps=STEPS,
-        drop_path=0.3,
-    )
-    variables = networks.init_variables(problem.network, jax.random.key(0), (BATCH, 8, 8, 1))
-    state = devices.put(training.init_training(problem, jax.random.key(1), variables), mesh)
-
-    def epoch(state, images):
-        return training.train_epoch(problem, state, images, AUGMENTATION, BATCH)
-
-    advance, images = jax.jit(devices.over(mesh, epoch)), devices.put(make_data(3), mesh)
-    means = []
-    for _ in range(STEPS // 5):
-        state, metrics = advance(state, images)
-        means.append(metrics)
+def train(workdir):
+    """The job of STEPS steps with drop-path: metrics of its epochs, its test, and logits of the network it exports."""
+    config = settings.training()
+    config.update({"dataset": "digits", "genotype": genotypes.to_json(CELL), "channels": 4, "cells": 1})
+    config.update({"num_examples": 5 * BATCH, "batch_size": BATCH, "epochs": STEPS // 5, "drop_path": 0.3})
+    config.augmentation.cutout = 3
+    result = train_job.run(config, workdir)
+    classifier = jax.export.deserialize(bytearray((workdir / "classifier.stablehlo").read_bytes()))
     return {
-        "params": ravel_pytree(state.params)[0],
-        "batch_stats": ravel_pytree(state.batch_stats)[0],
-        **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
+        "logits": classifier.call(data.load("digits", split="test").images[:64]),
+        "per_class": result["per_class"],
+        **curves(workdir),
     }
+
+
+def population(workdir):
+    """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
+    config = tiny_config(method="r_darts", seeds=2, epochs=3)
+    search_job.make_supernet = lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name)
+    search_job.run(config, workdir)
+    found = {}
+    for folder in search_job.seed_folders(config, workdir):
+        logits = reporting.read_logits(folder, 2)
+        found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
+    return found
+
+
+def curves(workdir):
+    """{metric: its value in each epoch}."""
+    runs = [dict(reporting.numbers(record)) for record in reporting.read_records(workdir)]
+    return {name: [run[name] for run in runs] for name in runs[0] if name != "seconds"}
 
 
 def main(path):
     assert len(jax.devices()) == 8
-    results = {}
-    for name, mesh in (("eight", devices.make_mesh()), ("one", devices.make_mesh(devices=jax.devices()[:1]))):
-        found, results[f"{name}/collectives"], sizes = search(mesh)
-        results |= {f"{name}/search/{field}": np.asarray(value) for field, value in found.items()}
-        results |= {f"{name}/train/{field}": np.asarray(value) for field, value in train(mesh).items()}
+    results, make_mesh = {}, devices.make_mesh
+    for name, used in (("eight", jax.devices()), ("one", jax.devices()[:1])):
+        devices.make_mesh = functools.partial(make_mesh, devices=used)
+        found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
+        with tempfile.TemporaryDirectory() as folder:
+            of_jobs = {"train": train(Path(folder, "train")), "population": population(Path(folder, "population"))}
+        for what, fields in ({"search": found} | of_jobs).items():
+            results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}
     np.savez(path, sizes=[1, *sizes], **results)
 
 

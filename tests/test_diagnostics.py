@@ -14,7 +14,7 @@ from prdarts_jax.supernet import Supernet
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "sep_conv_3x3"), nodes=5)
+OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)
 RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
 PROBLEM = SearchProblem(
     Supernet(space=OWN, channels=2, cells=4), Darts(second_order=True), optax.sgd(RATE), optax.sgd(1.0), total_steps=4

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chain import LAYERS, SHAPE, Chain, loss, make_batch, make_logits, make_params, slopes
+from chain import LAYERS, SHAPE, Chain, Normed, loss, make_batch, make_logits, make_params, slopes, start
 from jax.flatten_util import ravel_pytree
 
 from prdarts_jax import hypergradients, regularizers
@@ -370,3 +370,44 @@ def test_the_eigenvalue_of_an_epoch_is_that_of_the_hessian_in_the_logits_that_ar
     values = np.linalg.eigvalsh(hessian[np.ix_(keep, keep)])
     assert float(found) == pytest.approx(values[np.abs(values).argmax()], rel=1e-6)
     assert np.abs(values).max() > 1e-4
+
+
+# Of parts of a batch --------------------------------------------------------------------------------------------------
+
+
+def split(batch, parts=4, axis=0):
+    return jax.tree.map(
+        lambda a: a.reshape(*a.shape[:axis], parts, a.shape[axis] // parts, *a.shape[axis + 1 :]), batch
+    )
+
+
+def normed(method, axis_name=None):
+    return SearchProblem(Normed(axis_name=axis_name), method, MOMENTUM, optax.sgd(1.0), total_steps=5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Darts(second_order=True), LambdaDarts(strength=0.2), LambdaDarts(strength=0.2, variant="signcorr")],
+    ids=["second order", "cosine", "signcorr"],
+)
+def test_a_step_of_the_parts_of_a_batch_is_that_of_the_batch(method):
+    """Each part, with batch normalisation of all, takes the step that one device takes, to what float32 allows."""
+    problem, batches = normed(method), (make_batch(1, 8), make_batch(2, 8))
+    state = start(problem, jax.random.key(0), batches[0]["image"]).replace(step=jnp.int32(3))
+    expected, _ = jax.jit(search_step, static_argnums=0)(problem, state, *batches)
+    step = functools.partial(search_step, normed(method, "data"), state)
+    found, metrics = jax.jit(jax.vmap(step, axis_name="data"))(*split(batches))
+    for name in ("params", "arch"):
+        before, after = (flat(getattr(s, name)) for s in (state, expected))
+        assert np.abs(after - before).max() > 1e-3
+        for part in range(4):
+            assert_near(jax.tree.map(lambda a, part=part: a[part], getattr(found, name)), getattr(expected, name), 1e-5)
+    assert all(len(set(np.asarray(values).tolist())) == 1 for values in metrics.values())
+
+
+def test_the_eigenvalue_of_the_parts_of_batches_is_that_of_the_batches():
+    batches = jax.tree.map(lambda *rows: jnp.stack(rows), make_batch(2, 8), make_batch(7, 8))
+    state = start(normed(RDarts()), jax.random.key(0), batches["image"][0])
+    expected = jax.jit(hessian_eigenvalue, static_argnums=0)(normed(RDarts()), state, batches)
+    parts = jax.vmap(functools.partial(hessian_eigenvalue, normed(RDarts(), "data"), state), 1, axis_name="data")
+    np.testing.assert_allclose(jax.jit(parts)(split(batches, axis=1)), jnp.full(4, expected), rtol=1e-5)
