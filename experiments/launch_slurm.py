@@ -5,8 +5,9 @@
 
 Each job is the command line of the package in a folder of its own, runs/sweep/method=darts,seed=0; what comes after
 `--` is passed to all. A job that is preempted, or runs out of time, at most a hundred times, is queued again and goes
-on where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, what
-the runs have in their last records. `--cluster=local` needs no SLURM, and starts all jobs at once.
+on where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, the
+last records side by side, and sweep.png, the epochs; runs that differ by their seeds alone are taken together there, as
+are the seeds of one run. `--cluster=local` needs no SLURM, and starts all jobs at once.
 
 The local executor is what has been tried; no job has been preempted on a cluster yet.
 """
@@ -15,17 +16,33 @@ import argparse
 import itertools
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import submitit
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prdarts_jax import reporting, settings
 
 _MOST_TIMEOUTS = 100
+PANELS = {
+    "train_loss": "training loss (nats)",
+    "val_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "skip_share": "share of skip connections",
+    "depth": "depth of the cells",
+    "entropy": "entropy of the op weights (nats)",
+}
+
+Groups = dict[str, list[list[dict[str, Any]]]]
+"""Name -> the records of each run."""
 
 
 class Run:
@@ -82,17 +99,63 @@ def command_of(config: str, workdir: Path, fields: dict[str, str], rest: list[st
     return [sys.executable, "-m", "prdarts_jax.main", f"--config={config}", f"--workdir={workdir}", *given, *rest]
 
 
-def make_table(workdirs: dict[str, Path]) -> str:
-    """The numbers of each run's last record, side by side."""
-    last: dict[str, dict[str, Any]] = {}
-    for name, workdir in workdirs.items():
-        records = reporting.read_records(workdir)
-        last[name] = dict(reporting.numbers(records[-1])) if records else {}
-    columns = list(dict.fromkeys(field for numbers in last.values() for field in numbers))
-    lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, numbers in last.items():
-        lines.append(f"| {name} | " + " | ".join(f"{numbers.get(field, float('nan')):.4g}" for field in columns) + " |")
+def read_groups(runs: dict[str, dict[str, str]], workdir: Path) -> Groups:
+    """The records of runs that are alike but for their seeds."""
+    groups: Groups = {}
+    for name, fields in runs.items():
+        alike = ",".join(f"{k}={v}" for k, v in fields.items() if k != "seed") or "all"
+        seeds = sorted((workdir / name).glob("seed_*")) or [workdir / name]  # of a run with config.seeds above 1
+        groups.setdefault(alike, []).extend(records for records in map(reporting.read_records, seeds) if records)
+    return groups
+
+
+def make_table(groups: Groups) -> str:
+    """The numbers of the last records, side by side: of several runs mean ± standard deviation."""
+    last = {name: [dict(reporting.numbers(records[-1])) for records in group] for name, group in groups.items()}
+    columns = list(dict.fromkeys(field for group in last.values() for numbers in group for field in numbers))
+    lines = ["| runs | number | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, group in last.items():
+        cells = [[numbers[field] for numbers in group if field in numbers] for field in columns]
+        lines.append(f"| {name} | {len(group)} | " + " | ".join(map(_mean_and_spread, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _mean_and_spread(values):
+    if len(values) < 2:
+        return "".join(f"{value:.4g}" for value in values)
+    return f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}"
+
+
+def make_figure(groups: Groups) -> Figure | None:
+    """Each group's mean over the epochs, above a faint line a run, a panel for each of `PANELS` that there is."""
+    kept = [records for group in groups.values() for records in group]
+    shown = [field for field in PANELS if kept and all(field in record for records in kept for record in records)]
+    if not shown:
+        return None
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.3 * len(groups) + 0.4), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(groups)))
+    for axes, field in zip(panels, shown, strict=False):
+        for (name, group), colour in zip(groups.items(), colours, strict=True):
+            curves = [[_value(record[field]) for record in records] for records in group]
+            for curve in curves if len(curves) > 1 else ():
+                axes.plot(range(len(curve)), curve, color=colour, linewidth=0.8, alpha=0.4)
+            mean = [statistics.mean(values) for values in zip(*curves, strict=False)]
+            axes.plot(range(len(mean)), mean, color=colour, marker="o", markersize=3, label=name)
+        axes.set(title=PANELS[field], xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
+    return figure
+
+
+def _value(value):
+    """A number, or the mean of those of the cell types."""
+    return statistics.mean(value.values()) if isinstance(value, dict) else value
 
 
 def main() -> None:
@@ -106,7 +169,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0, help="of a job")
     parser.add_argument("--cpus", type=int, default=4, help="of a job")
     parser.add_argument("--hours", type=float, default=24, help="of a job")
-    parser.add_argument("--wait", action="store_true", help="until all jobs are done, and write sweep.md")
+    parser.add_argument("--wait", action="store_true", help="until all jobs are done, and write sweep.md and .png")
     parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
     arguments = parser.parse_args()
 
@@ -132,9 +195,12 @@ def main() -> None:
     if not arguments.wait:
         return
     failed = [name for name, job in jobs.items() if job.exception()]
-    text = make_table({name: arguments.workdir / name for name in jobs if name not in failed})
+    groups = read_groups({name: runs[name] for name in jobs if name not in failed}, arguments.workdir)
+    text, figure = make_table(groups), make_figure(groups)
     (arguments.workdir / "sweep.md").write_text(text)
     print(text)
+    if figure is not None:
+        figure.savefig(arguments.workdir / "sweep.png")
     if failed:
         sys.exit(f"error: {', '.join(failed)} failed; see the logs in {arguments.workdir / 'jobs'}")
 

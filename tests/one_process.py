@@ -1,6 +1,6 @@
 """One of several processes of a search, for test_processes.py.
 
-python tests/one_process.py WORKDIR PORT PROCESSES PROCESS
+python tests/one_process.py NETWORK WORKDIR PORT PROCESSES PROCESS, where NETWORK is `supernet` or `stand-in`
 """
 
 import os
@@ -20,12 +20,13 @@ class Network(Toy):
     axis_name: str | None = None
 
 
-def main(workdir, port, processes, process):
+def main(network, workdir, port, processes, process):
     if processes > 1:
         jax.distributed.initialize(f"localhost:{port}", processes, process)
     if not devices.is_main():
         sys.stdout = open(os.devnull, "w")
-    search.make_supernet = lambda config, stage, classes, axis_name: Network(spaces.named(config.space), axis_name)
+    if network == "stand-in":
+        search.make_supernet = lambda config, _, classes, axis_name: Network(spaces.named(config.space), axis_name)
     reporting.write_pictures = lambda *_: None
     try:
         search.run(tiny_config(epochs=40, steps_per_call=1), workdir)
@@ -35,4 +36,4 @@ def main(workdir, port, processes, process):
 
 if __name__ == "__main__":
     with quick_compiler():
-        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+        main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))

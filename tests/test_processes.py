@@ -16,15 +16,24 @@ import pytest
 from prdarts_jax import reporting
 
 EPOCHS, STEPS = 40, 3
+SLOW = pytest.mark.skipif(
+    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
+)
 
 
-def start(workdir, processes):
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("supernet", marks=SLOW)])
+def network(request):
+    """What is searched in: the search's own supernet takes long to compile, seven times."""
+    return request.param
+
+
+def start(network, workdir, processes):
     """Searches in `workdir`."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("one_process.py")
-    commands = [[sys.executable, script, workdir, port, processes, process] for process in range(processes)]
+    commands = [[sys.executable, script, network, workdir, port, processes, process] for process in range(processes)]
     return [
         subprocess.Popen(
             list(map(str, command)),
@@ -51,9 +60,9 @@ def wait_for_epochs(started, workdir, epochs):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(network, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    texts = finish(start(workdir, 2))
+    texts = finish(start(network, workdir, 2))
     assert "48 images of digits" in texts[0] and "images" not in texts[1]  # one process speaks
     return workdir
 
@@ -64,8 +73,8 @@ def test_two_processes_write_each_file_once(undisturbed):
     assert json.loads((undisturbed / "config.json").read_text())["epochs"] == EPOCHS
 
 
-def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(undisturbed, tmp_path):
-    started = start(tmp_path, 2)
+def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network, undisturbed, tmp_path):
+    started = start(network, tmp_path, 2)
     wait_for_epochs(started, tmp_path, 3)
     started[1].kill()
     started[0].kill()  # which alone cannot go on
@@ -74,7 +83,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(undistur
     killed = len(reporting.read_records(tmp_path))
     assert 3 <= killed < EPOCHS
 
-    started = start(tmp_path, 2)
+    started = start(network, tmp_path, 2)
     wait_for_epochs(started, tmp_path, killed + 3)
     started[1].send_signal(signal.SIGTERM)  # both stop, though one alone is asked to
     text = finish(started)[0]
@@ -87,7 +96,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(undistur
         for cell_type in expected:
             np.testing.assert_array_equal(logits[cell_type], expected[cell_type])
 
-    (text,) = finish(start(tmp_path, 1))
+    (text,) = finish(start(network, tmp_path, 1))
     assert f"going on from step {step}" in text
     records, expected_records = (
         [record | {"seconds": 0} for record in reporting.read_records(workdir)] for workdir in (tmp_path, undisturbed)
