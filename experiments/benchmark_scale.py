@@ -1,18 +1,20 @@
 """Many seeds and many devices, as far as one machine shows it.
 
 Populations: four seeds in one compiled function beside the same four one after another. Weak scaling: a step with 32 +
-32 images on one device of one core, and with 64 + 64 on two, and how many all-reduces the compiled step has.
+32 images on one device of one core; on each of two such devices, that know nothing of each other; and with 64 + 64
+images on both together. PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16.
+
+Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
+of 32x32), the gradient's arrays counted as one, and from those an estimate of the efficiency on more devices.
 
     python experiments/benchmark_scale.py
 
-PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16; 6 minutes on two cores, nothing may run beside it.
+10 minutes on two cores, nothing may run beside it.
 """
 
 import argparse
 import functools
-import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -21,30 +23,33 @@ import jax
 import jax.numpy as jnp
 import optax
 from benchmark_step import alternate
+from jax.sharding import PartitionSpec as P
 
 from prdarts_jax import devices
 from prdarts_jax.bilevel import SearchProblem, init_search, search_step
-from prdarts_jax.methods import PRDarts
+from prdarts_jax.methods import Darts, Method, PRDarts
 from prdarts_jax.supernet import Supernet
 
 SEEDS, STEPS = 4, 5
-BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
+# Assumed, not measured: seconds of a small all-reduce, and bytes a second that each device moves in a large one.
+LINKS = {8: (20e-6, 150e9), 256: (60e-6, 25e9)}
+STEP_SECONDS = (0.05, 0.2, 1.0)
 
 
-def make_problem(axis_name: str | None = None) -> SearchProblem:
-    """PR-DARTS in a small supernet."""
+def make_problem(axis_name: str | None = None, method: Method | None = None, **size: int) -> SearchProblem:
+    """By default PR-DARTS in a small supernet."""
     return SearchProblem(
-        supernet=Supernet(channels=8, cells=5, axis_name=axis_name),
-        method=PRDarts(),
+        supernet=Supernet(**({"channels": 8, "cells": 5} | size), axis_name=axis_name),
+        method=method or PRDarts(),
         weight_optimizer=optax.sgd(0.025, momentum=0.9),
         arch_optimizer=optax.adam(3e-4, b1=0.5),
         total_steps=1000,
     )
 
 
-def make_batch(images: int) -> dict[str, jax.Array]:
-    """Random images of 16x16."""
-    return {"image": jax.random.normal(jax.random.key(1), (images, 16, 16, 3)), "label": jnp.arange(images) % 10}
+def make_batch(images: int, side: int = 16) -> dict[str, jax.Array]:
+    """Random images."""
+    return {"image": jax.random.normal(jax.random.key(1), (images, side, side, 3)), "label": jnp.arange(images) % 10}
 
 
 def start(problem: SearchProblem, seed: int, batch: dict[str, jax.Array]):
@@ -80,7 +85,7 @@ def populations(rounds: int) -> None:
 
 
 def one_size(count: int, rounds: int) -> None:
-    """Prints, as JSON, seconds of a step on so many devices and the bytes of its all-reduces by where they are."""
+    """Prints the seconds of a step on so many devices."""
     mesh = devices.make_mesh()
     assert mesh.size == count
     problem, batch = make_problem(devices.axis_of(mesh)), make_batch(32 * count)
@@ -89,34 +94,57 @@ def one_size(count: int, rounds: int) -> None:
     state, batch = devices.put(start(problem, 0, batch), mesh), devices.put(batch, mesh, devices.SPREAD)
     compiled = step.lower(state, batch, batch).compile()
     seconds = alternate({"step": lambda: jax.block_until_ready(compiled(state, batch, batch))}, rounds)["step"]
-    shapes = re.findall(r"= (\(.*?\)|\S+) all-reduce(?:-start)?\(", compiled.as_text())
-    sizes = [sum(map(size_of, re.findall(r"(\w+)\[([\d,]*)\]", shape))) for shape in shapes]
-    print(json.dumps({"seconds": statistics.median(seconds), "sizes": sizes}))
+    print(statistics.median(seconds))
 
 
-def size_of(shape: tuple[str, str]) -> int:
-    """Bytes of ('f32', '3,4')."""
-    count = 1
-    for side in filter(None, shape[1].split(",")):
-        count *= int(side)
-    return count * BYTES[shape[0]]
+def measure(count: int, cores: str, rounds: int) -> subprocess.Popen:
+    """Begins `one_size` on given cores."""
+    given = f"--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
+    command = ["taskset", "-c", cores, sys.executable, __file__, "--devices", str(count), "--rounds", str(rounds)]
+    environment = os.environ | {"XLA_FLAGS": f"{given} intra_op_parallelism_threads=1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def weak_scaling(rounds: int) -> None:
-    """Prints the seconds on one and on two devices of one thread each."""
-    results = {}
-    for count in (1, 2):
-        given = f"--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
-        command = ["taskset", "-c", f"0-{count - 1}", sys.executable, __file__, "--devices", str(count)]
-        environment = os.environ | {"XLA_FLAGS": f"{given} intra_op_parallelism_threads=1"}
-        done = subprocess.run(
-            [*command, "--rounds", str(rounds)], env=environment, check=True, capture_output=True, text=True
-        )
-        results[count] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{count} device(s) of one core, {32 * count} images: {results[count]['seconds']:.2f} s", flush=True)
-    print(f"efficiency {results[1]['seconds'] / results[2]['seconds']:.2f}")
-    sizes = results[2]["sizes"]
-    print(f"{len(sizes)} all-reduces in the program, the largest of {', '.join(map(str, sorted(sizes)[-4:]))} bytes")
+    """Prints the seconds on one device, on two apart, and on two together, of one thread each."""
+
+    def seconds(*started):
+        return statistics.mean(float(process.communicate()[0].splitlines()[-1]) for process in started)
+
+    one = seconds(measure(1, "0", rounds))
+    apart = seconds(measure(1, "0", rounds), measure(1, "1", rounds))
+    together = seconds(measure(2, "0-1", rounds))
+    print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s, two together {together:.3f} s")
+    print(f"efficiency {one / together:.2f}; what the machine has for two devices {one / apart:.2f}", flush=True)
+
+
+def traffic(method: Method) -> None:
+    """Prints how many all-reduces of how many bytes a step of DARTS's search executes, and what that lets expect."""
+    problem, batch = make_problem(devices.DATA, method, channels=16, cells=8), make_batch(64, 32)
+    found, pmean = [], jax.lax.pmean
+
+    def counting(tree, axis_name):
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        jax.debug.callback(lambda: found.append(size))
+        return pmean(tree, axis_name)
+
+    jax.lax.pmean = counting
+    try:
+        mesh = jax.sharding.Mesh(jax.devices()[:1], (devices.DATA,))
+        step = functools.partial(search_step, problem)
+        step = jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+        jax.block_until_ready(jax.jit(step)(start(problem, 0, batch), batch, batch))
+        jax.effects_barrier()
+    finally:
+        jax.lax.pmean = pmean
+    name = type(method).__name__
+    print(
+        f"{name}: {len(found)} all-reduces of {sum(found) / 1e6:.1f} MB a step, the largest {max(found) / 1e6:.1f} MB"
+    )
+    for count, (latency, bandwidth) in LINKS.items():
+        exchange = len(found) * latency + 2 * (count - 1) / count * sum(found) / bandwidth
+        shares = (f"{seconds / (seconds + exchange):.2f} at {seconds} s a step" for seconds in STEP_SECONDS)
+        print(f"  {count} devices: {1000 * exchange:.0f} ms, efficiency {', '.join(shares)}", flush=True)
 
 
 def main() -> None:
@@ -130,6 +158,8 @@ def main() -> None:
         return
     populations(arguments.rounds)
     weak_scaling(arguments.rounds)
+    for method in (PRDarts(), PRDarts(form="released"), Darts()):
+        traffic(method)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -133,6 +134,14 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
     )
     assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
     assert search.run(together, tmp_path / "together") == found  # nothing is left to do
+
+
+def test_only_runs_that_go_on_may_not_diverge():
+    plan = SimpleNamespace(name="search", steps_per_epoch=2, folders=(Path("seed_0"), Path("seed_1")))
+    totals = {"train_loss": np.array([np.nan, 4.0])}
+    assert loop._means(plan, totals, 3, [False, True]) == [None, {"train_loss": 2.0}]
+    with pytest.raises(loop.Diverged, match="search of seed_0 diverged in epoch 3, where train_loss is not finite"):
+        loop._means(plan, totals, 3, [True, True])
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------

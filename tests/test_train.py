@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from prdarts_jax import data, genotypes, networks, settings, torch_weights, training
+from prdarts_jax import data, devices, genotypes, networks, settings, torch_weights, training
 from prdarts_jax.jobs import compare, loop, train
 
 ROOT = Path(__file__).parents[1]
@@ -271,6 +271,16 @@ def search_config():
     config.num_examples = 80
     config.evaluation.update({"random_cells": 1, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
     return config
+
+
+def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(monkeypatch):
+    class Seven:
+        shape = {"seed": 1, "data": 7}
+
+    monkeypatch.setattr(devices, "make_mesh", Seven)
+    name = r"config\.evaluation\.batch_size / config\.evaluation\.accumulate"
+    with pytest.raises(ValueError, match=rf"{name}=40 must be a multiple of 7, the devices that share a batch"):
+        compare.check(search_config())
 
 
 def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):

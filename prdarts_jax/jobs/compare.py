@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
     """
     settings.validate(config)
     generator = np.random.default_rng(config.seed)
-    train.check(training_config(config, derivation.random(spaces.named(config.space), generator)))
+    train.check(training_config(config, derivation.random(spaces.named(config.space), generator)), "evaluation.")
 
 
 def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:

@@ -124,7 +124,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch - 1
                 going = [not plan.ended(history) for history in records]
-                means = [mean if on else None for mean, on in zip(_means(plan, totals, epoch), going, strict=True)]
+                means = _means(plan, totals, epoch, going)
                 clock = time.perf_counter()
                 state, found = plan.end_epoch(state, epoch, means)
                 seconds += time.perf_counter() - clock
@@ -147,17 +147,19 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     return state
 
 
-def _means(plan, totals, epoch):
-    """The mean metrics of each run."""
-    values = {name: np.atleast_1d(total / plan.steps_per_epoch) for name, total in totals.items()}
-    for number, folder in enumerate(plan.folders):
-        if unknown := [name for name, means in values.items() if not math.isfinite(means[number])]:
+def _means(plan, totals, epoch, going):
+    """The mean metrics of each run that is going on, else None."""
+    means: list[Record | None] = []
+    for number, (folder, on) in enumerate(zip(plan.folders, going, strict=True)):
+        mean = {name: float(np.atleast_1d(total)[number] / plan.steps_per_epoch) for name, total in totals.items()}
+        if on and (unknown := [name for name, value in mean.items() if not math.isfinite(value)]):
             where = f" of {folder.name}" if len(plan.folders) > 1 else ""
             raise Diverged(
                 f"the {plan.name}{where} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
                 "another --workdir and a smaller config.weights.learning_rate"
             )
-    return [{name: float(means[number]) for name, means in values.items()} for number in range(len(plan.folders))]
+        means.append(mean if on else None)
+    return means
 
 
 @contextlib.contextmanager

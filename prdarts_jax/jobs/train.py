@@ -75,8 +75,12 @@ class Training(NamedTuple):
     shapes: training.TrainState
 
 
-def check(config: ConfigDict) -> Training:
+def check(config: ConfigDict, section: str = "") -> Training:
     """Opens what a config needs and builds what it describes, without running anything.
+
+    Args:
+      config: of the training.
+      section: of the user's config that it was made of, as 'evaluation.', for messages.
 
     Raises:
       ValueError, OSError: for what cannot be used, in one sentence.
@@ -89,7 +93,8 @@ def check(config: ConfigDict) -> Training:
             "NAS-Bench-201's cells are in its table"
         )
     mesh = devices.make_mesh()
-    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
+    fields = f"config.{section}batch_size / config.{section}accumulate"
+    devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
     feed = open_feed(config, mesh)
     if config.torch_checkpoint and feed.image_shape[-1] != 3:
         raise ValueError(
