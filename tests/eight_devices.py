@@ -1,6 +1,6 @@
 """What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream]
 """
 
 import functools
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import imagenet_folder
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,18 +96,28 @@ def search(mesh):
 
 
 def train(workdir):
-    """The job of STEPS steps with drop-path: metrics of its epochs, its test, and logits of the network it exports."""
+    """The job of STEPS steps with drop-path: metrics of its epochs, its test, and logits of what it exports."""
     config = settings.training()
     config.update({"dataset": "digits", "genotype": genotypes.to_json(CELL), "channels": 4, "cells": 1})
     config.update({"num_examples": 5 * BATCH, "batch_size": BATCH, "epochs": STEPS // 5, "drop_path": 0.3})
     config.augmentation.cutout = 3
+    return outcome(config, workdir, data.load("digits", split="test").images[:64])
+
+
+def stream(workdir):
+    """The same of a training from ImageNet's files, a step an epoch."""
+    config = settings.training()
+    config.update({"dataset": "imagenet", "data_dir": str(imagenet_folder.write(workdir)), "image_size": 32})
+    config.update({"genotype": genotypes.to_json(CELL), "form": "imagenet", "channels": 4, "cells": 1, "workers": 0})
+    config.update({"batch_size": BATCH, "epochs": 4})
+    images = np.random.default_rng(4).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    return outcome(config, workdir / "run", images)
+
+
+def outcome(config, workdir, images):
     result = train_job.run(config, workdir)
     classifier = jax.export.deserialize(bytearray((workdir / "classifier.stablehlo").read_bytes()))
-    return {
-        "logits": classifier.call(data.load("digits", split="test").images[:64]),
-        "per_class": result["per_class"],
-        **curves(workdir),
-    }
+    return {"logits": classifier.call(images), "confusion": result["confusion"], **curves(workdir)}
 
 
 def population(workdir):
@@ -127,14 +138,14 @@ def curves(workdir):
     return {name: [run[name] for run in runs] for name in runs[0] if name != "seconds"}
 
 
-def main(path):
+def main(path, *jobs):
     assert len(jax.devices()) == 8
     results, make_mesh = {}, devices.make_mesh
     for name, used in (("eight", jax.devices()), ("one", jax.devices()[:1])):
         devices.make_mesh = functools.partial(make_mesh, devices=used)
         found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
         with tempfile.TemporaryDirectory() as folder:
-            of_jobs = {"train": train(Path(folder, "train")), "population": population(Path(folder, "population"))}
+            of_jobs = {job.__name__: job(Path(folder, job.__name__)) for job in (train, population, *jobs)}
         for what, fields in ({"search": found} | of_jobs).items():
             results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}
     np.savez(path, sizes=[1, *sizes], **results)
@@ -142,4 +153,4 @@ def main(path):
 
 if __name__ == "__main__":
     with quick_compiler():
-        main(sys.argv[1])
+        main(sys.argv[1], *map(globals().get, sys.argv[2:]))

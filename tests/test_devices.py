@@ -16,6 +16,7 @@ from prdarts_jax import data, devices
 from prdarts_jax.loops import take_batch
 
 ON_EIGHT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,8 @@ def found(tmp_path_factory):
     """{'eight/search/arch': ..., 'one/...'}, see eight_devices.py."""
     path = tmp_path_factory.mktemp("devices") / "found.npz"
     script = Path(__file__).with_name("eight_devices.py")
-    subprocess.run([sys.executable, script, path], env=ON_EIGHT, check=True, cwd=script.parent)
+    more = ["stream"] if SLOW_TOO else []
+    subprocess.run([sys.executable, script, path, *more], env=ON_EIGHT, check=True, cwd=script.parent)
     return dict(np.load(path, allow_pickle=True))
 
 
@@ -31,7 +33,10 @@ def of(found, prefix):
     return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
 
 
-@pytest.mark.parametrize("what", ("search", "train", "population"))
+SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
+
+
+@pytest.mark.parametrize("what", ("search", "train", "population", pytest.param("stream", marks=SLOW)))
 def test_eight_devices_give_what_one_gives(found, what):
     """After 20 steps of the same global batches, or nine of each seed of a population, whose devices are two times
     four: within 1e-4 of the largest number of each kind."""
