@@ -5,7 +5,8 @@ Populations: four seeds in one compiled function beside the same four one after 
 images on both together. PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16.
 
 Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
-of 32x32), the gradient's arrays counted as one, and from those an estimate of the efficiency on more devices.
+of 32x32), and from those an estimate of the efficiency on more devices, if nothing overlaps. The arrays of a gradient
+count as one, into which the compilers for GPU and TPU combine them; two numbers a step, of losses, are not counted.
 
     python experiments/benchmark_scale.py
 
@@ -122,6 +123,7 @@ def traffic(method: Method) -> None:
     """Prints how many all-reduces of how many bytes a step of DARTS's search executes, and what that lets expect."""
     problem, batch = make_problem(devices.DATA, method, channels=16, cells=8), make_batch(64, 32)
     found, pmean = [], jax.lax.pmean
+    jax.clear_caches()  # of functions traced with the pmean of the method before
 
     def counting(tree, axis_name):
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

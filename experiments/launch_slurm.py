@@ -4,8 +4,8 @@
         --grid method=darts,pr_darts --grid seed=0,1,2 --partition=gpu --gpus=1 --hours=4
 
 Each job is the command line of the package in a folder of its own, runs/sweep/method=darts,seed=0; what comes after
-`--` is passed to all. A job that is preempted, or runs out of time, at most a hundred times, is queued again and goes
-on where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, the
+`--` is passed to all. A job that is preempted, or out of time (at most a hundred times), is queued again and goes on
+where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, the
 last records side by side, and sweep.png, the epochs; runs that differ by their seeds alone are taken together there, as
 are the seeds of one run. `--cluster=local` needs no SLURM, and starts all jobs at once.
 
@@ -113,6 +113,7 @@ def make_table(groups: Groups) -> str:
     """The numbers of the last records, side by side: of several runs mean ± standard deviation."""
     last = {name: [dict(reporting.numbers(records[-1])) for records in group] for name, group in groups.items()}
     columns = list(dict.fromkeys(field for group in last.values() for numbers in group for field in numbers))
+    columns = [field for field in columns if field not in ("epoch", "step", "seconds")]
     lines = ["| runs | number | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for name, group in last.items():
         cells = [[numbers[field] for numbers in group if field in numbers] for field in columns]
@@ -121,13 +122,15 @@ def make_table(groups: Groups) -> str:
 
 
 def _mean_and_spread(values):
-    if len(values) < 2:
-        return "".join(f"{value:.4g}" for value in values)
-    return f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}"
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4g}{spread}"
 
 
 def make_figure(groups: Groups) -> Figure | None:
-    """Each group's mean over the epochs, above a faint line a run, a panel for each of `PANELS` that there is."""
+    """The mean of each group in every epoch that all its runs have, above a faint line a run; a panel for each of
+    `PANELS` that there is."""
     kept = [records for group in groups.values() for records in group]
     shown = [field for field in PANELS if kept and all(field in record for records in kept for record in records)]
     if not shown:
@@ -166,13 +169,17 @@ def main() -> None:
     parser.add_argument("--grid", action="append", default=[], metavar="FIELD=VALUE,VALUE", help="may be repeated")
     parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm", help="where jobs run")
     parser.add_argument("--partition", help="of SLURM")
-    parser.add_argument("--gpus", type=int, default=0, help="of a job")
+    parser.add_argument("--gpus", type=int, default=0, help="of a job, by default none, which hides those there are")
     parser.add_argument("--cpus", type=int, default=4, help="of a job")
     parser.add_argument("--hours", type=float, default=24, help="of a job")
     parser.add_argument("--wait", action="store_true", help="until all jobs are done, and write sweep.md and .png")
     parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
     arguments = parser.parse_args()
 
+    if any(entry.startswith("seed=") for entry in arguments.grid) and any(
+        "config.seeds" in flag for flag in arguments.rest
+    ):
+        sys.exit("error: --grid seed and --config.seeds exclude each other: a seed would be searched twice")
     try:
         runs = {",".join(f"{k}={v}" for k, v in fields.items()): fields for fields in combinations(arguments.grid)}
     except ValueError as error:

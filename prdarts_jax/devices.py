@@ -7,6 +7,7 @@ drop-path are drawn for the whole batch; P-DARTS's dropout and the noise of S4 f
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,8 +28,14 @@ def make_mesh(seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
     Args:
       seeds: searches at once.
       devices: by default all of them, of all hosts.
+
+    Raises:
+      ValueError: processes have different numbers of devices.
     """
     devices = jax.devices() if devices is None else devices
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"the processes must have as many devices as each other, but have {list(counts.values())}")
     return jax.make_mesh(mesh_shape(seeds, len(devices)), (SEED, DATA), (AxisType.Auto,) * 2, devices=devices)
 
 
@@ -63,7 +70,9 @@ def put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
     def put_one(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put_one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        return jax.device_put(np.asarray(leaf), where)  # of JAX's own arrays only those on these devices may move
+        leaf = np.asarray(leaf)
+        # Unlike device_put, which sends all arrays to all processes to compare them.
+        return jax.make_array_from_callback(leaf.shape, where, lambda part: leaf[part])
 
     return jax.tree.map(put_one, tree)
 

@@ -1,6 +1,6 @@
 """What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream]
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream] [supernets]
 """
 
 import functools
@@ -39,12 +39,19 @@ CELL = genotypes.Genotype(
 
 
 class NormedToy(Toy):
-    """With batch normalisation, whose moments parts of a batch share."""
+    """In place of a supernet, with batch normalisation, whose moments parts of a batch share."""
 
     axis_name: str | None = None
 
     def __call__(self, images, op_weights=None, **options):
         return super().__call__(kernels.batch_norm(images, self.axis_name)[0], op_weights, **options)
+
+
+make_supernet = search_job.make_supernet
+
+
+def make_toy(config, stage, num_classes, axis_name):
+    return NormedToy(spaces.named(config.space), axis_name)
 
 
 def make_data(seed):
@@ -120,16 +127,21 @@ def outcome(config, workdir, images):
     return {"logits": classifier.call(images), "confusion": result["confusion"], **curves(workdir)}
 
 
-def population(workdir):
+def population(workdir, **fields):
     """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
-    config = tiny_config(method="r_darts", seeds=2, epochs=3)
-    search_job.make_supernet = lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name)
+    config = tiny_config(seeds=2, epochs=3, **({"method": "r_darts"} | fields))
     search_job.run(config, workdir)
     found = {}
     for folder in search_job.seed_folders(config, workdir):
         logits = reporting.read_logits(folder, 2)
         found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
     return found
+
+
+def supernets(workdir):
+    """The same of PR-DARTS with the supernet, where each seed executes other ops."""
+    search_job.make_supernet = make_supernet
+    return population(workdir, method="pr_darts")
 
 
 def curves(workdir):
@@ -145,6 +157,7 @@ def main(path, *jobs):
         devices.make_mesh = functools.partial(make_mesh, devices=used)
         found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
         with tempfile.TemporaryDirectory() as folder:
+            search_job.make_supernet = make_toy
             of_jobs = {job.__name__: job(Path(folder, job.__name__)) for job in (train, population, *jobs)}
         for what, fields in ({"search": found} | of_jobs).items():
             results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}

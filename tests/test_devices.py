@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from prdarts_jax import data, devices
 from prdarts_jax.loops import take_batch
 
 ON_EIGHT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+JOBS = ("stream", "supernets")
 SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
 
 
@@ -24,8 +26,9 @@ def found(tmp_path_factory):
     """{'eight/search/arch': ..., 'one/...'}, see eight_devices.py."""
     path = tmp_path_factory.mktemp("devices") / "found.npz"
     script = Path(__file__).with_name("eight_devices.py")
-    more = ["stream"] if SLOW_TOO else []
-    subprocess.run([sys.executable, script, path, *more], env=ON_EIGHT, check=True, cwd=script.parent)
+    subprocess.run(
+        [sys.executable, script, path, *(JOBS if SLOW_TOO else ())], env=ON_EIGHT, check=True, cwd=script.parent
+    )
     return dict(np.load(path, allow_pickle=True))
 
 
@@ -36,7 +39,7 @@ def of(found, prefix):
 SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
 
 
-@pytest.mark.parametrize("what", ("search", "train", "population", pytest.param("stream", marks=SLOW)))
+@pytest.mark.parametrize("what", ("search", "train", "population", *(pytest.param(job, marks=SLOW) for job in JOBS)))
 def test_eight_devices_give_what_one_gives(found, what):
     """After 20 steps of the same global batches, or nine of each seed of a population, whose devices are two times
     four: within 1e-4 of the largest number of each kind."""
@@ -55,8 +58,9 @@ def test_the_step_reduces_moments_and_gradients_and_gathers_nothing(found):
     two or three go together."""
     collectives = found["eight/collectives"].item()
     assert collectives.keys() == {"all-reduce"}
-    shapes = re.findall(r"f32\[([\d,]*)\]", " ".join(collectives["all-reduce"]))
-    shapes = [tuple(map(int, filter(None, shape.split(",")))) for shape in shapes]
+    found_shapes = re.findall(r"(\w+)\[([\d,]*)\]", " ".join(collectives["all-reduce"]))
+    assert {dtype for dtype, _ in found_shapes} == {"f32"}
+    shapes = [tuple(map(int, filter(None, sides.split(",")))) for _, sides in found_shapes]
     sizes = set(found["sizes"].tolist())
     assert len(shapes) > 30
     for shape in shapes:
@@ -111,6 +115,22 @@ def test_random_numbers_of_parts_are_those_of_the_whole():
 @pytest.mark.parametrize("seeds, count, shape", [(1, 8, (1, 8)), (4, 8, (4, 2)), (8, 4, (4, 1)), (3, 8, (1, 8))])
 def test_the_mesh_splits_seeds_over_devices_and_then_batches(seeds, count, shape):
     assert devices.mesh_shape(seeds, count) == shape
+
+
+def test_processes_with_more_devices_than_others_are_refused():
+    unequal = [SimpleNamespace(process_index=process) for process in (0, 1, 1, 1)]
+    with pytest.raises(ValueError, match=r"must have as many devices as each other, but have \[1, 3\]"):
+        devices.make_mesh(devices=unequal)
+
+
+@pytest.mark.parametrize("temporary, advised", [(10**6, False), (10**15, True)])
+def test_the_memory_of_a_step_comes_with_advice_where_it_is_too_much(temporary, advised):
+    sizes = {"argument_size_in_bytes": 3 * 10**8, "output_size_in_bytes": 2 * 10**8, "alias_size_in_bytes": 10**8}
+    analysis = SimpleNamespace(**sizes, temp_size_in_bytes=temporary)
+    text = devices.memory(SimpleNamespace(memory_analysis=lambda: analysis))
+    assert text.startswith(f"needs {(4 * 10**8 + temporary) / 1e9:.2f} GB of memory on each device")
+    assert advised == ("set config.accumulate to take a batch in pieces" in text)
+    assert "not tell" in devices.memory(SimpleNamespace(memory_analysis=lambda: None))
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -187,6 +187,12 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_global_batch():
         np.testing.assert_allclose(moments[name], jnp.stack([moment] * 2), rtol=1e-5, atol=1e-6)
 
 
+def test_batch_norm_over_a_mapped_axis_of_what_is_far_from_zero():
+    x = images((4, 3)) + 30.0
+    y, _ = jax.jit(jax.vmap(lambda x: kernels.batch_norm(x[None], "devices"), axis_name="devices"))(x)
+    np.testing.assert_allclose(y[:, 0], plain_batch_norm(x), atol=3e-4)
+
+
 @pytest.mark.parametrize("axis_name", (None, "devices"))
 def test_batch_norm_again_is_batch_norm(axis_name):
     x, dy = (jax.random.normal(jax.random.key(i), (2, 3, 5, 4, 2)) * 2 + 1 for i in (0, 1))

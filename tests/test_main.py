@@ -373,6 +373,34 @@ def test_missing_config_file_is_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"processes": 2}, "error: --coordinator, --processes and --process belong together: give all three or none"),
+        (
+            {"coordinator": "localhost:1", "processes": 2, "process": 2},
+            "error: the processes could not be joined with --distributed=False, --coordinator=localhost:1,",
+        ),
+    ],
+)
+def test_processes_that_cannot_be_joined_are_refused(given, message, monkeypatch):
+    names = ("distributed", "coordinator", "processes", "process")
+    values = dict.fromkeys(names) | {"distributed": False} | given
+
+    class Flags(types.SimpleNamespace):
+        def __getitem__(self, name):
+            return types.SimpleNamespace(value=values[name])
+
+    def refuse(**given):
+        raise ValueError("process_id must be less than num_processes")
+
+    monkeypatch.setattr(main, "flags", types.SimpleNamespace(FLAGS=Flags(**values)))
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(SystemExit) as error:
+        main.join_processes()
+    assert str(error.value).startswith(message)
+
+
 # The README
 
 

@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import imagenet_folder
 import numpy as np
 import pytest
 
-from prdarts_jax import reporting
+from prdarts_jax import genotypes, reporting
 
+ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 40, 3
+CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
 SLOW = pytest.mark.skipif(
     os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
 )
@@ -29,14 +32,32 @@ def network(request):
 
 def start(network, workdir, processes):
     """Searches in `workdir`."""
+    script = Path(__file__).with_name("one_process.py")
+    port = free_port()
+    return launch([script, network, workdir, port, processes, process] for process in range(processes))
+
+
+def start_main(workdir, processes, config, fields):
+    """The command line."""
+    arguments = ["-m", "prdarts_jax.main", f"--config={config}", f"--workdir={workdir}"]
+    arguments += [f"--config.{name}={value}" for name, value in fields.items()]
+    if processes == 1:
+        return launch([arguments])
+    arguments += [f"--coordinator=localhost:{free_port()}", f"--processes={processes}"]
+    return launch([*arguments, f"--process={process}"] for process in range(processes))
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("one_process.py")
-    commands = [[sys.executable, script, network, workdir, port, processes, process] for process in range(processes)]
+        return free.getsockname()[1]
+
+
+def launch(commands):
     return [
         subprocess.Popen(
-            list(map(str, command)),
+            [sys.executable, *map(str, command)],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -106,3 +127,40 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
     logits, expected = (reporting.read_logits(workdir, done) for workdir in (tmp_path, undisturbed))
     for cell_type in expected:  # after at most three steps by one process instead of two
         np.testing.assert_allclose(logits[cell_type], expected[cell_type], atol=1e-3)
+
+
+@SLOW
+@pytest.mark.parametrize("dataset", ["digits", "imagenet"])
+def test_two_processes_train_as_one_does(dataset, tmp_path):
+    fields = {"genotype": genotypes.to_json(CELL), "channels": 4, "cells": 1, "auxiliary_weight": 0.0, "epochs": 3}
+    if dataset == "digits":
+        config = "configs/cifar10_eval.py"
+        fields |= {"dataset": "digits", "num_examples": 80, "batch_size": 8, "augmentation.cutout": 2}
+    else:
+        config = "configs/imagenet_eval.py"
+        fields |= {"data_dir": imagenet_folder.write(tmp_path / "data"), "image_size": 32, "batch_size": 4}
+    for processes in (1, 2):
+        finish(start_main(tmp_path / str(processes), processes, config, fields | {"weights.learning_rate": 0.01}))
+    one, two = (dict(reporting.numbers(json.loads((tmp_path / n / "result.json").read_text()))) for n in "12")
+    assert one.keys() == two.keys() and one["images"] == (360 if dataset == "digits" else imagenet_folder.VALIDATION)
+    for name, expected in one.items():
+        assert two[name] == pytest.approx(expected, rel=1e-3), name
+    for record, expected in zip(*(reporting.read_records(tmp_path / n) for n in "21"), strict=True):
+        assert record["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
+
+
+@SLOW
+def test_two_processes_search_a_seed_each(tmp_path):
+    fields = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 2, "seeds": 2}
+    fields |= {"evaluation.epochs": 0, "hessian": True, "logits.learning_rate": 0.1}
+    for processes in (1, 2):
+        finish(start_main(tmp_path / str(processes), processes, "configs/digits.py", fields))
+    for seed in ("seed_0", "seed_1"):
+        one, two = (reporting.read_logits(tmp_path / n / seed, 1) for n in "12")
+        for cell_type, logits in one.items():
+            np.testing.assert_allclose(two[cell_type], logits, rtol=1e-4)
+        one, two = (reporting.read_records(tmp_path / n / seed)[-1] for n in "12")
+        assert {name: two[name] for name in ("val_loss", "eigenvalue")} == pytest.approx(
+            {name: one[name] for name in ("val_loss", "eigenvalue")}, rel=1e-3
+        )
+    assert (tmp_path / "2/population.md").exists()

@@ -72,6 +72,13 @@ def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared:
         same(train(source, start=start), whole[start:])
 
 
+def test_the_shares_of_processes_are_the_batches(prepared: Path) -> None:
+    source = data.open_split("imagenet", prepared)
+    shares = [train(source, start=1, share=(part, 2)) for part in (0, 1)]
+    together = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
+    same(together, train(source, start=1))
+
+
 def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path) -> None:
     source = data.open_split("imagenet", prepared)
     orders = []

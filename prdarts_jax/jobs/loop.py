@@ -5,9 +5,11 @@ runs may go on at once, as the seeds of a population do: their states are one py
 """
 
 import contextlib
+import json
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,10 +79,12 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
       The state after the last step, or after that at which it ended.
 
     Raises:
-      ValueError, OSError: for checkpoints or metrics that cannot be used.
+      ValueError, OSError: for checkpoints or metrics that cannot be used, or processes with different configs.
       Diverged: a mean metric of an epoch is not finite.
       Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
+    if len(devices.everywhere(zlib.crc32(json.dumps(config, sort_keys=True).encode()) % 2**31)) > 1:
+        raise ValueError("the processes have different configs: start all with the same --config and fields")
     shapes, metric_shapes = plan.shapes
     total_steps, steps_per_epoch = plan.total_steps, plan.steps_per_epoch
     # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
