@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from prdarts_jax import reporting
+
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -25,6 +27,15 @@ def quick_compiler():
 def compiled_quickly():
     """For files whose time is that of the compiler. test_cell.py, test_main.py and others run what users run."""
     with quick_compiler():
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """Runs leave none, since drawing takes longer than a tiny search."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_pictures", "write_training_pictures"):
+            patch.setattr(reporting, name, lambda *_: None)
         yield
 
 

@@ -126,7 +126,8 @@ def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names
     space = SearchSpace("small", names, nodes=kind[2], inputs=inputs)
     stage, *arguments, weights = problem(kind, space=space, channels=4, **fields)
     everything = jnp.linspace(-1, 1, weights.size).reshape(weights.shape)
-    loop, plain = (run(executor, stage, *arguments, everything) for executor in (execute, execute_plain))
+    with quick_compiler():
+        loop, plain = (run(executor, stage, *arguments, everything) for executor in (execute, execute_plain))
     assert_same_run(stage, everything, loop, plain)
     for path, gradient in jax.tree.leaves_with_path(plain["gradients"]):
         draw = getattr(path[-1], "key", None) in ("seed", "rate", "keep")

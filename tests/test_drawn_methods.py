@@ -16,6 +16,8 @@ from prdarts_jax import gates, spaces
 from prdarts_jax.bilevel import SearchProblem, init_search, search_step, select
 from prdarts_jax.methods import Gdas, RandomSearch, Reinforce
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TWO = spaces.SearchSpace("two", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
 DRAWS = list(itertools.product(range(3), repeat=2))  # of the two edges
 LOGITS = {"normal": jnp.array([[0.3, -0.8, 0.5], [1.0, 0.0, -0.5]])}

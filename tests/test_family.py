@@ -17,7 +17,7 @@ from prdarts_jax.jobs import search
 sys.path.insert(0, str(Path(__file__).parent.parent / "configs"))
 import digits  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
 
 EPOCHS, STEPS = 2, 2
 
@@ -106,7 +106,7 @@ def check_stages(workdir, genotype):
 )
 def test_methods_search_with_the_supernet(config, tmp_path):
     if config.method == "p_darts":
-        config.p_darts.cells = (3,)
+        config.p_darts.cells = (1,)
     genotype, records = run(config, tmp_path)
     check(config, genotype, records)
 

@@ -10,6 +10,8 @@ from jax import lax
 
 from prdarts_jax import kernels
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE, TINY = (7, 6), (2, 1)  # odd and even; smaller than every filter
 CHANNELS = 3
 

@@ -9,6 +9,8 @@ from jax import lax
 
 from prdarts_jax import ops
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RATE = 0.3
 
 

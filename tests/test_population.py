@@ -27,17 +27,15 @@ def tiny_config(**fields):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(no_pictures, tmp_path_factory):
     """(folder of the population, folders of the seeds alone)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "write_pictures", lambda *_: None)
-        together, config = tmp_path_factory.mktemp("together"), tiny_config(seed=FIRST, seeds=SEEDS)
-        found = search.run(config, together)
-        text = population.run(config, together, found)
-        assert (together / "population.md").read_text() == text
-        alone = [tmp_path_factory.mktemp("alone") for _ in range(SEEDS)]
-        for number, folder in enumerate(alone):
-            assert search.run(tiny_config(seed=FIRST + number), folder) == [found[number]]
+    together, config = tmp_path_factory.mktemp("together"), tiny_config(seed=FIRST, seeds=SEEDS)
+    found = search.run(config, together)
+    text = population.run(config, together, found)
+    assert (together / "population.md").read_text() == text
+    alone = [tmp_path_factory.mktemp("alone") for _ in range(SEEDS)]
+    for number, folder in enumerate(alone):
+        assert search.run(tiny_config(seed=FIRST + number), folder) == [found[number]]
     return together, alone
 
 

@@ -17,7 +17,7 @@ import pytest
 from prdarts_jax import genotypes, reporting
 
 ROOT = Path(__file__).parents[1]
-EPOCHS, STEPS = 40, 3
+EPOCHS, STEPS = 20, 3
 CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
 SLOW = pytest.mark.skipif(
     os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
@@ -109,7 +109,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
     started[1].send_signal(signal.SIGTERM)  # both stop, though one alone is asked to
     text = finish(started)[0]
     assert "going on from step" in text
-    step = int(re.search(r"stopped at step (\d+) of 120; the same command goes on from there", text)[1])
+    step = int(re.search(r"stopped at step (\d+) of 60; the same command goes on from there", text)[1])
     done = step // STEPS
     assert killed + 3 <= done < EPOCHS
     for epoch in range(done):

@@ -55,13 +55,6 @@ def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate()
     assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
 
 
-@pytest.fixture(scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "write_pictures", lambda *_: None)
-        yield
-
-
 class Toy(nn.Module):
     """In place of a supernet, since it compiles faster: every candidate op of an edge is the tanh of a dense layer."""
 

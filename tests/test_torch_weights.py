@@ -13,6 +13,8 @@ import pytest
 
 from prdarts_jax import genotypes, networks, ops, torch_weights
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'prdarts_jax[torch]'")
 reference = pytest.importorskip("torch_reference")
 

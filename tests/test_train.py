@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from prdarts_jax import data, devices, genotypes, networks, settings, torch_weights, training
+from prdarts_jax import data, devices, genotypes, networks, reporting, settings, torch_weights, training
 from prdarts_jax.jobs import compare, loop, train
 
 ROOT = Path(__file__).parents[1]
@@ -236,8 +236,9 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 # Streamed from disk
 
 
-def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys):
+def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys, monkeypatch):
     """And by none, with a stop in the middle of an epoch: the end is the same."""
+    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
     folder = str(imagenet_folder.write(tmp_path))
     config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
     tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
@@ -283,7 +284,8 @@ def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(m
         compare.check(search_config())
 
 
-def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
+def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
     config = search_config()
     config.seed = 3
     compare.check(config)
