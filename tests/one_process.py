@@ -29,7 +29,7 @@ def main(network, workdir, port, processes, process):
         search.make_supernet = lambda config, _, classes, axis_name: Network(spaces.named(config.space), axis_name)
     reporting.write_pictures = lambda *_: None  # takes longer than the search
     try:
-        search.run(tiny_config(epochs=20, steps_per_call=1), workdir)
+        search.run(tiny_config(method="darts", epochs=20, steps_per_call=1), workdir)
     except loop.Stopped as stopped:
         print(stopped)
 
