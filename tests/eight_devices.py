@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from conftest import quick_compiler
 from jax.flatten_util import ravel_pytree
 from test_population import tiny_config
@@ -45,13 +46,6 @@ class NormedToy(Toy):
 
     def __call__(self, images, op_weights=None, **options):
         return super().__call__(kernels.batch_norm(images, self.axis_name)[0], op_weights, **options)
-
-
-make_supernet = search_job.make_supernet
-
-
-def make_toy(config, stage, num_classes, axis_name):
-    return NormedToy(spaces.named(config.space), axis_name)
 
 
 def make_data(seed):
@@ -127,21 +121,30 @@ def outcome(config, workdir, images):
     return {"logits": classifier.call(images), "confusion": result["confusion"], **curves(workdir)}
 
 
-def population(workdir, **fields):
+def population(workdir):
     """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
-    config = tiny_config(seeds=2, epochs=3, **({"method": "r_darts"} | fields))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            search_job,
+            "make_supernet",
+            lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name),
+        )
+        return searched(workdir, "r_darts")
+
+
+def supernets(workdir):
+    """The same of PR-DARTS with the supernet, where each seed executes other ops."""
+    return searched(workdir, "pr_darts")
+
+
+def searched(workdir, method):
+    config = tiny_config(method=method, seeds=2, epochs=3)
     search_job.run(config, workdir)
     found = {}
     for folder in search_job.seed_folders(config, workdir):
         logits = reporting.read_logits(folder, 2)
         found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
     return found
-
-
-def supernets(workdir):
-    """The same of PR-DARTS with the supernet, where each seed executes other ops."""
-    search_job.make_supernet = make_supernet
-    return population(workdir, method="pr_darts")
 
 
 def curves(workdir):
@@ -158,7 +161,6 @@ def main(path, *jobs):
         devices.make_mesh = functools.partial(make_mesh, devices=used)
         found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
         with tempfile.TemporaryDirectory() as folder:
-            search_job.make_supernet = make_toy
             of_jobs = {job.__name__: job(Path(folder, job.__name__)) for job in (train, population, *jobs)}
         for what, fields in ({"search": found} | of_jobs).items():
             results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}

@@ -25,11 +25,13 @@ def main(network, workdir, port, processes, process):
         jax.distributed.initialize(f"localhost:{port}", processes, process)
     if not devices.is_main():
         sys.stdout = open(os.devnull, "w")
+    config = tiny_config(epochs=20, steps_per_call=1)
     if network == "stand-in":
+        config.method = "darts"  # compiles faster
         search.make_supernet = lambda config, _, classes, axis_name: Network(spaces.named(config.space), axis_name)
     reporting.write_pictures = lambda *_: None  # takes longer than the search
     try:
-        search.run(tiny_config(method="darts", epochs=20, steps_per_call=1), workdir)
+        search.run(config, workdir)
     except loop.Stopped as stopped:
         print(stopped)
 

@@ -19,6 +19,7 @@ from prdarts_jax.loops import take_batch
 ON_EIGHT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 JOBS = ("stream", "supernets")
 SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
+SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,6 @@ def found(tmp_path_factory):
 
 def of(found, prefix):
     return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
-
-
-SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
 
 
 @pytest.mark.parametrize("what", ("search", "train", "population", *(pytest.param(job, marks=SLOW) for job in JOBS)))
