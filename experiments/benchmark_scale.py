@@ -10,7 +10,7 @@ count as one, into which the compilers for GPU and TPU combine them; two numbers
 
     python experiments/benchmark_scale.py
 
-10 minutes on two cores, nothing may run beside it.
+15 minutes on two cores, nothing may run beside it.
 """
 
 import argparse
