@@ -10,7 +10,7 @@ count as one, into which the compilers for GPU and TPU combine them; two numbers
 
     python experiments/benchmark_scale.py
 
-15 minutes on two cores, nothing may run beside it.
+More than ten minutes on two cores, nothing may run beside it.
 """
 
 import argparse
@@ -139,9 +139,8 @@ def traffic(method: Method) -> None:
         jax.effects_barrier()
     finally:
         jax.lax.pmean = pmean
-    name = type(method).__name__
     print(
-        f"{name}: {len(found)} all-reduces of {sum(found) / 1e6:.1f} MB a step, the largest {max(found) / 1e6:.1f} MB"
+        f"{method}: {len(found)} all-reduces of {sum(found) / 1e6:.1f} MB a step, the largest {max(found) / 1e6:.1f} MB"
     )
     for count, (latency, bandwidth) in LINKS.items():
         exchange = len(found) * latency + 2 * (count - 1) / count * sum(found) / bandwidth

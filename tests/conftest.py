@@ -10,8 +10,6 @@ import pytest
 
 from prdarts_jax import reporting
 
-if jax.__version_info__ < (0, 11):  # compiles a test in two thirds of the time; later versions do not know it
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

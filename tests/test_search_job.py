@@ -122,12 +122,10 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
     assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
     assert search.run(alone, tmp_path / "alone") == found[:1]
     of_seed, by_itself, other = (
-        [dict(reporting.numbers(record | {"seconds": 0})) for record in reporting.read_records(tmp_path / folder)]
+        [record | {"seconds": 0} for record in reporting.read_records(tmp_path / folder)]
         for folder in ("together/seed_0", "alone", "together/seed_1")
     )
-    assert len(of_seed) == len(by_itself) == 3 and len(other) == 5
-    for record, expected in zip(of_seed, by_itself, strict=True):
-        assert record == pytest.approx(expected, rel=1e-5)
+    assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
     assert search.run(together, tmp_path / "together") == found  # nothing is left to do
 
 

@@ -37,26 +37,20 @@ def depths():
 DEEP, SHALLOW = Network(4, 4), Network(4, 4, branches=2)
 
 
-def assert_near(found, expected):
-    """The same draws: programs of their own may round them differently."""
-    np.testing.assert_allclose(found, expected, rtol=1e-14)
-
-
 def test_the_cells_share_data_weights_and_gates_where_both_have_them(depths):
     _, draws = depths
     assert len(draws) == TINY.draws
     for (deep, *data), (shallow, *same) in draws:
         (deep_gates, *rest), (shallow_gates, *rest_of_shallow) = data, same
-        for one, other in zip(rest, rest_of_shallow, strict=True):  # inputs, targets, step size
-            assert_near(one, other)
-        assert_near(deep["stem"][0], shallow["stem"][0])
+        assert all(map(np.array_equal, rest, rest_of_shallow))  # inputs, targets, step size
+        np.testing.assert_array_equal(deep["stem"][0], shallow["stem"][0])
         assert len(deep["stem"]) == 1 and (shallow["stem"][1] != shallow["stem"][0]).all()
-        assert_near(deep["readout"], shallow["readout"])
+        np.testing.assert_array_equal(deep["readout"], shallow["readout"])
         at = {edge: e for e, edge in enumerate(reference.edges(DEEP))}
         for e, edge in enumerate(reference.edges(SHALLOW)):
-            assert_near(shallow["conv"][e], deep["conv"][at[edge]])
+            np.testing.assert_array_equal(shallow["conv"][e], deep["conv"][at[edge]])
             for op in ("skip", "conv"):
-                assert_near(shallow_gates[op][e], deep_gates[op][at[edge]])
+                assert shallow_gates[op][e] == deep_gates[op][at[edge]]
 
 
 def test_eigenvalues_and_losses_of_both_cells_are_compared(depths):

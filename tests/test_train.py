@@ -242,11 +242,11 @@ def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys, mon
     folder = str(imagenet_folder.write(tmp_path))
     config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
     tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
-    config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 1, "batch_size": 8, "accumulate": 2, "workers": 2})
+    config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2, "workers": 2})
     config.steps_per_call = 1
     expected = train.run(config, tmp_path / "whole")
     assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
-    assert [record["step"] for record in records(tmp_path / "whole")] == [5]  # 22 images in batches of four
+    assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
 
     config.workers = 0
 
@@ -256,11 +256,11 @@ def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys, mon
             signal.raise_signal(signal.SIGTERM)
 
     bar = loop.tqdm.update
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 5"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 10"):
         patch.setattr(loop.tqdm, "update", stop)
         train.run(config, tmp_path / "parts")
     assert train.run(config, tmp_path / "parts") == expected
-    assert "going on from step 3 of 5" in capsys.readouterr().out
+    assert "going on from step 3 of 10" in capsys.readouterr().out
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 
