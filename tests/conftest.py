@@ -14,6 +14,18 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdart
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+# Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
+_LONG_FILES = (
+    "test_main test_train test_cell test_supernet test_family test_forward_mode test_processes test_devices "
+    "test_bilevel test_notebook test_hypergradients test_networks test_diagnostics test_population test_search_job"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    """The order of `pytest --no-loadscope-reorder`: the longest files first."""
+    place = {name: number for number, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @contextlib.contextmanager
 def quick_compiler():

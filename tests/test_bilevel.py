@@ -114,8 +114,19 @@ def make_bytes(seed, size):
     return jax.device_put({"image": image, "label": rng.integers(0, 5, size).astype(np.int32)})
 
 
+@jax.jit
 def copy(tree):
     return jax.tree.map(jnp.copy, tree)
+
+
+@jax.jit
+def stack(*trees):
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *trees)
+
+
+@jax.jit
+def row(tree, i):
+    return jax.tree.map(lambda a: a[i], tree)
 
 
 def arrays(tree):
@@ -323,14 +334,13 @@ def check_vmap(problem, single_step, train_batch, val_batch, steps, **tolerance)
     """Several searches at once, of different keys, are what each would be alone."""
     keys = jax.random.split(jax.random.key(3), 3)
     alone = [jit_init(problem, key, train_batch["image"]) for key in keys]
-    states = jax.tree.map(lambda *rows: jnp.stack(rows), *alone)
+    states = stack(*alone)
     step = jax.jit(jax.vmap(functools.partial(search_step, problem), in_axes=(0, None, None)))
     for _ in range(steps):
         states, metrics = step(states, train_batch, val_batch)
         alone, alone_metrics = zip(*[single_step(problem, s, train_batch, val_batch) for s in alone], strict=True)
     for i in range(len(keys)):
-        assert_close(*[jax.tree.map(lambda a: a[i], states), alone[i]], **tolerance)  # noqa: B023
-        assert_close(jax.tree.map(lambda a: a[i], metrics), alone_metrics[i], **tolerance)  # noqa: B023
+        assert_close(row((states, metrics), i), (alone[i], alone_metrics[i]), **tolerance)
     assert differ(alone[0].params, alone[1].params)
 
 
@@ -344,8 +354,7 @@ def test_vmapped_start_is_that_of_each_key():
     keys = jax.random.split(jax.random.key(3), 2)
     states = jax.jit(jax.vmap(functools.partial(init_search, problem), in_axes=(0, None)))(keys, images)
     for i, key in enumerate(keys):
-        found = jax.tree.map(lambda a: a[i], states)  # noqa: B023
-        assert_close(found, jit_init(problem, key, images), rtol=1e-5, atol=1e-6)
+        assert_close(row(states, i), jit_init(problem, key, images), rtol=1e-5, atol=1e-6)
 
 
 def test_vmap_over_keys_with_the_supernet(real, donating_step):
@@ -357,7 +366,7 @@ def test_scan_equals_single_steps():
     problem = make_problem(PRDarts(space=SPACE))
     start = jit_init(problem, jax.random.key(0), make_batch(0)["image"])
     batches = [(make_batch(2 * i), make_batch(2 * i + 1)) for i in range(3)]
-    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+    stacked = stack(*batches)
     scanned, history = jax.jit(lambda s: jax.lax.scan(lambda s, b: search_step(problem, s, *b), s, stacked))(start)
     state, losses = start, []
     for train_batch, val_batch in batches:

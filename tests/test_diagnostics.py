@@ -1,6 +1,8 @@
 """What the search step and the diagnostics say of a small supernet of a user's own space, against central differences
 of its losses."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def state():
     """The start, with logits that are not all alike."""
     start = jax.jit(init_search, static_argnums=0)(PROBLEM, jax.random.key(0), TRAIN["image"])
     rng = np.random.default_rng(3)
-    return start.replace(arch={t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in start.arch})
+    return start.replace(arch={t: rng.normal(size=OWN.shape).astype(np.float32) for t in start.arch})
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,13 @@ def after(state):
 @pytest.fixture(scope="module")
 def move(state):
     """The weights after a step at given logits."""
-    slope = jax.jit(jax.grad(lambda params, arch: loss(state, params, layered(arch), TRAIN)))
-    return lambda arch: jax.tree.map(lambda w, g: w - RATE * g, state.params, slope(state.params, arch))
+
+    @jax.jit
+    def moved(params, arch):
+        slope = jax.grad(lambda params: loss(state, params, layered(arch), TRAIN))(params)
+        return jax.tree.map(lambda w, g: w - RATE * g, params, slope)
+
+    return functools.partial(moved, state.params)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +77,15 @@ def val_loss(state):
 
 
 def test_a_second_order_step_of_the_supernet_follows_the_unrolled_validation_loss(state, after, move, val_loss):
-    gradient = jax.tree.map(jnp.subtract, state.arch, after[0].arch)
+    gradient = jax.tree.map(np.subtract, state.arch, after[0].arch)
     moved, size = move(state.arch), norm(gradient)
     rng = np.random.default_rng(4)
-    random = [{t: jnp.array(rng.normal(size=OWN.shape), jnp.float32) for t in state.arch} for _ in range(3)]
+    random = [{t: rng.normal(size=OWN.shape).astype(np.float32) for t in state.arch} for _ in range(3)]
     for direction in (gradient, *random):
         unit = jax.tree.map(lambda d: d / norm(direction), direction)  # noqa: B023
-        ends = [jax.tree.map(lambda a, u, h=h: a + h * u, state.arch, unit) for h in (STEP, -STEP)]
+        ends = [jax.tree.map(lambda a, u, h=h: a + np.float32(h) * u, state.arch, unit) for h in (STEP, -STEP)]
         unrolled = [val_loss(move(arch), layered(arch)) for arch in ends]
-        found = sum(jnp.vdot(gradient[t], unit[t]) for t in gradient)
+        found = sum(np.vdot(gradient[t], unit[t]) for t in gradient)
         assert abs(found - (unrolled[0] - unrolled[1]) / (2 * STEP)) < 0.01 * size
         if direction is gradient:  # the first order would show
             of_logits = [val_loss(moved, layered(arch)) for arch in ends]
@@ -90,11 +97,12 @@ def test_the_alignment_of_validation_is_the_cosine_of_the_gradients_in_the_weigh
     state, after, move, val_loss
 ):
     assert PROBLEM.supernet.layers == {"normal": 2, "reduce": 2}
-    params, weights = move(state.arch), layered(state.arch)
+    params, weights = move(state.arch), jax.device_get(layered(state.arch))
     gradients = np.zeros((2, *OWN.shape))
     for place in np.ndindex(*gradients.shape):
-        shifted = (weights | {"normal": weights["normal"].at[place].add(h)} for h in (STEP, -STEP))
-        plus, minus = (float(val_loss(params, w)) for w in shifted)
+        shift = np.zeros_like(weights["normal"])
+        shift[place] = STEP
+        plus, minus = (float(val_loss(params, weights | {"normal": weights["normal"] + s})) for s in (shift, -shift))
         gradients[place] = (plus - minus) / (2 * STEP)
     a, b = gradients.reshape(2, -1)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)

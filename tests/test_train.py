@@ -236,7 +236,7 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 # Streamed from disk
 
 
-def test_imagenet_is_trained_from_its_files_by_two_workers(tmp_path, capsys, monkeypatch):
+def test_imagenet_is_trained_from_its_files_by_two_workers(compiled_quickly, tmp_path, capsys, monkeypatch):
     """And by none, with a stop in the middle of an epoch: the end is the same."""
     monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
     folder = str(imagenet_folder.write(tmp_path))
@@ -284,7 +284,7 @@ def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(m
         compare.check(search_config())
 
 
-def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path, monkeypatch):
+def test_found_and_other_cells_are_trained_alike_and_ranked(compiled_quickly, tmp_path, monkeypatch):
     monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
     config = search_config()
     config.seed = 3
