@@ -40,7 +40,7 @@ setuptools.setup(
             "nbclient>=0.10",
             "nbformat>=5",
             "pytest>=8",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "ruff>=0.12",
             "submitit>=1.5",
         ],

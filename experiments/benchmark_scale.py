@@ -2,7 +2,8 @@
 
 Populations: four seeds in one compiled function beside the same four one after another. Weak scaling: a step with 32 +
 32 images on one device of one core; on each of two such devices, that know nothing of each other; and with 64 + 64
-images on both together. PR-DARTS (paper's form) in DARTS's space, C = 8, five cells, 16x16.
+images on both together, with exchange and, to see what that costs, without. PR-DARTS (paper's form) in DARTS's space,
+C = 8, five cells, 16x16.
 
 Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
 of 32x32), and from those an estimate of the efficiency on more devices, if nothing overlaps. The arrays of a gradient
@@ -86,16 +87,21 @@ def populations(rounds: int) -> None:
 
 
 def one_size(count: int, rounds: int) -> None:
-    """Prints the seconds of a step on so many devices."""
-    mesh = devices.make_mesh()
+    """Prints the seconds of a step on so many devices, and of one that exchanges nothing."""
+    mesh, batch = devices.make_mesh(), make_batch(32 * count)
     assert mesh.size == count
-    problem, batch = make_problem(devices.axis_of(mesh)), make_batch(32 * count)
+    spread = devices.put(batch, mesh, devices.SPREAD)
     specs = (devices.REPLICATED, devices.SPREAD, devices.SPREAD)
-    step = jax.jit(devices.over(mesh, functools.partial(search_step, problem), specs))
-    state, batch = devices.put(start(problem, 0, batch), mesh), devices.put(batch, mesh, devices.SPREAD)
-    compiled = step.lower(state, batch, batch).compile()
-    seconds = alternate({"step": lambda: jax.block_until_ready(compiled(state, batch, batch))}, rounds)["step"]
-    print(statistics.median(seconds))
+
+    def steps(axis_name):
+        problem = make_problem(axis_name)
+        step = jax.jit(devices.over(mesh, functools.partial(search_step, problem), specs))
+        state = devices.put(start(problem, 0, batch), mesh)
+        compiled = step.lower(state, spread, spread).compile()
+        return lambda: [jax.block_until_ready(compiled(state, spread, spread)) for _ in range(STEPS)]
+
+    seconds = alternate({"exchange": steps(devices.axis_of(mesh)), "none": steps(None)}, rounds)
+    print(*(statistics.median(values) / STEPS for values in seconds.values()))
 
 
 def measure(count: int, cores: str, rounds: int) -> subprocess.Popen:
@@ -110,13 +116,15 @@ def weak_scaling(rounds: int) -> None:
     """Prints the seconds on one device, on two apart, and on two together, of one thread each."""
 
     def seconds(*started):
-        return statistics.mean(float(process.communicate()[0].splitlines()[-1]) for process in started)
+        lines = [process.communicate()[0].splitlines()[-1].split() for process in started]
+        return [statistics.mean(map(float, column)) for column in zip(*lines, strict=True)]
 
-    one = seconds(measure(1, "0", rounds))
-    apart = seconds(measure(1, "0", rounds), measure(1, "1", rounds))
-    together = seconds(measure(2, "0-1", rounds))
-    print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s, two together {together:.3f} s")
-    print(f"efficiency {one / together:.2f}; what the machine has for two devices {one / apart:.2f}", flush=True)
+    one, _ = seconds(measure(1, "0", rounds))
+    apart, _ = seconds(measure(1, "0", rounds), measure(1, "1", rounds))
+    together, silent = seconds(measure(2, "0-1", rounds))
+    print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s")
+    print(f"two together {together:.3f} s, without exchange {silent:.3f} s")
+    print(f"efficiency {one / together:.2f}, without exchange {one / silent:.2f}, apart {one / apart:.2f}", flush=True)
 
 
 def traffic(method: Method) -> None:

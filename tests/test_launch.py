@@ -29,6 +29,13 @@ def test_a_grid_has_all_combinations():
         combinations(["speed=1"])
 
 
+def test_seeds_of_both_kinds_are_refused(tmp_path, monkeypatch):
+    arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}", "--grid", "seed=0,1", "--", "--config.seeds=2"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(SystemExit, match="error: --grid seed and --config.seeds exclude each other"):
+        runpy.run_path(str(SCRIPT))["main"]()
+
+
 def test_jobs_run_the_command_and_a_failed_one_is_named(tmp_path):
     """The check of Theorem 3 as the job, since it is quick; one of the two names no claim."""
     arguments = ["--cluster=local", "--config=configs/theory.py", f"--workdir={tmp_path}", "--wait"]

@@ -13,12 +13,13 @@ from pathlib import Path
 import imagenet_folder
 import numpy as np
 import pytest
+from test_train import CELL
 
-from prdarts_jax import genotypes, reporting
+from prdarts_jax import devices, genotypes, reporting
+from prdarts_jax.jobs import loop
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 20, 3
-CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
 SLOW = pytest.mark.skipif(
     os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
 )
@@ -127,6 +128,15 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
     logits, expected = (reporting.read_logits(workdir, done) for workdir in (tmp_path, undisturbed))
     for cell_type in expected:  # after at most three steps by one process instead of two
         np.testing.assert_allclose(logits[cell_type], expected[cell_type], atol=1e-3)
+
+
+def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(devices, "everywhere", lambda value: seen.append(value) or {value, -1})
+    for config in ({"seed": 0}, {"seed": 1}, {"seed": 0}):
+        with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
+            loop.run(None, config, tmp_path)
+    assert seen[0] == seen[2] != seen[1]
 
 
 @SLOW
