@@ -16,7 +16,6 @@ import numpy as np
 import optax
 import pytest
 from conftest import quick_compiler
-from jax.flatten_util import ravel_pytree
 from test_population import tiny_config
 from test_search_job import Toy
 
@@ -62,6 +61,10 @@ def collectives(text):
     return found
 
 
+def flat(tree):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+
+
 def search(mesh):
     """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
     problem = SearchProblem(
@@ -86,9 +89,9 @@ def search(mesh):
         means.append(metrics)
     return (
         {
-            "arch": ravel_pytree(state.arch)[0],
-            "params": ravel_pytree(state.params)[0],
-            "batch_stats": ravel_pytree(state.batch_stats)[0],
+            "arch": flat(state.arch),
+            "params": flat(state.params),
+            "batch_stats": flat(state.batch_stats),
             **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
         },
         collectives(advance.as_text()),

@@ -73,7 +73,7 @@ def test_gdas_has_the_gradient_of_the_gumbel_softmax_of_the_drawn_op(monkeypatch
     def of_all(beta):
         return Gdas().weigh({"normal": beta}, jax.random.key(0), jnp.float32(progress))["normal"]
 
-    w, jacobian = of_all(jnp.array(beta, jnp.float32)), jax.jacrev(of_all)(jnp.array(beta, jnp.float32))
+    w, jacobian = jax.jit(lambda beta: (of_all(beta), jax.jacrev(of_all)(beta)))(jnp.array(beta, jnp.float32))
     soft = softmax_of((beta + noise) / tau)
     expected = np.zeros((9, 4, 9, 4))
     for e in range(9):

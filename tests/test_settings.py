@@ -319,11 +319,12 @@ def test_a_search_in_pieces_moves_once_a_batch_by_the_mean_of_their_gradients():
         of_pieces, of_whole = getattr(pieces, name), getattr(whole, name)
         w = expected = jnp.ones(3)
         state, expected_state = of_pieces.init(w), of_whole.init(w)
+        update_piece, update_whole = jax.jit(of_pieces.update), jax.jit(of_whole.update)
         for step in range(STEPS):
-            gradient, difference = jnp.sin(step + jnp.arange(3.0)), jnp.cos(jnp.arange(3.0))
-            updates, expected_state = of_whole.update(gradient, expected_state, expected)
+            gradient, difference = (a.astype(np.float32) for a in (np.sin(step + np.arange(3)), np.cos(np.arange(3))))
+            updates, expected_state = update_whole(gradient, expected_state, expected)
             expected = optax.apply_updates(expected, updates)
             for piece in (gradient + difference, gradient - difference):
-                updates, state = of_pieces.update(piece, state, w)
+                updates, state = update_piece(piece, state, w)
                 w = optax.apply_updates(w, updates)
             np.testing.assert_allclose(w, expected, rtol=1e-6)

@@ -73,12 +73,12 @@ def test_a_step_follows_the_smoothed_loss_and_the_auxiliary_head():
             result.append(-(target * log_p).sum(1).mean())
         return result[0] + 0.4 * result[1], result[0]
 
-    gradient, plain = jax.grad(loss, has_aux=True)(before.params)
+    gradient, plain = jax.jit(jax.grad(loss, has_aux=True))(before.params)
     np.testing.assert_allclose(metrics["train_loss"], plain, rtol=1e-5)
-    moved = jax.tree.map(jnp.subtract, before.params, after.params)
+    moved = jax.tree.map(np.subtract, before.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), moved, gradient)
     assert int(after.step) == 1
-    assert float(jnp.abs(after.batch_stats["BatchNorm_0"]["moments"]["mean"]).max()) > 0
+    assert np.any(after.batch_stats["BatchNorm_0"]["moments"]["mean"])
 
 
 def test_drop_path_grows_linearly_with_the_steps():
