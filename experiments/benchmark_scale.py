@@ -113,7 +113,7 @@ def measure(count: int, cores: str, rounds: int) -> subprocess.Popen:
 
 
 def weak_scaling(rounds: int) -> None:
-    """Prints the seconds on one device, on two apart, and on two together, of one thread each."""
+    """Prints the seconds on one device, on two apart, and on two together with and without exchange, a thread each."""
 
     def seconds(*started):
         lines = [process.communicate()[0].splitlines()[-1].split() for process in started]
