@@ -7,7 +7,7 @@ The paper's cell has 16.45 % error so. Not run here.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,7 @@ With the authors' checkpoint instead of a training (PyTorch needed: `pip install
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ Not yet run here over all 50 epochs.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ channels. Then the found cell, ten random ones and one of skip connections alone
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

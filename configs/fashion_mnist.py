@@ -7,7 +7,7 @@ Reproduces no published figure. Not yet run here over all 200 epochs.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ size; the images are read by worker processes, cropped, mirrored and jittered.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ cores can do: experiments/compare_nasbench201.py.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

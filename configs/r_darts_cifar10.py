@@ -8,7 +8,7 @@ run here over all its epochs.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ No published result: the ancestor that the others are compared with. Not yet run
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

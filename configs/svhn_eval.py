@@ -7,7 +7,7 @@ No published result of PR-DARTS. Not run here.
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ Four minutes on two CPU cores, compilation included. One claim: --config.claim=t
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import settings
+from prdarts_jax.run import settings
 
 
 def get_config() -> ConfigDict:

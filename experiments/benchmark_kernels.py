@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prdarts_jax import kernels
+from prdarts_jax.ops import kernels
 
 REPEATS, ROUNDS = 5, 5
 

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 from benchmark_step import alternate, compile_twice
 
-from prdarts_jax import settings
-from prdarts_jax.bilevel import init_search, search_step
-from prdarts_jax.jobs import search
+from prdarts_jax.run import search, settings
+from prdarts_jax.search.step import init_search, search_step
 
 
 def measure(name: str, rounds: int) -> str:

@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from prdarts_jax import SearchProblem, gates, init_search, search_step, settings
-from prdarts_jax.jobs.search import make_problem
-from prdarts_jax.methods import Darts
+from prdarts_jax import SearchProblem, init_search, search_step
+from prdarts_jax.run import settings
+from prdarts_jax.run.search import make_problem
+from prdarts_jax.search import gates
+from prdarts_jax.search.methods import Darts
 
 PER_EDGE = (1, 2, 4, 7)
 EDGES, BATCH = 14, 64

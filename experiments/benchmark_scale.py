@@ -28,9 +28,9 @@ from benchmark_step import alternate
 from jax.sharding import PartitionSpec as P
 
 from prdarts_jax import devices
-from prdarts_jax.bilevel import SearchProblem, init_search, search_step
-from prdarts_jax.methods import Darts, Method, PRDarts
-from prdarts_jax.supernet import Supernet
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.search.methods import Darts, Method, PRDarts
+from prdarts_jax.search.step import SearchProblem, init_search, search_step
 
 SEEDS, STEPS = 4, 5
 # Assumed, not measured: seconds of a small all-reduce, and bytes a second that each device moves in a large one.

@@ -28,10 +28,11 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from prdarts_jax import data, ops, settings
-from prdarts_jax.bilevel import SearchProblem, init_search, search_epoch, search_step
-from prdarts_jax.cell import program
-from prdarts_jax.jobs import search
+from prdarts_jax import ops
+from prdarts_jax.data import sources
+from prdarts_jax.nets.executor import program
+from prdarts_jax.run import search, settings
+from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.spaces import CELL_TYPES
 
 
@@ -177,13 +178,13 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
       ValueError, OSError: for a config, data or a checkout that cannot be used, before anything is compiled.
     """
     settings.validate(config)
-    dataset = data.load(
+    dataset = sources.load(
         config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
     )
     settings.validate_against_data(config, dataset)
     theirs = authors_code.make_step(against, config, dataset.num_classes) if against else None
-    train_data, val_data = jax.device_put(data.split_halves(dataset, config.split_seed))
-    augmentation = data.Augmentation(*data.statistics(dataset), **config.augmentation)
+    train_data, val_data = jax.device_put(sources.split_halves(dataset, config.split_seed))
+    augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
     problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
     problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))

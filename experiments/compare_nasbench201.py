@@ -20,9 +20,10 @@ from pathlib import Path
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces, tabular
-from prdarts_jax.derivation import all_skip
-from prdarts_jax.jobs import loop
+from prdarts_jax import spaces
+from prdarts_jax.run import loop
+from prdarts_jax.spaces import tabular
+from prdarts_jax.spaces.derivation import all_skip
 
 ALL_SKIP = all_skip(spaces.nas_bench_201())
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax import genotypes
-from prdarts_jax.jobs import loop
+from prdarts_jax.run import loop
+from prdarts_jax.spaces import genotypes
 
 SPACES = ("s1", "s2", "s3", "s4", "darts")
 METHODS = ("DARTS", "PR-DARTS")

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax import genotypes, reporting, settings
-from prdarts_jax.jobs import loop, search
+from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.spaces import genotypes
 
 SEEDS = (0, 1, 2)
 

@@ -21,8 +21,9 @@ from compare_nasbench201 import make_config
 from matplotlib.figure import Figure
 from scipy import stats
 
-from prdarts_jax import gates, reporting, spaces
-from prdarts_jax.jobs import loop
+from prdarts_jax import spaces
+from prdarts_jax.run import loop, reporting
+from prdarts_jax.search import gates
 
 _NONE = {"method": "pr_darts", "pr_darts.lambda_skip": 0.0, "pr_darts.lambda_nonskip": 0.0, "pr_darts.lambda_path": 0.0}
 VARIANTS = {

@@ -29,7 +29,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prdarts_jax import reporting, settings
+from prdarts_jax.run import reporting, settings
 
 _MOST_TIMEOUTS = 100
 PANELS = {

@@ -23,8 +23,8 @@ from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
 from scipy import stats
 
-from prdarts_jax import genotypes, reporting, settings
-from prdarts_jax.jobs import loop, train
+from prdarts_jax.run import loop, reporting, settings, train
+from prdarts_jax.spaces import genotypes
 
 SKIPS = (0, 3, 5)  # of the eight ops of a cell
 DRAWS = (0, 1, 2)

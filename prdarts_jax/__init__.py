@@ -1,9 +1,11 @@
 """Differentiable architecture search as pure functions: PR-DARTS, DARTS and their relatives, and their bilevel step."""
 
-from prdarts_jax.bilevel import SearchProblem, SearchState, init_search, search_epoch, search_step
-from prdarts_jax.data import Augmentation
-from prdarts_jax.genotypes import EdgeGenotype, Genotype
-from prdarts_jax.methods import (
+from prdarts_jax.data.sources import Augmentation
+from prdarts_jax.evaluation.training import TrainProblem, TrainState, init_training, train_epoch, train_step
+from prdarts_jax.nets.discrete import Network, describe, network
+from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.search.methods import (
     Darts,
     FairDarts,
     Gdas,
@@ -16,11 +18,9 @@ from prdarts_jax.methods import (
     RDarts,
     Reinforce,
 )
-from prdarts_jax.nas_bench_201 import Supernet201
-from prdarts_jax.networks import Network, describe, network
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch, search_step
 from prdarts_jax.spaces import SearchSpace, darts
-from prdarts_jax.supernet import Supernet
-from prdarts_jax.training import TrainProblem, TrainState, init_training, train_epoch, train_step
+from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
 __all__ = [
     "Augmentation",

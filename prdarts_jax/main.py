@@ -15,8 +15,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prdarts_jax import devices, genotypes, settings
-from prdarts_jax.jobs import compare, loop, population, search, theory, train
+from prdarts_jax import devices
+from prdarts_jax.run import compare, loop, population, search, settings, train
+from prdarts_jax.spaces import genotypes
+from prdarts_jax.theory import job
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -88,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
             result = train.run(config, workdir)
             print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
         elif config.get("job") == "theory":
-            print(theory.run(config, workdir))
+            print(job.run(config, workdir))
         else:
             if config.get("evaluation", {}).get("epochs"):
                 compare.check(config)  # before the search, not after it

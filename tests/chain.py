@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prdarts_jax import kernels, methods
-from prdarts_jax.bilevel import SearchProblem, init_search
+from prdarts_jax.ops import kernels
+from prdarts_jax.search import methods
+from prdarts_jax.search.step import SearchProblem, init_search
 
 LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
 SHAPE = (EDGES, 3)

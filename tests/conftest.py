@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from prdarts_jax import reporting
+from prdarts_jax.run import reporting
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prdarts_jax import data, diagnostics, methods, spaces
-from prdarts_jax.bilevel import SearchProblem, SearchState, init_search, search_epoch
-from prdarts_jax.loops import Batch
-from prdarts_jax.nas_bench_201 import Supernet201
+from prdarts_jax import spaces
+from prdarts_jax.data import sources
+from prdarts_jax.data.epochs import Batch
+from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.search import diagnostics, methods
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
 from prdarts_jax.theory import report
 from prdarts_jax.theory.report import ClaimReport, Panel, Series
 from prdarts_jax.theory.settings import Settings
@@ -45,13 +47,13 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
       For each method f32[searches, epochs]: `alignment` and `entropy`, and [searches, epochs, layers]: `shares` of the
       gradient's norm.
     """
-    dataset = data.load("digits")
-    train_data, val_data = jax.device_put(data.split_halves(dataset, 0))
-    augmentation = data.Augmentation(*data.statistics(dataset), pad=1, flip=False, cutout=0)
-    plain = data.Augmentation(*data.statistics(dataset), pad=0, flip=False, cutout=0)
+    dataset = sources.load("digits")
+    train_data, val_data = jax.device_put(sources.split_halves(dataset, 0))
+    augmentation = sources.Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
+    plain = sources.Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
     steps_per_epoch = len(train_data["label"]) // _BATCH_SIZE
     batch = {
-        "image": data.augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
+        "image": sources.augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
         "label": val_data["label"][: 4 * _BATCH_SIZE],
     }
     start = jax.jit(init_search, static_argnums=0)

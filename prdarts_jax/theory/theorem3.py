@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from prdarts_jax import gates
+from prdarts_jax.search import gates
 from prdarts_jax.theory import report
 from prdarts_jax.theory.report import ClaimReport, Panel, Series
 from prdarts_jax.theory.settings import Settings

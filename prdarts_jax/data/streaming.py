@@ -1,0 +1,204 @@
+"""Batches of a data set too large for memory, ImageNet above all: read from disk and augmented by worker processes.
+
+Every epoch is a function of its seed, whatever the number of workers and wherever it starts, so that a run that goes
+on in mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; normalising is for the device.
+"""
+
+import contextlib
+import functools
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from prdarts_jax.data import sources
+
+# Of ImageNet's training images, per channel, with pixels in [0, 1].
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    source: sources.Source,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int,
+    workers: int,
+    jitter: bool,
+    share: tuple[int, int] = (0, 1),
+) -> Generator[Batch, None, None]:
+    """One epoch of training batches, each image once in random order but those of an incomplete last batch.
+
+    Images are cropped (`random_crop`), mirrored with probability 1/2 and, if asked, jittered (`jitter_colours`), as
+    DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, `epoch` and the position in the epoch.
+
+    Args:
+      source: N images.
+      image_size: side S in pixels.
+      batch_size: B.
+      seed: at least 0.
+      epoch: at least 0.
+      start: batches of the epoch to leave out.
+      workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
+        the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
+      jitter: whether to jitter colours.
+      share: (which, of how many) parts of each batch, of equal sizes.
+
+    Returns:
+      A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them; of a share, B / parts images
+      each. It raises a ValueError where a file of the data set is damaged, and an OSError where a worker died.
+    """
+    import grain
+
+    order_seed, image_seed = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(2).tolist()
+    augment = functools.partial(_train_example, image_size=image_size, jitter=jitter)
+    images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
+    part, parts = share
+    batches = images.batch(batch_size // parts, drop_remainder=True)
+    return _run(batches[start * parts + part : len(source) // batch_size * parts : parts], workers)
+
+
+def test_batches(
+    source: sources.Source, *, image_size: int, batch_size: int, workers: int
+) -> Generator[Batch, None, None]:
+    """All images in order, in batches of one shape.
+
+    The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out.
+
+    Args:
+      source: N images.
+      image_size: side S in pixels.
+      batch_size: B.
+      workers: as in `train_batches`.
+
+    Returns:
+      As `train_batches`, but ceil(N / B) batches; black images with the label -1, which must not count, fill up the
+      last one.
+    """
+    import grain
+
+    images = grain.MapDataset.source(source).map(functools.partial(_test_example, image_size=image_size))
+    fill = functools.partial(_stack_and_fill, batch_size=batch_size)
+    return _run(images.batch(batch_size, batch_fn=fill), workers)
+
+
+def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """The box that torchvision's RandomResizedCrop cuts out of an image, before it is resized to a square.
+
+    It covers 8 to 100 % of the image with an aspect of 3/4 to 4/3, anywhere. If ten tries do not fit, it is the
+    largest box in the centre whose aspect is allowed.
+
+    Returns:
+      (left, top, right, bottom) in pixels.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers([width - w + 1, height - h + 1]).tolist()
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def jitter_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter on PIL images.
+
+    Args:
+      image: in mode RGB.
+      rng: gives three factors in [0.6, 1.4) and a turn of the hue in [-0.2, 0.2), then the order of the four.
+    """
+    brightness, contrast, saturation = rng.uniform(0.6, 1.4, 3)
+    turn = rng.uniform(-0.2, 0.2)
+    changes: list[Callable[[Image.Image], Image.Image]] = [
+        lambda image: ImageEnhance.Brightness(image).enhance(brightness),
+        lambda image: ImageEnhance.Contrast(image).enhance(contrast),
+        lambda image: ImageEnhance.Color(image).enhance(saturation),
+        lambda image: _turn_hue(image, turn),
+    ]
+    for change in rng.permutation(4):
+        image = changes[change](image)
+    return image
+
+
+def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """Turns the hue of an RGB image by a part of the full circle."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = hue.point([(level + int(turn * 255)) % 256 for level in range(256)])
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def _train_example(
+    example: dict[str, Any], rng: np.random.Generator, *, image_size: int, jitter: bool
+) -> dict[str, Any]:
+    image = _as_rgb(example["image"])
+    image = image.crop(random_crop(*image.size, rng)).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if jitter:
+        image = jitter_colours(image, rng)
+    return {"image": np.array(image), "label": np.int32(example["label"])}
+
+
+def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]:
+    image = _as_rgb(example["image"])
+    shorter = round(image_size * 256 / 224)
+    width, height = (side * shorter // min(image.size) for side in image.size)
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    centre = resized.crop((left, top, left + image_size, top + image_size))
+    return {"image": np.array(centre), "label": np.int32(example["label"])}
+
+
+def _as_rgb(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _stack_and_fill(examples: Sequence[dict[str, Any]], *, batch_size: int) -> Batch:
+    blank = {"image": np.zeros_like(examples[0]["image"]), "label": np.int32(-1)}
+    filled = [*examples, *[blank] * (batch_size - len(examples))]
+    return {name: np.stack([example[name] for example in filled]) for name in blank}
+
+
+def _run(batches: Any, workers: int) -> Generator[Batch, None, None]:
+    """Iterates over a grain.MapDataset of batches, and ends the workers with the generator."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # where absl runs no app, Grain could not look up a flag of its own
+    # Grain would read ahead 500 batches an iterator; so each worker has one that is ready and makes the next.
+    reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    processes = grain.MultiprocessingOptions(num_workers=workers)
+    with contextlib.closing(iter(batches.to_iter_dataset(reading).mp_prefetch(processes, _start_worker))) as iterator:
+        try:
+            yield from iterator
+        except RuntimeError as error:
+            raise OSError(f"the processes that read the images broke down: {error}") from error
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Leaves Ctrl-C and SIGTERM, which may reach the whole group of processes, to the run; and ends after it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""What a found cell is worth."""

@@ -1,0 +1,1 @@
+"""What computes: the executor of a cell, the supernets, the discrete networks."""

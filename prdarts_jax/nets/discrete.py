@@ -1,0 +1,396 @@
+"""The discrete network of a genotype, for training from scratch (DARTS; Liu et al., ICLR 2019, section 3.2).
+
+Like the supernet, but with the ops of the genotype alone, affine batch normalisation with running statistics, no
+normalisation after pools, drop-path and an auxiliary head.
+"""
+
+import functools
+import math
+from types import MappingProxyType
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from prdarts_jax import devices, ops
+from prdarts_jax.nets.supernet import BatchNorm, Conv, torch_init
+from prdarts_jax.spaces.genotypes import Genotype
+
+Form = Literal["cifar", "imagenet"]
+
+# form: channels, cells, classes, shape of an image, as published.
+_PUBLISHED = MappingProxyType({"cifar": (36, 20, 10, (32, 32, 3)), "imagenet": (48, 14, 1000, (224, 224, 3))})
+FORMS = tuple(_PUBLISHED)
+
+
+class Layer(nn.Module):
+    """An op of `ops.py` with affine batch normalisation and running statistics.
+
+    Attributes:
+      op: what to apply.
+      channels: of its output.
+      axis_name: mapped axis over which the batch is spread, if any.
+    """
+
+    op: ops.Op
+    channels: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, D] -> [B, h, w, C]."""
+        params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
+        if self.op.draws:
+            key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+            if train and self.axis_name is not None:  # noise of its own for each part of the batch
+                key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
+            params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
+        if not self.op.norms:
+            return self.op.apply(params, None, x, None)[0]
+        stats = self.variable("batch_stats", "norm", ops.init_stats, self.op, self.channels)
+        affine = self.param("norm", self._init_affine)
+
+        def norm(x, terms):
+            y, moments = ops.batch_normalizer(train=train, axis_name=self.axis_name)(x, terms)
+            return y * terms["scale"].astype(y.dtype) + terms["bias"].astype(y.dtype), moments
+
+        terms = {name: stats.value[name] | affine[name] for name in self.op.norms}
+        y, moments = self.op.apply(params, terms, x, norm)
+        if train and self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            stats.value = ops.update_running(stats.value, moments)
+        return y
+
+    def _init_affine(self, _):
+        return {name: {"scale": jnp.ones(self.channels), "bias": jnp.zeros(self.channels)} for name in self.op.norms}
+
+
+class DiscreteCell(nn.Module):
+    """One cell of a genotype.
+
+    Attributes:
+      entries: (op, input) of every edge, two for each node.
+      concat: the nodes that make the output.
+      channels: C.
+      reduction: halves the image.
+      reduction_before: the input of cell k-2 has twice the size of that of cell k-1.
+      axis_name: mapped axis over which the batch is spread, if any.
+    """
+
+    entries: tuple[tuple[str, int], ...]
+    concat: tuple[int, ...]
+    channels: int
+    reduction: bool
+    reduction_before: bool
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, s0: jax.Array, s1: jax.Array, keep: jax.Array | None, *, train: bool) -> jax.Array:
+        """Runs the cell.
+
+        Args:
+          s0: output of cell k-2, [B, H, W, D].
+          s1: output of cell k-1.
+          keep: what drop-path multiplies the entries by, f32[entries, B], or None.
+          train: normalise by the batch.
+
+        Returns:
+          [B, h, w, len(concat) C].
+        """
+
+        def apply(name, op, x):
+            return Layer(op, self.channels, self.axis_name, name=name)(x, train=train)
+
+        build = ops.factorized_reduce if self.reduction_before else ops.relu_conv_norm
+        states = [
+            apply("preprocess_0", build(s0.shape[-1], self.channels), s0),
+            apply("preprocess_1", ops.relu_conv_norm(s1.shape[-1], self.channels), s1),
+        ]
+        results = []
+        for i, (name, source) in enumerate(self.entries):
+            stride = 2 if self.reduction and source < 2 else 1
+            if name == "none":
+                y = jnp.zeros_like(states[source][:, ::stride, ::stride])
+            else:
+                y = apply(f"op_{i}", ops.candidate(name, channels=self.channels, stride=stride), states[source])
+            if keep is not None and not (name == "skip_connect" and stride == 1):
+                y *= keep[i, :, None, None, None].astype(y.dtype)
+            results.append(y)
+            if i % 2:
+                states.append(results[-2] + y)
+        return jnp.concatenate([states[node] for node in self.concat], axis=-1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A classifier of the features two thirds up the network; its loss is added in training.
+
+    Attributes:
+      num_classes: length of the logits.
+      stride: of the pool: 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
+      dtype: as for `Network`.
+      axis_name: as for `Network`.
+    """
+
+    num_classes: int
+    stride: int
+    dtype: jax.typing.DTypeLike
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, h, w, C] -> f32[B, num_classes].
+
+        Raises:
+          ValueError: the features are not of a size that the pool makes 2x2.
+        """
+        height, width = x.shape[1:3]
+        if any((size - 5) // self.stride != 1 for size in (height, width)):
+            raise ValueError(
+                f"the auxiliary head needs features of {5 + self.stride} to {4 + 2 * self.stride} pixels, but these "
+                f"have {height}x{width}; three or more cells have them for images of 32 pixels in the form 'cifar' and "
+                "of 224 in 'imagenet'"
+            )
+        x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
+        for i, (features, size) in enumerate(((128, 1), (768, 2))):
+            x = nn.Conv(
+                features,
+                (size, size),
+                padding="VALID",
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=torch_init,
+                name=f"conv_{i}",
+            )(x)
+            x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))
+        return _classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))
+
+
+class Network(nn.Module):
+    """Stem, cells, head. Collections: `params` and `batch_stats`.
+
+    Cells k // 3 and 2k // 3 are reductions; there the width doubles. In the form 'imagenet' three convolutions of
+    stride 2 come first, and the first cell takes its second input from before the last of them.
+
+    Attributes:
+      genotype: the cells.
+      form: 'cifar' or 'imagenet'.
+      channels: C of the first cells, even.
+      cells: k, at least 1.
+      num_classes: length of the logits.
+      auxiliary: whether there is an auxiliary head; when training its logits are sown as `logits` into the collection
+        `auxiliary`.
+      dtype: compute dtype, float32 or bfloat16. Parameters, BN statistics and classifiers stay float32.
+      axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
+    """
+
+    genotype: Genotype
+    form: Form = "cifar"
+    channels: int = 36
+    cells: int = 20
+    num_classes: int = 10
+    auxiliary: bool = False
+    dtype: jax.typing.DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
+        """Classifies images.
+
+        Args:
+          images: f32[B, H, W, channels].
+          train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
+          drop_path: probability, below 1, that an image's path through an op (identities excepted) is cut; what is not
+            cut is divided by 1 - drop_path. Counts when training with an rng named drop_path.
+
+        Returns:
+          Logits of the classes, f32[B, num_classes].
+        """
+
+        def norm(name, x):
+            return BatchNorm(running_statistics=True, axis_name=self.axis_name, name=name)(x, train=train)
+
+        x = images.astype(self.dtype)
+        if self.form == "cifar":
+            s0 = s1 = norm("stem_norm_0", Conv(3 * self.channels, dtype=self.dtype, name="stem_conv_0")(x))
+        else:
+            x = norm("stem_norm_0", Conv(self.channels // 2, (2, 2), self.dtype, name="stem_conv_0")(x))
+            s0 = norm("stem_norm_1", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_1")(nn.relu(x)))
+            s1 = norm("stem_norm_2", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_2")(nn.relu(s0)))
+
+        keep = None
+        if train and self.has_rng("drop_path"):
+            paths, key = max(len(self.genotype.normal), len(self.genotype.reduce)), self.make_rng("drop_path")
+            keep = devices.draw_part(
+                lambda n: ops.drop_path_factors(key, drop_path, (self.cells, paths, n)), len(images), self.axis_name, 2
+            )
+        channels, reduction_before = self.channels, self.form == "imagenet"
+        for k in range(self.cells):
+            reduction = k in (self.cells // 3, 2 * self.cells // 3)
+            channels *= 2 if reduction else 1
+            cell = DiscreteCell(
+                entries=self.genotype.reduce if reduction else self.genotype.normal,
+                concat=self.genotype.reduce_concat if reduction else self.genotype.normal_concat,
+                channels=channels,
+                reduction=reduction,
+                reduction_before=reduction_before,
+                axis_name=self.axis_name,
+                name=f"cell_{k}",
+            )
+            s0, s1 = s1, cell(s0, s1, None if keep is None else keep[k], train=train)
+            reduction_before = reduction
+            if self.auxiliary and train and k == 2 * self.cells // 3:
+                stride = 3 if self.form == "cifar" else 2
+                head = AuxiliaryHead(self.num_classes, stride, self.dtype, self.axis_name, name="auxiliary_head")
+                self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
+        return _classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
+
+
+def _classifier(num_classes):
+    # The bias starts at 0; PyTorch's is drawn like the kernel.
+    return nn.Dense(num_classes, kernel_init=torch_init, name="classifier")
+
+
+def network(
+    genotype: Genotype,
+    *,
+    form: Form = "cifar",
+    channels: int | None = None,
+    cells: int | None = None,
+    num_classes: int | None = None,
+    auxiliary: bool = False,
+    **fields: Any,
+) -> Network:
+    """The network of a genotype; what is left out is as published for the form (CIFAR-10 or ImageNet).
+
+    Args:
+      genotype: the cells.
+      form: 'cifar' or 'imagenet'.
+      channels: 36 or 48 by default.
+      cells: 20 or 14 by default.
+      num_classes: 10 or 1000 by default.
+      auxiliary: whether there is an auxiliary head.
+      **fields: others of `Network`.
+
+    Raises:
+      ValueError: there is no such form.
+    """
+    defaults = _published(form)
+    return Network(
+        genotype,
+        form,
+        defaults[0] if channels is None else channels,
+        defaults[1] if cells is None else cells,
+        defaults[2] if num_classes is None else num_classes,
+        auxiliary,
+        **fields,
+    )
+
+
+def _published(form):
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} must be one of {', '.join(FORMS)}")
+    return _PUBLISHED[form]
+
+
+def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `Network.init` gives, in less time: all kernels are cut from one draw.
+
+    Args:
+      network: a `Network`.
+      key: consumed.
+      image_shape: (B, H, W, C), as for `Network.__call__`.
+
+    Returns:
+      {'params', 'batch_stats'}, arrays of float32.
+    """
+    shapes = _shapes(network, image_shape)
+    params, stats = (flatten_dict(shapes[name], sep="/") for name in ("params", "batch_stats"))
+    kernels = {name: leaf.shape for name, leaf in params.items() if leaf.ndim > 1}
+
+    @jax.jit
+    def draw(key):
+        params_drawn, stats_drawn = (
+            {name: jnp.full(leaf.shape, name.endswith(("scale", "var")), jnp.float32) for name, leaf in leaves.items()}
+            for leaves in (params, stats)
+        )
+        params_drawn |= ops.init_params(key, kernels)
+        return {"params": unflatten_dict(params_drawn, sep="/"), "batch_stats": unflatten_dict(stats_drawn, sep="/")}
+
+    return draw(key)
+
+
+def _shapes(network, image_shape):
+    images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    if getattr(network, "axis_name", None):
+        network = network.clone(axis_name=None)  # so that this need not be in a mapped axis
+    return jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), images)
+
+
+def describe(
+    genotype: Genotype,
+    form: Form = "cifar",
+    channels: int | None = None,
+    cells: int | None = None,
+    num_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> dict[str, int]:
+    """The size of a network, without building its arrays.
+
+    Args:
+      genotype: the cells.
+      form: 'cifar' or 'imagenet'.
+      channels: as for `network`.
+      cells: as for `network`.
+      num_classes: as for `network`.
+      image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
+
+    Returns:
+      params: number of weights without the auxiliary head.
+      aux_params: number of weights of the auxiliary head; 0 where the images are too small for it.
+      macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
+
+    Raises:
+      ValueError: there is no such form.
+    """
+    shape = (1, *(image_shape or _published(form)[3]))
+    plain = network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
+    try:
+        variables = _shapes(plain.clone(auxiliary=True), shape)
+    except ValueError:  # images too small for the auxiliary head
+        variables = _shapes(plain, shape)
+    parts = dict(variables["params"])
+    head = parts.pop("auxiliary_head", {})
+    jaxpr = jax.make_jaxpr(functools.partial(plain.apply, train=False))(
+        variables, jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+
+    def count(params):
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    return {"params": count(parts), "aux_params": count(head), "macs": _multiply_adds(jaxpr.jaxpr)}
+
+
+def _multiply_adds(jaxpr: Jaxpr) -> int:
+    """Of the convolutions and matrix products of a program; of alternatives, those of the largest."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            _, kernel, out = map(_shape, (*equation.invars, *equation.outvars))
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += math.prod(out) * math.prod(kernel) // features
+        elif equation.primitive.name == "dot_general":
+            left, _, out = map(_shape, (*equation.invars, *equation.outvars))
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += math.prod(out) * math.prod(left[i] for i in contracted)
+        elif equation.primitive.name == "cond":
+            total += max(_multiply_adds(branch.jaxpr) for branch in equation.params["branches"])
+        else:
+            inner = (value.jaxpr for value in equation.params.values() if isinstance(value, ClosedJaxpr))
+            total += sum(map(_multiply_adds, inner))
+    return total
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape

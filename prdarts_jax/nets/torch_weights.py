@@ -1,0 +1,326 @@
+"""Weights of PyTorch: the evaluation checkpoints of PR-DARTS and DARTS as variables of `discrete.Network`, and back.
+
+One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
+"""
+
+import os
+import pathlib
+import pickle
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from prdarts_jax import ops
+from prdarts_jax.nets import discrete
+from prdarts_jax.spaces.genotypes import Genotype
+
+_LISTED = 10  # names of each kind in an error
+_HEAD = "auxiliary_head"  # so called on both sides
+_COUNTER = "num_batches_tracked"  # of a batch normalisation; with a fixed momentum it has no effect
+
+
+def load(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    genotype: Genotype,
+    form: discrete.Form,
+    channels: int,
+    cells: int,
+    num_classes: int,
+    auxiliary: bool | None = None,
+) -> dict[str, Any]:
+    """Reads the weights of a discrete network, for RGB images, from PyTorch.
+
+    The names may have the prefix `module.` of DataParallel and lie under `net` or `state_dict`. A file is read as
+    tensors and plain containers only (`weights_only`), so nothing in it is executed; this needs PyTorch. The counters
+    `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary head without its second
+    normalisation, which is no head of `discrete.py` and can only be left out.
+
+    Args:
+      path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors.
+      genotype: the cells, its entries in the order in which the checkpoint has them.
+      form: 'cifar' or 'imagenet'.
+      channels: C of the first cells, even; 36 and 48 as published.
+      cells: number of cells; 20 and 14 as published.
+      num_classes: length of the logits.
+      auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
+
+    Returns:
+      {'params': ..., 'batch_stats': ...} of float32 arrays, for `discrete.network` of these arguments.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: a file is given and PyTorch is missing.
+      ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; or
+        another argument is impossible.
+    """
+    _check_arguments(genotype, form, channels, cells, num_classes)
+    if isinstance(path_or_state_dict, Mapping):
+        source, content = "state_dict", path_or_state_dict
+    else:
+        source, content = f"checkpoint {os.fspath(path_or_state_dict)}", _read(pathlib.Path(path_or_state_dict))
+    arrays = {name: _array(value) for name, value in _state_dict(source, content).items() if not _is_counter(name)}
+    head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
+    if auxiliary is None:
+        auxiliary = bool(head)
+    elif not auxiliary:
+        arrays = {name: array for name, array in arrays.items() if name not in head}
+    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary))
+    expected = {entry.name: entry.layout.torch_shape(entry.shape) for entry in entries}
+    found = _checked(arrays, expected, f"{source} does not fit this network")
+    return traverse_util.unflatten_dict(
+        {entry.path: jnp.array(entry.layout.from_torch(found[entry.name])) for entry in entries}
+    )
+
+
+def to_torch(
+    variables: Mapping[str, Any], genotype: Genotype, form: discrete.Form, channels: int, cells: int, num_classes: int
+) -> dict[str, np.ndarray]:
+    """The weights of a discrete network, for RGB images, in PyTorch's names and layouts: `load` gives them back.
+
+    `{name: torch.from_numpy(array) for name, array in ...items()}` is what `load_state_dict(strict=True)` takes.
+
+    Args:
+      variables: with 'params' and 'batch_stats' of `discrete.network` of the other arguments, with or without an
+        auxiliary head; other collections are left out.
+      genotype: as for `load`.
+      form: as for `load`.
+      channels: as for `load`.
+      cells: as for `load`.
+      num_classes: as for `load`.
+
+    Returns:
+      PyTorch's name -> float32 array, in the order of its state_dict; and, as we do not count batches, an int64 zero
+      for each `num_batches_tracked`.
+
+    Raises:
+      ValueError: arrays are missing, left over or of another shape; or another argument is impossible.
+    """
+    _check_arguments(genotype, form, channels, cells, num_classes)
+    collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    arrays = {".".join(path): _array(a) for path, a in traverse_util.flatten_dict(collections).items()}
+    entries = list(_entries(genotype, form, channels, cells, num_classes, _HEAD in collections["params"]))
+    expected = {".".join(entry.path): entry.shape for entry in entries}
+    found = _checked(arrays, expected, "variables do not fit this network")
+    state = {}
+    for entry in entries:
+        state[entry.name] = np.array(entry.layout.to_torch(found[".".join(entry.path)]), order="C")
+        if entry.path[-1] == "var":
+            state[entry.name.removesuffix("running_var") + _COUNTER] = np.zeros((), np.int64)
+    return state
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+class _Layout(NamedTuple):
+    """How PyTorch lays an array of ours out: our axes in its order, then axes of length 1 put in between."""
+
+    axes: tuple[int, ...]
+    units: tuple[int, ...] = ()
+
+    def to_torch(self, array):
+        return np.expand_dims(array.transpose(self.axes), self.units)
+
+    def from_torch(self, array):
+        return array.squeeze(self.units).transpose(np.argsort(self.axes))
+
+    def torch_shape(self, shape):
+        return self.to_torch(np.broadcast_to(np.float32(0), shape)).shape
+
+
+_VECTOR = _Layout((0,))
+_DENSE = _Layout((1, 0))  # ours [in, out], PyTorch's [out, in]
+_POINTWISE = _Layout((1, 0), (2, 3))  # [in, out], [out, in, 1, 1]
+_DEPTHWISE = _Layout((2, 0, 1), (1,))  # [k, k, C], [C, 1, k, k]
+_FULL = _Layout((3, 2, 0, 1))  # [k, l, in, out], [out, in, k, l]
+_OF_OPS = MappingProxyType({2: _POINTWISE, 3: _DEPTHWISE, 4: _FULL})  # by the number of our axes
+
+
+class _Entry(NamedTuple):
+    """PyTorch's name of an array; its path in our variables and its shape there; its layouts."""
+
+    name: str
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    layout: _Layout
+
+
+def _entries(
+    genotype: Genotype, form: discrete.Form, channels: int, cells: int, num_classes: int, auxiliary: bool
+) -> Iterator[_Entry]:
+    """Every array of a network, in PyTorch's order."""
+    if form == "cifar":
+        width_0 = width_1 = 3 * channels
+        yield from _conv_and_norm("stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",), (3, 3, 3, width_1))
+    else:
+        width_0 = width_1 = channels
+        for i, theirs in enumerate((("stem0.0", "stem0.1"), ("stem0.3", "stem0.4"), ("stem1.1", "stem1.2"))):
+            shape = (3, 3, (3, channels // 2, channels)[i], (channels // 2, channels, channels)[i])
+            yield from _conv_and_norm(*theirs, (f"stem_conv_{i}",), (f"stem_norm_{i}",), shape)
+
+    # width_0 and width_1 are those of a cell's inputs, channels its own.
+    reduction_before = form == "imagenet"
+    for k in range(cells):
+        cell, path = f"cells.{k}", f"cell_{k}"
+        reduction = k in (cells // 3, 2 * cells // 3)
+        channels *= 2 if reduction else 1
+        nodes, concat = (
+            (genotype.reduce, genotype.reduce_concat) if reduction else (genotype.normal, genotype.normal_concat)
+        )
+        build, layers = (ops.factorized_reduce, _HALVE) if reduction_before else (ops.relu_conv_norm, _MAP)
+        yield from _op(f"{cell}.preprocess0", (path, "preprocess_0"), layers, build(width_0, channels), channels)
+        op = ops.relu_conv_norm(width_1, channels)
+        yield from _op(f"{cell}.preprocess1", (path, "preprocess_1"), _MAP, op, channels)
+        for i, (name, node) in enumerate(nodes):
+            stride = 2 if reduction and node < 2 else 1
+            op = ops.candidate(name, channels=channels, stride=stride)
+            yield from _op(f"{cell}._ops.{i}", (path, f"op_{i}"), _layers(name, stride), op, channels)
+        width_0, width_1, reduction_before = width_1, len(concat) * channels, reduction
+        if k == 2 * cells // 3:
+            features = width_1
+
+    if auxiliary:
+        for i, shape in enumerate(((1, 1, features, 128), (2, 2, 128, 768))):
+            theirs = (f"{_HEAD}.features.{2 + 3 * i}", f"{_HEAD}.features.{3 + 3 * i}")
+            yield from _conv_and_norm(*theirs, (_HEAD, f"conv_{i}"), (_HEAD, f"norm_{i}"), shape)
+        yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"), (768, num_classes))
+    yield from _dense("classifier", ("classifier",), (width_1, num_classes))
+
+
+# The layers of an op that have weights: PyTorch's name of the module and that of `ops.py`.
+_MAP = (("op.1", "pointwise"), ("op.2", "norm"))
+_HALVE = (("conv_1", "even"), ("conv_2", "odd"), ("bn", "norm"))
+_DIL_CONV = (("op.1", "depthwise_0"), ("op.2", "pointwise_0"), ("op.3", "norm_0"))
+_SEP_CONV = (*_DIL_CONV, ("op.5", "depthwise_1"), ("op.6", "pointwise_1"), ("op.7", "norm_1"))
+_CONV_7X1_1X7 = (("1", "row"), ("2", "column"), ("3", "norm"))
+
+
+def _layers(name: str, stride: int) -> tuple[tuple[str, str], ...]:
+    """The layers of the op `name`; none for pools and identities."""
+    if name == "skip_connect":
+        return _HALVE if stride == 2 else ()
+    if name.startswith("sep_conv"):
+        return _SEP_CONV
+    if name.startswith("dil_conv"):
+        return _DIL_CONV
+    return _CONV_7X1_1X7 if name == "conv_7x1_1x7" else ()
+
+
+def _op(
+    theirs: str, ours: tuple[str, ...], layers: tuple[tuple[str, str], ...], op: ops.Op, channels: int
+) -> Iterator[_Entry]:
+    for module, name in layers:
+        if name in op.norms:
+            yield from _norm(f"{theirs}.{module}", (*ours, "norm", name), (*ours, "norm", name), channels)
+        else:
+            shape = op.shapes[name]
+            yield _Entry(f"{theirs}.{module}.weight", ("params", *ours, "conv", name), shape, _OF_OPS[len(shape)])
+
+
+def _conv_and_norm(
+    their_conv: str, their_norm: str, conv: tuple[str, ...], norm: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[_Entry]:
+    yield _Entry(f"{their_conv}.weight", ("params", *conv, "kernel"), shape, _FULL)
+    yield from _norm(their_norm, norm, (*norm, "moments"), shape[-1])
+
+
+def _norm(theirs: str, affine: tuple[str, ...], moments: tuple[str, ...], channels: int) -> Iterator[_Entry]:
+    yield _Entry(f"{theirs}.weight", ("params", *affine, "scale"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.bias", ("params", *affine, "bias"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.running_mean", ("batch_stats", *moments, "mean"), (channels,), _VECTOR)
+    yield _Entry(f"{theirs}.running_var", ("batch_stats", *moments, "var"), (channels,), _VECTOR)
+
+
+def _dense(theirs: str, ours: tuple[str, ...], shape: tuple[int, int]) -> Iterator[_Entry]:
+    yield _Entry(f"{theirs}.weight", ("params", *ours, "kernel"), shape, _DENSE)
+    yield _Entry(f"{theirs}.bias", ("params", *ours, "bias"), shape[1:], _VECTOR)
+
+
+# Reading and checking -------------------------------------------------------------------------------------------------
+
+
+def _read(path: pathlib.Path) -> Any:
+    """What a file of `torch.save` holds."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist or is not a file")
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"checkpoint {path} is read with PyTorch, which is missing: pip install 'prdarts_jax[torch]'"
+        ) from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {path} is no file of PyTorch, or holds objects other than tensors, numbers, texts and "
+            "containers of these, which could run code when they are read"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise ValueError(f"checkpoint {path} cannot be read as a file of PyTorch ({type(error).__name__})") from error
+
+
+def _state_dict(source: str, content: Any) -> dict[str, Any]:
+    """The names without what may surround them, and their values."""
+    state = content
+    if isinstance(content, Mapping):
+        state = next((content[key] for key in ("net", "state_dict") if key in content), content)
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"{source} must hold a mapping of names to arrays, itself or under 'net' or 'state_dict'")
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith(f".{_COUNTER}")
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """A floating-point array or tensor as a float32 array, anything else as None."""
+    if hasattr(value, "is_floating_point"):  # a tensor of PyTorch
+        value = value.detach().cpu().float().numpy() if value.is_floating_point() else None
+    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
+        return None
+    return np.asarray(value, np.float32)
+
+
+def _checked(
+    arrays: Mapping[str, np.ndarray | None], expected: Mapping[str, tuple[int, ...]], failure: str
+) -> dict[str, np.ndarray]:
+    """The arrays, if their names and shapes are those expected; else a ValueError that lists the differences."""
+    found = {name: array for name, array in arrays.items() if array is not None}
+    differences = {
+        "missing": [name for name in expected if name not in arrays],
+        "left over": [name for name in arrays if name not in expected],
+        "no floating-point array": [name for name in expected if name in arrays and name not in found],
+        "of another shape": [
+            f"{name} {found[name].shape} instead of {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name].shape != shape
+        ],
+    }
+    if any(differences.values()):
+        listed = "; ".join(f"{len(names)} {kind}: {_cut(names)}" for kind, names in differences.items() if names)
+        raise ValueError(f"{failure}: {listed}")
+    return found
+
+
+def _cut(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _check_arguments(genotype: object, form: object, channels: object, cells: object, num_classes: object) -> None:
+    if not isinstance(genotype, Genotype):
+        raise ValueError(f"genotype={genotype!r} must be a Genotype, as genotypes.named and genotypes.load give it")
+    if form not in discrete.FORMS:
+        raise ValueError(f"form={form!r} must be one of {', '.join(discrete.FORMS)}")
+    if type(channels) is not int or channels < 2 or channels % 2:
+        raise ValueError(f"channels={channels!r} must be an even integer of at least 2")
+    for field, value in (("cells", cells), ("num_classes", num_classes)):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{field}={value!r} must be an integer of at least 1")

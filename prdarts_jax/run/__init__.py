@@ -1,0 +1,1 @@
+"""A command as a resumable job: a config in, a folder of results out."""

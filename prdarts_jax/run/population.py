@@ -1,0 +1,97 @@
+"""What several seeds of one search have in common: population.json, population.md and population.png.
+
+A single search says little where another seed finds another cell; so how far seeds agree stands beside how far random
+cells do.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from prdarts_jax import spaces
+from prdarts_jax.run import reporting, search
+from prdarts_jax.spaces import derivation, genotypes
+
+_RANDOM_CELLS = 100
+
+
+def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
+    """Compares the searches of all seeds.
+
+    Args:
+      config: of the searches.
+      workdir: of the searches.
+      found: the genotype of each seed, at least two.
+
+    Returns:
+      The comparison as Markdown.
+    """
+    space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
+    drawn = [derivation.random(space, generator) for _ in range(_RANDOM_CELLS)]
+    runs = [reporting.read_records(folder) for folder in search.seed_folders(config, workdir)]
+    result = {
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "agreement": agreement(found),
+        "agreement of random cells": agreement(drawn),
+        "last epoch": spread([records[-1] for records in runs]),
+    }
+    reporting.write_json(workdir / "population.json", result)
+    text = _text(result)
+    reporting.write_bytes(workdir / "population.md", text.encode())
+    reporting.plot_diagnostics(workdir / "population.png", *runs)
+    return text
+
+
+def agreement(cells: Sequence[genotypes.AnyGenotype]) -> dict[str, dict[str, float]]:
+    """How much two of the cells have in common, the mean of all pairs.
+
+    Returns:
+      {cell type: {'edges', 'ops'}}, from 0 to 1: of the edges (source, target) that either has, the share that both
+      have; of the edges with their ops likewise.
+    """
+    result: dict[str, dict[str, float]] = {}
+    for cell_type in genotypes.cells(cells[0]):
+        ops = [set(genotypes.cells(genotype)[cell_type]) for genotype in cells]
+        edges = [{(source, target) for _, source, target in entries} for entries in ops]
+        result[cell_type] = {"edges": _shared(edges), "ops": _shared(ops)}
+    return result
+
+
+def _shared(sets: Sequence[set[Any]]) -> float:
+    return float(np.mean([len(a & b) / len(a | b) for a, b in itertools.combinations(sets, 2)]))
+
+
+def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation, minimum and maximum of every number that all records have, as 'skip_share/normal'."""
+    numbers = [dict(reporting.numbers(record)) for record in records]
+    fields = [field for field in numbers[0] if all(field in of_run for of_run in numbers)]
+    result = {}
+    for field in (field for field in fields if field not in ("epoch", "step", "seconds")):
+        values = np.array([of_run[field] for of_run in numbers])
+        result[field] = {
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)),
+            "min": float(values.min()),
+            "max": float(values.max()),
+        }
+    return result
+
+
+def _text(result):
+    lines = [f"{len(result['seeds'])} seeds, {result['seeds'][0]} to {result['seeds'][-1]}.", ""]
+    lines += ["| two cells have in common | of the edges | of the edges with their ops | random cells |"]
+    lines += ["|---|---|---|---|"]
+    for cell_type, shares in result["agreement"].items():
+        by_chance = result["agreement of random cells"][cell_type]
+        lines.append(
+            f"| {cell_type} | {100 * shares['edges']:.0f} % | {100 * shares['ops']:.0f} % | "
+            f"{100 * by_chance['edges']:.0f} %, {100 * by_chance['ops']:.0f} % |"
+        )
+    lines += ["", "| in the last epoch | mean | standard deviation | from | to |", "|---|---|---|---|---|"]
+    for field, row in result["last epoch"].items():
+        lines.append(f"| {field} | " + " | ".join(f"{row[name]:.4g}" for name in ("mean", "std", "min", "max")) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""How a cell is found: the bilevel step, and methods made of parts."""

@@ -1,0 +1,79 @@
+"""The theory lab: a config in, the verdicts on the claims out.
+
+In the folder, claims/ has a JSON file and a figure a claim; claims.md is the table of the verdicts. The same command
+goes on with the claims that are missing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from prdarts_jax.run import checkpoints, loop, reporting, settings
+from prdarts_jax.theory import claims
+from prdarts_jax.theory.figures import claim_figure
+from prdarts_jax.theory.settings import QUICK, THOROUGH
+
+
+def run(config: ConfigDict, workdir: Path) -> str:
+    """Checks the claims that are not yet checked, and writes everything into `workdir`.
+
+    Returns:
+      The table of verdicts in Markdown.
+
+    Raises:
+      ValueError, OSError: for a config or a workdir that cannot be used, in one sentence.
+      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+    """
+    settings.validate(config)
+    # Which claim it is decides nothing about the others, so that they may be added one by one.
+    fields = {name: value for name, value in config.to_dict().items() if name != "claim"}
+    checkpoints.check_config(workdir, fields)
+    reporting.write_json(workdir / "config.json", fields)
+    names = [config.claim] if config.claim else list(claims.NAMED)
+    size = THOROUGH if config.thorough else QUICK
+    with loop.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
+        for name in bar:
+            bar.set_description(name)
+            path = workdir / "claims" / f"{name}.json"
+            if not path.exists():
+                if asked_to_stop():
+                    raise loop.Stopped(f"stopped before {name}; the same command goes on from there")
+                report = claims.check(name, config.seed, size)
+                reporting.save_figure(claim_figure(report), path.with_suffix(".png"))
+                reporting.write_json(path, _plain(report._asdict() | {"verdict": report.verdict}))
+            bar.set_postfix_str(json.loads(path.read_text())["verdict"])
+    text = table(workdir)
+    reporting.write_bytes(workdir / "claims.md", text.encode())
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dicts, for JSON."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(field) for name, field in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(item) for item in value]
+    return value
+
+
+def table(workdir: Path) -> str:
+    """The findings of the claims checked so far, a row each, in Markdown."""
+    lines = [
+        "| claim | prediction | measured (interval) | test | verdict | margin |",
+        "|---|---|---|---|---|---|",
+    ]
+    paths = {name: workdir / "claims" / f"{name}.json" for name in claims.NAMED}
+    for name, path in paths.items():
+        for finding in json.loads(path.read_text())["findings"] if path.exists() else ():
+            interval = f"{finding['measured']:.4g} ({finding['low']:.4g} to {finding['high']:.4g})"
+            predicted = finding["predicted"].replace("|", r"\|")
+            lines.append(
+                f"| {name} | {predicted} | {interval} | {finding['test']} | {finding['verdict']} | "
+                f"{finding['margin']:.3g} |"
+            )
+    return "\n".join(lines) + "\n"

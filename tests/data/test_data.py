@@ -1,0 +1,320 @@
+"""Data sets from disk, with every way they can be absent or damaged, and the augmentation."""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from prdarts_jax.data import sources
+
+COUNT = 20
+augment = jax.jit(sources.augment, static_argnums=0)
+PLAIN = sources.Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A TFDS folder with a gray 12x12 fashion_mnist of 20 images, as TFDS itself lays it out."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    folder = tmp_path / "fashion_mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (tmp_path / "fashion_mnist" / "incomplete.A1B2C3_9.0.0").mkdir()
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(12, 12, 1)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+    )
+    features.save_config(str(folder))
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    split = {"name": "train", "filepathTemplate": template, "shardLengths": [str(COUNT)]}
+    info = {
+        "name": "fashion_mnist",
+        "version": "3.0.1",
+        "fileFormat": "array_record",
+        "splits": [split],
+    }
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    images, labels = written()
+    writer = ArrayRecordWriter(str(shard(tmp_path)), "group_size:1")
+    for image, label in zip(images, labels, strict=True):
+        png = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(png, "PNG")
+        example = tf_example_pb2.Example()
+        example.features.feature["image"].bytes_list.value.append(png.getvalue())
+        example.features.feature["label"].int64_list.value.append(label)
+        writer.write(example.SerializeToString())
+    writer.close()
+    return tmp_path
+
+
+def written() -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(3).integers(0, 256, (COUNT, 12, 12, 1), np.uint8)
+    return images, np.arange(COUNT) % 10
+
+
+def shard(root: Path) -> Path:
+    return root / "fashion_mnist" / "3.0.1" / "fashion_mnist-train.array_record-00000-of-00001"
+
+
+def bytes_images(count: int, side: int, channels: int = 1) -> np.ndarray:
+    """Random images without a zero, so that black padding can be told from them."""
+    rng = np.random.default_rng(0)
+    return rng.integers(1, 256, (count, side, side, channels)).astype(np.uint8)
+
+
+def test_digits_splits_cover_the_embedded_data() -> None:
+    from sklearn.datasets import load_digits
+
+    train, test = sources.load("digits"), sources.load("digits", split="test")
+    assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 8, 8, 1)
+    assert train.images.dtype == np.uint8 and train.labels.dtype == np.int32
+    assert train.num_classes == 10 and set(train.labels) == set(test.labels) == set(range(10))
+    assert train.images.max() == 255
+
+    pixels, labels = load_digits(return_X_y=True)
+    expected = np.column_stack([np.rint(pixels * 255 / 16), labels])
+    both = np.concatenate([np.column_stack([d.images.reshape(-1, 64), d.labels]) for d in (train, test)])
+    np.testing.assert_array_equal(sorted(both.tolist()), sorted(expected.tolist()))
+
+
+def test_subset_is_the_same_in_every_call_and_begins_a_larger_one() -> None:
+    small, large = (sources.load("digits", num_examples=n) for n in (200, 300))
+    np.testing.assert_array_equal(small.images, large.images[:200])
+    np.testing.assert_array_equal(small.labels, large.labels[:200])
+    assert len(set(small.labels)) == 10
+    assert not np.array_equal(small.labels, sources.load("digits").labels[:200])
+
+
+def test_shrinking_averages_areas() -> None:
+    whole, shrunk = sources.load("digits"), sources.load("digits", image_size=4)
+    assert shrunk.images.shape == (1437, 4, 4, 1)
+    for row in range(4):
+        for column in range(4):
+            area = whole.images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2, 0]
+            np.testing.assert_array_equal(shrunk.images[:, row, column, 0], np.rint(area.mean((1, 2))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnist"}, "'mnist'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
+        ({"name": "digits", "split": "val"}, "'val'.*train, test"),
+        ({"name": "digits", "image_size": 3}, "image_size is 3.*1, 2, 4, 8"),
+        ({"name": "digits", "image_size": 16}, "image_size is 16.*1, 2, 4, 8"),
+        ({"name": "digits", "image_size": -8}, "image_size is -8.*1, 2, 4, 8"),
+        ({"name": "digits", "num_examples": 1438}, "num_examples is 1438.*1 to 1437"),
+        ({"name": "digits", "num_examples": -1}, "num_examples is -1.*1 to 1437"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sources.load(**arguments)
+
+
+def test_prepared_folder_is_read_as_it_was_written(prepared: Path) -> None:
+    images, labels = written()
+    dataset = sources.load("fashion_mnist", prepared)
+    np.testing.assert_array_equal(dataset.images, images)
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert dataset.num_classes == 10
+    subset = sources.load("fashion_mnist", prepared, num_examples=7, image_size=6)
+    assert subset.images.shape == (7, 6, 6, 1)
+
+
+def test_prepared_folder_is_found_by_the_variable_of_tfds_without_its_chatter(
+    prepared: Path,
+) -> None:
+    """In a fresh process, where TensorFlow must stay out and no socket may be opened."""
+    script = """
+import socket, sys
+def refuse(*_, **__): raise AssertionError("a network was asked")
+socket.socket.connect = socket.getaddrinfo = refuse
+from prdarts_jax.data import sources
+print(len(sources.load("fashion_mnist").labels), "tensorflow" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"TFDS_DATA_DIR": str(prepared)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "20 False\n", done.stderr
+    assert "OpenCV" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("cifar10", "cifar10"), ("svhn", "svhn_cropped"), ("cifar100", "cifar100")]
+)
+def test_missing_data_are_reported_at_once(tmp_path: Path, name: str, folder: str) -> None:
+    (tmp_path / folder / "incomplete.A1B2C3_3.0.2").mkdir(parents=True)
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError) as caught:
+        sources.load(name, tmp_path)
+    assert time.monotonic() - start < 5
+    message = str(caught.value)
+    assert f"{tmp_path / folder}/VERSION" in message and "array_record" in message
+    command = message[message.index('python -c "') + len('python -c "') : -1]
+    compile(command, "command", "exec")
+    assert f"tfds.builder('{folder}', data_dir='{tmp_path}'" in command
+
+
+@pytest.mark.parametrize("missing", ["dataset_info.json", "features.json", "shard"])
+def test_incomplete_folder_names_the_missing_file(prepared: Path, missing: str) -> None:
+    file = shard(prepared)
+    file = file if missing == "shard" else file.with_name(missing)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"incomplete: {file} is missing.*python -c"):
+        sources.load("fashion_mnist", prepared)
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "overwritten", "info", "format", "fewer"])
+def test_damaged_folder_is_named(prepared: Path, damage: str) -> None:
+    file = shard(prepared)
+    content = file.read_bytes()
+    info = file.with_name("dataset_info.json")
+    if damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "half":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "overwritten":
+        file.write_bytes(content[:300] + b"?" * 3000 + content[3300:])
+    elif damage == "info":
+        info.write_text(info.read_text()[:50])
+    elif damage == "format":
+        info.write_text(info.read_text().replace("array_record", "tfrecord"))
+        file.rename(str(file).replace("array_record", "tfrecord"))
+    elif damage == "fewer":
+        info.write_text(info.read_text().replace('"20"', '"30"'))
+    with pytest.raises(ValueError, match=f"{file.parent} is damaged or of another.*python -c"):
+        sources.load("fashion_mnist", prepared)
+
+
+def test_real_cifar10() -> None:
+    if "PRDARTS_DATA_DIR" not in os.environ:
+        pytest.skip("PRDARTS_DATA_DIR is unset: it names the folder whose tfds/ holds CIFAR-10")
+    root = Path(os.environ["PRDARTS_DATA_DIR"]) / "tfds"
+    dataset = sources.load("cifar10", root, num_examples=2500)
+    assert dataset.images.shape == (2500, 32, 32, 3) and dataset.num_classes == 10
+    assert np.bincount(dataset.labels).min() > 180
+    mean, std = sources.statistics(dataset)
+    np.testing.assert_allclose(mean, (0.4914, 0.4822, 0.4465), atol=0.01)  # as published
+    np.testing.assert_allclose(std, (0.2470, 0.2435, 0.2616), atol=0.01)
+
+
+def test_halves_are_disjoint_equal_and_decided_by_the_seed() -> None:
+    # Every image is its own index, so that the halves can be compared as sets.
+    count = 101
+    images = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+    dataset = sources.Dataset("digits", images, np.arange(count, dtype=np.int32), count)
+    train, val = sources.split_halves(dataset, seed=5)
+    for half in (train, val):
+        assert half["image"].shape == (50, 1, 1, 1) and half["image"].dtype == np.uint8
+        assert half["label"].shape == (50,) and half["label"].dtype == np.int32
+        np.testing.assert_array_equal(half["image"].ravel(), half["label"])
+    assert len({*train["label"], *val["label"]}) == 100
+    again, _ = sources.split_halves(dataset, seed=5)
+    np.testing.assert_array_equal(again["label"], train["label"])
+    other, _ = sources.split_halves(dataset, seed=6)
+    assert not np.array_equal(other["label"], train["label"])
+
+
+def test_statistics_agree_with_floating_point_and_floor_a_constant_channel() -> None:
+    images = bytes_images(40, 8, 3)
+    images[..., 2] = 200
+    mean, std = sources.statistics(sources.Dataset("digits", images, np.zeros(40, np.int32), 10))
+    scaled = images.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std[:2], scaled.std((0, 1, 2))[:2], rtol=1e-12)
+    assert std[2] == 1 / 255
+    hash(sources.Augmentation(mean, std))
+
+
+def test_nothing_but_normalising() -> None:
+    images = bytes_images(5, 6, 3)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.1)
+    only = sources.Augmentation(mean, std, pad=0, flip=False)
+    result = augment(only, jax.random.key(0), images)
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, (images / 255 - mean) / std, rtol=1e-5, atol=1e-5)
+
+
+def test_crops_and_flips_are_uniform_and_independent_of_one_another() -> None:
+    """Each result must be one of the 25 crops, mirrored or not, worked out by slicing."""
+    side, pad, count = 4, 2, 5000
+    image = bytes_images(1, side)[0]
+    assert len(np.unique(image)) == side * side
+    black = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    crops = [black[top : top + side, left : left + side] for top in range(2 * pad + 1) for left in range(2 * pad + 1)]
+    views = crops + [crop[:, ::-1] for crop in crops]
+    outcomes = {view.tobytes(): index for index, view in enumerate(views)}
+    assert len(outcomes) == 50
+    both = dataclasses.replace(PLAIN, pad=pad, flip=True)
+    images = np.broadcast_to(image, (count, *image.shape))
+    result = np.rint(np.asarray(augment(both, jax.random.key(1), images)) * 255)
+    seen = [outcomes[r.tobytes()] for r in result.astype(np.uint8)]
+    counts = np.bincount(seen, minlength=50)
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+    assert scipy.stats.binomtest(int(counts[25:].sum()), count, 0.5).pvalue > 0.001
+
+
+def test_padding_is_black_before_normalising() -> None:
+    padded = dataclasses.replace(PLAIN, mean=(0.5,), std=(0.25,), pad=3)
+    result = augment(padded, jax.random.key(2), np.full((64, 4, 4, 1), 255, np.uint8))
+    np.testing.assert_array_equal(np.unique(np.round(result, 4)), [-2.0, 2.0])
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_cutout_is_a_clipped_square_around_any_pixel(side: int) -> None:
+    size, count = 6, 3600
+    cutting = dataclasses.replace(PLAIN, cutout=side)
+    result = augment(cutting, jax.random.key(3), bytes_images(count, size))
+    expected: dict[bytes, int] = {}
+    for row in range(size):
+        for column in range(size):
+            mask = np.zeros((size, size), bool)
+            top, left = row - side // 2, column - side // 2
+            mask[max(0, top) : top + side, max(0, left) : left + side] = True
+            expected[mask.tobytes()] = len(expected)
+    assert len(expected) == size * size
+    seen = [expected[(r[..., 0] == 0).tobytes()] for r in np.asarray(result)]
+    assert scipy.stats.chisquare(np.bincount(seen, minlength=size * size)).pvalue > 0.001
+
+
+def test_augmentation_compiles_and_batches_over_keys() -> None:
+    everything = sources.Augmentation((0.5,) * 3, (0.2,) * 3, pad=2, cutout=4)
+    images = bytes_images(6, 8, 3)
+    keys = jax.random.split(jax.random.key(4), 3)
+    together = jax.vmap(lambda key: augment(everything, key, images))(keys)
+    for key, result in zip(keys, together, strict=True):
+        np.testing.assert_allclose(result, augment(everything, key, images), atol=1e-5)
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_crop_and_cutout_are_independent() -> None:
+    """As many offsets as centres: the same random numbers used twice would show at once."""
+    side, pad, count = 5, 2, 4000
+    both = sources.Augmentation((0.5,), (0.25,), pad=pad, flip=False, cutout=1)
+    white = np.full((count, side, side, 1), 255, np.uint8)
+    result = np.round(augment(both, jax.random.key(5), white)[..., 0], 4)
+    black = (result <= 0).all(2)
+    top = pad - black[:, :pad].sum(1) + black[:, -pad:].sum(1)
+    centre = (result == 0).any(2).argmax(1)
+    table = np.zeros((side, side))
+    np.add.at(table, (top, centre), 1)
+    assert scipy.stats.chi2_contingency(table).pvalue > 0.001

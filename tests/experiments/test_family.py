@@ -1,0 +1,135 @@
+"""Every method searches, from a config to a genotype: on a stand-in that compiles at once, and those that ask for
+something of the supernet on that."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from table import Table
+
+from prdarts_jax import spaces
+from prdarts_jax.run import reporting, search
+from prdarts_jax.search import methods
+from prdarts_jax.spaces import genotypes
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "configs"))
+import digits  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+
+EPOCHS, STEPS = 2, 2
+
+
+def make_config(method, space, cells=3, channels=4, **fields):
+    """A tiny form of the main job."""
+    config = digits.get_config()
+    config.update({"method": method, "space": space, "cells": cells, "channels": channels})
+    config.update({"num_examples": 64, "epochs": EPOCHS, "batch_size": 16, "steps_per_call": STEPS})
+    config[method].update(fields)
+    config.random_search.samples = 5
+    config.evaluation.epochs = 0
+    return config
+
+
+def run(config, workdir):
+    """(genotype, records of the last stage)."""
+    (genotype,) = search.run(config, workdir)
+    assert genotypes.from_json((workdir / "genotype.json").read_text()) == genotype
+    return genotype, reporting.read_records(workdir)
+
+
+def check(config, genotype, records):
+    space = spaces.named(config.space)
+    cells = genotypes.cells(genotype)
+    assert cells.keys() == set(space.cell_types)
+    for entries in cells.values():
+        assert len(entries) == (2 * (space.nodes - space.inputs) if space.entries_per_node else len(space.edges))
+        assert {op for op, _, _ in entries} <= {*space.ops, "none"}
+    assert len(records) == EPOCHS
+    for record in records:
+        assert record["step"] == STEPS * (record["epoch"] + 1)
+        for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "alignment_val"):
+            assert np.isfinite(record[name]), name
+        assert -1 <= record["alignment_val"] <= 1
+        for t in space.cell_types:
+            assert 0 <= record["skip_share"][t] <= 1 and 0 <= record["depth"][t] < space.nodes
+            assert 0 <= record["entropy"][t] <= np.log(len(space.ops)) + 1e-6
+            assert all(0 <= value <= 1 for value in record["activation"][t].values())
+        assert ("eigenvalue" in record) == (config.method == "r_darts")
+        assert np.isfinite(record.get("eigenvalue", 0.0))
+        assert ("alignment_train" in record) == (config.method == "lambda_darts")
+    assert json.loads(json.dumps(records[-1]["genotype"])).keys() == vars(genotype).keys()
+
+
+@pytest.mark.parametrize("method", methods.NAMED)
+def test_every_method_searches(method, tmp_path, monkeypatch):
+    def supernet(config, stage, num_classes, axis_name):
+        assert stage.method.partial == (4 if method == "pc_darts" else 1)
+        return Table(spaces.named(config.space), 2, num_classes)
+
+    monkeypatch.setattr(search, "make_supernet", supernet)
+    config = make_config(method, "darts", channels=8)
+    genotype, records = run(config, tmp_path)
+    check(config, genotype, records)
+    if method == "p_darts":
+        check_stages(tmp_path, genotype)
+
+
+def check_stages(workdir, genotype):
+    """Each stage has the candidates that were the strongest of the one before."""
+    shape = spaces.darts().shape
+    kept = {t: np.ones(shape, bool) for t in spaces.CELL_TYPES}
+    for folder, count in ((workdir / "stage_1", 8), (workdir / "stage_2", 5), (workdir, 3)):
+        logits = reporting.read_logits(folder, EPOCHS - 1)
+        for t in spaces.CELL_TYPES:
+            finite = np.isfinite(logits[t])
+            assert (finite.sum(axis=1) == count).all()
+            if count < 8:
+                np.testing.assert_array_equal(finite, kept[t])
+            kept[t] = np.argsort(np.argsort(-logits[t], axis=1), axis=1) < {8: 5, 5: 3, 3: 0}[count]
+            if count == 3:
+                for op, source, target in genotypes.cells(genotype)[t]:
+                    assert finite[spaces.darts().edges.index((source, target)), spaces.darts().ops.index(op)]
+    assert (logits["normal"] != reporting.read_logits(workdir / "stage_1", EPOCHS - 1)["normal"]).all()
+
+
+# What asks for something of the supernet, here dropout and another network; all others below.
+@pytest.mark.parametrize(
+    "config",
+    [
+        make_config("p_darts", "s2", ops=(2,), skip_dropout=(0.5,)),
+        make_config("gdas", "nas_bench_201", cells=1),
+    ],
+    ids=lambda config: f"{config.method} in {config.space}",
+)
+def test_methods_search_with_the_supernet(config, tmp_path):
+    if config.method == "p_darts":
+        config.p_darts.cells = (1,)
+    genotype, records = run(config, tmp_path)
+    check(config, genotype, records)
+
+
+@pytest.mark.skipif(
+    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes a quarter of an hour: runs with PRDARTS_SLOW_TESTS=1"
+)
+@pytest.mark.parametrize("space", ["darts", "s2"])
+@pytest.mark.parametrize(
+    "method, fields",
+    [(name, {}) for name in methods.NAMED]
+    + [("darts", {"second_order": True}), ("lambda_darts", {"variant": "signcorr"}), ("r_darts", {"drop_path": 0.3})]
+    + [("pr_darts", {"form": "paper", "parts": part}) for part in ("both", "gates", "path")],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
+)
+def test_every_method_searches_with_the_supernet(method, fields, space, tmp_path):
+    # Each compiled search maps thousands of pieces of memory, of which Linux gives a process 65,530.
+    jax.clear_caches()
+    config = make_config(method, space, cells=4, channels=8, **fields)
+    config.p_darts.update({"cells": (3, 4, 5), "ops": (8, 5, 3) if space == "darts" else (2, 2, 2)})
+    genotype, records = run(config, tmp_path)
+    check(config, genotype, records)
+    if method == "lambda_darts":
+        assert all(record["alignment_val"] * record["alignment_train"] != 0 for record in records)

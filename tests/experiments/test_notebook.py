@@ -1,0 +1,42 @@
+"""The notebook runs from top to bottom, on the CPU and at a tiny size."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+PATH = Path(__file__).parents[2] / "experiments/colab_tpu.ipynb"
+TINY = """
+SEARCH = {"space": "s2", "epochs": 1, "channels": 2, "cells": 1, "num_examples": 256}
+TRAINING = {"epochs": 1, "channels": 2, "cells": 1}
+WORKDIR = "run"
+"""
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(PATH, as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    tags = {cell.metadata.get("tags", [""])[0]: cell for cell in notebook.cells if cell.cell_type == "code"}
+    tags["install"].source = ""  # it is installed here
+    tags["parameters"].source = TINY
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # half of the compiler's time
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    results = [cell.outputs[-1].data for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert any("image/png" in data for data in results)
+    assert "val_loss" in results[-1]["text/plain"]
+    assert (tmp_path / "run/training/result.json").exists()
+
+
+def test_the_readmes_example_under_a_mesh_is_the_notebooks():
+    """Which runs it, in the test above."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (PATH.parents[1] / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (example,) = (block for block in blocks if "shard_map" in block)
+    sources = [cell["source"] for cell in json.loads(PATH.read_text())["cells"]]
+    (last,) = (source for source in sources if "shard_map" in source)
+    assert [line for line in example.splitlines() if line and line not in last.splitlines()] == []

@@ -1,0 +1,247 @@
+"""Discrete networks: their published sizes, what drop-path and the auxiliary head do, and which statistics count."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+import prdarts_jax
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete
+from prdarts_jax.spaces import genotypes
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+# Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
+PUBLISHED = {
+    "PRDARTS": (3444814, 476426, 529769088, 3496744, 4981312, 1262312, 543374400),
+    "DARTS_V1": (3169414, 476426, 500987520, 3221344, 4510432, 1262312, 505864704),
+    "DARTS_V2": (3349342, 476426, 528359040, 3401272, 4718752, 1262312, 529911552),
+}
+MIXED = genotypes.Genotype(
+    (("skip_connect", 0), ("sep_conv_3x3", 1), ("avg_pool_3x3", 2), ("skip_connect", 1)),
+    (2, 3),
+    (("skip_connect", 0), ("max_pool_3x3", 1), ("dil_conv_3x3", 2), ("skip_connect", 2)),
+    (3,),
+)
+TINY = {"channels": 4, "cells": 3, "num_classes": 5}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_published(name):
+    genotype = genotypes.named(name)
+    cifar, hundred = prdarts_jax.describe(genotype), prdarts_jax.describe(genotype, num_classes=100)
+    imagenet = prdarts_jax.describe(genotype, "imagenet")
+    found = [cifar["params"], cifar["aux_params"], cifar["macs"], hundred["params"], *imagenet.values()]
+    assert found == list(PUBLISHED[name])
+
+
+def test_multiply_adds_of_the_other_ops():
+    """NASNet's ops by the formula k l C D per output position (C = 8, 1 reduction cell of 16 px to 8 px)."""
+    genotype = genotypes.Genotype(
+        (("sep_conv_7x7", 0), ("skip_connect", 1)), (2,), (("sep_conv_7x7", 0), ("conv_7x1_1x7", 1)), (2,)
+    )
+    found = discrete.describe(genotype, channels=8, cells=1, num_classes=3, image_shape=(16, 16, 3))["macs"]
+    c, inside, out = 16, 16 * 16, 8 * 8
+    stem, preprocess = 9 * 3 * 24 * inside, 2 * 24 * c * inside
+    sep = 2 * (49 * c + c * c) * out
+    row, column = 7 * c * c * 16 * 8, 7 * c * c * out  # the first halves the columns, the second the rows
+    assert found == stem + preprocess + sep + row + column + c * 3
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="form='mnist' must be one of cifar, imagenet"):
+        discrete.network(MIXED, form="mnist")
+
+
+@functools.cache
+def built(form="cifar", **fields):
+    network = discrete.network(MIXED, form=form, **TINY, **dict(fields))
+    images = jax.random.normal(jax.random.key(1), (6, 32, 32, 3))
+    variables = jax.jit(functools.partial(network.init, train=True))(jax.random.key(0), images)
+    return network, {name: variables[name] for name in ("params", "batch_stats")}, images
+
+
+def apply(network, variables, images, **options):
+    return jax.jit(functools.partial(network.apply, **options))(variables, images)
+
+
+def test_variables_from_one_draw_are_those_of_init():
+    network, variables, images = built(auxiliary=True)
+    found = discrete.init_variables(network, jax.random.key(4), images.shape)
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(variables), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), path
+        if a.ndim == 1:
+            np.testing.assert_array_equal(a, b)
+        else:  # both uniform up to 1 / sqrt(fan-in)
+            limit = 1 / np.sqrt(np.prod(a.shape[:-1]))
+            assert max(np.abs(a).max(), np.abs(b).max()) <= limit * (1 + 1e-6)
+            if a.size >= 100:
+                assert scipy.stats.kstest(np.asarray(a).ravel(), "uniform", (-limit, 2 * limit)).pvalue > 1e-5
+                assert scipy.stats.kstest(np.asarray(b).ravel(), "uniform", (-limit, 2 * limit)).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("form", discrete.FORMS)
+def test_in_testing_an_image_is_classified_by_itself(form):
+    network, variables, images = built(form)
+    together = apply(network, variables, images, train=False)
+    alone = apply(network, variables, images[2:3], train=False)
+    assert together.shape == (6, 5)
+    np.testing.assert_allclose(together[2:3], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_in_training_the_batch_counts_and_running_statistics_move():
+    network, variables, images = built()
+    logits, updated = apply(network, variables, images, train=True, mutable=["batch_stats"])
+    other = apply(network, variables, images[:3], train=True, mutable=["batch_stats"])[0]
+    assert np.abs(logits[:3] - other).max() > 1e-3
+    stem = jax.lax.conv(
+        images.transpose(0, 3, 1, 2), variables["params"]["stem_conv_0"]["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME"
+    )
+    moments = updated["batch_stats"]["stem_norm_0"]["moments"]
+    np.testing.assert_allclose(moments["mean"], 0.1 * stem.mean((0, 2, 3)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(moments["var"], 0.9 + 0.1 * stem.var((0, 2, 3), ddof=1), rtol=1e-3)
+
+
+def test_the_auxiliary_head_speaks_in_training_only_and_leaves_the_logits_alone():
+    network, variables, images = built(auxiliary=True)
+    plain = network.clone(auxiliary=False)
+    logits, updated = apply(network, variables, images, train=True, mutable=["batch_stats", "auxiliary"])
+    assert updated["auxiliary"]["logits"].shape == (6, 5)
+    np.testing.assert_array_equal(logits, apply(plain, variables, images, train=True, mutable=["batch_stats"])[0])
+    tested, updated = apply(network, variables, images, train=False, mutable=["auxiliary"])
+    assert "auxiliary" not in updated
+    np.testing.assert_array_equal(tested, apply(plain, variables, images, train=False))
+
+
+def test_the_auxiliary_head_refuses_small_images():
+    network = discrete.network(MIXED, **TINY, auxiliary=True)
+    with pytest.raises(ValueError, match="auxiliary head needs features of 8 to 10 pixels, but these have 4x4"):
+        jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
+    assert discrete.describe(MIXED, **TINY, image_shape=(16, 16, 3))["aux_params"] == 0
+
+
+class Cells(nn.Module):
+    """Both cells of a genotype on the same inputs, paths multiplied by what is given."""
+
+    @nn.compact
+    def __call__(self, s, keep):
+        shared = {"channels": 4, "reduction_before": False, "axis_name": None}
+        normal = discrete.DiscreteCell(MIXED.normal, MIXED.normal_concat, reduction=False, **shared, name="normal")
+        reduce = discrete.DiscreteCell(MIXED.reduce, MIXED.reduce_concat, reduction=True, **shared, name="reduce")
+        return [cell(s, s, keep, train=False) for cell in (normal, reduce)]
+
+
+def test_drop_path_cuts_all_paths_of_an_image_but_identities():
+    s = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    ones = jnp.ones((4, 2))
+    variables = jax.jit(Cells().init)(jax.random.key(1), s, ones)
+    run = jax.jit(Cells().apply)
+    normal, reduce = run(variables, s, ones)
+    untouched, _ = run(variables, s, None)
+    np.testing.assert_allclose(normal, untouched, rtol=1e-4, atol=1e-6)
+    cut_normal, cut_reduce = run(variables, s, ones.at[:, 0].set(0.0))
+    # Of an image without paths a reduction cell keeps nothing: its skips of stride 2 are convolutions, and that
+    # between its nodes has nothing to pass on.
+    assert np.abs(reduce[0]).max() > 0.1 and np.abs(cut_reduce[0]).max() == 0
+    np.testing.assert_array_equal(cut_reduce[1], reduce[1])
+    np.testing.assert_array_equal(cut_normal[1], normal[1])
+    # A normal cell keeps its identities: node 2 is the first input, node 3 the second.
+    doubled, _ = run(variables, s, ones.at[:, 0].set(2.0))
+    np.testing.assert_allclose(
+        doubled[0, ..., :4] - cut_normal[0, ..., :4], 2 * (normal - cut_normal)[0, ..., :4], 1e-4, 1e-5
+    )
+    assert np.abs(cut_normal[0]).max() > 0.1
+
+
+def test_drop_path_needs_its_rng():
+    network, variables, images = built()
+    options = {"train": True, "mutable": ["batch_stats"]}
+    without = apply(network, variables, images, **options, drop_path=0.5)[0]
+    np.testing.assert_array_equal(without, apply(network, variables, images, **options)[0])
+    dropped = jax.jit(functools.partial(network.apply, **options, drop_path=0.5, rngs={"drop_path": jax.random.key(3)}))
+    assert np.abs(dropped(variables, images)[0] - without).max() > 1e-3
+
+
+# Entries of `none` and of noise ---------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def one_cell(entries, reduction, s):
+    """(parameters, output, gradient in the inputs of its squares' sum) of a cell; equal layers start equal."""
+    cell = discrete.DiscreteCell(entries, (2,), 4, reduction, reduction_before=False, axis_name=None)
+    variables = jax.eval_shape(functools.partial(cell.init, train=True), jax.random.key(0), *s, None)
+    variables = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size)).reshape(a.shape), variables)
+
+    def total(s):
+        y = cell.apply(variables, *s, None, train=True, mutable=["batch_stats"])[0]
+        return jnp.sum(y**2), y
+
+    gradient, y = jax.grad(total, has_aux=True)(s)
+    return variables["params"], y, gradient
+
+
+@pytest.mark.parametrize("reduction", (False, True))
+def test_an_entry_of_none_adds_nothing_and_has_no_weights(reduction):
+    s = tuple(jax.random.normal(jax.random.key(i), (2, 5, 6, 4)) for i in range(2))
+    none, conv, pool = ("none", 1), ("sep_conv_3x3", 0), ("max_pool_3x3", 1)
+    params, both, _ = one_cell((conv, pool), reduction, s)
+    _, left, gradient = one_cell((conv, none), reduction, s)
+    _, right, _ = one_cell((("none", 0), pool), reduction, s)
+    np.testing.assert_allclose(left + right, both, atol=1e-5)
+    assert np.abs(gradient[0]).max() > 0 and np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[1], np.zeros_like(s[1]))
+    assert "op_0" in params
+    params, nothing, gradient = one_cell((none, none), reduction, s)
+    assert set(params) == {"preprocess_0", "preprocess_1"}
+    np.testing.assert_array_equal(nothing, np.zeros_like(both))
+    np.testing.assert_array_equal(gradient, np.zeros_like(s))
+
+
+def test_noise_is_new_in_every_step_and_the_same_when_a_step_is_taken_again():
+    """Of a network that sees nothing but noise, whose weights stay."""
+    entries = (("noise", 0), ("noise", 1))
+    network = discrete.network(genotypes.Genotype(entries, (2,), entries, (2,)), channels=2, cells=1, num_classes=3)
+    problem = training.TrainProblem(network, optax.sgd(0.0), total_steps=3)
+    batch = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.array([0, 1, 2, 0])}
+    variables = discrete.init_variables(network, jax.random.key(0), batch["image"].shape)
+    step = jax.jit(training.train_step, static_argnums=0)
+    losses, state = [], training.init_training(problem, jax.random.key(1), variables)
+    again = float(step(problem, state, batch)[1]["train_loss"])
+    for _ in range(3):
+        state, metrics = step(problem, state, batch)
+        losses.append(float(metrics["train_loss"]))
+    assert losses[0] == again and len(set(losses)) == 3
+    tested = apply(network, variables, batch["image"], train=False)
+    np.testing.assert_array_equal(apply(network, variables, 9 * batch["image"], train=False), tested)
+
+
+def test_a_batch_spread_over_an_axis_counts_as_one():
+    network, variables, images = built()
+    expected, updated = apply(network, variables, images, train=True, mutable=["batch_stats"])
+    spread = network.clone(axis_name="data")
+    run = jax.jit(
+        jax.vmap(functools.partial(spread.apply, variables, train=True, mutable=["batch_stats"]), axis_name="data")
+    )
+    found, stats = run(images.reshape(2, 3, 32, 32, 3))
+    np.testing.assert_allclose(found.reshape(6, 5), expected, rtol=1e-3, atol=1e-4)
+    # Each half's unbiased variance is that of the whole.
+    for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(updated), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-3, atol=1e-5)
+
+
+def test_bfloat16_keeps_weights_and_logits_in_float32():
+    network, variables, images = built()
+    half = network.clone(dtype=jnp.bfloat16)
+    logits = apply(half, variables, images, train=False)
+    assert logits.dtype == jnp.float32
+    shapes = jax.eval_shape(functools.partial(half.init, train=True), jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    expected = apply(network, variables, images, train=False)
+    assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()

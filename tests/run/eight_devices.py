@@ -1,0 +1,178 @@
+"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
+
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream] [supernets]
+"""
+
+import functools
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import imagenet_folder
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import quick_compiler
+from test_population import tiny_config
+from test_search_job import Toy
+
+from prdarts_jax import devices, spaces
+from prdarts_jax.data import sources
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.ops import kernels
+from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import search as search_job
+from prdarts_jax.run import train as train_job
+from prdarts_jax.search.methods import PRDarts
+from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
+from prdarts_jax.spaces import SearchSpace, genotypes
+
+STEPS, BATCH = 20, 16
+SPACE = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
+AUGMENTATION = sources.Augmentation((0.5,), (0.25,), pad=2, flip=True, cutout=3)
+CELL = genotypes.Genotype(
+    normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("sep_conv_3x3", 2)),
+    reduce=(("max_pool_3x3", 0), ("sep_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_3x3", 0)),
+    normal_concat=(2, 3),
+    reduce_concat=(2, 3),
+)
+
+
+class NormedToy(Toy):
+    """In place of a supernet, with batch normalisation, whose moments parts of a batch share."""
+
+    axis_name: str | None = None
+
+    def __call__(self, images, op_weights=None, **options):
+        return super().__call__(kernels.batch_norm(images, self.axis_name)[0], op_weights, **options)
+
+
+def make_data(seed):
+    rng = np.random.default_rng(seed)
+    return {"image": rng.integers(0, 256, (5 * BATCH, 8, 8, 1), np.uint8), "label": rng.integers(0, 3, 5 * BATCH)}
+
+
+def collectives(text):
+    """{kind: [shapes]} of the collectives in the text of a compiled program."""
+    found = {}
+    pattern = r"= (\(.*?\)|\S+) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+    for shape, kind in re.findall(pattern, text):
+        found.setdefault(kind, []).append(shape)
+    return found
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+
+
+def search(mesh):
+    """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
+    problem = SearchProblem(
+        supernet=Supernet(space=SPACE, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
+        method=PRDarts(space=SPACE),
+        weight_optimizer=optax.sgd(0.025, momentum=0.9),
+        arch_optimizer=optax.adam(3e-4, b1=0.5),
+        total_steps=STEPS,
+    )
+    images = jnp.zeros((BATCH, 8, 8, 1))
+    state = jax.jit(functools.partial(init_search, problem))(jax.random.key(0), images)
+    halves = devices.put((make_data(1), make_data(2)), mesh)
+
+    def epoch(state, train_data, val_data):
+        return search_epoch(problem, state, train_data, val_data, AUGMENTATION, BATCH)
+
+    state = devices.put(state, mesh)
+    advance = jax.jit(devices.over(mesh, epoch)).lower(state, *halves).compile()
+    means = []
+    for _ in range(STEPS // 5):
+        state, metrics = advance(state, *halves)
+        means.append(metrics)
+    return (
+        {
+            "arch": flat(state.arch),
+            "params": flat(state.params),
+            "batch_stats": flat(state.batch_stats),
+            **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
+        },
+        collectives(advance.as_text()),
+        {leaf.size for leaf in jax.tree.leaves((state.params, state.arch, state.batch_stats))},
+    )
+
+
+def train(workdir):
+    """The job of STEPS steps with drop-path: metrics of its epochs, its test, and logits of what it exports."""
+    config = settings.training()
+    config.update({"dataset": "digits", "genotype": genotypes.to_json(CELL), "channels": 4, "cells": 1})
+    config.update({"num_examples": 5 * BATCH, "batch_size": BATCH, "epochs": STEPS // 5, "drop_path": 0.3})
+    config.augmentation.cutout = 3
+    return outcome(config, workdir, sources.load("digits", split="test").images[:64])
+
+
+def stream(workdir):
+    """The same of a training from ImageNet's files, a step an epoch."""
+    config = settings.training()
+    config.update({"dataset": "imagenet", "data_dir": str(imagenet_folder.write(workdir)), "image_size": 32})
+    config.update({"genotype": genotypes.to_json(CELL), "form": "imagenet", "channels": 4, "cells": 1, "workers": 0})
+    config.update({"batch_size": BATCH, "epochs": 4})
+    images = np.random.default_rng(4).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    return outcome(config, workdir / "run", images)
+
+
+def outcome(config, workdir, images):
+    result = train_job.run(config, workdir)
+    classifier = jax.export.deserialize(bytearray((workdir / "classifier.stablehlo").read_bytes()))
+    return {"logits": classifier.call(images), "confusion": result["confusion"], **curves(workdir)}
+
+
+def population(workdir):
+    """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            search_job,
+            "make_supernet",
+            lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name),
+        )
+        return searched(workdir, "r_darts")
+
+
+def supernets(workdir):
+    """The same of PR-DARTS with the supernet, where each seed executes other ops."""
+    return searched(workdir, "pr_darts")
+
+
+def searched(workdir, method):
+    config = tiny_config(method=method, seeds=2, epochs=3)
+    search_job.run(config, workdir)
+    found = {}
+    for folder in search_job.seed_folders(config, workdir):
+        logits = reporting.read_logits(folder, 2)
+        found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
+    return found
+
+
+def curves(workdir):
+    """{metric: its value in each epoch}."""
+    runs = [dict(reporting.numbers(record)) for record in reporting.read_records(workdir)]
+    return {name: [run[name] for run in runs] for name in runs[0] if name != "seconds"}
+
+
+def main(path, *jobs):
+    assert len(jax.devices()) == 8
+    reporting.write_pictures = reporting.write_training_pictures = lambda *_: None  # takes longer than the runs
+    results, make_mesh = {}, devices.make_mesh
+    for name, used in (("eight", jax.devices()), ("one", jax.devices()[:1])):
+        devices.make_mesh = functools.partial(make_mesh, devices=used)
+        found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
+        with tempfile.TemporaryDirectory() as folder:
+            of_jobs = {job.__name__: job(Path(folder, job.__name__)) for job in (train, population, *jobs)}
+        for what, fields in ({"search": found} | of_jobs).items():
+            results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}
+    np.savez(path, sizes=[1, *sizes], **results)
+
+
+if __name__ == "__main__":
+    with quick_compiler():
+        main(sys.argv[1], *map(globals().get, sys.argv[2:]))

@@ -1,0 +1,237 @@
+"""Checkpoints come back bit for bit, or another one does and says so."""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prdarts_jax.run import checkpoints
+
+
+@flax.struct.dataclass
+class State:
+    step: jax.Array
+    params: Any
+    arch: Any
+    batch_stats: Any
+    opt_state: Any
+    key: jax.Array
+    old_key: jax.Array
+
+
+def make_state(step: int) -> State:
+    rng = np.random.default_rng(step)
+    params = {
+        "stem": {"kernel": jnp.asarray(rng.normal(size=(64, 999)), jnp.float32)},
+        "head": jnp.asarray([0.0, -0.0, jnp.nan, jnp.inf, 1e-42], jnp.bfloat16),
+    }
+    arch = {"normal": jnp.asarray(rng.normal(size=(14, 8)), jnp.float32)}
+    variables = {"params": params, "arch": arch}
+    optimizer = optax.partition(
+        {"weights": optax.sgd(0.1, momentum=0.9), "logits": optax.adam(1e-3)},
+        {"params": "weights", "arch": "logits"},
+    )
+    _, opt_state = optimizer.update(variables, optimizer.init(variables), variables)
+    return State(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        arch=arch,
+        batch_stats={"mean": jnp.full(3, step / 3)},
+        opt_state=opt_state,
+        key=jax.random.key(step, impl="rbg"),
+        old_key=jax.random.PRNGKey(step),
+    )
+
+
+def assert_identical(actual: State, expected: State) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.fixture(scope="module")
+def template() -> State:
+    return jax.eval_shape(lambda: make_state(0))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    for step in (1, 2, 3, 10):
+        checkpoints.save(folder, step, make_state(step))
+    return folder
+
+
+@pytest.fixture
+def folder(saved: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def restore(folder: pathlib.Path, template: State) -> tuple[State, int, list[str]]:
+    reports: list[str] = []
+    restored = checkpoints.restore_latest(folder, template, reports.append)
+    assert restored is not None
+    return *restored, reports
+
+
+def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State) -> None:
+    state, step, reports = restore(saved, template)
+    assert (step, reports) == (10, [])
+    assert_identical(state, make_state(10))
+
+
+def test_three_are_kept_and_a_step_is_written_once(folder: pathlib.Path, template: State) -> None:
+    checkpoints.save(folder, 10, make_state(4))
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
+    assert_identical(restore(folder, template)[0], make_state(10))
+
+
+def test_no_checkpoint_is_none(tmp_path: pathlib.Path, template: State) -> None:
+    assert checkpoints.restore_latest(tmp_path / "none", template, pytest.fail) is None
+
+
+def truncate(file: pathlib.Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip_a_bit(file: pathlib.Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [pathlib.Path.unlink, truncate, flip_a_bit])
+def test_damage_of_any_file_is_reported_and_the_one_before_used(
+    saved: pathlib.Path, tmp_path: pathlib.Path, template: State, damage: Any
+) -> None:
+    files = [file.relative_to(saved) for file in (saved / "10").rglob("*") if file.is_file()]
+    assert len(files) > 8
+    for number, file in enumerate(files):
+        folder = shutil.copytree(saved, tmp_path / str(number))
+        damage(folder / file)
+        state, step, reports = restore(folder, template)
+        assert step == 3, file
+        assert_identical(state, make_state(3))
+        [report] = reports
+        assert f"{folder / '10'} is damaged" in report and f"{folder / '3'}, is used" in report
+        [aside] = folder.glob("damaged-10-*")
+        left = sum(path.is_file() for path in aside.rglob("*"))
+        assert left == len(files) - (damage is pathlib.Path.unlink)
+
+
+def test_a_damaged_step_can_be_saved_again(folder: pathlib.Path, template: State) -> None:
+    shutil.rmtree(folder / "10" / "d")
+    flip_a_bit(folder / "3" / "SHA256SUMS")
+    _, step, reports = restore(folder, template)
+    assert step == 2 and len(reports) == 2
+    for again in (3, 10):
+        checkpoints.save(folder, again, make_state(again))
+    state, step, reports = restore(folder, template)
+    assert (step, reports) == (10, [])
+    assert_identical(state, make_state(10))
+
+
+def test_all_damaged_is_an_error_that_moves_nothing(folder: pathlib.Path, template: State) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path / "d")
+    with pytest.raises(ValueError, match=f"all checkpoints in {folder} are damaged"):
+        checkpoints.restore_latest(folder, template, pytest.fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"arch": {"normal": jnp.zeros((5, 8))}},
+            r"float32\[14, 8\] there and float32\[5, 8\] here",
+        ),
+        ({"step": jnp.zeros((), jnp.float32)}, r"step is int32\[\] there and float32\[\] here"),
+        ({"batch_stats": {}}, r"batch_stats.mean is float32\[3\] there and missing here"),
+    ],
+)
+def test_another_template_is_refused(
+    saved: pathlib.Path, template: State, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore_latest(saved, template.replace(**change), pytest.fail)
+
+
+SAVE_FOREVER = """
+import itertools, pathlib, sys
+import numpy as np
+from prdarts_jax.run import checkpoints
+for step in itertools.count(1):
+    state = {"w": np.full((300, 300), step, np.float32)}
+    checkpoints.save(pathlib.Path(sys.argv[1]), step, state)
+    print(step, flush=True)
+"""
+
+
+def test_sigkill_while_saving_leaves_the_finished_ones(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-c", SAVE_FOREVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(4):
+            done = int(process.stdout.readline())
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=random.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        done = max([done, *map(int, process.stdout.read().split())])
+    template = {"w": np.zeros((300, 300), np.float32)}
+    restored = checkpoints.restore_latest(tmp_path, template, pytest.fail)
+    assert restored is not None
+    state, step = restored
+    assert step in (done, done + 1)
+    np.testing.assert_array_equal(state["w"], step)
+    checkpoints.save(tmp_path, step + 1, state)
+    names = {str(number) for number in (step - 1, step, step + 1)}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_config_of_the_same_run(tmp_path: pathlib.Path) -> None:
+    config = {"batch_size": 32, "sizes": (1, 2), "method": {"name": "darts", "extra": {}}}
+    checkpoints.check_config(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoints.check_config(tmp_path, config)
+
+
+def test_config_of_another_run_names_the_fields(tmp_path: pathlib.Path) -> None:
+    there = {"batch_size": 64, "seed": 1, "old": None, "method": {"name": "darts", "beta": 0.5}}
+    here = {"batch_size": 32, "seed": 1, "new": True, "method": {"name": "pr_darts", "beta": 0.5}}
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    with pytest.raises(ValueError) as error:
+        checkpoints.check_config(tmp_path, here)
+    assert str(error.value) == (
+        f"{tmp_path} belongs to another run: config.batch_size is 64 there and 32 here, "
+        'config.method.name is "darts" there and "pr_darts" here, '
+        "config.new is missing there and true here, config.old is null there and missing here; "
+        "use another --workdir or the old values"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 1', b"[1]", b"\xff\xfe\x00"])
+def test_a_damaged_config_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        checkpoints.check_config(tmp_path, {"seed": 1})
+
+
+def test_checkpoints_without_their_config_are_refused(tmp_path):
+    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="has checkpoints but no config.json"):
+        checkpoints.check_config(tmp_path, {"seed": 1})

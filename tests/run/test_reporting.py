@@ -1,0 +1,219 @@
+"""Files of a run: whole after any kill."""
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from records import one_cell_type, record
+from tensorboardX.proto import event_pb2
+
+from prdarts_jax import spaces
+from prdarts_jax.run import reporting
+from prdarts_jax.spaces import genotypes
+
+
+def log_epochs(workdir, epochs, write=record):
+    log = reporting.RunLog(workdir, epochs[0])
+    for epoch in epochs:
+        log.append(write(epoch))
+    log.close()
+
+
+def age_events(workdir):
+    """Renames the event file as if it came from long ago: its name has the second it was made."""
+    (path,) = (workdir / "tensorboard").iterdir()
+    return path.rename(path.with_name("events.out.tfevents.0000000001.host"))
+
+
+def shown_scalars(workdir):
+    """{name: [(step, value), ...]} that TensorBoard shows, parsed from its file format here.
+
+    A record is u64 length, u32 checksum, bytes, u32 checksum; a session start at step s hides what
+    came before it at steps >= s.
+    """
+    shown = {}
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while len(data) > 8 and len(data) >= 16 + (length := struct.unpack_from("<Q", data)[0]):
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            if event.session_log.status == event_pb2.SessionLog.START:
+                for name in shown:
+                    shown[name] = [point for point in shown[name] if point[0] < event.step]
+            for value in event.summary.value:
+                shown.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return shown
+
+
+def png_size(path):
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_write_json_replaces_the_whole_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "value.json"
+    reporting.write_json(path, {"long": list(range(100))})
+    reporting.write_json(path, {"loss": np.float32(0.5), "logits": np.eye(2)})
+    assert json.loads(path.read_text()) == {"loss": 0.5, "logits": [[1.0, 0.0], [0.0, 1.0]]}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    reporting.write_json(path, 1)
+    with pytest.raises(AttributeError):
+        reporting.write_json(path, object())
+    assert json.loads(path.read_text()) == 1
+
+
+def test_records_survive_a_line_cut_by_a_kill(tmp_path):
+    assert reporting.read_records(tmp_path) == []
+    log_epochs(tmp_path, range(4))
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    for cut in (1, 20, 200):
+        path.write_bytes(whole[:-cut])
+        assert reporting.read_records(tmp_path) == [record(e) for e in range(3)]
+    log_epochs(tmp_path, range(3, 5))
+    assert reporting.read_records(tmp_path) == [record(e) for e in range(5)]
+
+
+def test_resuming_earlier_drops_the_records_from_there(tmp_path):
+    log_epochs(tmp_path, range(5))
+    log_epochs(tmp_path, range(2, 4), lambda epoch: record(epoch) | {"train_loss": 7.0})
+    records = reporting.read_records(tmp_path)
+    assert [r["epoch"] for r in records] == [0, 1, 2, 3]
+    assert [r["train_loss"] == 7.0 for r in records] == [False, False, True, True]
+
+
+def test_damage_elsewhere_is_reported_with_its_line(tmp_path):
+    log_epochs(tmp_path, range(3))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], lines[1][:30], *lines[2:]]))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is damaged"):
+        reporting.read_records(tmp_path)
+
+
+def test_tensorboard_has_every_number_once_and_nothing_else(tmp_path):
+    log_epochs(tmp_path, range(3))
+    age_events(tmp_path)
+    log_epochs(tmp_path, range(2, 4), lambda epoch: record(epoch) | {"train_loss": 7.0})
+    shown = shown_scalars(tmp_path)
+    groups = [f"activation/{c}/{g}" for c in spaces.CELL_TYPES for g in record(0)["activation"][c]]
+    plain = ["step", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    assert set(shown) == {*plain, *groups, "skip_share/normal", "skip_share/reduce"}
+    assert all([step for step, _ in points] == [0, 1, 2, 3] for points in shown.values())
+    np.testing.assert_allclose(shown["train_loss"], [(0, 2.3), (1, 2.3 * 0.97), (2, 7), (3, 7)], rtol=1e-6)
+    np.testing.assert_allclose(shown["activation/normal/skip"][3][1], 0.97**3, rtol=1e-6)
+
+
+def test_curves_that_tensorboard_lost_in_a_kill_come_back(tmp_path):
+    log_epochs(tmp_path, range(3))
+    path = age_events(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    log_epochs(tmp_path, [3])
+    assert [step for step, _ in shown_scalars(tmp_path)["val_loss"]] == [0, 1, 2, 3]
+
+
+# A run in small: a record, then the checkpoint, for as long as it lives.
+ENDLESS_RUN = """
+import sys, json, pathlib
+from prdarts_jax.run import reporting
+workdir = pathlib.Path(sys.argv[1])
+checkpoint = workdir / "checkpoint.json"
+epoch = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+log = reporting.RunLog(workdir, epoch)
+while True:
+    log.append({"epoch": epoch, "loss": 0.5, "filler": "x" * 100_000})
+    epoch += 1
+    reporting.write_json(checkpoint, epoch)
+"""
+
+
+def test_killed_thrice_each_epoch_is_there_once(tmp_path):
+    checkpoint = tmp_path / "checkpoint.json"
+    for delay in (0.01, 0.04, 0.07):
+        before = checkpoint.read_text() if checkpoint.exists() else ""
+        process = subprocess.Popen([sys.executable, "-c", ENDLESS_RUN, str(tmp_path)])
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.read_text() == before):
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    done = json.loads(checkpoint.read_text())
+    log_epochs(tmp_path, [done])
+    assert [r["epoch"] for r in reporting.read_records(tmp_path)] == list(range(done + 1))
+
+
+def test_architecture_file_holds_the_four_arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    logits = {c: rng.normal(size=(14, 8)).astype(np.float32) for c in spaces.CELL_TYPES}
+    probabilities = {c: 1 / (1 + np.exp(-value)) for c, value in logits.items()}
+    reporting.save_architecture(tmp_path, 3, logits, probabilities)
+    with np.load(tmp_path / "architecture" / "epoch_0003.npz") as file:
+        assert len(file.files) == 4
+        for c in spaces.CELL_TYPES:
+            np.testing.assert_array_equal(file[f"logits_{c}"], logits[c])
+            np.testing.assert_array_equal(file[f"probability_{c}"], probabilities[c])
+            assert file[f"logits_{c}"].dtype == np.float32
+
+
+@pytest.mark.parametrize("without", [(), ("none",), ("avg_pool_3x3", "max_pool_3x3")])
+def test_activation_by_group_against_loops(without):
+    ops = tuple(op for op in spaces.darts().ops if op not in without)
+    space = spaces.SearchSpace("part", ops)
+    rng = np.random.default_rng(1)
+    probabilities = {c: rng.random(space.shape, np.float32) for c in spaces.CELL_TYPES}
+    found = reporting.activation_by_group(space, probabilities)
+    for c in spaces.CELL_TYPES:
+        members = {"all": []}
+        for row in probabilities[c]:
+            for op, p in zip(ops, row, strict=True):
+                kind = next(k for k in ("none", "skip", "pool", "conv") if k in op)
+                members.setdefault(kind, []).append(float(p))
+                members["all"].append(float(p))
+        assert found[c] == pytest.approx({k: sum(v) / len(v) for k, v in members.items()})
+
+
+@pytest.mark.parametrize("name", [name for name in spaces.NAMED if name.startswith("s") or name == "nas_bench_201"])
+def test_activation_counts_candidates_only(name):
+    space = spaces.named(name)
+    kinds = {"none": "none", "noise": "noise", "skip_connect": "skip", "avg_pool_3x3": "pool", "max_pool_3x3": "pool"}
+    rng = np.random.default_rng(1)
+    probabilities = {t: rng.random(space.shape) for t in space.cell_types}
+    found = reporting.activation_by_group(space, probabilities)
+    assert list(found) == list(space.cell_types)
+    for t in space.cell_types:
+        members = {"all": []}
+        for edge, op in zip(*np.nonzero(space.candidates(t)), strict=True):
+            for kind in ("all", kinds.get(space.ops[op], "conv")):
+                members.setdefault(kind, []).append(probabilities[t][edge, op])
+        assert found[t] == pytest.approx({kind: np.mean(values) for kind, values in members.items()})
+    if name == "s4":
+        assert set(found["normal"]) == {"noise", "conv", "all"}
+    if name == "s1":
+        assert len(members["all"]) == 28
+
+
+def test_write_pictures_draws_what_there_is(tmp_path):
+    bench = genotypes.EdgeGenotype(("skip_connect",) * 6)
+    reporting.write_pictures(tmp_path, [one_cell_type(0), one_cell_type(1)], bench)
+    names = {"cell_normal", "activation", "skip_share", "curves", "diagnostics"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names}
+    assert png_size(tmp_path / "cell_normal.png") == (1800, 900)
+
+
+def test_write_pictures_writes_five_pngs(tmp_path):
+    reporting.write_pictures(tmp_path, [record(0)], genotypes.named("PRDARTS"))
+    names = {"cell_normal", "cell_reduce", "activation", "skip_share", "curves"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names}
+    sizes = {name: png_size(tmp_path / f"{name}.png") for name in names}
+    assert sizes["cell_normal"] == sizes["cell_reduce"] == (1800, 900)
+    assert all(width >= 1000 and height >= 600 for width, height in sizes.values())

@@ -1,0 +1,229 @@
+"""A search's folder where a method does more than steps: early stopping, stages, a table of accuracies, selection."""
+
+import itertools
+import json
+import runpy
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from prdarts_jax import spaces
+from prdarts_jax.nets.supernet import init_logits
+from prdarts_jax.run import loop, reporting, search
+from prdarts_jax.spaces import genotypes
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+ROOT = Path(__file__).parents[2]
+STEPS = 3  # 48 images: 24 train the weights, 3 batches of 8 an epoch
+TINY = {"channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 3, "steps_per_call": 2}
+
+
+def tiny_config(method, space, **fields):
+    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
+    config.update(TINY | {"method": method, "space": space} | fields)
+    config.evaluation.epochs = 0
+    config.logits.learning_rate = 0.5  # so that every epoch has another cell
+    return config
+
+
+def derived(workdir, config, epoch):
+    """The cell of the logits that were saved after an epoch."""
+    return search.make_method(config).derive(spaces.named(config.space), reporting.read_logits(workdir, epoch))
+
+
+def written(workdir):
+    return genotypes.load(workdir / "genotype.json")
+
+
+def staged_config():
+    config = tiny_config("p_darts", "s3", epochs=2)
+    config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "logits_start": 0.0})
+    return config
+
+
+def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate():
+    config = staged_config()
+    nets = [search.make_supernet(config, stage, 10) for stage in search.make_method(config).stages()]
+    assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
+
+
+class Toy(nn.Module):
+    """In place of a supernet, since it compiles faster: every candidate op of an edge is the tanh of a dense layer."""
+
+    space: spaces.SearchSpace
+
+    @nn.compact
+    def __call__(self, images, op_weights=None, *, train, dropout_rate=0.0):
+        x = images.reshape(len(images), -1)
+        for t in self.space.cell_types:
+            logits = self.variable("arch", t, lambda t=t: init_logits(self.make_rng("params"), self.space, t)).value
+            y = jnp.tanh(nn.Dense(2 * logits.size)(x)).reshape(len(x), *logits.shape, 2)
+            x = jnp.einsum("beof,eo->bf", y, jax.nn.softmax(logits) if op_weights is None else op_weights[t])
+        return nn.Dense(10)(x * (1 - dropout_rate))
+
+
+@pytest.fixture(scope="module")
+def toy():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            search, "make_supernet", lambda config, stage, classes, axis_name: Toy(spaces.named(config.space))
+        )
+        yield
+
+
+# Early stopping -------------------------------------------------------------------------------------------------------
+
+
+def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pictures, tmp_path, monkeypatch, capsys):
+    def eigenvalue(problem, state, batches):
+        assert batches["image"].shape == (4, 8, 8, 8, 1)
+        return jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS]
+
+    monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
+    config = tiny_config("r_darts", "s2", epochs=5)
+    config.r_darts.window = 1
+    (found,) = search.run(config, tmp_path)
+    records = reporting.read_records(tmp_path)
+    # 6 is no more than 5 / 0.75, 8.1 is more than 6 / 0.75.
+    np.testing.assert_allclose([record["eigenvalue"] for record in records], [5, 6, 8.1], rtol=1e-6)
+    assert "stopped early: the logits of epoch 1 count" in capsys.readouterr().out
+    assert found == written(tmp_path) == derived(tmp_path, config, 1)
+    assert found != derived(tmp_path, config, 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == str(3 * STEPS)
+
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert search.run(config, tmp_path) == [found]
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert "compiled" not in capsys.readouterr().out
+
+
+def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
+    toy, no_pictures, tmp_path, monkeypatch, capsys
+):
+    first = jax.random.key_data(jax.random.split(jax.random.key(0), 3)[2])
+
+    def eigenvalue(problem, state, batches):
+        ends_early = jnp.all(jax.random.key_data(state.key) == first)
+        return jnp.where(ends_early, jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS], 1.0)
+
+    monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
+    together, alone = tiny_config("r_darts", "s2", epochs=5, seeds=2), tiny_config("r_darts", "s2", epochs=5)
+    for config in (together, alone):
+        config.r_darts.window = 1
+    found = search.run(together, tmp_path / "together")
+    assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
+    assert search.run(alone, tmp_path / "alone") == found[:1]
+    of_seed, by_itself, other = (
+        [record | {"seconds": 0} for record in reporting.read_records(tmp_path / folder)]
+        for folder in ("together/seed_0", "alone", "together/seed_1")
+    )
+    assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
+    assert search.run(together, tmp_path / "together") == found  # nothing is left to do
+
+
+def test_only_runs_that_go_on_may_not_diverge():
+    plan = SimpleNamespace(name="search", steps_per_epoch=2, folders=(Path("seed_0"), Path("seed_1")))
+    totals = {"train_loss": np.array([np.nan, 4.0])}
+    assert loop._means(plan, totals, 3, [False, True]) == [None, {"train_loss": 2.0}]
+    with pytest.raises(loop.Diverged, match="search of seed_0 diverged in epoch 3, where train_loss is not finite"):
+        loop._means(plan, totals, 3, [True, True])
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory, toy, no_pictures):
+    """The workdir of a whole search of two stages."""
+    workdir = tmp_path_factory.mktemp("staged")
+    search.run(staged_config(), workdir)
+    return workdir
+
+
+def logits(workdir):
+    """Those of all epochs, f32[epochs, 2, edges, ops]."""
+    epochs = (reporting.read_logits(workdir, epoch) for epoch in range(len(reporting.read_records(workdir))))
+    return np.array([[arrays["normal"], arrays["reduce"]] for arrays in epochs])
+
+
+def test_each_stage_has_a_folder_and_the_next_the_strongest_of_its_ops(staged):
+    first, second = (logits(folder) for folder in (staged / "stage_1", staged))
+    assert len(first) == len(second) == 2 and not (staged / "stage_2").exists()
+    assert np.isfinite(first).all()
+    kept = np.isfinite(second)
+    np.testing.assert_array_equal(kept, np.broadcast_to(first[-1] > first[-1].min(axis=-1, keepdims=True), kept.shape))
+    assert written(staged) == derived(staged, staged_config(), 1)
+    for folder in (staged / "stage_1", staged):
+        assert json.loads((folder / "config.json").read_text())["p_darts"]["ops"] == [3, 2]
+
+
+def stop_at(monkeypatch, step):
+    """SIGTERM at a step of a stage that goes on for longer."""
+
+    class Stop(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.n == step:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "tqdm", Stop)
+
+
+def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 6 of 6"):
+        stop_at(patch, 2 * STEPS)
+        search.run(staged_config(), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()  # the second stage has not begun
+    with monkeypatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 5 of 6"):
+        stop_at(patch, STEPS + 2)
+        search.run(staged_config(), tmp_path)
+    assert (tmp_path / "checkpoints/5").is_dir() and not (tmp_path / "genotype.json").exists()
+    capsys.readouterr()
+    assert search.run(staged_config(), tmp_path) == [written(staged)]
+    said = capsys.readouterr().out
+    assert said.count("compiled") == 1 and "going on from step 5 of 6" in said.partition("stage 2 of 2")[2]
+    np.testing.assert_array_equal(logits(tmp_path), logits(staged))
+    np.testing.assert_array_equal(logits(tmp_path / "stage_1"), logits(staged / "stage_1"))
+
+
+def test_a_first_stage_of_another_config_is_refused(staged, tmp_path):
+    shutil.copytree(staged / "stage_1", tmp_path / "stage_1")
+    config = staged_config()
+    config.seed = 9
+    with pytest.raises(ValueError, match="stage_1 belongs to another run: config.seed is 0 there and 9 here"):
+        search.run(config, tmp_path)
+
+
+# NAS-Bench-201, random search -----------------------------------------------------------------------------------------
+
+
+def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_true_accuracy(toy, no_pictures, tmp_path):
+    table, cells = tmp_path / "table.txt", list(itertools.product(range(5), repeat=6))
+    accuracies = {cell: sum(5**i * op for i, op in enumerate(cell)) / 200 for cell in cells}
+    table.write_text("".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items()))
+    config = tiny_config("random_search", "nas_bench_201", epochs=2, table=str(table))
+    config.random_search.samples = 3
+    (found,) = search.run(config, tmp_path / "run")
+    records = reporting.read_records(tmp_path / "run")
+    assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])
+    for epoch, record in enumerate(records):
+        chosen = reporting.read_logits(tmp_path / "run", epoch)["normal"]
+        assert (np.sort(chosen, axis=1) == [0, 0, 0, 0, 1]).all()  # a cell, as it was drawn
+        cell = tuple(chosen.argmax(axis=1).tolist())
+        assert tuple(record["genotype"]["ops"]) == tuple(spaces.nas_bench_201().ops[op] for op in cell)
+        assert set(record["skip_share"]) == set(record["depth"]) == set(record["entropy"]) == {"normal"}
+        better = sum(accuracy > accuracies[cell] for accuracy in accuracies.values())
+        assert record["benchmark"] == {
+            "accuracy": accuracies[cell],
+            "rank": better + 1,
+            "percentile": pytest.approx(100 * (1 - better / 15625)),
+        }

@@ -1,0 +1,330 @@
+"""The jobs `train` and `compare`: what they leave behind, that a kill leaves no trace, what they say to bad input."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imagenet_folder
+import jax
+import numpy as np
+import pytest
+
+from prdarts_jax import devices
+from prdarts_jax.data import sources
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete, torch_weights
+from prdarts_jax.run import compare, loop, reporting, settings, train
+from prdarts_jax.spaces import genotypes
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, STEPS = 4, 10
+CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
+TINY = {
+    "dataset": "digits",
+    "genotype": genotypes.to_json(CELL),
+    "channels": 4,
+    "cells": 1,
+    "num_examples": 80,
+    "batch_size": 8,
+    "epochs": EPOCHS,
+    "steps_per_call": 3,
+    "drop_path": 0.1,
+    "ema": 0.9,
+    "augmentation.pad": 1,
+    "augmentation.cutout": 2,
+}
+
+
+def tiny_config(**fields):
+    config = settings.training()
+    config.update_from_flattened_dict(TINY | fields)
+    return config
+
+
+def records(workdir):
+    """metrics.jsonl without the only thing that may change when a run is repeated."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in found]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    result = train.run(tiny_config(), workdir)
+    assert json.loads((workdir / "result.json").read_text()) == result
+    return workdir
+
+
+def test_a_training_leaves_its_result_and_what_made_it(trained):
+    assert json.loads((trained / "config.json").read_text()) == tiny_config().to_dict()
+    assert genotypes.load(trained / "genotype.json") == CELL
+    for name in ("curves", "confusion"):
+        assert (trained / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    result = json.loads((trained / "result.json").read_text())
+    confusion = np.array(result["confusion"])
+    assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
+    assert result["top1"] == np.trace(confusion) / 360 <= result["top5"] <= 1
+    assert result.items() >= discrete.describe(CELL, "cifar", 4, 1, 10, (8, 8, 1)).items()
+    found = records(trained)
+    assert [(record["epoch"], record["step"]) for record in found] == [(i, STEPS * (i + 1)) for i in range(EPOCHS)]
+    assert found[-1]["test_accuracy"] == result["top1"] and found[-1]["test_loss"] == result["loss"]
+    assert found[-1]["train_loss"] < found[0]["train_loss"]
+
+
+def test_the_exported_classifier_makes_the_tests_mistakes(trained):
+    classify = jax.export.deserialize(bytearray((trained / "classifier.stablehlo").read_bytes())).call
+    test = sources.load("digits", split="test")
+    predicted = np.argmax(classify(test.images), axis=1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (test.labels, predicted), 1)
+    assert confusion.tolist() == json.loads((trained / "result.json").read_text())["confusion"]
+
+
+def test_a_killed_training_goes_on_to_the_same_end(trained, tmp_path, capsys):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/cifar10_eval.py", f"--workdir={tmp_path}"]
+    process = subprocess.Popen([*command, *fields], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
+    assert not (tmp_path / "result.json").exists()
+    train.run(tiny_config(), tmp_path)
+    assert "going on from step" in capsys.readouterr().out
+    assert records(tmp_path) == records(trained)
+    for name in ("result.json", "genotype.json", "config.json"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_finished_training_is_only_tested_again(trained, tmp_path, capsys):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    assert train.run(tiny_config(), copied) == json.loads((trained / "result.json").read_text())
+    assert "compiled" not in capsys.readouterr().out
+
+
+def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
+    result = train.run(tiny_config(epochs=0), tmp_path)
+    assert result["images"] == 360 and records(tmp_path) == []
+    assert not (tmp_path / "curves.png").exists() and (tmp_path / "confusion.png").exists()
+
+
+def test_a_problem_has_the_settings_of_its_config():
+    fields = {"auxiliary_weight": 0.3, "drop_path": 0.15, "label_smoothing": 0.05, "ema": 0.8, "dtype": "bfloat16"}
+    problem = train.make_problem(tiny_config(**fields, form="imagenet"), CELL, 7, steps_per_epoch=STEPS)
+    found = {name: getattr(problem, name) for name in ("auxiliary_weight", "drop_path", "label_smoothing", "ema")}
+    assert found == {name: fields[name] for name in found} and problem.total_steps == EPOCHS * STEPS
+    network = problem.network
+    assert (network.genotype, network.form, network.channels, network.cells) == (CELL, "imagenet", 4, 1)
+    assert (network.num_classes, network.auxiliary, network.dtype) == (7, True, jax.numpy.bfloat16)
+    without = train.make_problem(tiny_config(), CELL, 7, steps_per_epoch=STEPS)
+    assert not without.network.auxiliary and without.network.dtype == jax.numpy.float32
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, accumulate):
+    """PyTorch's SGD in NumPy: clip, decay, momentum; two epochs of warm-up in five, three updates an epoch."""
+    fields = {"weights.schedule": schedule, "weights.warmup_epochs": 2, "weights.end_learning_rate": 0.001, "epochs": 5}
+    config = tiny_config(**fields, **{"accumulate": accumulate, "weights.learning_rate": 0.5, "weights.clip": 1.0})
+    optimizer = train.make_problem(config, CELL, 10, steps_per_epoch=3 * accumulate).optimizer
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=4).astype(np.float32)
+    found, velocity = jax.numpy.array(w), np.zeros(4)
+    state, update = optimizer.init(found), jax.jit(optimizer.update)
+    for number in range(15):
+        pieces = rng.normal(size=(accumulate, 4)).astype(np.float32)
+        for piece in pieces:
+            step, state = update(piece, state, found)
+            found = found + step
+        gradient = pieces.mean(0)
+        gradient = gradient * min(1, 1 / np.linalg.norm(gradient)) + 3e-4 * w
+        velocity = 0.9 * velocity + gradient
+        done = (number - 6) / 9
+        fallen = 1 - done if schedule == "linear" else (1 + np.cos(np.pi * done)) / 2
+        w = w - (0.5 * number / 6 if number < 6 else 0.001 + 0.499 * fallen) * velocity
+        np.testing.assert_allclose(found, w, rtol=1e-4, atol=1e-6)
+
+
+def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
+    config = tiny_config(accumulate=4)
+    problem = train.make_problem(config, CELL, 10, steps_per_epoch=40)
+    variables = discrete.init_variables(problem.network, jax.random.key(0), (2, 8, 8, 1))
+    state = training.init_training(problem, jax.random.key(1), variables)
+    step = jax.jit(training.train_step, static_argnums=0)
+    batch = {"image": jax.random.normal(jax.random.key(2), (2, 8, 8, 1)), "label": np.array([1, 2])}
+    moved = []
+    for _ in range(4):
+        before = state.params["classifier"]["kernel"]
+        state, _ = step(problem, state, batch)
+        moved.append(bool((state.params["classifier"]["kernel"] != before).any()))
+    assert moved == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        ({"genotype": "{}"}, "genotype field 'normal' is missing"),
+        ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
+        ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
+        (
+            {"auxiliary_weight": 0.4},
+            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels, but "
+            "these have 4x4",
+        ),
+        ({"genotype": "x" * 300}, "is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        ({"torch_checkpoint": "a.pt"}, "config.torch_checkpoint='a.pt' needs images of three channels, but those of"),
+        ({"dataset": "imagenet"}, "config.image_size=0 must be above 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, message, tmp_path):
+    with pytest.raises((ValueError, OSError)) as error:
+        train.run(tiny_config(**fields), tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_genotype_is_another_run(trained):
+    with pytest.raises(ValueError, match="config.genotype is .* there and .* here"):
+        train.run(tiny_config(genotype="PRDARTS"), trained)
+
+
+# Weights of PyTorch
+
+
+@pytest.mark.skipif(
+    "PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR, the folder of real data, is not set"
+)
+def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
+    """As they save them: under `net`, with the names of DataParallel, and with an auxiliary head that is not used."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    shape = {"form": "cifar", "channels": 4, "cells": 3, "num_classes": 10}
+    network = discrete.network(CELL, **shape, auxiliary=True)
+    variables = discrete.init_variables(network, jax.random.key(8), (2, 32, 32, 3))
+    state = torch_weights.to_torch(variables, CELL, **shape)
+    saved = {"net": {f"module.{name}": torch.from_numpy(array) for name, array in state.items()}, "epoch": 600}
+    torch.save(saved, tmp_path / "model.pt")
+    fields = {"dataset": "cifar10", "data_dir": f"{os.environ['PRDARTS_DATA_DIR']}/tfds", "batch_size": 500}
+    fields |= {"num_examples": 1000, "epochs": 0, "cells": 3}
+    config = tiny_config(**fields, torch_checkpoint=str(tmp_path / "model.pt"))
+    result = train.run(config, tmp_path / "run")
+
+    images = sources.load("cifar10", fields["data_dir"], num_examples=1000)
+    test = sources.load("cifar10", fields["data_dir"], split="test")
+    plain = sources.Augmentation(*sources.statistics(images))
+    classify = jax.jit(training.classify, static_argnums=(0, 1))
+    parts = [classify(network, plain, variables, test.images[i : i + 2000]) for i in range(0, 10000, 2000)]
+    predicted = np.argmax(np.concatenate(parts), axis=1)
+    assert result["images"] == 10000 and abs(result["top1"] - np.mean(predicted == test.labels)) <= 2e-4
+
+    headless = {name: array for name, array in saved["net"].items() if "auxiliary" not in name}
+    torch.save(headless, tmp_path / "headless.pt")
+    fields |= {"torch_checkpoint": str(tmp_path / "headless.pt"), "auxiliary_weight": 0.4}
+    assert train.run(tiny_config(**fields), tmp_path / "headless") == result  # nothing is trained, so no head needed
+    with pytest.raises(ValueError, match="headless.pt does not fit this network: .* missing: auxiliary_head.features"):
+        train.run(tiny_config(**fields | {"epochs": 1}), tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="checkpoint absent.pt does not exist"):
+        train.run(tiny_config(**fields | {"torch_checkpoint": "absent.pt"}), tmp_path / "other")
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
+# Streamed from disk
+
+
+def test_imagenet_is_trained_from_its_files_by_two_workers(compiled_quickly, tmp_path, capsys, monkeypatch):
+    """And by none, with a stop in the middle of an epoch: the end is the same."""
+    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
+    folder = str(imagenet_folder.write(tmp_path))
+    config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
+    tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
+    config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2, "workers": 2})
+    config.steps_per_call = 1
+    expected = train.run(config, tmp_path / "whole")
+    assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
+    assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
+
+    config.workers = 0
+
+    def stop(self, n=1):
+        bar(self, n)
+        if self.n == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    bar = loop.tqdm.update
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 10"):
+        patch.setattr(loop.tqdm, "update", stop)
+        train.run(config, tmp_path / "parts")
+    assert train.run(config, tmp_path / "parts") == expected
+    assert "going on from step 3 of 10" in capsys.readouterr().out
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+# Comparison
+
+
+def search_config():
+    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
+    config.num_examples = 80
+    config.evaluation.update({"random_cells": 1, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
+    return config
+
+
+def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(monkeypatch):
+    class Seven:
+        shape = {"seed": 1, "data": 7}
+
+    monkeypatch.setattr(devices, "make_mesh", Seven)
+    name = r"config\.evaluation\.batch_size / config\.evaluation\.accumulate"
+    with pytest.raises(ValueError, match=rf"{name}=40 must be a multiple of 7, the devices that share a batch"):
+        compare.check(search_config())
+
+
+def test_found_and_other_cells_are_trained_alike_and_ranked(compiled_quickly, tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
+    config = search_config()
+    config.seed = 3
+    compare.check(config)
+    table = compare.run(config, tmp_path, CELL)
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(rows) == ["found", "random_0", "all_skip"]
+    assert (tmp_path / "comparison.md").read_text() == table
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    for name, row in rows.items():
+        folder = tmp_path / "evaluation" / name
+        result = json.loads((folder / "result.json").read_text())
+        assert (row["accuracy"], row["params"], row["macs"]) == (result["top1"], result["params"], result["macs"])
+        used = json.loads((folder / "config.json").read_text())
+        fields = {"job": "train", "dataset": "digits", "seed": 3, "num_examples": 80, "epochs": 1, "channels": 4}
+        fields |= {"cells": 1, "batch_size": 40, "drop_path": 0.0, "torch_checkpoint": "", "form": "cifar"}
+        fields["augmentation"] = {"pad": 1, "flip": False, "cutout": 0}
+        assert fields.items() <= used.items() and "random_cells" not in used
+        assert f"| {name} | {100 * row['accuracy']:.2f} % |" in table
+    assert rows["all_skip"]["skip_share"] == 1.0 and rows["found"]["skip_share"] == 0.25
+    assert genotypes.load(tmp_path / "evaluation/found/genotype.json") == CELL
+    accuracies = [float(line.split("|")[2].strip(" %")) for line in table.splitlines()[2:5]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    better = int(rows["found"]["accuracy"] > rows["random_0"]["accuracy"])
+    assert f"better than {better} of 1 random cells" in table
+
+
+def test_a_cell_that_diverges_does_not_end_a_comparison(tmp_path, monkeypatch):
+    def diverge(config, workdir):
+        if workdir.name == "random_0":
+            raise loop.Diverged("the training diverged")
+        return {"top1": 0.5, "params": 10, "macs": 20}
+
+    monkeypatch.setattr(train, "run", diverge)
+    table = compare.run(search_config(), tmp_path, CELL)
+    assert table.splitlines()[4].startswith("| random_0 | diverged | | | ")
+    assert "better than 1 of 1 random cells" in table and (tmp_path / "comparison.png").exists()
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert rows["random_0"]["accuracy"] is None and rows["found"]["accuracy"] == 0.5

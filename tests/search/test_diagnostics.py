@@ -1,0 +1,132 @@
+"""What the search step and the diagnostics say of a small supernet of a user's own space, against central differences
+of its losses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prdarts_jax import spaces
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.search import diagnostics
+from prdarts_jax.search.methods import Darts
+from prdarts_jax.search.step import SearchProblem, init_search, search_step
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)
+RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
+PROBLEM = SearchProblem(
+    Supernet(space=OWN, channels=2, cells=4), Darts(second_order=True), optax.sgd(RATE), optax.sgd(1.0), total_steps=4
+)
+
+
+def make_batch(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
+    return {"image": jnp.array(image), "label": jnp.array(rng.integers(0, 10, 4), jnp.int32)}
+
+
+TRAIN, VAL = make_batch(0), make_batch(1)
+
+
+def layered(arch):
+    return {t: jnp.broadcast_to(jax.nn.softmax(arch[t]), (2, *OWN.shape)) for t in ("normal", "reduce")}
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(a)) for a in tree.values()))
+
+
+def loss(state, params, op_weights, batch):
+    variables = {"params": params, "arch": state.arch, "batch_stats": state.batch_stats}
+    out, _ = PROBLEM.supernet.apply(variables, batch["image"], op_weights, train=True, mutable="batch_stats")
+    return -jnp.take_along_axis(jax.nn.log_softmax(out), batch["label"][:, None], axis=1).mean()
+
+
+@pytest.fixture(scope="module")
+def state():
+    """The start, with logits that are not all alike."""
+    start = jax.jit(init_search, static_argnums=0)(PROBLEM, jax.random.key(0), TRAIN["image"])
+    rng = np.random.default_rng(3)
+    return start.replace(arch={t: rng.normal(size=OWN.shape).astype(np.float32) for t in start.arch})
+
+
+@pytest.fixture(scope="module")
+def after(state):
+    return jax.jit(search_step, static_argnums=0)(PROBLEM, state, TRAIN, VAL)
+
+
+@pytest.fixture(scope="module")
+def move(state):
+    """The weights after a step at given logits."""
+
+    @jax.jit
+    def moved(params, arch):
+        slope = jax.grad(lambda params: loss(state, params, layered(arch), TRAIN))(params)
+        return jax.tree.map(lambda w, g: w - RATE * g, params, slope)
+
+    return functools.partial(moved, state.params)
+
+
+@pytest.fixture(scope="module")
+def val_loss(state):
+    return jax.jit(lambda params, op_weights: loss(state, params, op_weights, VAL))
+
+
+def test_a_second_order_step_of_the_supernet_follows_the_unrolled_validation_loss(state, after, move, val_loss):
+    gradient = jax.tree.map(np.subtract, state.arch, after[0].arch)
+    moved, size = move(state.arch), norm(gradient)
+    rng = np.random.default_rng(4)
+    random = [{t: rng.normal(size=OWN.shape).astype(np.float32) for t in state.arch} for _ in range(3)]
+    for direction in (gradient, *random):
+        unit = jax.tree.map(lambda d: d / norm(direction), direction)  # noqa: B023
+        ends = [jax.tree.map(lambda a, u, h=h: a + np.float32(h) * u, state.arch, unit) for h in (STEP, -STEP)]
+        unrolled = [val_loss(move(arch), layered(arch)) for arch in ends]
+        found = sum(np.vdot(gradient[t], unit[t]) for t in gradient)
+        assert abs(found - (unrolled[0] - unrolled[1]) / (2 * STEP)) < 0.01 * size
+        if direction is gradient:  # the first order would show
+            of_logits = [val_loss(moved, layered(arch)) for arch in ends]
+            assert abs(found - (of_logits[0] - of_logits[1]) / (2 * STEP)) > 0.1 * size
+    np.testing.assert_allclose(after[1]["val_loss"], val_loss(moved, layered(state.arch)), rtol=1e-4)
+
+
+def test_the_alignment_of_validation_is_the_cosine_of_the_gradients_in_the_weights_of_each_normal_cell(
+    state, after, move, val_loss
+):
+    assert PROBLEM.supernet.layers == {"normal": 2, "reduce": 2}
+    params, weights = move(state.arch), jax.device_get(layered(state.arch))
+    gradients = np.zeros((2, *OWN.shape))
+    for place in np.ndindex(*gradients.shape):
+        shift = np.zeros_like(weights["normal"])
+        shift[place] = STEP
+        plus, minus = (float(val_loss(params, weights | {"normal": weights["normal"] + s})) for s in (shift, -shift))
+        gradients[place] = (plus - minus) / (2 * STEP)
+    a, b = gradients.reshape(2, -1)
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert float(after[1]["alignment_val"]) == pytest.approx(cosine, abs=0.006) and abs(cosine) > 0.05
+
+
+def test_a_space_of_a_user_s_own_searches(state, after):
+    found, metrics = after
+    assert int(found.step) == 1 and all(np.isfinite(value) for value in metrics.values())
+    for t in state.arch:
+        assert (np.asarray(found.arch[t]) != np.asarray(state.arch[t])).all()
+    genotype = Darts().derive(OWN, jax.device_get(found.arch))
+    assert len(genotype.normal) == len(genotype.reduce) == 6
+    assert {op for op, _ in genotype.normal} <= set(OWN.ops)
+
+
+def test_the_entropy_is_the_mean_over_edges_of_that_of_the_shares():
+    weights = np.random.default_rng(5).uniform(0, 1, (5, 3))
+    weights[3] = 0
+    weights[4] = [0, 0.2, 0]
+    expected = 0.0
+    for row in weights[:3]:
+        expected -= sum(w / sum(row) * np.log(w / sum(row)) for w in row) / 5
+    found = diagnostics.entropy({"normal": weights, "reduce": np.full((2, 8), 0.7)})
+    assert found["normal"] == pytest.approx(expected)
+    assert found["reduce"] == pytest.approx(np.log(8))

@@ -1,0 +1,195 @@
+"""The gates and the choice of ops, whose frequencies are tested against their laws.
+
+Keys are fixed. LEVEL is how often a right law would fail such a test with other keys.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from prdarts_jax.search import gates
+
+LEVEL = 1e-3
+A, B = -0.1, 1.1
+BETAS, TAUS = (-2.0, 0.0, 0.5, 3.0), (0.1, 1.0, 2.5)
+GRID = list(itertools.product(BETAS, TAUS))
+DRAWS = 40_000
+
+hard_concrete = jax.jit(gates.hard_concrete)
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The gates drawn for every (beta, tau) of the grid, with keys of their own."""
+    keys = jax.random.split(jax.random.key(0), len(GRID))
+    return {
+        (beta, tau): np.asarray(hard_concrete(key, jnp.full(DRAWS, beta), tau), np.float64)
+        for key, (beta, tau) in zip(keys, GRID, strict=True)
+    }
+
+
+def accept_counts(counts, probabilities):
+    """Chi-square test of counts against a law, given as dicts with the same kind of keys."""
+    assert set(counts) <= set(probabilities)
+    total = sum(counts.values())
+    expected = np.array([total * p for p in probabilities.values()])
+    assert expected.min() > 5
+    observed = np.array([counts.get(outcome, 0) for outcome in probabilities])
+    assert scipy.stats.chisquare(observed, expected).pvalue > LEVEL
+
+
+def counted(chosen):
+    """How often each set of ops was chosen: bool[draws, ops] -> {tuple of ops: count}."""
+    rows, counts = np.unique(np.asarray(chosen), axis=0, return_counts=True)
+    return {tuple(np.flatnonzero(row).tolist()): int(n) for row, n in zip(rows, counts, strict=True)}
+
+
+def law_of_the_released_choice(edge_gates, drop, k=2):
+    """P(set of chosen ops) of one edge: every pattern of pushes and every order of visits, enumerated."""
+    law: dict = {}
+    n = len(edge_gates)
+    orders = list(itertools.permutations(range(n)))
+    for pushed in itertools.product((0, 1), repeat=n):
+        p = math.prod(drop if push else 1 - drop for push in pushed)
+        score = [g - push for g, push in zip(edge_gates, pushed, strict=True)]
+        for order in orders:
+            kept = tuple(
+                sorted(sorted(order, key=lambda op: -score[op])[:k])
+            )  # a stable sort: first visited, first kept
+            law[kept] = law.get(kept, 0.0) + p / len(orders)
+    return {kept: p for kept, p in law.items() if p > 0}
+
+
+@pytest.mark.parametrize("beta, tau", GRID)
+def test_gates_are_0_and_1_as_often_as_the_closed_forms_say(drawn, beta, tau):
+    g = drawn[beta, tau]
+    assert g.min() >= 0 and g.max() <= 1
+    nonzero = logistic(beta - tau * math.log(-A / B))
+    one = logistic(beta - tau * math.log((1 - A) / (B - 1)))
+    for count, probability in (((g != 0).sum(), nonzero), ((g == 1).sum(), one)):
+        assert scipy.stats.binomtest(int(count), DRAWS, probability).pvalue > LEVEL / (2 * len(GRID))
+
+
+@pytest.mark.parametrize("beta, tau", GRID)
+def test_gates_between_0_and_1_follow_the_closed_form(drawn, beta, tau):
+    def cdf(x):
+        return logistic(tau * np.log((x - A) / (B - x)) - beta)
+
+    between = drawn[beta, tau][(drawn[beta, tau] > 0) & (drawn[beta, tau] < 1)]
+    assert len(between) > 500
+    law = scipy.stats.kstest(between, lambda x: (cdf(x) - cdf(0.0)) / (cdf(1.0) - cdf(0.0)))
+    assert law.pvalue > LEVEL / len(GRID)
+
+
+def test_the_gates_of_a_draw_are_independent():
+    keys = jax.random.split(jax.random.key(1), 8000)
+    g = jax.jit(jax.vmap(lambda key: gates.hard_concrete(key, jnp.zeros((2, 2)), 1.0)))(keys)
+    open_gates = np.asarray(g > 0.5).reshape(-1, 4)  # each with probability 1/2
+    outcomes = [tuple(np.flatnonzero(row).tolist()) for row in itertools.product((0, 1), repeat=4)]
+    accept_counts(counted(open_gates), dict.fromkeys(outcomes, 1 / 16))
+
+
+def test_the_gradient_of_a_gate_is_0_where_clipped_and_that_of_the_sigmoid_elsewhere():
+    tau = 0.7
+    beta = jnp.linspace(-3, 3, 5000)
+    g, slope = jax.jit(
+        lambda beta: (
+            gates.hard_concrete(jax.random.key(2), beta, tau),
+            jax.grad(lambda beta: gates.hard_concrete(jax.random.key(2), beta, tau).sum())(beta),
+        )
+    )(beta)
+    g, slope = np.asarray(g, np.float64), np.asarray(slope)
+    clipped = (g == 0) | (g == 1)
+    assert 1000 < clipped.sum() < 4500
+    np.testing.assert_array_equal(slope[clipped], 0)
+    gbar = (g - A) / (B - A)
+    np.testing.assert_allclose(slope[~clipped], ((B - A) * gbar * (1 - gbar) / tau)[~clipped], rtol=1e-4)
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize(
+    "probability, ratio", [(gates.activation_probability, 1 / 11), (gates.saturation_probability, 11.0)]
+)
+def test_the_probabilities_are_the_closed_forms(probability, ratio, tau):
+    beta = np.linspace(-4, 4, 9)
+    np.testing.assert_allclose(probability(jnp.array(beta), tau), logistic(beta - tau * np.log(ratio)), rtol=1e-5)
+
+
+def test_softmax_normalises_the_ops_of_every_edge_of_both_cell_types():
+    logits = {t: np.random.default_rng(i).normal(size=(5, 3)) for i, t in enumerate(("normal", "reduce"))}
+    weights = gates.softmax({t: jnp.array(beta) for t, beta in logits.items()})
+    assert set(weights) == set(logits)
+    for t, beta in logits.items():
+        for e in range(5):
+            total = sum(math.exp(b) for b in beta[e])
+            np.testing.assert_allclose(weights[t][e], [math.exp(b) / total for b in beta[e]], rtol=1e-5)
+
+
+def test_a_random_choice_takes_two_ops_an_edge_uniformly_and_independently_of_the_other_edges():
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    chosen = np.asarray(jax.jit(jax.vmap(lambda key: gates.choose_random(key, jnp.ones((2, 5), bool))))(keys))
+    assert chosen.shape == (20_000, 2, 5) and chosen.dtype == bool
+    assert (chosen.sum(-1) == 2).all()
+    both = {
+        first + tuple(5 + op for op in second): 1 / 100
+        for first in itertools.combinations(range(5), 2)
+        for second in itertools.combinations(range(5), 2)
+    }
+    accept_counts(counted(chosen.reshape(-1, 10)), both)
+
+
+choose_largest = jax.jit(
+    jax.vmap(gates.choose_largest, in_axes=(0, None, None, None, None)), static_argnums=4
+)  # the draws of a test share one compilation
+KEYS = jax.random.split(jax.random.key(4), 10_000)
+
+
+@functools.cache
+def chosen_largest(edge_gates, drop, k=2):
+    """bool[draws, ops]: the choices on one edge, beside another whose gates are in the opposite order."""
+    pair = jnp.array([edge_gates[::-1], edge_gates])
+    chosen = np.asarray(choose_largest(KEYS, pair, jnp.ones(pair.shape, bool), drop, k))
+    assert chosen.dtype == bool and (chosen.sum(-1) == k).all()
+    return chosen[:, 1]
+
+
+def test_without_drops_the_largest_gates_are_chosen():
+    distinct = (0.3, 0.0, 1.0, 0.2, 0.7)
+    assert set(counted(chosen_largest(distinct, 0.0))) == {(2, 4)}
+    assert set(counted(chosen_largest(distinct, 0.0, k=3))) == {(0, 2, 4)}
+
+
+def test_ties_are_broken_uniformly():
+    for tied, ops in (((1.0, 0.4, 1.0, 0.0, 1.0), (0, 2, 4)), ((0.0,) * 5, range(5))):
+        pairs = list(itertools.combinations(ops, 2))
+        accept_counts(counted(chosen_largest(tied, 0.0)), dict.fromkeys(pairs, 1 / len(pairs)))
+    for second in (0, 2, 3, 4):  # the largest is safe, the others share the second place
+        assert chosen_largest((0.0, 0.5, 0.0, 0.0, 0.0), 0.0)[:, second].any()
+
+
+# 1 - 1 ties with a gate that was clipped to 0, and a large gate stays ahead of a small one when both are pushed.
+@pytest.mark.parametrize("edge_gates", [(1.0, 1.0, 0.7, 0.3, 0.0), (0.0, 1.0, 0.0, 0.0, 0.6), (1.0,) * 5])
+def test_with_drops_every_pair_is_chosen_as_often_as_the_released_rule_says(edge_gates):
+    law = law_of_the_released_choice(edge_gates, 0.4)
+    assert sum(law.values()) == pytest.approx(1)
+    accept_counts(counted(chosen_largest(edge_gates, 0.4)), law)
+
+
+def test_straight_through_is_exactly_0_or_1_with_the_gradient_of_the_gates():
+    g = jax.random.uniform(jax.random.key(5), (20, 8))
+    chosen = gates.choose_random(jax.random.key(6), jnp.ones(g.shape, bool))
+    scale = jax.random.normal(jax.random.key(7), g.shape)
+    weights = gates.straight_through(chosen, g)
+    np.testing.assert_array_equal(weights, np.asarray(chosen, np.float32))
+    slope = jax.grad(lambda g: jnp.sum(scale * gates.straight_through(chosen, g)))(g)
+    np.testing.assert_array_equal(np.asarray(slope)[chosen], np.asarray(scale)[chosen])

@@ -1,0 +1,119 @@
+import itertools
+import os
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from prdarts_jax import spaces
+from prdarts_jax.spaces import tabular
+from prdarts_jax.spaces.genotypes import EdgeGenotype, depth
+
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+CELLS = list(itertools.product(range(5), repeat=6))
+FORM = "must be [o1, o2, o3, o4, o5, o6],accuracy with ops from 0 to 4 and an accuracy from 0 to 100"
+
+
+def score(cell):
+    """Percent, a multiple of 1/8 below 98: some cells are equal."""
+    return sum((i + 1) * op for i, op in enumerate(cell)) * 7 % 784 / 8
+
+
+def genotype(cell):
+    return EdgeGenotype(tuple(OPS[op] for op in cell))
+
+
+@pytest.fixture
+def lines():
+    shuffled = np.random.default_rng(0).permutation(len(CELLS))
+    return [f"[{', '.join(map(str, CELLS[i]))}],{score(CELLS[i])}" for i in shuffled]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "table.txt"
+
+
+def test_the_table_answers_for_every_cell(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    table = tabular.load(path)
+    assert table.accuracies.shape == (5,) * 6 and table.accuracies.dtype == np.float64
+    scores = [score(cell) for cell in CELLS]
+    for cell in CELLS[::97]:
+        found = genotype(cell)
+        assert table.accuracy(found) == score(cell)
+        assert table.rank(found) == sorted(scores, reverse=True).index(score(cell)) + 1
+        no_better = sum(other <= score(cell) for other in scores)
+        assert table.percentile(found) == pytest.approx(100 * no_better / 15625)
+    best, worst = genotype(CELLS[np.argmax(scores)]), genotype(CELLS[np.argmin(scores)])
+    assert (table.rank(best), table.percentile(best)) == (1, 100)
+    assert table.rank(worst) == 15625 - scores.count(min(scores)) + 1
+
+
+def test_its_ops_are_those_of_the_space():
+    assert spaces.nas_bench_201().ops == OPS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[0, 1, 2, 3, 4],90.5",
+        "[0, 1, 2, 3, 4, 5],90.5",
+        "[0, 1, 2, 3, 4, 0]",
+        "[0, 1, 2, 3, 4, 0],",
+        "[0, 1, 2, 3, 4, 0],nan",
+        "[0, 1, 2, 3, 4, 0],100.5",
+        "[0, 1, 2, 3, 4, 0],-1",
+        "__import__('os').abort(),1",
+        "",
+    ],
+)
+def test_a_malformed_line_is_named(path, lines, line):
+    lines[41] = line
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError) as error:
+        tabular.load(path)
+    assert str(error.value) == f"accuracy table {path} line 42 is {line!r}, but {FORM}"
+
+
+def test_another_file_is_refused_in_one_sentence(path):
+    path.write_bytes(bytes(range(128, 256)) * 100)
+    with pytest.raises(ValueError) as error:
+        tabular.load(path)
+    assert FORM in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_missing_and_repeated_cells_are_refused(path, lines):
+    path.write_text("\n".join(lines[:-2]))
+    with pytest.raises(ValueError) as error:
+        tabular.load(path)
+    assert str(error.value) == f"accuracy table {path} has 15623 cells, but must have all 15625"
+    path.write_text("\n".join([*lines, lines[0]]))
+    with pytest.raises(ValueError) as error:
+        tabular.load(path)
+    cell = lines[0].partition("]")[0] + "]"
+    assert str(error.value) == f"accuracy table {path} line 15626 is a second one of the cell {cell}"
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(FileNotFoundError) as error:
+        tabular.load(path)
+    assert str(error.value) == f"accuracy table {path} does not exist or is not a file"
+
+
+def test_the_published_accuracies():
+    folder = os.environ.get("PRDARTS_DATA_DIR")
+    if not folder:
+        pytest.skip("PRDARTS_DATA_DIR, the folder of nasbench201_cifar10.txt, is not set")
+    start = time.perf_counter()
+    table = tabular.load(pathlib.Path(folder) / "nasbench201_cifar10.txt")
+    assert time.perf_counter() - start < 1
+    skips = EdgeGenotype(("skip_connect",) * 6)
+    assert round(table.accuracy(skips), 2) == 54.30
+    assert round(table.accuracies.max(), 2) == 94.37
+    assert table.rank(skips) > 15000
+    # Cells without a path guess: this tells whether ops and edges are in our order.
+    guessing = [depth(genotype(cell))["normal"] == 0 for cell in CELLS]
+    accuracies = table.accuracies.ravel()
+    assert max(accuracies[guessing]) < 10.01 < min(accuracies[np.logical_not(guessing)])
