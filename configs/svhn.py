@@ -1,4 +1,5 @@
-"""PR-DARTS on SVHN (cropped digits) with the settings that the paper has for CIFAR-10, images not flipped.
+"""A search on SVHN (cropped digits) with the settings that a method's paper has for CIFAR-10, images not mirrored:
+PR-DARTS unless one is named.
 
 Reproduces no published figure. Not yet run here over all 200 epochs.
 
@@ -10,9 +11,9 @@ from ml_collections import ConfigDict
 from prdarts_jax.run import settings
 
 
-def get_config() -> ConfigDict:
-    """The settings."""
-    config = settings.defaults()
+def get_config(method: str = "pr_darts") -> ConfigDict:
+    """The settings of a method's paper, on SVHN."""
+    config = settings.search(method)
     config.dataset = "svhn"
     config.augmentation.flip = False  # a mirrored digit is another shape
     return config

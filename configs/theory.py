@@ -8,9 +8,9 @@ Four minutes on two CPU cores, compilation included. One claim: --config.claim=t
 
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import settings
+from prdarts_jax.theory import job
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    return settings.theory()
+    return job.settings()

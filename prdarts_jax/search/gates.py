@@ -1,4 +1,4 @@
-"""From logits to op weights: softmax, hard-concrete gates, and the choice of the ops that run.
+"""Hard-concrete gates, and the choice of the ops that run.
 
 Arrays are [edges, ops], of one cell type, except where said otherwise.
 """
@@ -11,16 +11,6 @@ import jax.numpy as jnp
 from prdarts_jax.spaces import SearchSpace
 
 A, B = -0.1, 1.1  # the interval to which a gate is stretched before it is clipped
-
-
-def softmax(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """DARTS's op weights of every cell type: the softmax over the ops of an edge (Liu et al., 2019, equation 2)."""
-    return {cell_type: jax.nn.softmax(beta, axis=-1) for cell_type, beta in logits.items()}
-
-
-def log_softmax(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The logarithm of `softmax`: its order, with -inf for what is no candidate."""
-    return {cell_type: jax.nn.log_softmax(beta, axis=-1) for cell_type, beta in logits.items()}
 
 
 def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array, a: float = A, b: float = B) -> jax.Array:

@@ -16,12 +16,11 @@ Loss = Callable[..., tuple[jax.Array, Any]]  # (value, what else it found)
 
 
 def unrolled_gradient(
-    train_loss: Callable[[Tree, Tree, jax.Array], jax.Array],
-    val_loss: Loss,
+    train_loss: Callable[[Tree, Tree], jax.Array],
+    val_gradient: Callable[[Tree, Tree], tuple[tuple[Tree, Tree], Any]],
     move: Callable[[Tree], Tree],
     params: Tree,
     arch: Tree,
-    images: jax.Array,
     grad: Callable = jax.grad,
 ) -> tuple[Tree, Any]:
     """The gradient of the validation loss after a step of the weights (DARTS; Liu et al., 2019, equation 7), exactly.
@@ -31,26 +30,20 @@ def unrolled_gradient(
     For SGD, where move(g) = w - xi (g + ...), v is -xi dL_val/dw', as in the paper.
 
     Args:
-      train_loss: of (params, arch, images).
-      val_loss: of (params, arch), with what else it found.
+      train_loss: of (params, arch).
+      val_gradient: (params, arch) -> ((gradient in params, gradient in arch), what else was found).
       move: from the gradient of the training loss in the weights to the weights after the step.
       params: w.
       arch: a.
-      images: of the training batch. Forward mode passes our kernels only where the gradient inside it goes through
-        them too. The gradient in the logits alone does not go through the stem, that in the images does.
-      grad: takes derivatives of the losses; see `devices.grad`.
+      grad: takes derivatives of the training loss; see `devices.grad`.
 
     Returns:
-      (gradient in the logits, what else the validation loss found).
+      (gradient in arch, what else was found).
     """
-    moved, pull_back = jax.vjp(move, grad(train_loss)(params, arch, images))
-    (dmoved, darch), aux = grad(val_loss, argnums=(0, 1), has_aux=True)(moved, arch)
+    moved, pull_back = jax.vjp(move, grad(train_loss)(params, arch))
+    (dmoved, darch), aux = val_gradient(moved, arch)
     (direction,) = pull_back(dmoved)
-
-    def arch_gradient(params):
-        return grad(train_loss, argnums=(1, 2))(params, arch, images)[0]
-
-    _, mixed = jax.jvp(arch_gradient, (params,), (direction,))
+    _, mixed = jax.jvp(lambda params: grad(train_loss, argnums=1)(params, arch), (params,), (direction,))
     return jax.tree.map(jnp.add, darch, mixed), aux
 
 

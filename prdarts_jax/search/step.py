@@ -11,7 +11,9 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -22,8 +24,10 @@ import optax
 from prdarts_jax import devices
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, repeat, take_batch
 from prdarts_jax.data.sources import Augmentation
-from prdarts_jax.search import hypergradients, regularizers
-from prdarts_jax.search.methods import Method
+from prdarts_jax.search import alignment, hypergradients
+from prdarts_jax.search.method import Method
+from prdarts_jax.search.relaxations import Arch
+from prdarts_jax.search.terms import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +36,17 @@ class SearchProblem:
 
     Attributes:
       supernet: any Flax module with logits, for instance `normal` and `reduce`, in a collection `arch` and a call
-        `(images, op_weights, *, train) -> logits of the classes`. If it has `layers`, the number of its cells of each
-        type, it is given op weights of each layer, and the layers' alignment is reported. Of a method with dropout its
-        call also takes `dropout_rate`. If it has an `axis_name`, a batch is the part of one device; see `devices.py`.
+        `(images, op_weights, *, train) -> logits of the classes`, with op weights f32[layers, edges, ops] of each cell
+        type. Its attribute `layers` is {cell type: number of its cells}, its `space` what methods know of edges and
+        ops. With a method that has a `dropout_rate` its call takes that too. If it has an `axis_name`, a batch is the
+        part of one device; see `devices.py`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
       total_steps: length of the search; progress is step / (total_steps - 1).
 
     Raises:
-      ValueError: the method is for another space than the supernet's, or aligns layers that the supernet has not.
+      ValueError: the supernet lacks `layers` or `space`.
     """
 
     supernet: nn.Module
@@ -51,22 +56,51 @@ class SearchProblem:
     total_steps: int
 
     def __post_init__(self) -> None:
-        of_method, of_supernet = (getattr(part, "space", None) for part in (self.method, self.supernet))
-        if self.method.aligns and not hasattr(self.supernet, "layers"):
-            raise ValueError(f"{type(self.method).__name__} needs a supernet that has `layers` and op weights of each")
-        if of_method and of_supernet and of_method != of_supernet:
-            raise ValueError(f"method.space={of_method.name!r} must be that of the supernet, {of_supernet.name!r}")
+        for attribute in ("layers", "space"):
+            if not hasattr(self.supernet, attribute):
+                raise ValueError(f"supernet={type(self.supernet).__name__} must have the attribute {attribute}")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """One transformation of {'params': ..., 'arch': ...}, each collection by its own optimizer."""
+        return optax.partition(self._optimizers, {"params": "params", "arch": "arch"})
+
+    @property
+    def _optimizers(self) -> dict[str, optax.GradientTransformation]:
         arch_optimizer, start = self.arch_optimizer, round(self.method.logits_start * self.total_steps)
         if start:
             arch_optimizer = optax.transforms.conditionally_mask(arch_optimizer, lambda step: step >= start)
-        return optax.partition(
-            {"params": self.weight_optimizer, "arch": arch_optimizer},
-            {"params": "params", "arch": "arch"},
-        )
+        return {"params": self.weight_optimizer, "arch": arch_optimizer}
+
+    def update(
+        self, collection: str, gradient: Any, variables: dict[str, Any], opt_state: Any
+    ) -> tuple[dict[str, Any], Any]:
+        """Moves one collection as `optimizer` does, and leaves the other and its optimizer's state as they are.
+
+        Args:
+          collection: 'params' or 'arch'.
+          gradient: in this collection.
+          variables: {'params', 'arch'}.
+          opt_state: of `optimizer`.
+
+        Returns:
+          (variables, opt_state) after the update.
+        """
+        # The optimizer sees 0 for the logit of an op that is no candidate; that logit stays -inf.
+        seen = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), variables["arch"])
+        seen = {"params": variables["params"], "arch": seen}
+        transform = optax.masked(self._optimizers[collection], {name: name == collection for name in seen})
+        updates, inner = transform.update(seen | {collection: gradient}, opt_state.inner_states[collection], seen)
+        moved = optax.apply_updates(seen[collection], updates[collection])
+        if collection == "arch":
+            moved = jax.tree.map(lambda old, new: jnp.where(jnp.isfinite(old), new, old), variables["arch"], moved)
+        opt_state = opt_state._replace(inner_states={**opt_state.inner_states, collection: inner})
+        return variables | {collection: moved}, opt_state
+
+    def op_weights(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
+        """Op weights of one forward pass, f32[layers, edges, ops] of each cell type; consumes `key`."""
+        weights = self.method.relaxation.weigh(self.supernet.space, logits, key, progress)
+        return {t: jnp.broadcast_to(w, (self.supernet.layers[t], *w.shape)) for t, w in weights.items()}
 
     @property
     def axis_name(self) -> str | None:
@@ -122,7 +156,7 @@ def init_search(
     params, logits = variables["params"], variables["arch"]
     if candidates is not None:
         logits = {t: jnp.where(candidates[t], beta, -jnp.inf) for t, beta in logits.items()}
-    arch = problem.method.init(key_arch, logits)
+    arch = problem.method.relaxation.init(supernet.space, key_arch, logits)
     arch |= {t: jnp.where(jnp.isfinite(beta), arch[t], -jnp.inf) for t, beta in logits.items()}
     return SearchState(
         step=jnp.zeros((), jnp.int32),
@@ -134,12 +168,28 @@ def init_search(
     )
 
 
-def _loss(problem, state, key, batch, params, arch, op_weights):
-    """The mean cross entropy of a batch, and (accuracy, batch_stats)."""
-    method = problem.method
-    options = {"dropout_rate": method.dropout_rate(problem.progress(state.step))} if method.dropout else {}
+def batch_loss(
+    problem: SearchProblem,
+    state: SearchState,
+    key: jax.Array,
+    batch: Batch,
+    variables: dict[str, Any],
+    op_weights: Arch,
+) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    """The mean cross entropy of a batch, f32[], and (its accuracy, running statistics after it).
+
+    Args:
+      problem: static.
+      state: its step and running statistics count.
+      key: of what ops draw.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
+      variables: {'params', 'arch'}.
+      op_weights: f32[layers, edges, ops] of each cell type.
+    """
+    rate = problem.method.dropout_rate
+    options = {"dropout_rate": rate(problem.progress(state.step))} if rate else {}
     logits, updated = problem.supernet.apply(
-        {"params": params, "arch": arch, "batch_stats": state.batch_stats},
+        variables | {"batch_stats": state.batch_stats},
         batch["image"],
         op_weights,
         train=True,
@@ -155,21 +205,12 @@ def _loss(problem, state, key, batch, params, arch, op_weights):
     return loss, (accuracy, updated.get("batch_stats", {}))
 
 
-def _layered(problem, op_weights):
-    """Op weights of each layer, f32[layers, edges, ops] per cell type, if the supernet takes them."""
-    layers = getattr(problem.supernet, "layers", None)
-    if layers is None:
-        return op_weights
-    return {t: jnp.broadcast_to(w, (layers[t], *w.shape)) for t, w in op_weights.items()}
-
-
 def search_step(
     problem: SearchProblem, state: SearchState, train_batch: Batch, val_batch: Batch
 ) -> tuple[SearchState, Metrics]:
     """One step of a search: an update of the weights and one of the logits (Liu et al., 2019, Algorithm 1).
 
-    The second of the two, in the order that the method asks for, is taken where the first has led to. Both are first
-    order, unless the method asks for the second order or for aligned layers.
+    The method says which comes first; the second gradient is taken at the variables that the first update gives.
 
     Args:
       problem: static.
@@ -179,97 +220,106 @@ def search_step(
 
     Returns:
       (state, metrics): the state after, and f32[] scalars: train_loss, train_accuracy, val_loss, val_accuracy (of the
-      batches, before the respective update; accuracies as fractions), those of the method, and, of supernets with
-      layers, alignment_val, the alignment of the normal cells' gradients of the validation loss; of methods that align,
-      alignment_train too.
+      batches, before the respective update; accuracies as fractions), those of the method's parts, alignment_val, the
+      alignment of the normal cells' gradients of the validation loss, and, with an inner term, alignment_train.
     """
-    method, progress = problem.method, problem.progress(state.step)
-    key_weights, key_arch = key_for(state.key, 0, state.step), key_for(state.key, 1, state.step)
-    variables = {"params": state.params, "arch": state.arch}
-    has_layers = hasattr(problem.supernet, "layers")
+    variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
 
-    def weight_gradient(at):
-        op_weights = _layered(problem, method.weigh(at["arch"], key_weights, progress))
+    def update_weights(variables, opt_state):
+        gradient, (metrics, batch_stats) = _weight_gradient(problem, state, variables, train_batch)
+        return *problem.update("params", gradient, variables, opt_state), metrics, batch_stats
 
-        def loss(params, changed):
-            value, (accuracy, stats) = _loss(
-                problem, state, key_weights, train_batch, params, at["arch"], op_weights | changed
-            )
-            return value, ({"train_loss": value, "train_accuracy": accuracy}, stats)
+    def update_logits(variables, opt_state):
+        gradient, metrics = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
+        return *problem.update("arch", gradient, variables, opt_state), metrics
 
-        if not method.aligns:
-            return problem.grad(loss, has_aux=True)(at["params"], {})
-        dparams, gradients, (metrics, stats) = hypergradients.aligned_gradient(
-            lambda params, normal: loss(params, {"normal": normal}),
-            method.alignment,
-            method.alignment_weight(progress),
-            at["params"],
-            op_weights["normal"],
-            problem.grad,
-        )
-        return dparams, (metrics | {"alignment_train": regularizers.layer_alignment(gradients)}, stats)
-
-    def val_objective(params, arch, shift):
-        op_weights = method.weigh(arch, key_arch, progress)
-        shifted = jax.tree.map(jnp.add, _layered(problem, op_weights), shift)
-        loss, (accuracy, _) = _loss(problem, state, key_arch, val_batch, params, arch, shifted)
-        total, metrics = method.objective(loss, arch, op_weights, progress)
-        return total, {"val_loss": loss, "val_accuracy": accuracy} | metrics
-
-    def arch_gradient(at):
-        # A shift of each layer's weights by 0, whose gradient is that in the layer's weights.
-        shapes = jax.eval_shape(lambda arch: _layered(problem, method.weigh(arch, key_arch, progress)), at["arch"])
-        shift = jax.tree.map(jnp.zeros_like, shapes)
-
-        def val_loss(params, logits):
-            return val_objective(params, *logits)
-
-        if method.second_order:
-            (darch, dshift), metrics = hypergradients.unrolled_gradient(
-                lambda params, logits, images: train_loss(params, logits[0], images),
-                val_loss,
-                lambda dparams: ahead(params=dparams)["params"],
-                at["params"],
-                (at["arch"], shift),
-                train_batch["image"],
-                problem.grad,
-            )
-        else:
-            (darch, dshift), metrics = problem.grad(val_loss, argnums=1, has_aux=True)(
-                at["params"], (at["arch"], shift)
-            )
-        if has_layers:
-            metrics |= {"alignment_val": regularizers.layer_alignment(dshift["normal"])}
-        return darch, metrics
-
-    def train_loss(params, arch, images):
-        op_weights = _layered(problem, method.weigh(arch, key_weights, progress))
-        return _loss(problem, state, key_weights, {**train_batch, "image": images}, params, arch, op_weights)[0]
-
-    def update(gradients):
-        # The optimizer sees 0 for the logit of what is no candidate, which then stays none.
-        seen = {"params": state.params, "arch": jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), state.arch)}
-        updates, opt_state = problem.optimizer.update(gradients, state.opt_state, seen)
-        moved = optax.apply_updates(seen, updates)
-        arch = jax.tree.map(lambda old, new: jnp.where(jnp.isfinite(old), new, old), state.arch, moved["arch"])
-        return {"params": moved["params"], "arch": arch}, opt_state
-
-    def ahead(**gradient):
-        """The variables after the first update alone; XLA computes only what of it is used."""
-        return update(jax.tree.map(jnp.zeros_like, variables) | gradient)[0]
-
-    if method.weights_first:
-        dparams, (metrics, batch_stats) = weight_gradient(variables)
-        moved = {"params": ahead(params=dparams)["params"], "arch": state.arch}
-        darch, val_metrics = arch_gradient(moved)
+    if problem.method.weights_first:
+        variables, opt_state, metrics, batch_stats = update_weights(variables, opt_state)
+        variables, opt_state, val_metrics = update_logits(variables, opt_state)
     else:
-        darch, val_metrics = arch_gradient(variables)
-        moved = {"params": state.params, "arch": ahead(arch=darch)["arch"]}
-        dparams, (metrics, batch_stats) = weight_gradient(moved)
-
-    variables, opt_state = update({"params": dparams, "arch": darch})
+        variables, opt_state, val_metrics = update_logits(variables, opt_state)
+        variables, opt_state, metrics, batch_stats = update_weights(variables, opt_state)
     new_state = state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables)
     return new_state, metrics | val_metrics
+
+
+def _weight_gradient(problem, state, variables, batch):
+    """(dL_train/dw with the inner term, (metrics, running statistics after the batch))."""
+    progress, key, inner = problem.progress(state.step), key_for(state.key, 0, state.step), problem.method.inner
+    op_weights = problem.op_weights(variables["arch"], key, progress)
+
+    def loss(params, op_weights):
+        value, (accuracy, stats) = batch_loss(problem, state, key, batch, variables | {"params": params}, op_weights)
+        return value, ({"train_loss": value, "train_accuracy": accuracy}, stats)
+
+    if inner is None:
+        return problem.grad(loss, has_aux=True)(variables["params"], op_weights)
+    gradient, of_layers, (metrics, stats) = hypergradients.aligned_gradient(
+        lambda params, normal: loss(params, op_weights | {"normal": normal}),
+        inner.measure,
+        inner.weight(progress),
+        variables["params"],
+        op_weights["normal"],
+        problem.grad,
+    )
+    return gradient, (metrics | {"alignment_train": alignment.cosine(of_layers)}, stats)
+
+
+def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch):
+    """(the gradient in the logits of what they minimise, metrics)."""
+    method, progress, key = problem.method, problem.progress(state.step), key_for(state.key, 1, state.step)
+
+    def loss(params, op_weights):
+        value, (accuracy, _) = batch_loss(problem, state, key, val_batch, variables | {"params": params}, op_weights)
+        return value, {"val_loss": value, "val_accuracy": accuracy}
+
+    def added(logits, val_loss):
+        """The sum of the method's terms, and their metrics."""
+        view = View(
+            problem.supernet.space, logits, method.activation(problem.supernet.space, logits, progress), val_loss
+        )
+        op_weights = method.relaxation.weigh(view.space, logits, key, progress)
+        found = [term(view, op_weights, progress) for term in method.terms]
+        total = sum((value for value, _ in found), jnp.float32(0))
+        return total, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
+
+    def gradient(params, logits, argnums):
+        """(those in the weights, if among argnums, and in the logits), metrics; by way of that in the op weights."""
+        op_weights, pull_back = jax.vjp(lambda logits: problem.op_weights(logits, key, progress), logits)
+        (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
+        dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
+        (dlogits,) = pull_back(dweights)
+        metrics |= more | method.relaxation.metrics(progress)
+        if "normal" in dweights:
+            metrics["alignment_val"] = alignment.cosine(dweights["normal"])
+        return (*dparams, jax.tree.map(jnp.add, dlogits, dadded)), metrics
+
+    if not method.second_order:
+        (dlogits,), metrics = gradient(variables["params"], variables["arch"], argnums=(1,))
+        return dlogits, metrics
+
+    key_weights = key_for(state.key, 0, state.step)
+
+    def train_loss(params, at):
+        op_weights = problem.op_weights(at["logits"], key_weights, progress)
+        batch = {**train_batch, "image": at["images"]}
+        return batch_loss(problem, state, key_weights, batch, variables | {"params": params}, op_weights)[0]
+
+    def val_gradient(params, at):
+        (dparams, dlogits), metrics = gradient(params, at["logits"], argnums=(0, 1))
+        return (dparams, {"logits": dlogits, "images": jnp.zeros_like(at["images"])}), metrics
+
+    # Forward mode passes the kernels of the stem only where the gradient inside it goes through them too: that in the
+    # logits alone does not, that in the images does.
+    dat, metrics = hypergradients.unrolled_gradient(
+        train_loss,
+        val_gradient,
+        lambda dparams: problem.update("params", dparams, variables, opt_state)[0]["params"],
+        variables["params"],
+        {"logits": variables["arch"], "images": train_batch["image"]},
+        problem.grad,
+    )
+    return dat["logits"], metrics
 
 
 def search_epoch(
@@ -315,55 +365,3 @@ def search_epoch(
         return search_step(problem, state, *batches)
 
     return repeat(next_step, state, steps_per_epoch if steps is None else steps)
-
-
-def select(problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
-    """The state whose logits are the best of `method.samples` cells that `method.weigh` draws: 1 for its ops, else 0.
-
-    Best is the smallest mean loss over the batches, with the weights as they are. What is no candidate stays none.
-
-    Args:
-      problem: static.
-      state: its key and step decide what is drawn.
-      batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
-    """
-    progress = problem.progress(state.step)
-    keys = jax.random.split(key_for(state.key, 4, state.step), problem.method.samples)
-
-    def draw(key):
-        return problem.method.weigh(state.arch, key, progress)
-
-    def mean_loss(key):
-        def loss(batch):
-            return _loss(problem, state, key, batch, state.params, state.arch, _layered(problem, draw(key)))[0]
-
-        return jnp.mean(jax.lax.map(loss, batches))
-
-    best = draw(keys[jnp.argmin(jax.lax.map(mean_loss, keys))])
-    logits = {t: jnp.where(jnp.isfinite(state.arch[t]), (w > 0).astype(w.dtype), -jnp.inf) for t, w in best.items()}
-    return state.replace(arch=state.arch | logits)
-
-
-def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batch, products: int = 10) -> jax.Array:
-    """The dominant eigenvalue of the Hessian of the validation loss in the logits (Zela et al., 2020, section 3).
-
-    Args:
-      problem: static.
-      state: where; its key and step decide what is drawn, if anything is.
-      batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
-      products: with the Hessian, each of which costs two to three gradients; see `dominant_eigenvalue`.
-
-    Returns:
-      f32[], the eigenvalue of the largest absolute value.
-    """
-    key = key_for(state.key, 5, state.step)
-
-    def loss(arch, batch):
-        op_weights = _layered(problem, problem.method.weigh(arch, key, problem.progress(state.step)))
-        return _loss(problem, state, key, batch, state.params, arch, op_weights)[0]
-
-    def gradient(arch):
-        gradients = jax.lax.map(lambda batch: problem.grad(loss)(arch, batch), batches)
-        return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
-
-    return hypergradients.dominant_eigenvalue(gradient, state.arch, key, products)

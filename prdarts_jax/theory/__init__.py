@@ -1,5 +1,5 @@
 """The theory lab: the convergence claims of PR-DARTS and Lambda-DARTS, both sides of each computed.
 
-`network`, `gram` and `rates` are pure functions of arrays of any precision; `claims` puts numbers and verdicts beside
+`model`, `gram` and `rates` are pure functions of arrays of any precision; `claims` puts numbers and verdicts beside
 what the papers state, in float64.
 """

@@ -9,16 +9,17 @@ import optax
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.search import diagnostics, methods
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
+from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss, init_search, search_epoch
 from prdarts_jax.theory import report
 from prdarts_jax.theory.report import ClaimReport, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
 _BATCH_SIZE = 64
-_METHODS = {"DARTS": methods.Darts(), "Lambda-DARTS": methods.LambdaDarts()}
+_METHODS = {"DARTS": methods.darts(), "Lambda-DARTS": methods.lambda_darts()}
 
 
 def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) -> jax.Array:
@@ -29,15 +30,12 @@ def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) ->
       state: of a search.
       batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
     """
-    supernet = problem.supernet
-    weights = problem.method.weigh(state.arch, state.key, problem.progress(state.step))["normal"]
-
-    def loss(normal):
-        variables = {"params": state.params, "arch": state.arch, "batch_stats": state.batch_stats}
-        logits, _ = supernet.apply(variables, batch["image"], {"normal": normal}, train=True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-
-    return jax.grad(loss)(jnp.broadcast_to(weights, (supernet.layers["normal"], *weights.shape)))
+    op_weights = problem.op_weights(state.arch, state.key, problem.progress(state.step))
+    variables = {"params": state.params, "arch": state.arch}
+    gradients, _ = jax.grad(batch_loss, argnums=5, has_aux=True)(
+        problem, state, state.key, batch, variables, op_weights
+    )
+    return gradients["normal"]
 
 
 def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarray]]:
@@ -49,11 +47,11 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
     """
     dataset = sources.load("digits")
     train_data, val_data = jax.device_put(sources.split_halves(dataset, 0))
-    augmentation = sources.Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
-    plain = sources.Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
+    augmentation = Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
+    plain = Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
     steps_per_epoch = len(train_data["label"]) // _BATCH_SIZE
     batch = {
-        "image": sources.augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
+        "image": augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
         "label": val_data["label"][: 4 * _BATCH_SIZE],
     }
     start = jax.jit(init_search, static_argnums=0)
@@ -80,7 +78,7 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
             for _ in range(settings.epochs):
                 state, metrics = advance(problem, state, train_data, val_data, augmentation, _BATCH_SIZE)
                 run["alignment"].append(float(metrics["alignment_val"]))
-                activation = jax.device_get(method.activation(state.arch, problem.progress(state.step - 1)))
+                activation = jax.device_get(method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1)))
                 run["entropy"].append(diagnostics.entropy(activation)["normal"])
                 norms = np.linalg.norm(np.asarray(gradients(problem, state, batch)), axis=(1, 2))
                 run["shares"].append(norms / norms.sum())

@@ -10,37 +10,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prdarts_jax.theory.network import ACTIVATIONS, Alpha, Network, Params, forward
+from prdarts_jax.theory.model import ACTIVATIONS, Alpha, Model, Params, forward
 
 Kernel = Literal["printed", "activations"]
 
 
-def gradients(network: Network, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
+def gradients(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
     """d u_i / d W of every sample: the shapes of the weights behind n.
 
     What G is made of by definition. It takes n times the memory of the weights; `blocks` does without.
     """
 
     def output(params, x):
-        return forward(network, params, alpha, x).output
+        return forward(model, params, alpha, x).output
 
     return jax.vmap(jax.grad(output), (None, 0))(params, inputs)
 
 
-def blocks(network: Network, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
+def blocks(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
     """The parts of G by what they are gradients in: `stem` f[branches, n, n], `conv` f[edges, n, n], `readout` f[h, n,
     n]. The proof's G^{ls} are those of `conv`, its G^s those of `readout`.
 
     With D = d u / d (W Phi) the gradient in W is D Phi^T, so that <D_i Phi_i^T, D_j Phi_j^T> is the sum over the
     positions of (D_i^T D_j) * (Phi_i^T Phi_j): no gradient in a weight is ever formed.
     """
-    m, positions = network.width, inputs.shape[-1]
-    counts = {"stem": network.branches, "conv": len(network.edges)}
+    m, positions = model.width, inputs.shape[-1]
+    counts = {"stem": model.branches, "conv": len(model.edges)}
     shifts = {name: jnp.zeros((count, m, positions), inputs.dtype) for name, count in counts.items()}
 
     def sensitivities(x):
         def output(shifts):
-            trace = forward(network, params, alpha, x, shifts)
+            trace = forward(model, params, alpha, x, shifts)
             return trace.output, trace
 
         return jax.grad(output, has_aux=True)(shifts)

@@ -1,20 +1,41 @@
 """The theory lab: a config in, the verdicts on the claims out.
 
 In the folder, claims/ has a JSON file and a figure a claim; claims.md is the table of the verdicts. The same command
-goes on with the claims that are missing.
+checks the claims that are missing.
 """
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from prdarts_jax.run import checkpoints, loop, reporting, settings
+from prdarts_jax import fields
+from prdarts_jax.fields import SEED, Range
+from prdarts_jax.run import checkpoints, loop, reporting
 from prdarts_jax.theory import claims
 from prdarts_jax.theory.figures import claim_figure
 from prdarts_jax.theory.settings import QUICK, THOROUGH
+
+
+_CLAIM = Range(
+    lambda value: value in ("", *claims.NAMED), lambda: f"'', which is all, or one of {', '.join(claims.NAMED)}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Theory:
+    job: str = "theory"
+    claim: Annotated[str, _CLAIM, "which claim; '' is all"] = ""
+    thorough: Annotated[bool, "wider networks and more draws; see `theory.settings`"] = False
+    seed: Annotated[int, SEED] = 0
+
+
+def settings() -> ConfigDict:
+    """The check of the papers' convergence claims."""
+    return fields.defaults(fields.schema_of(_Theory))
 
 
 def run(config: ConfigDict, workdir: Path) -> str:
@@ -27,11 +48,11 @@ def run(config: ConfigDict, workdir: Path) -> str:
       ValueError, OSError: for a config or a workdir that cannot be used, in one sentence.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    settings.validate(config)
+    fields.check_config(fields.schema_of(_Theory), config)
     # Which claim it is decides nothing about the others, so that they may be added one by one.
-    fields = {name: value for name, value in config.to_dict().items() if name != "claim"}
-    checkpoints.check_config(workdir, fields)
-    reporting.write_json(workdir / "config.json", fields)
+    shared = {name: value for name, value in config.to_dict().items() if name != "claim"}
+    checkpoints.check_config(workdir, shared)
+    reporting.write_json(workdir / "config.json", shared)
     names = [config.claim] if config.claim else list(claims.NAMED)
     size = THOROUGH if config.thorough else QUICK
     with loop.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:

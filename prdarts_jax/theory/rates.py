@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from prdarts_jax.theory.network import Alpha, Network
+from prdarts_jax.theory.model import Alpha, Model
 
 # The product of Theorem 1's S(alpha), as printed and otherwise; and with the readout as a further node h.
 READINGS = ("printed", "chain", "paths", "printed, readout", "chain, readout", "paths, readout")
 
 
-def path_strength(network: Network, alpha: Alpha, reading: str, branch: int = 0) -> jax.Array:
+def path_strength(model: Model, alpha: Alpha, reading: str, branch: int = 0) -> jax.Array:
     """S(alpha) = sum_s (alpha^conv_{s,l})^2 prod_{t < s} (alpha^skip)^2 of Theorem 1 in one of its readings.
 
     Args:
-      network: static.
+      model: static.
       alpha: `skip` and `conv`, each f[edges].
       reading: what the product runs over. 'printed': (t, s), all skips into node s; 'chain': (t, t+1), the path from
         the first node to s; 'paths': the sum over all paths of skips from the first node to s, which is the
@@ -32,9 +32,9 @@ def path_strength(network: Network, alpha: Alpha, reading: str, branch: int = 0)
     if reading not in READINGS:
         raise ValueError(f"reading={reading!r} must be one of {'; '.join(READINGS)}")
     product, _, readout = reading.partition(", ")
-    size = network.nodes // network.branches
+    size = model.nodes // model.branches
     first, last = branch * size, branch * size + size - 1
-    at = {edge: index for index, edge in enumerate(network.edges)}
+    at = {edge: index for index, edge in enumerate(model.edges)}
     skip = {edge: alpha["skip"][index] for edge, index in at.items()}
 
     coefficients: dict[int, jax.Array] = {}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from prdarts_jax.theory import gram, network, rates, report
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory.model import Model
 from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
@@ -14,9 +14,9 @@ from prdarts_jax.theory.settings import Settings
 def _draw(key, settings, shape):
     """(weights, alpha, inputs, targets) of one draw."""
     key_data, key_alpha, key_params = jax.random.split(key, 3)
-    inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
-    params = network.init(shape, key_params, settings.channels, settings.positions)
-    return params, network.draw_alpha(key_alpha, shape), inputs, targets
+    inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
+    params = model.init(shape, key_params, settings.channels, settings.positions)
+    return params, model.draw_alpha(key_alpha, shape), inputs, targets
 
 
 def _floats(shape):
@@ -30,13 +30,13 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
     keys = jax.random.split(key, settings.runs)  # the same data and alpha for all widths
     curves, margins, printed_margins, drifts, slacks = {}, [], [], {}, {}
     for width in settings.widths:
-        shape = Network(4, width)
+        shape = Model(4, width)
 
         def run(key, shape=shape):
             params, alpha, inputs, targets = _draw(key, settings, shape)
             before = gram.whole(gram.blocks(shape, params, alpha, inputs))
             step_size = rates.stable_step(before)
-            params, losses = network.descend(shape, params, alpha, inputs, targets, step_size, steps)
+            params, losses = model.descend(shape, params, alpha, inputs, targets, step_size, steps)
             after = gram.whole(gram.blocks(shape, params, alpha, inputs))
             drift = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
             return losses, step_size * gram.smallest_eigenvalue(before), drift
@@ -106,14 +106,14 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
 
 def _measure(key, settings, activation):
     """Over draws of weights and alpha on one draw of the data: S in all readings, eigenvalues of G(0), the rate."""
-    shape = Network(settings.nodes, settings.width, activation=activation)
+    shape = Model(settings.nodes, settings.width, activation=activation)
     key_data, key_params, key_alpha = jax.random.split(key, 3)
-    inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
+    inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
     into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
 
     def draw(keys):
-        params = network.init(shape, keys[0], settings.channels, settings.positions)
-        return params, network.draw_alpha(keys[1], shape)
+        params = model.init(shape, keys[0], settings.channels, settings.positions)
+        return params, model.draw_alpha(keys[1], shape)
 
     def eigenvalues(keys):
         params, alpha = draw(keys)
@@ -132,7 +132,7 @@ def _measure(key, settings, activation):
 
     def descend(keys):
         params, alpha = draw(keys)
-        return network.descend(shape, params, alpha, inputs, targets, step_size, settings.steps)[1]
+        return model.descend(shape, params, alpha, inputs, targets, step_size, settings.steps)[1]
 
     losses = report.over_draws(descend, keys, _floats(shape))
     found["rate"] = -np.log(losses[:, -1] / losses[:, 0]) / settings.steps
@@ -232,7 +232,7 @@ def _best(strengths, eigenvalue):
 
 def weights(key: jax.Array, settings: Settings) -> ClaimReport:
     """Which op weights count: the elasticities of lambda_min(G(0)) in each, on the path and into the last node."""
-    shape = Network(settings.nodes, settings.width)
+    shape = Model(settings.nodes, settings.width)
     edges = shape.edges
     last = shape.nodes - 1
     shared = np.array([target < last for _, target in edges])

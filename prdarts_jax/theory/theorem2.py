@@ -7,21 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prdarts_jax.theory import gram, network, rates, report
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory.model import Model
 from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
 _EPSILONS = (0.05, 0.1)
 _SAMPLES = 128  # more than the 84 weights of the network below, so that its loss does not reach 0
-_SHAPE = Network(nodes=3, width=2)
+_SHAPE = Model(nodes=3, width=2)
 _POSITIONS = 4
 
 # By whether the theorem's second part speaks of the kind of gate; what is only not to rise is shown if it falls.
 _CLAIMED = {True: "lowers the loss", False: "does not raise the loss"}
 
 
-def _kinds(shape: Network) -> dict[str, np.ndarray]:
+def _kinds(shape: Model) -> dict[str, np.ndarray]:
     """Which of the gates, skip of all edges and then conv of all edges, are of which kind: bool[2 edges]."""
     into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
     none = np.zeros_like(into_last)
@@ -41,19 +41,19 @@ def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
     def converge(params, gates, inputs, targets):
         def step(carry, _):
             params, state = carry
-            gradient = jax.grad(network.loss, argnums=1)(shape, params, gates, inputs, targets)
+            gradient = jax.grad(model.loss, argnums=1)(shape, params, gates, inputs, targets)
             updates, state = optimizer.update(gradient, state)
             return (optax.apply_updates(params, updates), state), None
 
         (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=settings.gate_steps)
-        return params, network.loss(shape, params, gates, inputs, targets)
+        return params, model.loss(shape, params, gates, inputs, targets)
 
     def measure(key):
         """F without a raise and with each gate raised, f[1 + epsilons * gates], converged and after a few steps; and
         -d ln F / d gate where the weights have converged, f[gates]."""
         key_data, key_gates, key_params = jax.random.split(key, 3)
-        inputs, targets = network.draw_data(key_data, _SAMPLES, settings.channels, _POSITIONS)
-        params = network.init(shape, key_params, settings.channels, _POSITIONS)
+        inputs, targets = model.draw_data(key_data, _SAMPLES, settings.channels, _POSITIONS)
+        params = model.init(shape, key_params, settings.channels, _POSITIONS)
         g = jax.random.uniform(key_gates, (2 * edges,), minval=0.2, maxval=0.8)
         raised = g + (jnp.array(_EPSILONS)[:, None, None] * jnp.eye(2 * edges)).reshape(-1, 2 * edges)
         all_gates = jnp.concatenate([g[None], raised])
@@ -64,14 +64,14 @@ def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
         step_size = rates.stable_step(gram.whole(gram.blocks(shape, params, named(g), inputs)), 0.2)
 
         def after_few(g):
-            return network.descend(shape, params, named(g), inputs, targets, step_size, settings.steps)[1][-1]
+            return model.descend(shape, params, named(g), inputs, targets, step_size, settings.steps)[1][-1]
 
         trained, losses = jax.vmap(lambda g: converge(params, named(g), inputs, targets))(all_gates)
         # At a minimum over the weights, the derivative of the minimum is that of F alone (envelope theorem).
         weights = jax.tree.map(lambda w: w[0], trained)
 
         def log_loss(weights, g):
-            return jnp.log(network.loss(shape, weights, named(g), inputs, targets))
+            return jnp.log(model.loss(shape, weights, named(g), inputs, targets))
 
         left, slope = jax.grad(log_loss, argnums=(0, 1))(weights, g)
         return losses, jax.vmap(after_few)(all_gates), -slope, optax.tree.norm(left)

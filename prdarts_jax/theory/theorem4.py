@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prdarts_jax.theory import gram, network, rates, report
-from prdarts_jax.theory.network import Network, Params
+from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory.model import Model, Params
 from prdarts_jax.theory.report import ClaimReport, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
 
-def shallow(deep: Network) -> Network:
+def shallow(deep: Model) -> Model:
     """The cell B beside the cell A."""
-    return Network(deep.nodes, deep.width, branches=2, activation=deep.activation)
+    return Model(deep.nodes, deep.width, branches=2, activation=deep.activation)
 
 
-def restrict(deep: Network, arrays: Params) -> Params:
+def restrict(deep: Model, arrays: Params) -> Params:
     """What the shallow cell has of arrays with an entry for each edge of the deep one."""
     at = [deep.edges.index(edge) for edge in shallow(deep).edges]
     return {name: values[jnp.array(at)] for name, values in arrays.items()}
@@ -26,14 +26,14 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
     findings, details = [], {}
     quotients, advantages, curves = {}, {}, {}
     for nodes in settings.depths:
-        deep = Network(nodes, settings.width)
+        deep = Model(nodes, settings.width)
         wide = shallow(deep)
 
         def measure(key, deep=deep, wide=wide):
             key_data, key_gates, key_params, key_kernels = jax.random.split(key, 4)
-            inputs, targets = network.draw_data(key_data, settings.samples, settings.channels, settings.positions)
+            inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
             # The deep cell has a second stem that it does not use, and the shallow one does.
-            both = network.init(wide, key_params, settings.channels, settings.positions)
+            both = model.init(wide, key_params, settings.channels, settings.positions)
             kernels = jax.random.normal(key_kernels, (len(deep.edges), deep.width, 3 * deep.width))
             gates = dict(zip(("skip", "conv"), jax.random.uniform(key_gates, (2, len(deep.edges))), strict=True))
             cells = (
@@ -48,7 +48,7 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
                 "condition": jnp.stack([rates.stable_step(m, 1.0) * gram.smallest_eigenvalue(m) for m in matrices]),
                 "losses": jnp.stack(
                     [
-                        network.descend(cell, weights, g, inputs, targets, step_size, settings.steps)[1]
+                        model.descend(cell, weights, g, inputs, targets, step_size, settings.steps)[1]
                         for cell, weights, g in cells
                     ]
                 ),

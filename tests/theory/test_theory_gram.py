@@ -10,15 +10,15 @@ import scipy.integrate
 import theory_reference as reference
 
 from prdarts_jax.theory import gram
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 NETWORKS = [
-    Network(4, 5, 1, "softplus"),
-    Network(6, 5, 2, "tanh"),
-    Network(2, 5, 1, "sigmoid"),
-    Network(2, 5, 2, "softplus"),  # without edges
+    Model(4, 5, 1, "softplus"),
+    Model(6, 5, 2, "tanh"),
+    Model(2, 5, 1, "sigmoid"),
+    Model(2, 5, 2, "softplus"),  # without edges
 ]
 
 
@@ -138,7 +138,7 @@ def test_activations_of_softplus_are_the_default_kernel(float64):
 
 
 def test_the_precision_is_that_of_the_arrays():
-    network = Network(2, 3)
+    network = Model(2, 3)
     params, alpha, inputs, _ = reference.draw(network, 5)
 
     def everything(dtype):

@@ -14,8 +14,8 @@ import scipy.stats
 import theory_reference as reference
 
 from prdarts_jax.theory import gram, rates
-from prdarts_jax.theory import network as net
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import model as net
+from prdarts_jax.theory.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -41,7 +41,7 @@ def test_the_readings_are_those_of_the_paper():
 
 @pytest.mark.parametrize("h, branches, branch", [(5, 1, 0), (6, 2, 0), (6, 2, 1), (2, 1, 0)])
 def test_the_path_strength_is_the_sum_over_its_paths(float64, h, branches, branch):
-    network = Network(h, 4, branches)
+    network = Model(h, 4, branches)
     alpha = draw_alpha(network, 0)
     expected = {reading: reference.path_strength(network, alpha, reading, branch) for reading in rates.READINGS}
     assert strengths(network, alpha, branch) == pytest.approx(expected, rel=1e-12)
@@ -55,12 +55,12 @@ def test_the_path_strength_of_three_nodes_written_out(float64):
         "chain, readout": 1 + 0.5**2 + (0.5 * 0.7) ** 2,
         "paths, readout": 1 + 0.5**2 + (0.3 + 0.5 * 0.7) ** 2,
     }
-    assert strengths(Network(3, 4), alpha) == pytest.approx(written_out, rel=1e-12)
+    assert strengths(Model(3, 4), alpha) == pytest.approx(written_out, rel=1e-12)
 
 
 def test_the_readings_coincide_where_only_one_skip_leads_to_a_node(float64):
     """To h - 2 that is up to h = 3, to h - 1 up to h = 2; with one node more no two readings are the same."""
-    values = {h: strengths(Network(h, 4), draw_alpha(Network(h, 4), 1)) for h in (2, 3, 4)}
+    values = {h: strengths(Model(h, 4), draw_alpha(Model(h, 4), 1)) for h in (2, 3, 4)}
     for h, readings in ((3, PLAIN), (2, READOUT)):
         assert [values[h][r] for r in readings] == pytest.approx([values[h][readings[0]]] * 3, rel=1e-14)
     for h, readings in ((4, rates.READINGS), (3, READOUT)):
@@ -69,7 +69,7 @@ def test_the_readings_coincide_where_only_one_skip_leads_to_a_node(float64):
 
 
 def test_paths_are_the_coefficients_of_the_first_node_in_the_others(float64):
-    network = Network(5, 4)
+    network = Model(5, 4)
     params, _, inputs, _ = reference.draw(network, 2)
     alpha = draw_alpha(network, 2)
     alpha["conv"] = np.zeros_like(alpha["conv"])
@@ -138,14 +138,14 @@ def test_a_run_of_the_linearised_descent_has_the_rate_of_its_slowest_direction(f
 def case(name):
     """(network, value by the package, value by the reference)."""
     if name == "smallest eigenvalue":
-        network = Network(3, 5)
+        network = Model(3, 5)
         params, _, inputs, _ = reference.draw(network, 6)
         return (
             network,
             lambda a: gram.smallest_eigenvalue(gram.whole(gram.blocks(network, params, a, jnp.array(inputs)))),
             lambda a: np.linalg.eigvalsh(reference.gram(network, params, a, inputs))[0],
         )
-    network, branch = {"printed": (Network(6, 5, 2), 1), "paths, readout": (Network(4, 5), 0)}[name]
+    network, branch = {"printed": (Model(6, 5, 2), 1), "paths, readout": (Model(4, 5), 0)}[name]
     return (
         network,
         lambda a: rates.path_strength(network, a, name, branch),
@@ -202,7 +202,7 @@ def test_elasticities_are_finite_differences(float64, name):
 
 
 def test_the_precision_is_that_of_the_arrays():
-    network = Network(4, 3, branches=2)
+    network = Model(4, 3, branches=2)
 
     def everything(dtype):
         alpha = net.draw_alpha(jax.random.key(0), network)

@@ -12,8 +12,8 @@ import theory_reference as reference
 from theory_spies import TINY, check_interval, of_descents, recorded, smallest_of_kernel
 
 from prdarts_jax.theory import claims, gram, rates, report, theorem1
-from prdarts_jax.theory import network as net
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import model as net
+from prdarts_jax.theory.model import Model
 from prdarts_jax.theory.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 def smaller(nodes, width):
     """Compiles faster than the network of four nodes that is asked for."""
     assert nodes == 4
-    return Network(2, width)
+    return Model(2, width)
 
 
 @pytest.fixture(scope="module")
 def descents():
     """(report, what each width's draws were)."""
     with of_descents() as draws, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(theorem1, "Network", smaller)
+        patch.setattr(theorem1, "Model", smaller)
         return claims.check("theorem1_descent", 0, TINY), draws
 
 
@@ -125,7 +125,7 @@ def bounded():
 
 def test_the_smallest_eigenvalues_and_rates_are_those_of_the_networks_drawn(bounded):
     checked, (_, draws) = bounded
-    shape = Network(TINY.nodes, TINY.width)
+    shape = Model(TINY.nodes, TINY.width)
     into_last = [e for e, (_, t) in enumerate(reference.edges(shape)) if t == shape.nodes - 1]
     whole, last, rate, steps, strengths = [], [], [], [], {reading: [] for reading in rates.READINGS}
     for ((params, alpha, inputs, targets, step_size),) in draws:
@@ -179,7 +179,7 @@ def test_the_kernel_as_printed_is_that_of_the_inputs_drawn(bounded):
 def test_elasticities_are_compared_on_the_edges_that_theorem_1_speaks_of(monkeypatch):
     """Of an eigenvalue that is a product of powers of the op weights, whose exponents are then known."""
     settings = Settings(nodes=5, width=2, draws=6, samples=2, channels=1, positions=2)
-    edges = reference.edges(Network(5, 2))
+    edges = reference.edges(Model(5, 2))
     rng = np.random.default_rng(4)
     power = {op: rng.normal(size=len(edges)) for op in ("skip", "conv")} | {"zero": np.zeros(len(edges))}
     power["conv"] = 3 - power["skip"]  # so that each edge has 3 in all

@@ -6,8 +6,8 @@ import pytest
 import theory_reference as reference
 
 from prdarts_jax.theory import claims, gram, theorem2
-from prdarts_jax.theory import network as net
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import model as net
+from prdarts_jax.theory.model import Model
 from prdarts_jax.theory.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 @pytest.mark.parametrize("nodes", [3, 4, 5])
 def test_the_kinds_of_gates_are_a_partition(nodes):
-    shape = Network(nodes, 2)
+    shape = Model(nodes, 2)
     kinds = theorem2._kinds(shape)
     named = [(op, *edge) for op in ("skip", "conv") for edge in reference.edges(shape)]
     np.testing.assert_array_equal(sum(np.asarray(where, int) for where in kinds.values()), np.ones(len(named)))

@@ -10,14 +10,14 @@ import theory_reference as reference
 from theory_spies import TINY, check_interval, of_descents, smallest_of_kernel
 
 from prdarts_jax.theory import claims, theorem4
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.mark.parametrize("nodes", [4, 6, 8])
 def test_the_shallow_cell_has_the_edges_of_the_deep_one_that_do_not_cross_the_middle(nodes):
-    deep = Network(nodes, 3, activation="tanh")
+    deep = Model(nodes, 3, activation="tanh")
     shallow = theorem4.shallow(deep)
     assert (shallow.nodes, shallow.width, shallow.branches, shallow.activation) == (nodes, 3, 2, "tanh")
     pairs = [(s, t) for t in range(nodes) for s in range(t)]
@@ -34,7 +34,7 @@ def depths():
         return claims.check("theorem4_depth", 0, TINY), draws[0]
 
 
-DEEP, SHALLOW = Network(4, 4), Network(4, 4, branches=2)
+DEEP, SHALLOW = Model(4, 4), Model(4, 4, branches=2)
 
 
 def test_the_cells_share_data_weights_and_gates_where_both_have_them(depths):

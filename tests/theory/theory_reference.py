@@ -22,8 +22,8 @@ ACTIVATIONS = {
 
 def edges(network):
     """(s, l), by l, then s, of nodes of the same branch."""
-    half = network.nodes // network.branches
-    return [(s, t) for t in range(network.nodes) for s in range(t) if s // half == t // half]
+    half = model.nodes // model.branches
+    return [(s, t) for t in range(model.nodes) for s in range(t) if s // half == t // half]
 
 
 def phi(z):
@@ -49,11 +49,11 @@ def psi(d):
 def draw(network, seed, samples=3, channels=2, positions=4):
     """(params, alpha, inputs, targets), with alphas that do not add up to 1."""
     rng = np.random.default_rng(seed)
-    count, m = len(edges(network)), network.width
+    count, m = len(edges(network)), model.width
     params = {
-        "stem": rng.normal(size=(network.branches, m, 3 * channels)),
+        "stem": rng.normal(size=(model.branches, m, 3 * channels)),
         "conv": rng.normal(size=(count, m, 3 * m)),
-        "readout": rng.normal(size=(network.nodes, m, positions)),
+        "readout": rng.normal(size=(model.nodes, m, positions)),
     }
     alpha = {op: rng.uniform(0.2, 1, count) for op in ("skip", "conv", "zero")}
     return params, alpha, rng.normal(size=(samples, channels, positions)), rng.normal(size=samples)
@@ -61,10 +61,10 @@ def draw(network, seed, samples=3, channels=2, positions=4):
 
 def nodes(network, params, alpha, x):
     """X_0..X_{h-1}."""
-    sigma, tau = ACTIVATIONS[network.activation][0], 1 / math.sqrt(network.width)
-    half, where = network.nodes // network.branches, edges(network)
+    sigma, tau = ACTIVATIONS[model.activation][0], 1 / math.sqrt(model.width)
+    half, where = model.nodes // model.branches, edges(network)
     result = []
-    for t in range(network.nodes):
+    for t in range(model.nodes):
         if t % half == 0:
             result.append(tau * sigma(params["stem"][t // half] @ phi(x)))
             continue
@@ -94,12 +94,12 @@ def loss(network, params, alpha, inputs, targets):
 
 def gradients(network, params, alpha, x):
     """Of u in every weight, in closed form."""
-    slope, tau = ACTIVATIONS[network.activation][1], 1 / math.sqrt(network.width)
-    half, where = network.nodes // network.branches, edges(network)
+    slope, tau = ACTIVATIONS[model.activation][1], 1 / math.sqrt(model.width)
+    half, where = model.nodes // model.branches, edges(network)
     values = nodes(network, params, alpha, x)
-    upstream = [None] * network.nodes  # d u / d X_l
+    upstream = [None] * model.nodes  # d u / d X_l
     result = {name: np.zeros_like(w) for name, w in params.items()}
-    for t in reversed(range(network.nodes)):
+    for t in reversed(range(model.nodes)):
         d = params["readout"][t].copy()
         for e, (s, upper) in enumerate(where):
             if s == t:
@@ -147,7 +147,7 @@ def descend(network, params, alpha, inputs, targets, step_size, steps):
 
 def path_strength(network, alpha, reading, branch=0):
     """S(alpha), path by path."""
-    size = network.nodes // network.branches
+    size = model.nodes // model.branches
     skip, conv = (
         {
             (s % size, t % size): float(a)

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from prdarts_jax.theory import gram, report
-from prdarts_jax.theory import network as net
+from prdarts_jax.theory import model as net
 from prdarts_jax.theory.settings import Settings
 
 TINY = Settings(

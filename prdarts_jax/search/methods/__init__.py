@@ -1,49 +1,52 @@
-"""Search methods, one file each, all behind the interface `Method`."""
+"""The named methods: functions with keyword arguments that return a `Method`, one file each.
+
+Nothing but the list below knows their names.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from prdarts_jax.search.methods.base import Method, Stage, fields_of
-from prdarts_jax.search.methods.darts import Darts
-from prdarts_jax.search.methods.fair_darts import FairDarts
-from prdarts_jax.search.methods.gdas import Gdas
-from prdarts_jax.search.methods.lambda_darts import LambdaDarts
-from prdarts_jax.search.methods.p_darts import PDarts
-from prdarts_jax.search.methods.pc_darts import PCDarts
-from prdarts_jax.search.methods.pr_darts import PRDarts
-from prdarts_jax.search.methods.r_darts import RDarts
-from prdarts_jax.search.methods.random_search import RandomSearch
-from prdarts_jax.search.methods.reinforce import Reinforce
+from prdarts_jax.search.methods.darts import darts
+from prdarts_jax.search.methods.fair_darts import fair_darts
+from prdarts_jax.search.methods.gdas import gdas
+from prdarts_jax.search.methods.lambda_darts import lambda_darts
+from prdarts_jax.search.methods.named import Named, imported, named
+from prdarts_jax.search.methods.p_darts import p_darts
+from prdarts_jax.search.methods.pc_darts import pc_darts
+from prdarts_jax.search.methods.pr_darts import pr_darts, pr_darts_gates, pr_darts_path, pr_darts_released
+from prdarts_jax.search.methods.r_darts import r_darts
+from prdarts_jax.search.methods.random_search import random_search
+from prdarts_jax.search.methods.reinforce import reinforce
 
-# As configs call them.
-NAMED: Mapping[str, type[Method]] = MappingProxyType(
-    {
-        "pr_darts": PRDarts,
-        "darts": Darts,
-        "lambda_darts": LambdaDarts,
-        "fair_darts": FairDarts,
-        "p_darts": PDarts,
-        "r_darts": RDarts,
-        "pc_darts": PCDarts,
-        "gdas": Gdas,
-        "random_search": RandomSearch,
-        "reinforce": Reinforce,
-    }
+_ALL = (
+    pr_darts,
+    pr_darts_released,
+    pr_darts_gates,
+    pr_darts_path,
+    darts,
+    lambda_darts,
+    fair_darts,
+    p_darts,
+    r_darts,
+    pc_darts,
+    gdas,
+    random_search,
+    reinforce,
 )
+NAMED: Mapping[str, Named] = MappingProxyType({method.__name__: method for method in _ALL})
 
-__all__ = [
-    "NAMED",
-    "Darts",
-    "FairDarts",
-    "Gdas",
-    "LambdaDarts",
-    "Method",
-    "PCDarts",
-    "PDarts",
-    "PRDarts",
-    "RDarts",
-    "RandomSearch",
-    "Reinforce",
-    "Stage",
-    "fields_of",
-]
+
+def find(name: str) -> Named:
+    """The method that a config calls `name`: one of `NAMED`, or 'module:function' or 'file.py:function'.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    if ":" in name:
+        return imported(name)
+    if name not in NAMED:
+        raise ValueError(f"method {name!r} must be one of {', '.join(NAMED)}, or MODULE:FUNCTION of your own")
+    return NAMED[name]
+
+
+__all__ = ["NAMED", "Named", "find", "named", *NAMED]

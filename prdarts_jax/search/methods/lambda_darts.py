@@ -1,43 +1,27 @@
 """Lambda-DARTS: Mitigating Performance Collapse by Harmonizing Operation Selection among Cells (Movahedi et al., ICLR
 2023)."""
 
-import dataclasses
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated
 
-import jax
+from prdarts_jax.fields import at_least, one_of
+from prdarts_jax.search import alignment
+from prdarts_jax.search.method import Method
+from prdarts_jax.search.methods.darts import PAPER
+from prdarts_jax.search.methods.named import named
+from prdarts_jax.search.schedules import Linear
 
-from prdarts_jax.search import regularizers
-from prdarts_jax.search.methods.base import Method
-
-VARIANTS = ("cosine", "signcorr")
+_MEASURES = MappingProxyType({"cosine": alignment.cosine, "signcorr": alignment.sign_correlation})
 
 
-@dataclasses.dataclass(frozen=True)
-class LambdaDarts(Method):
+@named(PAPER | {"space": "darts_no_none"})
+def lambda_darts(
+    strength: Annotated[float, at_least(0)] = 0.125, variant: Annotated[str, one_of(_MEASURES)] = "cosine"
+) -> Method:
     """First order DARTS whose weights are also trained to make the layers' gradients agree.
 
-    Attributes:
+    Args:
       strength: lambda at the end; it grows linearly from 0.
-      variant: 'cosine': the mean cosine of two layers' gradients; 'signcorr': see `regularizers.sign_correlation`.
+      variant: 'cosine': the mean cosine of two layers' gradients; 'signcorr': see `alignment.sign_correlation`.
     """
-
-    strength: float = 0.125
-    variant: Literal["cosine", "signcorr"] = "cosine"
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant={self.variant!r} must be one of {', '.join(VARIANTS)}")
-
-    @property
-    def aligns(self) -> bool:
-        """Yes."""
-        return True
-
-    def alignment(self, gradients: jax.Array) -> jax.Array:
-        """Lambda of the variant."""
-        measure = regularizers.layer_alignment if self.variant == "cosine" else regularizers.sign_correlation
-        return measure(gradients)
-
-    def alignment_weight(self, progress: jax.Array) -> jax.Array:
-        """Linear in the progress."""
-        return self.strength * progress
+    return Method(inner=alignment.Alignment(Linear(0.0, strength), _MEASURES[variant]))

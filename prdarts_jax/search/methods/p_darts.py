@@ -1,59 +1,51 @@
 """P-DARTS: Progressive Differentiable Architecture Search (Chen, Xie, Wu, Tian, ICCV 2019)."""
 
 import dataclasses
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
-
-from prdarts_jax.ops import Dropout
-from prdarts_jax.search import gates
-from prdarts_jax.search.methods.base import Arch, Method, Stage
-from prdarts_jax.spaces import SearchSpace, derivation
-from prdarts_jax.spaces.genotypes import AnyGenotype
+from prdarts_jax.fields import Range, at_least, below, each
+from prdarts_jax.search.method import Method, Stage
+from prdarts_jax.search.methods.named import named
+from prdarts_jax.search.schedules import LinearThenExponential
+from prdarts_jax.spaces import discretizations
 
 
-@dataclasses.dataclass(frozen=True)
-class PDarts(Method):
+def _whole(low):
+    return Range(lambda value: type(value) is int and value >= low, lambda: "")
+
+
+@named({"epochs": 25, "batch_size": 96, "augmentation.cutout": 0, "logits.learning_rate": 6e-4})  # epochs of each stage
+def p_darts(
+    cells: Annotated[tuple[int, ...], each(_whole(1), "whole numbers of at least 1")] = (5, 11, 17),
+    ops: Annotated[tuple[int, ...], each(_whole(2), "whole numbers of at least 2")] = (8, 5, 3),
+    skip_dropout: Annotated[tuple[float, ...], each(below(1), "numbers of at least 0 and below 1")] = (0.0, 0.4, 0.7),
+    most_skips: Annotated[int, at_least(0)] = 2,
+    rest: Annotated[float, below(1)] = 0.4,
+) -> Method:
     """First order DARTS in stages of growing depth and falling numbers of ops, with dropout after skip connections.
 
-    Attributes:
-      cells: of the supernet, a stage each; in NAS-Bench-201 those of each of its three stages.
-      ops: candidates an edge, a stage each; the first searches all that the space has, whatever stands here.
-      skip_dropout: at the start of each stage; it falls in the stage.
-      most_skips: in the normal cell that is derived.
-      logits_start: as `Method.logits_start`; the paper's first 10 of 25 epochs.
-      stage: which of the stages this is the method of.
+    Args:
+      cells: of the supernet, for each stage; in NAS-Bench-201 those of each of its three stages of the network.
+      ops: candidates an edge, for each stage; the first searches all that the space has, whatever stands here.
+      skip_dropout: at the start of each stage. As in the authors' code, in epochs of 25, it falls linearly while the
+        logits rest, then by exp(-0.2) each.
+      most_skips: in the normal cell that is derived; the weakest of more go (section 3.3.2).
+      rest: the fraction of each stage in which the logits rest; the paper's first 10 of 25 epochs.
+
+    Raises:
+      ValueError: the tuples are not of one length.
     """
-
-    cells: tuple[int, ...] = (5, 11, 17)
-    ops: tuple[int, ...] = (8, 5, 3)
-    skip_dropout: tuple[float, ...] = (0.0, 0.4, 0.7)
-    most_skips: int = 2
-    logits_start: float = 0.4
-    stage: int = 0
-
-    def __post_init__(self) -> None:
-        if not len(self.cells) == len(self.ops) == len(self.skip_dropout):
-            raise ValueError(
-                f"cells={self.cells}, ops={self.ops} and skip_dropout={self.skip_dropout} must be of one length, a "
-                "stage each"
-            )
-
-    def stages(self) -> tuple[Stage, ...]:
-        """More cells and fewer ops each."""
-        methods = (dataclasses.replace(self, stage=i) for i in range(len(self.cells)))
-        return tuple(map(Stage, methods, self.cells, self.ops))
-
-    @property
-    def dropout(self) -> Dropout:
-        """After skip connections, where the stage has it."""
-        return "skip" if self.skip_dropout[self.stage] else ""
-
-    def dropout_rate(self, progress: jax.Array) -> jax.Array:
-        """As the authors' code, in epochs of 25: linear towards 0 while the logits rest, then by exp(-0.2) each."""
-        rate, moving = self.skip_dropout[self.stage], progress >= self.logits_start
-        return rate * jnp.where(moving, jnp.exp(-0.2 * 25 * (progress - self.logits_start)), 1 - progress)
-
-    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
-        """As DARTS, but of more skip connections than `most_skips` in the normal cell the weakest go."""
-        return derivation.limit_skips(space, gates.log_softmax(logits), self.most_skips)
+    if not len(cells) == len(ops) == len(skip_dropout):
+        raise ValueError(
+            f"cells={cells}, ops={ops} and skip_dropout={skip_dropout} must be of one length, a stage each"
+        )
+    stages = []
+    for number, start in zip(cells, skip_dropout, strict=True):
+        method = Method(
+            discretization=discretizations.limited_skips(most_skips),
+            logits_start=rest,
+            supernet={"cells": number, **({"dropout": "skip"} if start else {})},
+            dropout_rate=LinearThenExponential(start, rest, 0.2 * 25) if start else None,
+        )
+        stages.append(method)
+    return dataclasses.replace(stages[0], stages=tuple(map(Stage, stages, ops)))

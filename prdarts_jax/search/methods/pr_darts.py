@@ -1,145 +1,137 @@
-"""PR-DARTS: Theory-Inspired Path-Regularized Differentiable NAS (Zhou, Xiong, Socher, Hoi, NeurIPS 2020)."""
+"""PR-DARTS: Theory-Inspired Path-Regularized Differentiable NAS (Zhou, Xiong, Socher, Hoi, NeurIPS 2020).
 
-import dataclasses
-from typing import Literal
+Its two ideas are the gates (with group sparsity) and the path regulariser; Fig. 1 of the paper has each alone.
+"""
 
-import jax
-import jax.numpy as jnp
+from types import MappingProxyType
+from typing import Annotated
 
-from prdarts_jax.search import gates, regularizers
-from prdarts_jax.search.methods.base import Arch, Method, keys
-from prdarts_jax.spaces import SearchSpace, darts, derivation
-from prdarts_jax.spaces.genotypes import AnyGenotype
+from prdarts_jax.fields import above, at_least, from_to
+from prdarts_jax.search import relaxations, terms
+from prdarts_jax.search.method import Method
+from prdarts_jax.search.methods.named import named
+from prdarts_jax.search.schedules import Linear
+from prdarts_jax.spaces import discretizations
 
-FORMS = ("paper", "released")
-PARTS = ("both", "gates", "path")
+_Weight = Annotated[float, at_least(0)]
+_Temperature = Annotated[float, above(0)]
+_Fraction = Annotated[float, from_to(0, 1)]
+
+# The authors' code: another network and other schedules, beside other gates and regularisers.
+_RELEASED = MappingProxyType(
+    {
+        "batch_size": 250,
+        "augmentation.cutout": 0,
+        "cells": 6,
+        "pool_norm": False,
+        "head_norm": True,
+        "running_statistics": False,
+        "weights.end_learning_rate": 0.001,
+        "weights.nesterov": True,
+        "weights.weight_decay": 5e-4,
+    }
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class PRDarts(Method):
-    """Independent hard-concrete gates, group-structured sparsity and a reward for depth.
+def _gates(start_temperature, end_temperature):
+    return relaxations.HardConcrete(0.5, 0.0, temperature=Linear(start_temperature, end_temperature))
 
-    Two ops of every edge run in a forward pass. `paper`: two drawn uniformly, weighted by their gates. `released`, as
-    in the authors' code: the two with the largest gates after some were dropped at random, of weight exactly 1, with
-    the gradient of the gates (straight-through); the regularisers look only at the ops chosen in the draw.
 
-    Attributes:
-      form: 'paper' or 'released'.
-      parts: 'both'; or of the two ideas one alone, as in the paper's ablation (Fig. 1): 'gates' has no L_path; 'path'
-        has DARTS's softmax over all ops in place of gates, and no sparsity.
-      space: the search space, which says which ops are skips and which edges form the path.
+@named()
+def pr_darts(
+    lambda_skip: _Weight = 0.01,
+    lambda_nonskip: _Weight = 0.005,
+    lambda_path: _Weight = 0.005,
+    start_temperature: _Temperature = 10.0,
+    end_temperature: _Temperature = 0.1,
+    distinct_inputs: bool = False,
+) -> Method:
+    """Independent hard-concrete gates, two ops an edge drawn uniformly; sparsity of groups and a reward for depth.
+
+    The logits minimise L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path (equation 9).
+
+    Args:
       lambda_skip: lambda1, weight of L_skip.
-      lambda_nonskip: lambda2, weight of L_nonskip (and, `released`, of the pools).
+      lambda_nonskip: lambda2, weight of L_nonskip.
       lambda_path: lambda3, weight of L_path.
-      start_temperature: tau at the start; it falls linearly. The paper has 10, the released code 1.
+      start_temperature: tau at the start; it falls linearly.
       end_temperature: tau at the end.
       distinct_inputs: derive at most one op per edge, as all published cells have it.
-      drop: `released`: probability that a gate is pushed out of the running.
-      threshold: `released`: a group's sparsity counts only above it.
     """
+    return Method(
+        relaxation=_gates(start_temperature, end_temperature),
+        terms=(
+            terms.skip_sparsity(lambda_skip),
+            terms.nonskip_sparsity(lambda_nonskip),
+            terms.path_depth(lambda_path),
+        ),
+        discretization=discretizations.strongest(distinct_inputs),
+        weights_first=True,
+    )
 
-    form: Literal["paper", "released"] = "paper"
-    parts: Literal["both", "gates", "path"] = "both"
-    space: SearchSpace = darts()
-    lambda_skip: float = 0.01
-    lambda_nonskip: float = 0.005
-    lambda_path: float = 0.005
-    start_temperature: float = 10.0
-    end_temperature: float = 0.1
-    distinct_inputs: bool = False
-    drop: float = 0.4
-    threshold: float = 0.2
 
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("form", self.form, FORMS), ("parts", self.parts, PARTS)):
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+@named()
+def pr_darts_gates(
+    lambda_skip: _Weight = 0.01,
+    lambda_nonskip: _Weight = 0.005,
+    start_temperature: _Temperature = 10.0,
+    end_temperature: _Temperature = 0.1,
+    distinct_inputs: bool = False,
+) -> Method:
+    """The gates and their sparsity without the reward for depth (Fig. 1); arguments as `pr_darts`."""
+    return Method(
+        relaxation=_gates(start_temperature, end_temperature),
+        terms=(terms.skip_sparsity(lambda_skip), terms.nonskip_sparsity(lambda_nonskip)),
+        discretization=discretizations.strongest(distinct_inputs),
+        weights_first=True,
+    )
 
-    @property
-    def weights_first(self) -> bool:
-        """Yes."""
-        return True
 
-    @property
-    def _gated(self) -> bool:
-        return self.parts != "path"
+@named()
+def pr_darts_path(lambda_path: _Weight = 0.005, distinct_inputs: bool = False) -> Method:
+    """The reward for depth alone, with DARTS's softmax in place of gates (Fig. 1); arguments as `pr_darts`."""
+    return Method(
+        relaxation=relaxations.Softmax(0.5, 0.0),
+        terms=(terms.path_depth(lambda_path),),
+        discretization=discretizations.strongest(distinct_inputs),
+        weights_first=True,
+    )
 
-    def temperature(self, progress: jax.Array) -> jax.Array:
-        """tau, linear in the progress: it falls a little with every step, in the originals with every epoch."""
-        return self.start_temperature + (self.end_temperature - self.start_temperature) * progress
 
-    def init(self, key: jax.Array, logits: Arch) -> Arch:
-        """0.5 everywhere in the paper, 1e-3 N(0, 1) in the released code."""
-        if self.form == "released":
-            return super().init(key, logits)
-        return {cell_type: jnp.full_like(beta, 0.5) for cell_type, beta in logits.items()}
+@named(_RELEASED)
+def pr_darts_released(
+    lambda_skip: _Weight = 0.01,
+    lambda_nonskip: _Weight = 0.005,
+    lambda_path: _Weight = 0.005,
+    start_temperature: _Temperature = 1.0,
+    end_temperature: _Temperature = 0.1,
+    distinct_inputs: bool = False,
+    drop: _Fraction = 0.4,
+    threshold: _Fraction = 0.2,
+) -> Method:
+    """As the authors' code has it: the two ops with the largest gates, straight-through; terms over the chosen gates.
 
-    def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """One draw of the gates; all but two ops of every edge get the weight 0."""
-        if not self._gated:
-            return gates.softmax(logits)
-        tau = self.temperature(progress)
-        return {t: self._draw(k, logits[t], tau) for t, k in keys(key, logits).items()}
-
-    def _draw(self, key, beta, temperature):
-        key_gates, key_choice = jax.random.split(key)
-        drawn = gates.hard_concrete(key_gates, beta, temperature)
-        candidates = jnp.isfinite(beta)
-        if self.form == "paper":
-            return jnp.where(gates.choose_random(key_choice, candidates), drawn, 0.0)
-        return gates.straight_through(gates.choose_largest(key_choice, drawn, candidates, self.drop), drawn)
-
-    def objective(
-        self, val_loss: jax.Array, logits: Arch, op_weights: Arch, progress: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Equation 9: L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path, each averaged over the cell
-        types."""
-        probability = self.activation(logits, progress)
-        terms = self._released_terms if self.form == "released" and self._gated else self._paper_terms
-        found = [terms(probability[t], op_weights[t], jnp.isfinite(beta)) for t, beta in logits.items()]
-        metrics = {name: sum(values[name] for values in found) / len(found) for name in found[0]}
-        sparsity = {"l_skip": self.lambda_skip, "l_nonskip": self.lambda_nonskip, "l_pool": self.lambda_nonskip}
-        floor = 0.0 if self.form == "paper" else self.threshold
-        total, metrics = val_loss, metrics | {"temperature": self.temperature(progress)}
-        if self.parts != "path":
-            total += sum(
-                weight * jnp.maximum(metrics[name] - floor, 0.0) for name, weight in sparsity.items() if name in metrics
-            )
-        if self.parts != "gates":
-            total -= self.lambda_path * metrics["l_path"]
-        return total, metrics
-
-    def _paper_terms(self, probability, op_weights, candidates):
-        return {
-            "l_skip": regularizers.skip_sparsity(self.space, probability, candidates),
-            "l_nonskip": regularizers.nonskip_sparsity(self.space, probability, candidates),
-            "l_path": regularizers.path_depth(self.space, probability),
-        }
-
-    def _released_terms(self, probability, op_weights, candidates):
-        chosen = op_weights != 0
-
-        def sparsity(*groups):
-            return regularizers.chosen_sparsity(self.space, probability, chosen, *groups)
-
-        return {
-            "l_skip": sparsity("skip"),
-            "l_nonskip": sparsity("none", "noise", "conv"),
-            "l_pool": sparsity("pool"),
-            "l_path": regularizers.chosen_path_depth(self.space, probability, chosen),
-        }
-
-    def activation(self, logits: Arch, progress: jax.Array) -> Arch:
-        """P(g != 0), Theorem 3; without gates the softmax."""
-        if not self._gated:
-            return gates.softmax(logits)
-        tau = self.temperature(progress)
-        return {t: gates.activation_probability(beta, tau) for t, beta in logits.items()}
-
-    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
-        """Per node the two ops other than none with the largest P(g != 0) (equivalently the largest logit).
-
-        `released` ranks the softmax of the logits of each edge instead, as does `path`.
-        """
-        scores = gates.log_softmax(logits) if self.form == "released" or not self._gated else logits
-        return derivation.derive(space, scores, distinct_inputs=self.distinct_inputs)
+    Args:
+      lambda_skip: lambda1, weight of the sparsity of skips.
+      lambda_nonskip: lambda2, weight of the sparsity of the parameterised ops and none, and of that of the pools.
+      lambda_path: lambda3, weight of the depth.
+      start_temperature: tau at the start; it falls linearly.
+      end_temperature: tau at the end.
+      distinct_inputs: derive at most one op per edge, as all published cells have it.
+      drop: probability that a gate is pushed out of the running.
+      threshold: a group's sparsity counts only above it.
+    """
+    chosen = {"chosen": True, "threshold": threshold}
+    return Method(
+        relaxation=relaxations.HardConcrete(
+            temperature=Linear(start_temperature, end_temperature), draw="largest", drop=drop
+        ),
+        terms=(
+            terms.skip_sparsity(lambda_skip, **chosen),
+            terms.group_sparsity(lambda_nonskip, "l_nonskip", "none", "noise", "conv", **chosen),
+            terms.group_sparsity(lambda_nonskip, "l_pool", "pool", **chosen),
+            terms.path_depth(lambda_path, chosen=True),
+        ),
+        discretization=discretizations.strongest(distinct_inputs),
+        weights_first=True,
+    )

@@ -1,39 +1,20 @@
 """Random search with weight sharing (Li, Talwalkar, Random Search and Reproducibility for NAS, UAI 2019)."""
 
-import dataclasses
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
+from prdarts_jax.fields import at_least
+from prdarts_jax.search import relaxations
+from prdarts_jax.search.method import Method
+from prdarts_jax.search.methods.darts import PAPER
+from prdarts_jax.search.methods.named import named
+from prdarts_jax.search.selection import BestOf
 
-from prdarts_jax.search import gates
-from prdarts_jax.search.methods.base import Arch, Method, keys
-from prdarts_jax.spaces import SearchSpace, darts, derivation
-from prdarts_jax.spaces.genotypes import AnyGenotype
 
+@named(PAPER)
+def random_search(samples: Annotated[int, at_least(1)] = 100) -> Method:
+    """Every step trains the weights of one cell drawn uniformly; after each epoch the best of `samples` is the result.
 
-@dataclasses.dataclass(frozen=True)
-class RandomSearch(Method):
-    """Every step trains the weights of one cell drawn uniformly; after an epoch the best of `samples` is what it found.
-
-    Attributes:
+    Args:
       samples: cells that are compared after each epoch, by the validation loss with the shared weights.
-      space: what is drawn from.
     """
-
-    samples: int = 100
-    space: SearchSpace = darts()
-
-    def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """A uniformly drawn cell of each type, its ops of weight 1."""
-        return {
-            t: gates.choose_cell(k, self.space, jnp.isfinite(logits[t])).astype(jnp.float32)
-            for t, k in keys(key, logits).items()
-        }
-
-    def activation(self, logits: Arch, progress: jax.Array) -> Arch:
-        """1 for each op of the best cell of the last epoch's, which is what the logits are after it."""
-        return {t: (beta > 0.5).astype(jnp.float32) for t, beta in logits.items()}
-
-    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
-        """That cell."""
-        return derivation.derive(space, logits, distinct_inputs=True)
+    return Method(relaxation=relaxations.Uniform(), after_epoch=BestOf(samples))

@@ -29,7 +29,7 @@ _KERNEL = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Model:
     """Its shape: a static, hashable argument.
 
     Attributes:
@@ -73,7 +73,7 @@ class Trace(NamedTuple):
     patches: dict[str, jax.Array]
 
 
-def init(network: Network, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
+def init(network: Model, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
     """All weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
 
     Args:
@@ -83,11 +83,11 @@ def init(network: Network, key: jax.Array, channels: int, positions: int, dtype:
       positions: p of the inputs.
       dtype: of the weights; by default the largest float that is switched on.
     """
-    m = network.width
+    m = model.width
     shapes = {
-        "stem": (network.branches, m, _KERNEL * channels),
-        "conv": (len(network.edges), m, _KERNEL * m),
-        "readout": (network.nodes, m, positions),
+        "stem": (model.branches, m, _KERNEL * channels),
+        "conv": (len(model.edges), m, _KERNEL * m),
+        "readout": (model.nodes, m, positions),
     }
     keys = jax.random.split(key, len(shapes))
     return {
@@ -102,8 +102,8 @@ def patches(z: jax.Array) -> jax.Array:
     return jnp.concatenate([padded[..., i : i + z.shape[-1]] for i in range(_KERNEL)], axis=-2)
 
 
-def forward(network: Network, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
-    """One sample through the network.
+def forward(network: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
+    """One sample through the model.
 
     Args:
       network: static.
@@ -113,8 +113,8 @@ def forward(network: Network, params: Params, alpha: Alpha, x: jax.Array, shifts
       shifts: added to W Phi(Z) of each convolution, `stem` f[branches, m, p] and `conv` f[edges, m, p]; zeros whose
         cotangents are the sensitivities of the output.
     """
-    sigma, tau = ACTIVATIONS[network.activation], network.width**-0.5
-    size = network.nodes // network.branches
+    sigma, tau = ACTIVATIONS[model.activation], model.width**-0.5
+    size = model.nodes // model.branches
 
     def conv(weights, read, shift):
         return tau * sigma(weights @ read + shift)
@@ -123,14 +123,14 @@ def forward(network: Network, params: Params, alpha: Alpha, x: jax.Array, shifts
         shifts = {name: jnp.zeros((len(params[name]), 1, 1), x.dtype) for name in ("stem", "conv")}
     # The edges into a node lie side by side, and are computed at once. Split, not sliced: the gradient is then put
     # together once instead of summed from arrays full of zeros.
-    ends = [index for index, (_, target) in enumerate(network.edges) if index and target != network.edges[index - 1][1]]
+    ends = [index for index, (_, target) in enumerate(model.edges) if index and target != model.edges[index - 1][1]]
     arrays = (params["conv"], shifts["conv"], alpha["skip"], alpha["conv"])
     groups = zip(*(jnp.split(array, ends) for array in arrays), strict=True)
-    read = {"stem": jnp.broadcast_to(patches(x), (network.branches, _KERNEL * x.shape[0], x.shape[1]))}
+    read = {"stem": jnp.broadcast_to(patches(x), (model.branches, _KERNEL * x.shape[0], x.shape[1]))}
     roots = conv(params["stem"], read["stem"], shifts["stem"])
     nodes: list[jax.Array] = []
     reads = []
-    for target in range(network.nodes):
+    for target in range(model.nodes):
         if target % size == 0:
             nodes.append(roots[target // size])
             continue
@@ -142,16 +142,16 @@ def forward(network: Network, params: Params, alpha: Alpha, x: jax.Array, shifts
             + jnp.einsum("s,smp->mp", convolution, conv(weights, reads[-1], shift))
         )
     stacked = jnp.stack(nodes)
-    read["conv"] = jnp.concatenate(reads or [jnp.zeros((0, _KERNEL * network.width, x.shape[1]), x.dtype)])
+    read["conv"] = jnp.concatenate(reads or [jnp.zeros((0, _KERNEL * model.width, x.shape[1]), x.dtype)])
     return Trace(output=jnp.vdot(params["readout"], stacked), nodes=stacked, patches=read)
 
 
-def outputs(network: Network, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
+def outputs(network: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
     """u of every sample: f[n, c, p] -> f[n]."""
     return jax.vmap(lambda x: forward(network, params, alpha, x).output)(inputs)
 
 
-def loss(network: Network, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+def loss(network: Model, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
     """F = 1 / (2n) sum_i (u_i - y_i)^2."""
     return jnp.mean((outputs(network, params, alpha, inputs) - targets) ** 2) / 2
 
@@ -164,14 +164,14 @@ def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tu
     return inputs, jax.random.normal(key_targets, (samples,))
 
 
-def draw_alpha(key: jax.Array, network: Network) -> dict[str, jax.Array]:
+def draw_alpha(key: jax.Array, network: Model) -> dict[str, jax.Array]:
     """`skip`, `conv` and `zero`, each f[edges], of each edge uniform among those that add up to 1; consumes `key`."""
-    weights = jax.random.dirichlet(key, jnp.ones(3), (len(network.edges),))
+    weights = jax.random.dirichlet(key, jnp.ones(3), (len(model.edges),))
     return dict(zip(("skip", "conv", "zero"), weights.T, strict=True))
 
 
 def descend(
-    network: Network,
+    network: Model,
     params: Params,
     alpha: Alpha,
     inputs: jax.Array,

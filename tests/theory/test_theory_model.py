@@ -12,15 +12,15 @@ import pytest
 import scipy.stats
 import theory_reference as reference
 
-from prdarts_jax.theory import network as net
-from prdarts_jax.theory.network import Network
+from prdarts_jax.theory import model as net
+from prdarts_jax.theory.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 LEVEL = 1e-3
 SHAPES = {"deep": (4, 1), "two branches": (6, 2)}
 NETWORKS = [
-    pytest.param(Network(h, 5, branches, activation), id=f"{name}, {activation}")
+    pytest.param(Model(h, 5, branches, activation), id=f"{name}, {activation}")
     for (name, (h, branches)), activation in itertools.product(SHAPES.items(), ("softplus", "sigmoid", "tanh"))
 ]
 
@@ -28,8 +28,8 @@ forward, init = (jax.jit(f, static_argnums=0) for f in (net.forward, lambda *arg
 
 
 def test_the_edges_are_in_the_order_of_the_arrays():
-    assert Network(4, 5).edges == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-    assert Network(6, 5, branches=2).edges == ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5))
+    assert Model(4, 5).edges == ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+    assert Model(6, 5, branches=2).edges == ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5))
 
 
 @pytest.mark.parametrize("positions", [1, 2, 5])
@@ -46,7 +46,7 @@ def test_the_forward_pass_is_equations_3_to_5(float64, network):
     nodes = reference.nodes(network, params, alpha, inputs[1])
     reference.close(trace.nodes, nodes)
     reference.close(trace.output, reference.output(network, params, alpha, inputs[1]))
-    reference.close(trace.patches["stem"], [reference.phi(inputs[1])] * network.branches)
+    reference.close(trace.patches["stem"], [reference.phi(inputs[1])] * model.branches)
     read = [reference.phi(nodes[s]) for s, _ in reference.edges(network)]
     reference.close(trace.patches["conv"], read)
 
@@ -62,7 +62,7 @@ def test_outputs_and_loss_are_those_of_every_sample(float64, network):
 
 
 def test_a_branch_may_have_one_node_and_no_edges(float64):
-    network = Network(2, 5, branches=2)
+    network = Model(2, 5, branches=2)
     params, alpha, inputs, _ = reference.draw(network, 1)
     trace = forward(network, params, alpha, inputs[0])
     reference.close(trace.nodes, reference.nodes(network, params, alpha, inputs[0]))
@@ -71,7 +71,7 @@ def test_a_branch_may_have_one_node_and_no_edges(float64):
 
 @pytest.mark.parametrize("h, branches", [(4, 1), (6, 2)])
 def test_shifts_are_added_to_what_each_convolution_has_before_sigma(float64, h, branches):
-    network = Network(h, 5, branches)
+    network = Model(h, 5, branches)
     params, alpha, inputs, _ = reference.draw(network, 2)
     moves, *_ = reference.draw(network, 3)
     moved = {name: w + moves[name] if name != "readout" else w for name, w in params.items()}
@@ -82,7 +82,7 @@ def test_shifts_are_added_to_what_each_convolution_has_before_sigma(float64, h, 
 
 @pytest.mark.parametrize("h, branches", [(3, 1), (4, 2)])
 def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
-    network = Network(h, 5, branches)
+    network = Model(h, 5, branches)
     params, alpha, inputs, targets = reference.draw(network, 4)
     expected_params, expected = reference.descend(network, params, alpha, inputs, targets, 0.03, 4)
     descend = jax.jit(net.descend, static_argnums=(0, 6))
@@ -94,7 +94,7 @@ def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
 
 
 def test_weights_are_standard_normal_and_no_two_the_same():
-    network = Network(6, 7, branches=2)
+    network = Model(6, 7, branches=2)
     params = init(network, jax.random.key(0))
     shapes = {"stem": (2, 7, 9), "conv": (6, 7, 21), "readout": (6, 7, 5)}
     assert {name: w.shape for name, w in params.items()} == shapes
@@ -119,7 +119,7 @@ def test_inputs_have_norm_1_and_any_direction_and_targets_are_standard_normal():
 
 
 def test_the_alphas_of_an_edge_are_uniform_among_those_that_add_up_to_1():
-    network = Network(140, 1)
+    network = Model(140, 1)
     drawn = jax.jit(net.draw_alpha, static_argnums=1)(jax.random.key(2), network)
     alpha = {op: np.asarray(a, np.float64) for op, a in drawn.items()}
     assert set(alpha) == {"skip", "conv", "zero"} and alpha["skip"].shape == (9730,)
@@ -132,7 +132,7 @@ def test_the_alphas_of_an_edge_are_uniform_among_those_that_add_up_to_1():
 
 def everything(inputs_dtype=None, weights_dtype=None):
     """All arrays that the functions return."""
-    network = Network(2, 3)
+    network = Model(2, 3)
     params = net.init(network, jax.random.key(0), 2, 3, weights_dtype)
     inputs, targets = net.draw_data(jax.random.key(1), 2, 2, 3)
     alpha = net.draw_alpha(jax.random.key(2), network)

@@ -1,0 +1,172 @@
+"""Settings: the default, the range and the meaning of each stand together, and one generic check reads them.
+
+A setting is a parameter of a function or a field of a dataclass:
+
+    epochs: Annotated[int, at_least(1), "of the search"] = 50
+
+A nested dataclass is a section of settings.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+class Range(NamedTuple):
+    """The values that a setting may have.
+
+    Attributes:
+      allows: whether a value is among them.
+      text: continues the sentence "epochs=0 must be ...".
+    """
+
+    allows: Callable[[Any], bool]
+    text: Callable[[], str]
+
+
+def at_least(low: float) -> Range:
+    """Finite numbers from `low` on."""
+    return Range(lambda value: low <= value < math.inf, lambda: f"at least {low}")
+
+
+def above(low: float, most: float = math.inf) -> Range:
+    """Numbers above `low`, finite unless `most` says otherwise."""
+    text = f"above {low}" + ("" if most == math.inf else f" and at most {most}")
+    return Range(lambda value: low < value <= most and value < math.inf, lambda: text)
+
+
+def from_to(low: float, high: float) -> Range:
+    """Numbers from `low` to `high`."""
+    return Range(lambda value: low <= value <= high, lambda: f"from {low} to {high}")
+
+
+def below(high: float, low: float = 0) -> Range:
+    """Numbers of at least `low` and below `high`."""
+    return Range(lambda value: low <= value < high, lambda: f"at least {low} and below {high}")
+
+
+def one_of(values: Collection[str]) -> Range:
+    """The members of a collection, such as a registry, as it is when a value is checked."""
+    return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}")
+
+
+def each(of: Range, what: str) -> Range:
+    """Tuples of at least one value, all in the range."""
+    return Range(lambda values: len(values) > 0 and all(map(of.allows, values)), lambda: f"a tuple of {what}")
+
+
+SEED = from_to(0, 2**32 - 1)
+
+
+class Field(NamedTuple):
+    """One setting.
+
+    Attributes:
+      kind: its type, for instance int, or float | None.
+      default: its value unless it is set.
+      ranges: which values of the type it may have; all of these must allow it.
+      meaning: what it decides, in a phrase; "" where a docstring says it.
+    """
+
+    kind: Any
+    default: Any
+    ranges: tuple[Range, ...] = ()
+    meaning: str = ""
+
+
+Schema = Mapping[str, Any]  # name -> Field, or a section: Schema
+
+
+def schema_of(owner: Callable[..., Any]) -> dict[str, Any]:
+    """The settings of a function or a dataclass by name, and its sections as schemas of their own.
+
+    Raises:
+      ValueError: a parameter has no default.
+    """
+    hints = typing.get_type_hints(owner, include_extras=True)
+    schema: dict[str, Any] = {}
+    for name, parameter in inspect.signature(owner).parameters.items():
+        hint = hints.get(name, Any)
+        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        if dataclasses.is_dataclass(kind):
+            schema[name] = schema_of(kind)
+            continue
+        if parameter.default is parameter.empty:
+            raise ValueError(f"setting {name} of {owner.__name__} has no default: give it one")
+        ranges = tuple(extra for extra in extras if isinstance(extra, Range))
+        meaning = next((extra for extra in extras if isinstance(extra, str)), "")
+        schema[name] = Field(kind, parameter.default, ranges, meaning)
+    return schema
+
+
+def defaults(schema: Schema) -> ConfigDict:
+    """The defaults of a schema. A setting that may be None and is, keeps its type (a placeholder)."""
+    values: dict[str, Any] = {}
+    for name, field in schema.items():
+        if not isinstance(field, Field):
+            values[name] = defaults(field)
+        elif field.default is None:
+            values[name] = placeholder(next(kind for kind in typing.get_args(field.kind) if kind is not type(None)))
+        else:
+            values[name] = field.default
+    return ConfigDict(values)
+
+
+def check(field: Field, name: str, value: Any) -> None:
+    """Refuses a value of another type, or one out of range.
+
+    Raises:
+      ValueError: naming the setting, its value and what is allowed.
+    """
+    union = isinstance(field.kind, types.UnionType)
+    kinds = typing.get_args(field.kind) if union else (typing.get_origin(field.kind) or field.kind,)
+    if typing.Literal in kinds:
+        kinds = (str,)
+    if type(value) not in kinds and not (float in kinds and type(value) is int) and Any not in kinds:
+        names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ValueError(f"{name}={value!r} must be of type {names}, as {field.default!r} is")
+    for allowed in field.ranges if value is not None else ():
+        if not allowed.allows(value):
+            raise ValueError(f"{name}={value!r} must be {allowed.text()}")
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, refusing arguments that its annotations do not allow.
+
+    Raises:
+      ValueError: when it is called, naming the argument, its value and what is allowed.
+    """
+    schema = schema_of(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+            check(schema[name], name, value)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def check_config(schema: Schema, config: ConfigDict) -> None:
+    """Refuses a config with an unknown or missing field, a value of another type, or one out of range.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    found, expected = flatten_dict(config.to_dict(), sep="."), flatten_dict(schema, sep=".")
+    for name in found:
+        if name not in expected:
+            raise ValueError(f"config.{name} is not a field of this config; the fields are {', '.join(expected)}")
+    for name, field in expected.items():
+        if name not in found:
+            raise ValueError(f"config.{name} is missing; its default is {field.default!r}")
+        check(field, f"config.{name}", found[name])

@@ -1,0 +1,110 @@
+"""What a config describes: its method, supernet, optimizers, and the problems made of them."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from prdarts_jax import nets, spaces
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete
+from prdarts_jax.run import settings
+from prdarts_jax.run.optimizers import in_pieces, weight_optimizer
+from prdarts_jax.search import methods
+from prdarts_jax.search.method import Method, Stage
+from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.spaces.genotypes import Genotype
+
+
+def make_method(config: ConfigDict) -> Method:
+    """The search method that `config.method` names, with the settings of its section and `config.logits.start`."""
+    method = methods.find(config.method)(**config.get(settings.section_of(config.method), {}))
+    start = config.logits.start
+    if start is None:
+        return method
+    stages = tuple(
+        dataclasses.replace(stage, method=dataclasses.replace(stage.method, logits_start=start))
+        for stage in method.stages
+    )
+    return dataclasses.replace(method, logits_start=start, stages=stages)
+
+
+def stages_of(method: Method) -> tuple[Stage, ...]:
+    """The searches that a method is made of: itself alone if it has no stages."""
+    return method.stages or (Stage(method),)
+
+
+def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_name: str | None = None) -> nn.Module:
+    """The supernet of the config's space, as the method needs it; for `axis_name` see `devices.py`."""
+    names = ("channels", "cells", "running_statistics", "pool_norm", "head_norm")
+    fields = {name: config[name] for name in names} | {
+        "num_classes": num_classes,
+        "dtype": jnp.dtype(config.dtype),
+        "axis_name": axis_name,
+    }
+    return nets.supernet(spaces.named(config.space), **fields | dict(method.supernet))
+
+
+def make_search(
+    config: ConfigDict,
+    num_classes: int,
+    total_steps: int,
+    method: Method | None = None,
+    axis_name: str | None = None,
+) -> SearchProblem:
+    """The search that a valid config describes, or that of a method, by default its first stage.
+
+    A step takes batch_size / accumulate images of each half, and draws gates of its own.
+    """
+    method, logits, pieces = method or stages_of(make_method(config))[0].method, config.logits, config.accumulate
+    arch_optimizer = optax.chain(
+        optax.add_decayed_weights(logits.weight_decay),
+        optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
+    )
+    return SearchProblem(
+        supernet=make_supernet(config, method, num_classes, axis_name),
+        method=method,
+        weight_optimizer=in_pieces(weight_optimizer(config.weights, total_steps // pieces), pieces),
+        arch_optimizer=in_pieces(arch_optimizer, pieces),
+        total_steps=total_steps,
+    )
+
+
+def make_training(
+    config: ConfigDict,
+    genotype: Genotype,
+    num_classes: int,
+    steps_per_epoch: int,
+    axis_name: str | None = None,
+) -> training.TrainProblem:
+    """The training that a valid config describes; for `axis_name` see `devices.py`.
+
+    A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
+    """
+    total_steps = config.epochs * steps_per_epoch
+    optimizer = weight_optimizer(
+        config.weights,
+        total_steps // config.accumulate,
+        config.weights.schedule,
+        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
+    )
+    return training.TrainProblem(
+        network=discrete.network(
+            genotype,
+            form=config.form,
+            channels=config.channels,
+            cells=config.cells,
+            num_classes=num_classes,
+            auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
+            dtype=jnp.dtype(config.dtype),
+            axis_name=axis_name,
+        ),
+        optimizer=in_pieces(optimizer, config.accumulate),
+        total_steps=total_steps,
+        drop_path=config.drop_path,
+        auxiliary_weight=config.auxiliary_weight,
+        label_smoothing=config.label_smoothing,
+        ema=config.ema,
+    )

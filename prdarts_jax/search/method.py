@@ -1,0 +1,79 @@
+"""A search method as a composition of parts, each a frozen value."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax.core import FrozenDict
+
+from prdarts_jax.search.alignment import Alignment
+from prdarts_jax.search.relaxations import Arch, Metrics, Relaxation, Softmax
+from prdarts_jax.search.terms import View
+from prdarts_jax.spaces import SearchSpace, discretizations
+from prdarts_jax.spaces.genotypes import AnyGenotype
+
+Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A search method; as it stands it is first order DARTS. It holds no space.
+
+    >>> from prdarts_jax.search import terms
+    >>> method = Method(terms=(terms.path_depth(0.005),))  # DARTS with the reward for depth of PR-DARTS
+    >>> dataclasses.replace(method, weights_first=True).terms == method.terms
+    True
+
+    Attributes:
+      relaxation: how logits become op weights; see `relaxations.py`.
+      terms: what is added to the validation loss that the logits minimise; see `terms.py`.
+      inner: what is added to the training loss that the weights minimise; see `alignment.py`.
+      discretization: `(space, scores) -> genotype`; see `spaces/discretizations.py`.
+      weights_first: whether a step updates the weights before the logits.
+      second_order: whether the logits' gradient goes through the step of the weights that follows.
+      logits_start: the progress from which the logits move.
+      early_stopping: when a search ends before its last epoch; see `curvature.py`.
+      after_epoch: `(problem, state, batches) -> state` after each epoch; see `selection.py`.
+      supernet: fields of the supernet that it needs, by name, for instance {'partial': 4}.
+      dropout_rate: a schedule: the `dropout_rate` of the supernet's call; None where the supernet has none.
+      stages: the searches that it is made of, one after another; empty: this one alone.
+    """
+
+    relaxation: Relaxation = Softmax()
+    terms: tuple[Term, ...] = ()
+    inner: Alignment | None = None
+    discretization: Callable[[SearchSpace, Mapping[str, Any]], AnyGenotype] = discretizations.strongest()
+    weights_first: bool = False
+    second_order: bool = False
+    logits_start: float = 0.0
+    early_stopping: Any = None
+    after_epoch: Callable | None = None
+    supernet: Mapping[str, Any] = FrozenDict()
+    dropout_rate: Callable[[jax.Array], jax.Array] | None = None
+    stages: "tuple[Stage, ...]" = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
+
+    def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
+        """How likely, or how strongly, each op takes part, f32[edges, ops] for each cell type."""
+        return self.relaxation.activation(space, logits, progress)
+
+    def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
+        """The cell that a search with these logits has found; not for use inside compiled code."""
+        return self.discretization(space, self.relaxation.scores(space, logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One of the searches that a method is made of.
+
+    Attributes:
+      method: of this search.
+      ops: how many candidates an edge keeps of those of the search before, the ones of the largest logits. Without
+        meaning for the first.
+    """
+
+    method: Method
+    ops: int = 0

@@ -1,0 +1,67 @@
+"""What the list of methods holds of each: how it is made, and the settings of its paper."""
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from prdarts_jax import fields
+from prdarts_jax.search.method import Method
+
+
+class Named:
+    """A function that makes a `Method`, and the fields of a config that its paper sets. Call it as the function.
+
+    Attributes:
+      schema: the arguments of the function; see `fields.schema_of`.
+      paper: 'weights.learning_rate' or the like -> value.
+    """
+
+    def __init__(self, build: Callable[..., Method], paper: Mapping[str, Any]) -> None:
+        functools.update_wrapper(self, build)
+        self.schema = fields.schema_of(build)
+        self.paper = MappingProxyType(dict(paper))
+        self._build = fields.checked(build)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Method:
+        """The method.
+
+        Raises:
+          ValueError: an argument is out of its range.
+        """
+        return self._build(*args, **kwargs)
+
+
+def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable[..., Method]], Named]:
+    """A decorator of a function that makes a method: its arguments are checked and known to configs.
+
+    Args:
+      paper: fields of a config that its paper sets, other than the defaults, which are those of PR-DARTS's paper.
+    """
+    return lambda build: Named(build, paper)
+
+
+def imported(name: str) -> Named:
+    """A method of the user's own: 'module:function' or 'path/to/file.py:function'.
+
+    Raises:
+      ValueError: there is no such module, file or function, or the function is no method.
+    """
+    place, _, function = name.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+        build = getattr(module, function)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ValueError(
+            f"method {name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
+        ) from error
+    return build if isinstance(build, Named) else Named(build, {})

@@ -1,0 +1,220 @@
+"""Terms: what a method adds to the validation loss that the logits minimise.
+
+A term is a frozen, hashable value called as `(view, op_weights, progress) -> (scalar, metrics)`; a plain function of
+these arguments is one too. Arrays are {cell type: f32[edges, ops]} in the order of `space.edges` and `space.ops`.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.search.relaxations import Arch, Metrics
+from prdarts_jax.spaces import SearchSpace
+
+
+class View(NamedTuple):
+    """What a term sees of a search.
+
+    Attributes:
+      space: names the edges and ops.
+      logits: of the relaxation.
+      activation: how likely, or how strongly, each op takes part.
+      val_loss: the validation loss, f32[], a constant for derivatives.
+    """
+
+    space: SearchSpace
+    logits: Arch
+    activation: Arch
+    val_loss: jax.Array
+
+    @property
+    def candidates(self) -> Arch:
+        """Which ops there are on an edge, bool[edges, ops] for each cell type."""
+        return {t: jnp.isfinite(self.logits[t]) for t in self.space.cell_types}
+
+
+@dataclasses.dataclass(frozen=True)
+class CellTerm:
+    """weight * (a mean over the cell types), reported without the weight as the metric `name`.
+
+    Attributes:
+      weight: of the term.
+    """
+
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        raise NotImplementedError(f"{type(self).__name__} must name its metric")
+
+    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+        """The value of one cell, f32[].
+
+        Args:
+          space: names the edges and ops.
+          probability: activation, f32[edges, ops].
+          weights: op weights of this step, f32[edges, ops].
+          candidates: which ops there are, bool[edges, ops].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what it is of a cell")
+
+    def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The weighted term, and the metric."""
+        values = [
+            self.of_cell(view.space, view.activation[t], op_weights[t], view.candidates[t])
+            for t in view.space.cell_types
+        ]
+        mean = sum(values) / len(values)
+        return self.weigh(mean), {self.name: mean}
+
+    def weigh(self, mean: jax.Array) -> jax.Array:
+        """What is added to the loss."""
+        return self.weight * mean
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupSparsity(CellTerm):
+    """Mean over edges and the ops of some groups of P(gate != 0); see `skip_sparsity`.
+
+    Attributes:
+      metric: its name.
+      groups: of the ops that count.
+      chosen: count only the gates chosen in the draw, those of weight other than 0.
+      threshold: it counts only above this.
+    """
+
+    metric: str
+    groups: tuple[str, ...]
+    chosen: bool = False
+    threshold: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        return self.metric
+
+    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+        """The mean, 0 if nothing counts."""
+        columns = jnp.array(space.op_indices(*self.groups), jnp.int32)
+        counted = (weights != 0 if self.chosen else candidates)[:, columns]
+        return _mean(probability[:, columns], counted)
+
+    def weigh(self, mean: jax.Array) -> jax.Array:
+        """What is above the threshold, weighted."""
+        return self.weight * jnp.maximum(mean - self.threshold, 0.0)
+
+
+def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0) -> GroupSparsity:
+    """PR-DARTS's L_skip: mean over edges of P(skip gate != 0) (Zhou et al., 2020, section 4.2).
+
+    Args:
+      weight: lambda1.
+      chosen: as in the authors' code, count only the gates chosen in the draw.
+      threshold: as in the authors' code, it counts only above this.
+
+    >>> skip_sparsity(0.01).name
+    'l_skip'
+    """
+    return GroupSparsity(weight, "l_skip", ("skip",), chosen, threshold)
+
+
+def nonskip_sparsity(weight: float) -> GroupSparsity:
+    """PR-DARTS's L_nonskip: mean over edges and all ops but skip of P(gate != 0) (section 4.2); weight is lambda2."""
+    return GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))
+
+
+def group_sparsity(
+    weight: float, metric: str, *groups: str, chosen: bool = False, threshold: float = 0.0
+) -> GroupSparsity:
+    """The mean of P(gate != 0) over the ops of some groups, reported as `metric`; see `skip_sparsity`."""
+    return GroupSparsity(weight, metric, groups, chosen, threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathDepth(CellTerm):
+    """See `path_depth`."""
+
+    chosen: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        return "l_path"
+
+    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+        """The product over the chain."""
+        chain = jnp.array([space.edges.index((t - 1, t)) for t in range(space.inputs, space.nodes)])[:, None]
+        columns = jnp.array(space.op_indices("conv"), jnp.int32)
+        if not self.chosen:
+            return jnp.prod(jnp.sum(probability[chain, columns], axis=1))
+        mask = (weights != 0)[chain, columns]
+        count = jnp.sum(mask, axis=1)
+        mean = jnp.sum(probability[chain, columns] * mask, axis=1) / jnp.maximum(count, 1)
+        return jnp.any(mask) * jnp.prod(jnp.where(count > 0, mean, 1.0))
+
+    def weigh(self, mean: jax.Array) -> jax.Array:
+        """A reward."""
+        return -self.weight * mean
+
+
+def path_depth(weight: float, *, chosen: bool = False) -> PathDepth:
+    """PR-DARTS's reward -lambda3 L_path for depth (Zhou et al., 2020, section 4.3).
+
+    L_path is the product over the chain 1 -> 2 -> ... -> h-1 of the sum over the parameterised ops of P(gate != 0).
+
+    Args:
+      weight: lambda3.
+      chosen: as in the authors' code: the product over the edges of the chain that have a chosen parameterised op of
+        the mean over those ops; 0 where no edge of the chain has one.
+    """
+    return PathDepth(weight, chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroOne(CellTerm):
+    """See `zero_one`."""
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        return "l_01"
+
+    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+        """Minus the mean square."""
+        return -_mean(jnp.square(probability - 0.5), candidates)
+
+
+def zero_one(weight: float) -> ZeroOne:
+    """Fair DARTS's L_0-1: minus the mean of (sigmoid - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
+    return ZeroOne(weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreFunction:
+    """See `score_function`."""
+
+    def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The surrogate, and the baseline."""
+        baseline = view.logits["baseline"]
+        error = view.val_loss - baseline
+        chosen = {t: jnp.where(w > 0, jax.nn.log_softmax(view.logits[t]), 0.0) for t, w in op_weights.items()}
+        log_probability = sum(jnp.sum(terms) for terms in chosen.values())
+        surrogate = jax.lax.stop_gradient(error) * log_probability + jnp.square(error) / 2
+        return surrogate, {"baseline": baseline}
+
+
+def score_function() -> ScoreFunction:
+    """REINFORCE's surrogate (Williams, 1992), for op weights drawn by `relaxations.Policy`.
+
+    Its gradient in the logits is (L_val - baseline) d log p(op weights), in expectation that of the expected L_val; in
+    the baseline it is that of half the square of the error.
+    """
+    return ScoreFunction()
+
+
+def _mean(values, counted):
+    """The mean of what is counted, 0 if nothing is."""
+    return jnp.sum(values * counted) / jnp.maximum(jnp.sum(counted), 1)
