@@ -1,4 +1,4 @@
-"""A search on CIFAR-10 with the settings of a method's paper: PR-DARTS (Zhou et al., 2020, section 5) unless one is named.
+"""A search on CIFAR-10 with the settings of a method's paper: PR-DARTS (Zhou et al., 2020) unless one is named.
 
     python -m prdarts_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
     python -m prdarts_jax.main --config=configs/cifar10.py:darts --workdir=runs/darts

@@ -1,4 +1,4 @@
-"""Alignment of the layers' gradients, as a diagnostic and as an inner term (Lambda-DARTS; Movahedi et al., ICLR 2023)."""
+"""Alignment of the layers' gradients: a diagnostic, and an inner term (Lambda-DARTS; Movahedi et al., ICLR 2023)."""
 
 import dataclasses
 import math
