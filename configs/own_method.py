@@ -1,4 +1,4 @@
-"""A method of one's own on the digits: a relaxation, a term, and the config that names the method. A minute on two cores.
+"""A method of one's own on the digits: a relaxation, a term, and the config that names the method. One minute.
 
 python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_method
 """
