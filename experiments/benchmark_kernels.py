@@ -1,4 +1,4 @@
-"""The kernels of kernels.py beside what XLA offers for the same, forward and each gradient, on this platform.
+"""The kernels of ops/kernels beside what XLA offers for the same, forward and each gradient, on this platform.
 
     python experiments/benchmark_kernels.py
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from prdarts_jax.ops import kernels
+from prdarts_jax.ops.kernels import convolutions
 
 REPEATS, ROUNDS = 5, 5
 
@@ -51,8 +52,12 @@ def cases() -> dict[str, tuple[tuple[jax.Array, ...], dict[str, Callable]]]:
         kernel = jax.random.normal(jax.random.key(1), (size, size, 16)) / size
         alternatives = {
             "ours": lambda x, k, s=stride, d=dilation: kernels.depthwise_conv(x, k, s, d),
-            "grouped convolution": lambda x, k, s=stride, d=dilation: kernels._grouped_conv(x, k, stride=s, dilation=d),
-            "shifted, autodiff": lambda x, k, s=stride, d=dilation: kernels._shifted_conv(x, k, stride=s, dilation=d),
+            "grouped convolution": lambda x, k, s=stride, d=dilation: convolutions.grouped_conv(
+                x, k, stride=s, dilation=d
+            ),
+            "shifted, autodiff": lambda x, k, s=stride, d=dilation: convolutions.shifted_conv(
+                x, k, stride=s, dilation=d
+            ),
         }
         found[f"depthwise {size}x{size}, dilation {dilation}, stride {stride}"] = (x, kernel), alternatives
     for s in (1, 2):

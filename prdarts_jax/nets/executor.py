@@ -70,8 +70,8 @@ class Stage:
 
     @property
     def columns(self) -> np.ndarray:
-        """Where the candidates are among the ops: all but `none`, which does nothing unless channels go past it."""
-        return np.array([o for o, name in enumerate(self.op_names) if name != "none" or self.partial > 1])
+        """Where the candidates are among the ops: all but those of the group 'none', unless channels go past them."""
+        return np.array([o for o, name in enumerate(self.op_names) if ops.group(name) != "none" or self.partial > 1])
 
     @property
     def norm(self) -> ops.Norm:

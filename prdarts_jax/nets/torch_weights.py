@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prdarts_jax import ops
+from prdarts_jax import ops, spaces
 from prdarts_jax.nets import discrete
 from prdarts_jax.spaces.genotypes import Genotype
 
@@ -54,8 +54,8 @@ def load(
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: a file is given and PyTorch is missing.
-      ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; or
-        another argument is impossible.
+      ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; an op
+        has weights but no names in PyTorch; or another argument is impossible.
     """
     _check_arguments(genotype, form, channels, cells, num_classes)
     if isinstance(path_or_state_dict, Mapping):
@@ -97,7 +97,8 @@ def to_torch(
       for each `num_batches_tracked`.
 
     Raises:
-      ValueError: arrays are missing, left over or of another shape; or another argument is impossible.
+      ValueError: arrays are missing, left over or of another shape; an op has weights but no names in PyTorch; or
+        another argument is impossible.
     """
     _check_arguments(genotype, form, channels, cells, num_classes)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
@@ -164,24 +165,24 @@ def _entries(
 
     # width_0 and width_1 are those of a cell's inputs, channels its own.
     reduction_before = form == "imagenet"
-    for k in range(cells):
+    for k, cell_type in enumerate(spaces.layout(cells)):
         cell, path = f"cells.{k}", f"cell_{k}"
-        reduction = k in (cells // 3, 2 * cells // 3)
+        reduction = cell_type == "reduce"
         channels *= 2 if reduction else 1
-        nodes, concat = (
-            (genotype.reduce, genotype.reduce_concat) if reduction else (genotype.normal, genotype.normal_concat)
-        )
-        build, layers = (ops.factorized_reduce, _HALVE) if reduction_before else (ops.relu_conv_norm, _MAP)
-        yield from _op(f"{cell}.preprocess0", (path, "preprocess_0"), layers, build(width_0, channels), channels)
+        op, layers = ops.relu_conv_norm(width_0, channels), ops.RELU_CONV_NORM_LAYERS
+        if reduction_before:
+            op, layers = ops.factorized_reduce(width_0, channels), ops.FACTORIZED_REDUCE_LAYERS
+        yield from _op(f"{cell}.preprocess0", (path, "preprocess_0"), layers, op, channels)
         op = ops.relu_conv_norm(width_1, channels)
-        yield from _op(f"{cell}.preprocess1", (path, "preprocess_1"), _MAP, op, channels)
-        for i, (name, node) in enumerate(nodes):
+        yield from _op(f"{cell}.preprocess1", (path, "preprocess_1"), ops.RELU_CONV_NORM_LAYERS, op, channels)
+        for i, (name, node) in enumerate(getattr(genotype, cell_type)):
             stride = 2 if reduction and node < 2 else 1
             op = ops.candidate(name, channels=channels, stride=stride)
-            yield from _op(f"{cell}._ops.{i}", (path, f"op_{i}"), _layers(name, stride), op, channels)
-        width_0, width_1, reduction_before = width_1, len(concat) * channels, reduction
-        if k == 2 * cells // 3:
-            features = width_1
+            yield from _op(f"{cell}._ops.{i}", (path, f"op_{i}"), _layers(name, stride, op), op, channels)
+        width_0, width_1 = width_1, len(getattr(genotype, f"{cell_type}_concat")) * channels
+        reduction_before = reduction
+        if reduction:
+            features = width_1  # of the auxiliary head, which stands at the last reduction
 
     if auxiliary:
         for i, shape in enumerate(((1, 1, features, 128), (2, 2, 128, 768))):
@@ -191,28 +192,18 @@ def _entries(
     yield from _dense("classifier", ("classifier",), (width_1, num_classes))
 
 
-# The layers of an op that have weights: PyTorch's name of the module and that of `ops.py`.
-_MAP = (("op.1", "pointwise"), ("op.2", "norm"))
-_HALVE = (("conv_1", "even"), ("conv_2", "odd"), ("bn", "norm"))
-_DIL_CONV = (("op.1", "depthwise_0"), ("op.2", "pointwise_0"), ("op.3", "norm_0"))
-_SEP_CONV = (*_DIL_CONV, ("op.5", "depthwise_1"), ("op.6", "pointwise_1"), ("op.7", "norm_1"))
-_CONV_7X1_1X7 = (("1", "row"), ("2", "column"), ("3", "norm"))
+def _layers(name: str, stride: int, op: ops.Op) -> ops.Layers:
+    """The layers of a registered op that have weights."""
+    layers = ops.find(name).torch.get(stride, ())
+    if {ours for _, ours in layers} != {*op.shapes, *op.norms}:
+        raise ValueError(
+            f"op {name!r} has weights at stride {stride} whose names in PyTorch are not registered; allowed are ops "
+            "whose `torch` names the module of every kernel and normalisation"
+        )
+    return layers
 
 
-def _layers(name: str, stride: int) -> tuple[tuple[str, str], ...]:
-    """The layers of the op `name`; none for pools and identities."""
-    if name == "skip_connect":
-        return _HALVE if stride == 2 else ()
-    if name.startswith("sep_conv"):
-        return _SEP_CONV
-    if name.startswith("dil_conv"):
-        return _DIL_CONV
-    return _CONV_7X1_1X7 if name == "conv_7x1_1x7" else ()
-
-
-def _op(
-    theirs: str, ours: tuple[str, ...], layers: tuple[tuple[str, str], ...], op: ops.Op, channels: int
-) -> Iterator[_Entry]:
+def _op(theirs: str, ours: tuple[str, ...], layers: ops.Layers, op: ops.Op, channels: int) -> Iterator[_Entry]:
     for module, name in layers:
         if name in op.norms:
             yield from _norm(f"{theirs}.{module}", (*ours, "norm", name), (*ours, "norm", name), channels)

@@ -54,6 +54,11 @@ class SearchSpace:
         return tuple(i for i, op in enumerate(self.ops) if group(op) in kinds)
 
 
+def layout(cells: int) -> tuple[str, ...]:
+    """The type of each cell of a network in order: cells k // 3 and 2k // 3 of k reduce, the others are normal."""
+    return tuple("reduce" if k in (cells // 3, 2 * cells // 3) else "normal" for k in range(cells))
+
+
 def group(op: str) -> str:
     """The group of an op: 'none', 'skip', 'noise', 'pool' or 'conv' (the parameterised ones)."""
     if op in ("none", "noise"):

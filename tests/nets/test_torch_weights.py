@@ -1,6 +1,7 @@
 """The discrete networks and `torch_weights` against PyTorch, op by op and as a whole; round trips; bad checkpoints."""
 
 import builtins
+import dataclasses
 import functools
 import os
 import pickle
@@ -107,7 +108,7 @@ def built(name, stride, inputs):
     return ops.factorized_reduce(inputs, CHANNELS), reference.Halve(inputs, CHANNELS)
 
 
-NAMES = [name for name in genotypes.OPS if name not in ("none", "noise")]
+NAMES = [name for name in ops.names() if ops.find(name).torch or ops.group(name) == "pool"]
 OPS = (
     *((name, stride, (7, 6)) for name in NAMES for stride in (1, 2) if (name, stride) != ("skip_connect", 2)),
     # The authors' factorised reduction takes even images only.
@@ -420,6 +421,13 @@ def test_variables_that_do_not_fit_are_listed():
         "variables do not fit this network: 1 missing: params.classifier.bias; 1 left over: params.classifier.other; "
         "1 of another shape: params.classifier.kernel (3, 2) instead of (64, 5)"
     )
+
+
+def test_an_op_without_names_in_pytorch_is_named(monkeypatch):
+    monkeypatch.setattr(genotypes, "OPS", ops.names(), raising=False)
+    nor_conv = dataclasses.replace(PLAIN, normal=(("nor_conv_3x3", 0), ("none", 1)))
+    with pytest.raises(ValueError, match="op 'nor_conv_3x3' has weights at stride 1 whose names in PyTorch are not"):
+        torch_weights.load({}, nor_conv, *arguments()[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""What changes a whole op, and `candidate`, which builds an op with the changes that a supernet asks for."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.ops.op import Op, random_key, running
+from prdarts_jax.ops.registry import find
+
+Dropout = Literal["", "skip", "path"]
+
+
+def candidate(
+    name: str, *, channels: int, stride: int, pool_norm: bool = False, dropout: Dropout = "", partial: int = 1
+) -> Op:
+    """The op `name` as a cell of width `channels` has it.
+
+    Args:
+      name: of a registered op.
+      channels: C, of input and output.
+      stride: 1 or 2.
+      pool_norm: whether batch normalisation follows the pools that have none of their own, as in DARTS's supernet (not
+        in PR-DARTS's released one).
+      dropout: 'skip': the entries of what a skip connection of stride 1 gives are dropped (P-DARTS); 'path': what any
+        op gives for an image is (R-DARTS).
+      partial: K of `partially`.
+
+    Raises:
+      ValueError: there is no such op, or `partial` does not divide the channels.
+    """
+    entry = find(name)
+    if channels % partial:
+        raise ValueError(f"channels={channels} must be a multiple of {partial}, since an op sees 1/{partial} of them")
+    op = entry.build(channels // partial, stride)
+    if pool_norm and entry.group == "pool" and not op.norms:
+        op = with_norm(op)
+    if partial > 1:
+        op = partially(op, channels // partial, stride)
+    if dropout == "skip" and entry.group == "skip" and stride == 1:
+        return with_dropout(op)
+    return with_drop_path(op) if dropout == "path" else op
+
+
+def with_norm(op: Op) -> Op:
+    """The op, which has no normalisation, followed by one."""
+
+    def apply(params, stats, x, norm):
+        y, _ = op.apply(params, stats, x, norm)
+        y, moments = norm(y, running(stats, "norm"))
+        return y, {"norm": moments}
+
+    return Op(apply, op.shapes, ("norm",), op.draws)
+
+
+def partially(op: Op, seen: int, stride: int) -> Op:
+    """PC-DARTS (Xu et al., ICLR 2020, section 3.2): the op sees the first `seen` channels, the others go past it.
+
+    At stride 2 those go through a 2x2 maximum. Then the channels are shuffled, so that another part is first.
+
+    Args:
+      op: of width `seen`.
+      seen: C / K where x is [B, H, W, C].
+      stride: of the op.
+    """
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x[..., :seen], norm)
+        y = jnp.concatenate([y, _halve(x[..., seen:]) if stride == 2 else x[..., seen:]], axis=-1)
+        return jnp.swapaxes(y.reshape(*y.shape[:-1], -1, seen), -1, -2).reshape(y.shape), moments
+
+    return Op(apply, op.shapes, op.norms, op.draws)
+
+
+def _halve(x):
+    """A 2x2 maximum of stride 2; of an odd side the last row is its own."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
+    return x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).max(axis=(2, 4))
+
+
+def with_dropout(op: Op) -> Op:
+    """The op, each entry of what it gives multiplied by 0 with the probability `rate`, else by 1 / (1 - rate)."""
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x, norm)
+        keep = 1 - params["rate"]
+        kept = jax.random.bernoulli(random_key(params), keep, y.shape)
+        return jnp.where(kept, y / keep.astype(y.dtype), 0), moments
+
+    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "seed", "rate"))
+
+
+def with_drop_path(op: Op) -> Op:
+    """The op, what it gives for an image multiplied by the image's `keep`; see `drop_path_factors`."""
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x, norm)
+        return y * jax.lax.stop_gradient(params["keep"])[:, None, None, None].astype(y.dtype), moments
+
+    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "keep"))
+
+
+def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
+    """What drop-path multiplies paths by: 0 with the probability, else 1 / (1 - probability), so that the mean is 1."""
+    return jax.random.bernoulli(key, 1 - probability, shape) / (1 - probability)

@@ -1,0 +1,90 @@
+"""The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+from prdarts_jax.ops.op import Op
+
+Group = Literal["none", "skip", "noise", "pool", "conv"]
+Build = Callable[[int, int], Op]
+Layers = tuple[tuple[str, str], ...]
+
+_CANDIDATES: dict[str, "Candidate"] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An entry of the registry; see `register`."""
+
+    name: str
+    group: Group
+    build: Build
+    torch: Mapping[int, Layers]
+
+
+def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = None) -> Callable[[Build], Build]:
+    """Makes an op known by a name: search spaces and genotypes may then hold it, supernets and networks execute it.
+
+    The function that is decorated builds the op, `build(channels, stride) -> Op`, for x [B, H, W, channels] and y
+    [B, ceil(H / stride), ceil(W / stride), channels], with stride 1 or 2:
+
+    >>> from prdarts_jax import ops
+    >>> @ops.register("half", group="skip")
+    ... def half(channels: int, stride: int) -> ops.Op:
+    ...     return ops.Op(lambda params, stats, x, norm: (x[:, ::stride, ::stride] / 2, {}))
+    >>> ops.group("half")
+    'skip'
+
+    `Op` says what an op with parameters, normalisations or draws has beside this.
+
+    Args:
+      name: letters, digits and underscores.
+      group: what the op counts as: 'none' (gives zeros and is not executed), 'skip', 'noise', 'pool' (a
+        supernet may normalise after it) or 'conv'.
+      torch: stride -> the layers that have weights in the order of PyTorch's state_dict, PyTorch's name of each and
+        ours, that of a kernel or a normalisation of the op. It is needed only to read or write weights of PyTorch.
+
+    Returns:
+      A decorator that gives the function back.
+
+    Raises:
+      ValueError: the name is taken or has other characters, or there is no such group.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"name={name!r} of an op must consist of letters, digits and underscores")
+    if name in _CANDIDATES:
+        raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
+    if group not in get_args(Group):
+        raise ValueError(f"group={group!r} of the op {name!r} must be one of {', '.join(get_args(Group))}")
+
+    def add(build: Build) -> Build:
+        _CANDIDATES[name] = Candidate(name, group, build, torch or {})
+        return build
+
+    return add
+
+
+def find(name: str) -> Candidate:
+    """The entry of a name.
+
+    Raises:
+      ValueError: no op is registered under it.
+    """
+    if name not in names():
+        raise ValueError(f"op {name!r} is not registered; allowed are {', '.join(names())}")
+    return _CANDIDATES[name]
+
+
+def names() -> tuple[str, ...]:
+    """The names of all registered ops, in the order in which they were registered."""
+    return tuple(_CANDIDATES)
+
+
+def group(name: str) -> Group:
+    """The group of a registered op: 'none', 'skip', 'noise', 'pool' or 'conv'.
+
+    Raises:
+      ValueError: no op is registered under the name.
+    """
+    return find(name).group

@@ -1,0 +1,118 @@
+"""The registry: the ops that it has, an op of a user's own in a supernet, what is refused."""
+
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prdarts_jax import ops
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.ops import kernels, registry
+from prdarts_jax.spaces import SearchSpace
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+GROUPS = {
+    "none": "none",
+    "skip_connect": "skip",
+    "noise": "noise",
+    "avg_pool_3x3": "pool",
+    "max_pool_3x3": "pool",
+    **dict.fromkeys(("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7", "dil_conv_3x3", "dil_conv_5x5"), "conv"),
+    **dict.fromkeys(("conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3"), "conv"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_CANDIDATES", dict(registry._CANDIDATES))
+
+
+def half_conv(channels, stride):
+    def apply(params, stats, x, norm):
+        y, moments = norm(kernels.conv(x / 2, params["kernel"], (stride, stride)), ops.running(stats, "norm"))
+        return y, {"norm": moments}
+
+    return ops.Op(apply, {"kernel": (1, 1, channels, channels)}, ("norm",))
+
+
+def test_every_op_has_its_group():
+    assert {name: ops.group(name) for name in ops.names()} == GROUPS
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+def test_the_layers_in_pytorch_are_kernels_and_normalisations_of_the_op(stride):
+    for name in ops.names():
+        layers = [ours for _, ours in ops.find(name).torch.get(stride, ())]
+        op = ops.candidate(name, channels=4, stride=stride)
+        assert sorted(layers) == ([] if name.startswith("nor_conv") else sorted([*op.shapes, *op.norms]))
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+def test_none_gives_zeros(stride):
+    x = jnp.ones((2, 5, 4, 3), jnp.bfloat16)
+    y, moments = ops.candidate("none", channels=3, stride=stride).apply({}, None, x, None)
+    assert y.shape == (2, *(-(-size // stride) for size in (5, 4)), 3) and y.dtype == x.dtype and moments == {}
+    assert not np.asarray(y, np.float32).any()
+
+
+def test_an_op_of_a_users_own_stands_on_the_edges_of_a_supernet():
+    ops.register("half_conv", group="conv")(half_conv)
+    assert ops.group("half_conv") == "conv" and ops.names()[-1] == "half_conv"
+    space = SearchSpace("own", ("none", "half_conv"), nodes=3)
+    net = Supernet(space=space, channels=4, cells=1, num_classes=3)  # its cell is a reduction: stride 2
+    images = jnp.array(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)
+
+    @jax.jit
+    def run(key):
+        variables = net.init(key, images, train=True)
+
+        def loss(params, share):
+            weights = {"reduce": jnp.broadcast_to(jnp.stack([1 - share, share]), space.shape)}
+            logits = net.apply(variables | {"params": params}, images, weights, train=True, mutable=["batch_stats"])[0]
+            return jnp.sum(logits**2)
+
+        return variables["params"], jax.grad(loss, (0, 1))(variables["params"], jnp.float32(0.5))
+
+    params, (slopes, slope) = run(jax.random.key(0))
+    kernel = params["cell_0"]["stage_0"]["half_conv"]["kernel"]
+    assert kernel.shape == (2, 1, 1, 8, 8)  # of the edges that leave the inputs
+    assert np.abs(slopes["cell_0"]["stage_0"]["half_conv"]["kernel"]).max() > 0 and slope != 0
+
+
+def test_a_pool_that_normalises_itself_is_not_normalised_again():
+    def pool(channels, stride):
+        return ops.Op(lambda params, stats, x, norm: (x, {"own": norm(x, None)[1]}), norms=("own",))
+
+    ops.register("own_pool", group="pool")(pool)
+    assert ops.candidate("own_pool", channels=4, stride=1, pool_norm=True).norms == ("own",)
+    assert ops.candidate("max_pool_3x3", channels=4, stride=1, pool_norm=True).norms == ("norm",)
+
+
+def test_the_example_of_register_runs():
+    found = doctest.testmod(registry)
+    assert found.attempted > 2 and not found.failed
+
+
+@pytest.mark.parametrize("name", ("pool_2x2", None, ["none"]))
+def test_an_unknown_op_is_refused(name):
+    with pytest.raises(ValueError) as error:
+        ops.candidate(name, channels=4, stride=1)
+    assert str(error.value) == f"op {name!r} is not registered; allowed are {', '.join(ops.names())}"
+
+
+@pytest.mark.parametrize(
+    "name, group, message",
+    (
+        ("none", "conv", "name='none' is that of a registered op; a new op must have one that is not taken"),
+        ("conv/own", "conv", "name='conv/own' of an op must consist of letters, digits and underscores"),
+        ("own", "convs", "group='convs' of the op 'own' must be one of none, skip, noise, pool, conv"),
+    ),
+)
+def test_what_cannot_be_registered_is_named(name, group, message):
+    with pytest.raises(ValueError) as error:
+        ops.register(name, group=group)
+    assert str(error.value) == message and len(ops.names()) == len(GROUPS)
