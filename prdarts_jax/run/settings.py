@@ -13,6 +13,7 @@ from prdarts_jax import spaces
 from prdarts_jax.data import sources
 from prdarts_jax.run.rules import RULES
 from prdarts_jax.search import methods
+from prdarts_jax.spaces import genotypes, tabular
 
 
 def defaults() -> ConfigDict:
@@ -207,12 +208,12 @@ def _check_steps(config):
 
 def _check_space(config):
     space = spaces.named(config.space)
-    if config.table and space.inputs != 1:
+    if config.table and not tabular.covers(space):
         raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
-    if config.evaluation.epochs and space.inputs == 1:
+    if config.evaluation.epochs and space.genotype_class is not genotypes.Genotype:
         raise ValueError(
-            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space nas_bench_201, whose cells' "
-            "accuracies config.table has"
+            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space {space.name}: only "
+            "cells of two inputs, normal and reduction, can be trained"
         )
     partial = config.pc_darts.partial
     if config.method == "pc_darts" and config.channels % (2 * partial):

@@ -107,7 +107,7 @@ def built(name, stride, inputs):
     return ops.factorized_reduce(inputs, CHANNELS), reference.Halve(inputs, CHANNELS)
 
 
-NAMES = [name for name in genotypes.OPS if name not in ("none", "noise")]
+NAMES = [name for name in ops.names() if name not in ("none", "noise") and not name.startswith("nor_conv")]
 OPS = (
     *((name, stride, (7, 6)) for name in NAMES for stride in (1, 2) if (name, stride) != ("skip_connect", 2)),
     # The authors' factorised reduction takes even images only.

@@ -8,7 +8,7 @@ import jax
 
 from prdarts_jax.ops import Dropout
 from prdarts_jax.search import gates, regularizers
-from prdarts_jax.spaces import SearchSpace, derivation
+from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Arch = dict[str, jax.Array]
@@ -112,7 +112,7 @@ class Method:
         Here per node the two edges with the largest best softmax of an op other than none (Liu et al., 2019, section
         2.4); in NAS-Bench-201 per edge the best op.
         """
-        return derivation.derive(space, gates.log_softmax(logits), distinct_inputs=True)
+        return discretizations.strongest(distinct_inputs=True)(space, gates.log_softmax(logits))
 
 
 @dataclasses.dataclass(frozen=True)

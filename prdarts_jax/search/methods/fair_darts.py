@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prdarts_jax.search import regularizers
 from prdarts_jax.search.methods.base import Arch, Method
-from prdarts_jax.spaces import SearchSpace, derivation
+from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
@@ -41,4 +41,4 @@ class FairDarts(Method):
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """Section 4.3: what is above the threshold, at most two edges a node."""
-        return derivation.derive_above(space, {t: jax.nn.sigmoid(beta) for t, beta in logits.items()}, self.threshold)
+        return discretizations.above(self.threshold)(space, {t: jax.nn.sigmoid(beta) for t, beta in logits.items()})

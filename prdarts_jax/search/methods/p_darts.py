@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from prdarts_jax.ops import Dropout
 from prdarts_jax.search import gates
 from prdarts_jax.search.methods.base import Arch, Method, Stage
-from prdarts_jax.spaces import SearchSpace, derivation
+from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
@@ -56,4 +56,4 @@ class PDarts(Method):
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """As DARTS, but of more skip connections than `most_skips` in the normal cell the weakest go."""
-        return derivation.limit_skips(space, gates.log_softmax(logits), self.most_skips)
+        return discretizations.limited_skips(self.most_skips)(space, gates.log_softmax(logits))

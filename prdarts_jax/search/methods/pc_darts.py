@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prdarts_jax.search import gates
 from prdarts_jax.search.methods.base import Arch, Method
-from prdarts_jax.spaces import SearchSpace, darts, derivation
+from prdarts_jax.spaces import SearchSpace, darts, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
@@ -51,4 +51,4 @@ class PCDarts(Method):
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """As DARTS, by the product of both weights."""
         weights = self.weigh({t: jnp.asarray(a) for t, a in logits.items()}, jax.random.key(0), jnp.float32(1))
-        return derivation.derive(space, {t: jnp.log(w) for t, w in weights.items()}, distinct_inputs=True)
+        return discretizations.strongest(distinct_inputs=True)(space, {t: jnp.log(w) for t, w in weights.items()})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from prdarts_jax.search import gates, regularizers
 from prdarts_jax.search.methods.base import Arch, Method, keys
-from prdarts_jax.spaces import SearchSpace, darts, derivation
+from prdarts_jax.spaces import SearchSpace, darts, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 FORMS = ("paper", "released")
@@ -142,4 +142,4 @@ class PRDarts(Method):
         `released` ranks the softmax of the logits of each edge instead, as does `path`.
         """
         scores = gates.log_softmax(logits) if self.form == "released" or not self._gated else logits
-        return derivation.derive(space, scores, distinct_inputs=self.distinct_inputs)
+        return discretizations.strongest(self.distinct_inputs)(space, scores)

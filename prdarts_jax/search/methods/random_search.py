@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prdarts_jax.search import gates
 from prdarts_jax.search.methods.base import Arch, Method, keys
-from prdarts_jax.spaces import SearchSpace, darts, derivation
+from prdarts_jax.spaces import SearchSpace, darts, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
@@ -36,4 +36,4 @@ class RandomSearch(Method):
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
         """That cell."""
-        return derivation.derive(space, logits, distinct_inputs=True)
+        return discretizations.strongest(distinct_inputs=True)(space, logits)
