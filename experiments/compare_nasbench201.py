@@ -22,10 +22,9 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.run import loop
-from prdarts_jax.spaces import tabular
-from prdarts_jax.spaces.derivation import all_skip
+from prdarts_jax.spaces import reference_cells, tabular
 
-ALL_SKIP = all_skip(spaces.nas_bench_201())
+ALL_SKIP = reference_cells.all_skip(spaces.nas_bench_201())
 
 
 def make_config(data_dir: str, table: str) -> ConfigDict:
@@ -60,7 +59,7 @@ def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
-    parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/tabular.py")
+    parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
     parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=family.SEEDS, help="only these")

@@ -19,6 +19,7 @@ from pathlib import Path
 import family
 from ml_collections import ConfigDict
 
+from prdarts_jax import ops
 from prdarts_jax.run import loop
 from prdarts_jax.spaces import genotypes
 
@@ -38,8 +39,8 @@ def make_config(space: str, data_dir: str) -> ConfigDict:
 
 def _weak_share(genotype):
     """Percent of skip connections and noise in the cells."""
-    ops = [op for entries in genotypes.cells(genotype).values() for op, _, _ in entries]
-    return 100 * sum(op in ("skip_connect", "noise") for op in ops) / len(ops)
+    names = [op for entries in genotypes.cells(genotype).values() for op, _, _ in entries]
+    return 100 * sum(ops.group(op) in ("skip", "noise") for op in names) / len(names)
 
 
 def make_table(results: dict[str, family.Results], methods: list[str]) -> str:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.run import loop, reporting, settings, train
-from prdarts_jax.spaces import derivation, genotypes
+from prdarts_jax.spaces import genotypes, reference_cells
 
 
 def training_config(config: ConfigDict, genotype: genotypes.AnyGenotype) -> ConfigDict:
@@ -34,7 +34,7 @@ def check(config: ConfigDict) -> None:
     """
     settings.validate(config)
     generator = np.random.default_rng(config.seed)
-    train.check(training_config(config, derivation.random(spaces.named(config.space), generator)), "evaluation.")
+    train.check(training_config(config, reference_cells.random(spaces.named(config.space), generator)), "evaluation.")
 
 
 def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
@@ -55,9 +55,9 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
     """
     space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
     cells = {"found": found}
-    cells |= {f"random_{i}": derivation.random(space, generator) for i in range(config.evaluation.random_cells)}
+    cells |= {f"random_{i}": reference_cells.random(space, generator) for i in range(config.evaluation.random_cells)}
     with contextlib.suppress(ValueError):  # S1 and S4 have no such cell
-        cells["all_skip"] = derivation.all_skip(space)
+        cells["all_skip"] = reference_cells.all_skip(space)
     rows: dict[str, dict[str, Any]] = {}
     for name, genotype in cells.items():
         print(f"training {name}, {len(rows) + 1} of {len(cells)}")

@@ -14,8 +14,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
+from prdarts_jax import ops
 from prdarts_jax.run.cell_layout import HEIGHT, LABEL_MARGIN, NODE_HALF, WIDTH, place_nodes, route
-from prdarts_jax.spaces import genotypes, group
+from prdarts_jax.spaces import genotypes
 
 Record = Mapping[str, Any]
 
@@ -54,7 +55,7 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
 
     A node's column is its depth, the longest path from an input. Rows, bends of the edges and
     places of the labels are those of least overlap found by a search without randomness. Entries of
-    `none` are not drawn; nodes have the numbers that the papers give them.
+    the group 'none' are not drawn; nodes have the numbers that the papers give them.
 
     Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
 
@@ -66,8 +67,9 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     inputs, outputs = genotypes.ends(genotype, cell_type)
     concat = () if isinstance(genotype, genotypes.EdgeGenotype) else outputs
     output = max(target for _, _, target in entries) + bool(concat)
-    ops = [op for op, _, _ in entries if op != "none"] + [""] * len(concat)
-    edges = [(source, target) for op, source, target in entries if op != "none"]
+    entries = tuple(entry for entry in entries if ops.group(entry[0]) != "none")
+    drawn = [op for op, _, _ in entries] + [""] * len(concat)
+    edges = [(source, target) for _, source, target in entries]
     edges += [(node, output) for node in concat]
     names = ["$c_{k-2}$", "$c_{k-1}$"][-len(inputs) :]
     names += [str(node - 2 if concat else node) for node in range(len(inputs), output)] + ["$c_k$"]
@@ -79,10 +81,10 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     axes.set_axis_off()
     axes.text(WIDTH / 2, HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center")
 
-    colours = [COLOURS[group(op)] if op else "0.6" for op in ops]
+    colours = [COLOURS[ops.group(op)] if op else "0.6" for op in drawn]
     labels = [
         axes.text(0, 0, op, fontsize=11, color=colour, ha="center", va="center", gid="op", zorder=4)
-        for op, colour in zip(ops, colours, strict=True)
+        for op, colour in zip(drawn, colours, strict=True)
         if op
     ]
     halves = np.full((len(edges), 2), -np.inf)  # an edge to the output has no label to overlap

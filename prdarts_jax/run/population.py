@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.run import reporting, search
-from prdarts_jax.spaces import derivation, genotypes
+from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
 
@@ -31,7 +31,7 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
       The comparison as Markdown.
     """
     space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
-    drawn = [derivation.random(space, generator) for _ in range(_RANDOM_CELLS)]
+    drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
     runs = [reporting.read_records(folder) for folder in search.seed_folders(config, workdir)]
     result = {
         "seeds": list(range(config.seed, config.seed + config.seeds)),

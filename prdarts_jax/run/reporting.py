@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
-from prdarts_jax import devices
+from prdarts_jax import devices, ops
 from prdarts_jax.run import plots
 from prdarts_jax.run.plots import Record
-from prdarts_jax.spaces import SearchSpace, group
+from prdarts_jax.spaces import SearchSpace
 from prdarts_jax.spaces.genotypes import AnyGenotype, cells
 
 METRICS = "metrics.jsonl"
@@ -144,7 +144,7 @@ def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarr
       {"normal": {"skip": ..., "conv": ..., "pool": ..., "noise": ..., "none": ..., "all": ...}, "reduce": ...},
       without the groups that the cell lacks.
     """
-    kinds = np.array([group(op) for op in space.ops])
+    kinds = np.array([ops.group(op) for op in space.ops])
     means = {}
     for cell_type in space.cell_types:
         values = np.asarray(probabilities[cell_type], np.float64)

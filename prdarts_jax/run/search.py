@@ -52,7 +52,7 @@ def make_supernet(
         "partial": stage.method.partial,
         "axis_name": axis_name,
     }
-    if space.inputs == 1:
+    if space.macro == "nas_bench_201":
         return Supernet201(**fields)
     return Supernet(**fields, pool_norm=config.pool_norm, head_norm=config.head_norm)
 

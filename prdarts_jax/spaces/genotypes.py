@@ -1,66 +1,14 @@
-"""Genotypes: the discrete cells a search ends in, the published ones, how they are read, and what they consist of."""
+"""Genotypes: the discrete cells that a search ends in, how they are read and written, and what they consist of."""
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
-import types
 
-from prdarts_jax import spaces
-
-# What a Genotype may hold. An entry of `none` adds nothing; the last two occur in NASNet and AmoebaNet only.
-OPS = (*spaces.darts().ops, "noise", "sep_conv_7x7", "conv_7x1_1x7")
-
-# name: (normal cell, reduction cell), "op input, op input | next node ... -> concatenated nodes".
-_PUBLISHED = types.MappingProxyType(
-    {
-        # Zhou et al., Theory-Inspired Path-Regularized Differentiable NAS, NeurIPS 2020
-        "PRDARTS": (
-            "skip 0, sep3 1 | dil3 2, sep3 0 | dil3 3, sep3 1 | dil3 4, dil3 1 -> 2 3 4 5",
-            "avg 0, dil5 1 | sep3 0, dil5 2 | sep5 1, dil3 3 | dil5 4, dil5 1 -> 2 3 4 5",
-        ),
-        # Liu, Simonyan, Yang, DARTS, ICLR 2019: first order
-        "DARTS_V1": (
-            "sep3 1, sep3 0 | skip 0, sep3 1 | skip 0, sep3 1 | sep3 0, skip 2 -> 2 3 4 5",
-            "max 0, max 1 | skip 2, max 0 | max 0, skip 2 | skip 2, avg 0 -> 2 3 4 5",
-        ),
-        # the same paper: second order
-        "DARTS_V2": (
-            "sep3 0, sep3 1 | sep3 0, sep3 1 | sep3 1, skip 0 | skip 0, dil3 2 -> 2 3 4 5",
-            "max 0, max 1 | skip 2, max 1 | max 0, skip 2 | skip 2, max 1 -> 2 3 4 5",
-        ),
-        # Chen et al., Progressive Differentiable Architecture Search, ICCV 2019: CIFAR-10
-        "PDARTS": (
-            "skip 0, dil3 1 | skip 0, sep3 1 | sep3 1, sep3 3 | sep3 0, dil5 4 -> 2 3 4 5",
-            "avg 0, sep5 1 | sep3 0, dil5 2 | max 0, dil3 1 | dil3 1, dil5 3 -> 2 3 4 5",
-        ),
-        # Xu et al., PC-DARTS, ICLR 2020: searched on CIFAR-10
-        "PCDARTS": (
-            "sep3 1, skip 0 | sep3 0, dil3 1 | sep5 0, sep3 1 | avg 0, dil3 1 -> 2 3 4 5",
-            "sep5 1, max 0 | sep5 1, sep5 2 | sep3 0, sep3 3 | sep3 1, sep3 2 -> 2 3 4 5",
-        ),
-        # the same paper: searched on ImageNet
-        "PCDARTS_IMAGENET": (
-            "skip 1, sep3 0 | sep3 0, skip 1 | sep3 1, sep3 3 | sep3 1, dil5 4 -> 2 3 4 5",
-            "sep3 0, skip 1 | dil5 2, max 1 | sep3 2, sep3 1 | sep5 0, sep3 3 -> 2 3 4 5",
-        ),
-        # Dong, Yang, Searching for a Robust Neural Architecture in Four GPU Hours, CVPR 2019
-        "GDAS": (
-            "skip 0, skip 1 | skip 0, sep5 2 | sep3 3, skip 0 | sep5 4, sep3 3 -> 2 3 4 5",
-            "sep5 0, sep3 1 | sep5 2, sep5 1 | dil5 2, sep3 1 | sep5 0, sep5 1 -> 2 3 4 5",
-        ),
-        # Zoph et al., Learning Transferable Architectures, CVPR 2018: NASNet-A
-        "NASNet": (
-            "sep5 1, sep3 0 | sep5 0, sep3 0 | avg 1, skip 0 | avg 0, avg 0 | sep3 1, skip 1 -> 2 3 4 5 6",
-            "sep5 1, sep7 0 | max 1, sep7 0 | avg 1, sep5 0 | skip 3, avg 2 | sep3 2, max 1 -> 4 5 6",
-        ),
-        # Real et al., Regularized Evolution for Image Classifier Search, AAAI 2019: AmoebaNet-A
-        "AmoebaNet": (
-            "avg 0, max 1 | sep3 0, sep5 2 | sep3 0, avg 3 | sep3 1, skip 1 | skip 0, avg 1 -> 4 5 6",
-            "avg 0, sep3 1 | max 0, sep7 2 | sep7 0, avg 1 | max 0, max 1 | conv7 0, sep3 5 -> 3 4 6",
-        ),
-    }
-)
+from prdarts_jax import ops
+from prdarts_jax.spaces import published, topology
+from prdarts_jax.spaces.topology import CELL_TYPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +35,7 @@ class Genotype:
 
     def __post_init__(self) -> None:
         """Checks every entry; see the class."""
-        for cell in spaces.CELL_TYPES:
+        for cell in CELL_TYPES:
             entries = _checked_entries(cell, getattr(self, cell))
             concat = _checked_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), nodes=len(entries) // 2 + 2)
             object.__setattr__(self, cell, entries)
@@ -96,30 +44,42 @@ class Genotype:
 
 @dataclasses.dataclass(frozen=True)
 class EdgeGenotype:
-    """The cell of NAS-Bench-201 (Dong, Yang, ICLR 2020): one op an edge. Node 0 is its input, node 3 its output.
+    """A cell of one input in which every edge has one op, as NAS-Bench-201's (Dong, Yang, ICLR 2020).
 
-    A list, as JSON has it, is accepted and becomes a tuple. `str` gives the name that the benchmark has for the cell,
-    such as |nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|.
+    Node 0 is the input and the last node the output; each node has an edge from every earlier one. A list, as JSON has
+    it, is accepted and becomes a tuple. `str` gives the name that NAS-Bench-201 has for the cell.
+
+    >>> str(EdgeGenotype(["skip_connect", "none", "nor_conv_3x3"]))
+    '|skip_connect~0|+|none~0|nor_conv_3x3~1|'
 
     Attributes:
-      ops: one of `spaces.nas_bench_201().ops` for each of its edges (0,1) (0,2) (1,2) (0,3) (1,3) (2,3).
+      ops: the op of each edge (0,1) (0,2) (1,2) (0,3) (1,3) (2,3) ...; 1, 3, 6, 10, ... in all.
 
     Raises:
-      ValueError: there are not six ops, or one is unknown; the sentence names it and what is allowed.
+      ValueError: no cell has so many edges, or an op is not registered; the sentence names it and what is allowed.
     """
 
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Checks every op; see the class."""
-        space = spaces.nas_bench_201()
-        if not isinstance(self.ops, list | tuple) or len(self.ops) != len(space.edges):
+        if not isinstance(self.ops, list | tuple) or not self.ops or len(self.edges) != len(self.ops):
             found = f"{len(self.ops)} ops" if isinstance(self.ops, list | tuple) else repr(self.ops)
-            raise ValueError(f"ops has {found}, but must list one op for each of the edges {space.edges}")
+            raise ValueError(f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops")
         for i, op in enumerate(self.ops):
-            if op not in space.ops:
-                raise ValueError(f"ops[{i}]={op!r} is unknown; allowed are {', '.join(space.ops)}")
+            if op not in ops.names():
+                raise ValueError(f"ops[{i}]={op!r} is unknown; allowed are {', '.join(ops.names())}")
         object.__setattr__(self, "ops", tuple(self.ops))
+
+    @property
+    def nodes(self) -> int:
+        """h, the input included: there are h (h - 1) / 2 edges."""
+        return (1 + math.isqrt(1 + 8 * len(self.ops))) // 2
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (source, target) in the order of `ops`."""
+        return topology.edges(self.nodes, inputs=1)
 
     def __str__(self) -> str:
         nodes: dict[int, str] = {}
@@ -140,8 +100,8 @@ def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]
             raise ValueError(f"{field}[{i}]={entry!r} must be a pair (op, input)")
         op, source = entry
         named_entry = f"{field}[{i}]={tuple(entry)!r}"
-        if op not in OPS:
-            raise ValueError(f"{named_entry} has an unknown op; allowed are {', '.join(OPS)}")
+        if op not in ops.names():
+            raise ValueError(f"{named_entry} has an unknown op; allowed are {', '.join(ops.names())}")
         node = i // 2 + 2
         # `type` and not isinstance: True is an int to Python but no node.
         if type(source) is not int or not 0 <= source < node:
@@ -209,20 +169,13 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
         raise ValueError(f"genotype file {file}: {error}") from None
 
 
-def names() -> tuple[str, ...]:
-    """The published cells that `named` knows."""
-    return tuple(_PUBLISHED)
-
-
 def named(name: str) -> Genotype:
-    """A published genotype, entries in the order the paper's authors give them.
+    """A published genotype, entries in the order in which the paper's authors give them.
 
     Raises:
-      ValueError: the name is not one of `names()`.
+      ValueError: the name is not one of `published.names()`.
     """
-    if name not in _PUBLISHED:
-        raise ValueError(f"genotype {name!r} is unknown; allowed are {', '.join(names())}")
-    normal, reduce = map(_parsed, _PUBLISHED[name])
+    normal, reduce = published.parsed(name)
     return Genotype(*normal, *reduce)
 
 
@@ -232,7 +185,7 @@ def find(text: str) -> AnyGenotype:
     Raises:
       ValueError, FileNotFoundError: it is none of them.
     """
-    if text in _PUBLISHED:
+    if text in published.names():
         return named(text)
     if text.lstrip().startswith("{"):
         return from_json(text)
@@ -241,44 +194,38 @@ def find(text: str) -> AnyGenotype:
     except OSError:  # longer than the name of a file may be
         is_file = False
     if not is_file:
-        raise FileNotFoundError(f"genotype {text!r} is neither a file, nor JSON, nor one of {', '.join(names())}")
+        raise FileNotFoundError(
+            f"genotype {text!r} is neither a file, nor JSON, nor one of {', '.join(published.names())}"
+        )
     return load(text)
-
-
-def _parsed(cell: str) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
-    entries, concat = cell.split("->")
-    pairs = (entry.split() for entry in entries.replace("|", ",").split(","))
-    return (
-        tuple((spaces.ABBREVIATIONS[op], int(source)) for op, source in pairs),
-        tuple(int(node) for node in concat.split()),
-    )
 
 
 def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:
     """What joins the nodes of each cell: {cell type: ((op, source, target), ...)}, sorted by target.
 
-    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of `none` are among them.
+    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of the group
+    'none', which add nothing, are among them.
     """
     if isinstance(genotype, EdgeGenotype):
-        pairs = zip(genotype.ops, spaces.nas_bench_201().edges, strict=True)
+        pairs = zip(genotype.ops, genotype.edges, strict=True)
         return {"normal": tuple((op, source, target) for op, (source, target) in pairs)}
     return {
         cell: tuple((op, source, i // 2 + 2) for i, (op, source) in enumerate(getattr(genotype, cell)))
-        for cell in spaces.CELL_TYPES
+        for cell in CELL_TYPES
     }
 
 
 def ends(genotype: AnyGenotype, cell_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(input nodes, output nodes) of a cell; where there are several outputs, their concatenation is the cell's."""
     if isinstance(genotype, EdgeGenotype):
-        return (0,), (spaces.nas_bench_201().nodes - 1,)
+        return (0,), (genotype.nodes - 1,)
     return (0, 1), getattr(genotype, f"{cell_type}_concat")
 
 
 def skip_share(genotype: AnyGenotype) -> dict[str, float]:
-    """Share of skip_connect among the entries of each cell: {cell type: s}, s from 0 to 1."""
+    """Share of ops of the group 'skip' among the entries of each cell: {cell type: s}, s from 0 to 1."""
     return {
-        cell: sum(op == "skip_connect" for op, _, _ in connections) / len(connections)
+        cell: sum(ops.group(op) == "skip" for op, _, _ in connections) / len(connections)
         for cell, connections in cells(genotype).items()
     }
 
@@ -288,14 +235,14 @@ def depth(genotype: AnyGenotype) -> dict[str, int]:
 
     After Shu, Wang, Cai, Understanding Architectures Learnt by Cell-based NAS, ICLR 2020: skip connections count. The
     outputs are the concatenated nodes of a Genotype (that paper counts the concatenation as one connection more) and
-    the last node of an EdgeGenotype. `none` is no connection; without a path the depth is 0.
+    the last node of an EdgeGenotype. An op of the group 'none' is no connection; without a path the depth is 0.
     """
     depths = {}
     for cell, connections in cells(genotype).items():
         inputs, outputs = ends(genotype, cell)
         longest = dict.fromkeys(inputs, 0)  # of the nodes that an input reaches
         for op, source, target in connections:
-            if op != "none" and source in longest:
+            if ops.group(op) != "none" and source in longest:
                 longest[target] = max(longest.get(target, 0), longest[source] + 1)
         depths[cell] = max(longest.get(node, 0) for node in outputs)
     return depths

@@ -11,8 +11,9 @@ import re
 
 import numpy as np
 
-from prdarts_jax import spaces
 from prdarts_jax.spaces.genotypes import EdgeGenotype
+from prdarts_jax.spaces.named import nas_bench_201
+from prdarts_jax.spaces.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Table:
 
     def accuracy(self, genotype: EdgeGenotype) -> float:
         """Test accuracy of the cell in percent."""
-        ops = spaces.nas_bench_201().ops
+        ops = nas_bench_201().ops
         return float(self.accuracies[tuple(ops.index(op) for op in genotype.ops)])
 
     def rank(self, genotype: EdgeGenotype) -> int:
@@ -37,6 +38,12 @@ class Table:
     def percentile(self, genotype: EdgeGenotype) -> float:
         """Percent of all cells, the cell included, that are no better than it: 100 for the best."""
         return 100 * float((self.accuracies <= self.accuracy(genotype)).mean())
+
+
+def covers(space: SearchSpace) -> bool:
+    """Whether every cell of a space is one of the table's: it has NAS-Bench-201's edges, and no other ops."""
+    benchmark = nas_bench_201()
+    return space.edges == benchmark.edges and set(space.ops) <= set(benchmark.ops)
 
 
 def load(path: str | os.PathLike[str]) -> Table:
@@ -49,7 +56,7 @@ def load(path: str | os.PathLike[str]) -> Table:
     file = pathlib.Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"accuracy table {file} does not exist or is not a file")
-    space = spaces.nas_bench_201()
+    space = nas_bench_201()
     edges, ops = space.shape
     form = re.compile(rf"\[([0-{ops - 1}](?:, [0-{ops - 1}]){{{edges - 1}}})\],([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
     accuracies = np.full((ops,) * edges, np.nan)

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from records import diagnosed, one_cell_type, record
 
-from prdarts_jax import spaces
+from prdarts_jax import ops, spaces
 from prdarts_jax.run import plots
 from prdarts_jax.spaces import genotypes
 
@@ -62,17 +62,17 @@ def test_cell_drawing_is_complete_and_nothing_overlaps(name, cell_type):
     figure = plots.cell_figure(genotype, cell_type)
     FigureCanvasAgg(figure).draw()
     labels, nodes = with_gid(figure, "op"), with_gid(figure, "node")
-    ops = [op for op, _, _ in genotypes.cells(genotype)[cell_type] if op != "none"]
-    assert sorted(label.get_text() for label in labels) == sorted(ops)
+    drawn = [op for op, _, _ in genotypes.cells(genotype)[cell_type] if op != "none"]
+    assert sorted(label.get_text() for label in labels) == sorted(drawn)
     of_darts = isinstance(genotype, genotypes.Genotype)
     assert len(nodes) == (7 if of_darts else 4)
-    assert len(with_gid(figure, "edge")) == len(ops) + (4 if of_darts else 0)
+    assert len(with_gid(figure, "edge")) == len(drawn) + (4 if of_darts else 0)
     named = [text.get_text() for text in figure.axes[0].texts if text.get_gid() != "op"][1:]
     assert named == (
         ["$c_{k-2}$", "$c_{k-1}$", "0", "1", "2", "3", "$c_k$"] if of_darts else ["$c_{k-1}$", "1", "2", "$c_k$"]
     )
     kinds = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
-    assert kinds == {spaces.group(op) for op in ops} | ({"concatenation"} if of_darts else set())
+    assert kinds == {ops.group(op) for op in drawn} | ({"concatenation"} if of_darts else set())
 
     boxes = [label.get_bbox_patch().get_window_extent() for label in labels]
     boxes += [node.get_window_extent() for node in nodes]

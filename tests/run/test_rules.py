@@ -226,7 +226,8 @@ def searching(**fields):
         ),
         (
             {"space": "nas_bench_201", "evaluation__epochs": 2},
-            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201, whose cells' accuracies config.table has",
+            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201: only cells of two inputs, normal and "
+            "reduction, can be trained",
         ),
         (
             {"method": "darts", "darts__second_order": True, "accumulate": 2},

@@ -1,43 +1,24 @@
 import numpy as np
 import pytest
 
-from prdarts_jax import spaces
+from prdarts_jax import ops, spaces
+from prdarts_jax.spaces import genotypes
+
+SKIP, SEP3, MAX, AVG = "skip_connect", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3"
+DIL3, DIL5 = "dil_conv_3x3", "dil_conv_5x5"
 
 
 def test_the_darts_space_has_14_edges_sorted_by_target_then_source():
     space = spaces.darts()
-    assert space.edges == (
-        (0, 2),
-        (1, 2),
-        (0, 3),
-        (1, 3),
-        (2, 3),
-        (0, 4),
-        (1, 4),
-        (2, 4),
-        (3, 4),
-        (0, 5),
-        (1, 5),
-        (2, 5),
-        (3, 5),
-        (4, 5),
-    )
-    assert space.ops == (
-        "none",
-        "skip_connect",
-        "sep_conv_3x3",
-        "sep_conv_5x5",
-        "dil_conv_3x3",
-        "dil_conv_5x5",
-        "avg_pool_3x3",
-        "max_pool_3x3",
-    )
+    targets = {2: (0, 1), 3: (0, 1, 2), 4: (0, 1, 2, 3), 5: (0, 1, 2, 3, 4)}
+    assert space.edges == tuple((source, target) for target, sources in targets.items() for source in sources)
+    assert space.ops == ("none", SKIP, SEP3, "sep_conv_5x5", DIL3, DIL5, AVG, MAX)
     assert space.shape == (14, 8)
 
 
 def test_the_groups_part_the_ops_of_the_darts_space():
     space = spaces.darts()
-    assert [spaces.group(op) for op in space.ops] == ["none", "skip", *["conv"] * 4, *["pool"] * 2]
+    assert [ops.group(op) for op in space.ops] == ["none", "skip", *["conv"] * 4, *["pool"] * 2]
     assert {kind: space.op_indices(kind) for kind in ("none", "skip", "conv", "pool")} == {
         "none": (0,),
         "skip": (1,),
@@ -59,8 +40,6 @@ def test_spaces_are_values():
     assert len({spaces.darts(), spaces.darts(), spaces.SearchSpace("darts", ("none",))}) == 2
 
 
-SKIP, SEP3, MAX, AVG = "skip_connect", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3"
-DIL3, DIL5 = "dil_conv_3x3", "dil_conv_5x5"
 # As the appendix of R-DARTS has them: (source, target): the two candidates.
 S1_NORMAL = {
     (0, 2): {SKIP, DIL3},
@@ -133,11 +112,11 @@ def test_nas_bench_201_has_six_edges_and_one_kind_of_cell():
     assert space.ops == ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
     assert (space.cell_types, space.inputs, space.entries_per_node) == (("normal",), 1, 0)
     assert space.candidates("normal").all() and space.shape == (6, 5)
-    assert [spaces.group(op) for op in space.ops] == ["none", "skip", "conv", "conv", "pool"]
+    assert [ops.group(op) for op in space.ops] == ["none", "skip", "conv", "conv", "pool"]
 
 
 def test_noise_is_a_group_of_its_own():
-    assert spaces.group("noise") == "noise"
+    assert ops.group("noise") == "noise"
     assert spaces.s4().op_indices("noise", "none") == (0,)
 
 
@@ -167,3 +146,39 @@ def test_a_space_of_ones_own():
     np.testing.assert_array_equal(space.candidates("reduce"), [[False, True]] * 5)
     one = spaces.SearchSpace("one", (SKIP,), nodes=3, inputs=1, cell_types=("normal",))
     assert one.edges == ((0, 1), (0, 2), (1, 2)) and one.candidates("normal").tolist() == [[True]] * 3
+
+
+def test_an_op_that_is_not_registered_is_refused():
+    with pytest.raises(ValueError) as error:
+        spaces.SearchSpace("own", (SKIP, "sepconv"))
+    assert str(error.value) == (
+        f"space 'own' has the op 'sepconv', which is not registered; allowed are {', '.join(ops.names())}"
+    )
+
+
+def test_each_space_knows_its_supernet_and_its_genotypes():
+    for name in spaces.NAMED:
+        edge = name == "nas_bench_201"
+        assert spaces.named(name).macro == ("nas_bench_201" if edge else "darts")
+        assert spaces.named(name).genotype_class is (genotypes.EdgeGenotype if edge else genotypes.Genotype)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"entries_per_node": 3}, {"inputs": 1}, {"entries_per_node": 0}, {"cell_types": ("normal",)}]
+)
+def test_a_space_whose_cells_no_genotype_holds_is_refused(fields):
+    space = spaces.SearchSpace("wide", (SKIP,), nodes=5, **fields)
+    with pytest.raises(ValueError) as error:
+        space.genotype({})
+    assert str(error.value) == (
+        f"space 'wide' has inputs={space.inputs}, entries_per_node={space.entries_per_node} and "
+        f"cell_types={space.cell_types}, but must have 2, 2 and ('normal', 'reduce') for a Genotype or "
+        "1, 0 and ('normal',) for an EdgeGenotype"
+    )
+
+
+@pytest.mark.parametrize("cells", range(1, 22))
+def test_two_cells_of_a_network_reduce(cells):
+    layout = spaces.layout(cells)
+    assert len(layout) == cells and set(layout) <= set(spaces.CELL_TYPES)
+    assert {k for k, cell_type in enumerate(layout) if cell_type == "reduce"} == {cells // 3, 2 * cells // 3}

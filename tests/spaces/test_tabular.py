@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -53,6 +54,14 @@ def test_the_table_answers_for_every_cell(path, lines):
 
 def test_its_ops_are_those_of_the_space():
     assert spaces.nas_bench_201().ops == OPS
+
+
+def test_it_covers_the_spaces_whose_cells_it_has():
+    assert [name for name in spaces.NAMED if tabular.covers(spaces.named(name))] == ["nas_bench_201"]
+    bench = spaces.nas_bench_201()
+    assert tabular.covers(dataclasses.replace(bench, name="fewer", ops=OPS[1:]))
+    assert not tabular.covers(dataclasses.replace(bench, nodes=5))
+    assert not tabular.covers(dataclasses.replace(bench, ops=(*OPS, "max_pool_3x3")))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,145 @@
+"""Discretizations: from scores of ops on edges to a genotype.
+
+Each is a frozen, hashable value, called with a space and the scores {cell type: float[edges, ops]} of its ops:
+
+    discretizations.strongest(distinct_inputs=True)(space, scores)
+
+An op of score -inf is never chosen. Where a node has no other left, its entry is `none` from its lowest input that is
+not used; where an edge has no other left, its op is `none`. Ties go to the lower edge, then to the lower op. All of
+them raise ValueError for scores of another shape than the space's, for NaN among them, and for a space whose cells no
+genotype holds.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from prdarts_jax import ops
+from prdarts_jax.spaces import genotypes
+from prdarts_jax.spaces.genotypes import AnyGenotype
+from prdarts_jax.spaces.space import SearchSpace
+
+Scores = Mapping[str, ArrayLike]
+Discretization = Callable[[SearchSpace, Scores], AnyGenotype]
+
+
+@dataclasses.dataclass(frozen=True)
+class strongest:
+    """The genotype of the strongest ops.
+
+    Where a node keeps `entries_per_node`, they are its strongest ops outside the group 'none', by falling score.
+    Without distinct_inputs several may share an edge (PR-DARTS, Zhou et al. 2020, scores being the activation
+    probabilities). With it an edge keeps at most one op, which is DARTS section 2.4 (Liu et al. 2019): per edge its
+    best op, per node the two edges where that is largest. Where every edge keeps one op (NAS-Bench-201), it is the
+    strongest of all.
+
+    Attributes:
+      distinct_inputs: whether the entries of a node must come from different nodes; without meaning where every edge
+        keeps one op.
+    """
+
+    distinct_inputs: bool = True
+
+    def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
+        """The genotype of the scores; see the class and the module."""
+        numbers = _checked(space, scores)
+        keep = self._of_nodes if space.entries_per_node else _of_edges
+        return space.genotype({cell: keep(space, values) for cell, values in numbers.items()})
+
+    def _of_nodes(self, space, scores):
+        entries = []
+        for node in range(space.inputs, space.nodes):
+            ranked = sorted(
+                (-scores[edge, op], edge, op)
+                for edge, (_, target) in enumerate(space.edges)
+                if target == node
+                for op, name in enumerate(space.ops)
+                if ops.group(name) != "none" and scores[edge, op] > -np.inf
+            )
+            kept: list[tuple[str, int]] = []
+            for _, edge, op in ranked:
+                source, _ = space.edges[edge]
+                if not self.distinct_inputs or all(source != other for _, other in kept):
+                    kept.append((space.ops[op], source))
+            kept = kept[: space.entries_per_node]
+            free = [source for source in range(node) if all(source != other for _, other in kept)]
+            entries += kept + [("none", source) for source in free[: space.entries_per_node - len(kept)]]
+        return entries
+
+
+@dataclasses.dataclass(frozen=True)
+class above:
+    """The genotype of the ops above a threshold (Fair DARTS, Chu et al., ECCV 2020, section 4.2).
+
+    An edge offers its best op outside the group 'none' if the score is above the threshold; a node keeps the strongest
+    of what its edges offer, at most `entries_per_node`. What is missing are entries of `none`. Where every edge keeps
+    one op (NAS-Bench-201), the strongest stands whatever its score.
+
+    Attributes:
+      threshold: the paper's is 0.85, its scores are the sigmoids of the logits.
+    """
+
+    threshold: float
+
+    def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
+        """The genotype of the scores; see the class and the module."""
+        numbers = _checked(space, scores)
+        if space.entries_per_node:
+            numbers = {cell: np.where(values > self.threshold, values, -np.inf) for cell, values in numbers.items()}
+        return strongest(distinct_inputs=True)(space, numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class limited_skips:
+    """DARTS's genotype of at most so many skip connections in the normal cell (P-DARTS, Chen et al., ICCV 2019, section
+    3.3.2).
+
+    As long as there are more, the weakest of those chosen gets the score -inf, and the cell is derived again. Where
+    nothing but an entry of `none` could then stand in its place, the genotype keeps the skip connections it has.
+
+    Attributes:
+      most: how many ops of the group 'skip' the cell may have; the paper's M is 2.
+    """
+
+    most: int
+
+    def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
+        """The genotype of the scores; see the class and the module."""
+        numbers = _checked(space, scores)
+        genotype = strongest(distinct_inputs=True)(space, numbers)
+        while len(skips := _entries(genotype, "skip")) > max(self.most, 0):
+            values, chosen = numbers["normal"], [(space.edges.index((s, t)), space.ops.index(op)) for op, s, t in skips]
+            values[min(chosen, key=lambda at: (values[at], -at[0]))] = -np.inf
+            fewer = strongest(distinct_inputs=True)(space, numbers)
+            if space.entries_per_node and len(_entries(fewer, "none")) > len(_entries(genotype, "none")):
+                break
+            genotype = fewer
+        return genotype
+
+
+def _of_edges(space: SearchSpace, scores: np.ndarray) -> list[str]:
+    return [space.ops[row.argmax()] if row.max() > -np.inf else "none" for row in scores]
+
+
+def _entries(genotype: AnyGenotype, group: str) -> list[tuple[str, int, int]]:
+    """(op, source, target) of the ops of a group in the normal cell."""
+    return [entry for entry in genotypes.cells(genotype)["normal"] if ops.group(entry[0]) == group]
+
+
+def _checked(space: SearchSpace, scores: Scores) -> dict[str, np.ndarray]:
+    """A copy of the scores, {cell type: f64[edges, ops]}, -inf where the op may not stand on the edge."""
+    numbers = {}
+    for cell in space.cell_types:
+        values = np.asarray(scores[cell], np.float64)
+        if values.shape != space.shape:
+            raise ValueError(
+                f"scores[{cell!r}] has shape {values.shape}, but the space {space.name!r} "
+                f"needs (edges, ops) = {space.shape}"
+            )
+        if np.isnan(values).any():
+            edge, op = np.argwhere(np.isnan(values))[0]
+            raise ValueError(f"scores[{cell!r}][{edge}, {op}]=nan, but every score must be a number")
+        numbers[cell] = np.where(space.candidates(cell), values, -np.inf)
+    return numbers

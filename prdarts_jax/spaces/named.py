@@ -1,0 +1,91 @@
+"""The search spaces that a config can name. A new one is a function here and its place in `NAMED`."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from prdarts_jax.spaces.published import ABBREVIATIONS
+from prdarts_jax.spaces.space import SearchSpace
+
+
+def darts() -> SearchSpace:
+    """The DARTS space (Liu, Simonyan, Yang, ICLR 2019): 14 edges, eight ops."""
+    return SearchSpace(
+        name="darts",
+        ops=(
+            "none",
+            "skip_connect",
+            "sep_conv_3x3",
+            "sep_conv_5x5",
+            "dil_conv_3x3",
+            "dil_conv_5x5",
+            "avg_pool_3x3",
+            "max_pool_3x3",
+        ),
+    )
+
+
+def darts_no_none() -> SearchSpace:
+    """The DARTS space without `none`, as Lambda-DARTS and Fair DARTS search it."""
+    return SearchSpace(name="darts_no_none", ops=darts().ops[1:])
+
+
+# R-DARTS's S1 (Zela et al., ICLR 2020, appendix): the two candidates of each edge.
+_S1_NORMAL = "skip dil3, skip dil5, skip dil5, skip sep3, skip dil3, max skip, skip sep3, skip sep3, skip dil3, skip sep3, max skip, skip dil3, dil3 dil5, dil3 dil5"  # noqa: E501
+_S1_REDUCE = "max avg, max dil3, max avg, max avg, skip dil5, max avg, max sep3, skip dil3, skip dil5, max avg, max avg, skip dil5, skip dil5, skip dil5"  # noqa: E501
+
+
+def s1() -> SearchSpace:
+    """S1 (Zela et al., Understanding and Robustifying DARTS, ICLR 2020): two preselected ops an edge."""
+
+    def edge_ops(text):
+        return tuple(tuple(ABBREVIATIONS[name] for name in pair.split()) for pair in text.split(","))
+
+    return SearchSpace(
+        name="s1",
+        ops=tuple(op for op in darts().ops if op not in ("none", "sep_conv_5x5")),
+        edge_ops=(edge_ops(_S1_NORMAL), edge_ops(_S1_REDUCE)),
+    )
+
+
+def s2() -> SearchSpace:
+    """S2 of the same paper: a skip connection or a 3x3 separable convolution."""
+    return SearchSpace(name="s2", ops=("skip_connect", "sep_conv_3x3"))
+
+
+def s3() -> SearchSpace:
+    """S3 of the same paper: S2 and none."""
+    return SearchSpace(name="s3", ops=("none", "skip_connect", "sep_conv_3x3"))
+
+
+def s4() -> SearchSpace:
+    """S4 of the same paper: a 3x3 separable convolution, or noise, which puts N(0, 1) in place of its input."""
+    return SearchSpace(name="s4", ops=("noise", "sep_conv_3x3"))
+
+
+def nas_bench_201() -> SearchSpace:
+    """NAS-Bench-201 (Dong, Yang, ICLR 2020): one kind of cell, four nodes, every edge keeps one of five ops."""
+    return SearchSpace(
+        name="nas_bench_201",
+        ops=("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+        nodes=4,
+        inputs=1,
+        cell_types=("normal",),
+        entries_per_node=0,
+        macro="nas_bench_201",
+    )
+
+
+NAMED: Mapping[str, Callable[[], SearchSpace]] = MappingProxyType(
+    {make.__name__: make for make in (darts, darts_no_none, s1, s2, s3, s4, nas_bench_201)}
+)
+
+
+def named(name: str) -> SearchSpace:
+    """The space that a config calls `name`.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    if name not in NAMED:
+        raise ValueError(f"space {name!r} is unknown; allowed are {', '.join(NAMED)}")
+    return NAMED[name]()
