@@ -1,6 +1,6 @@
 """Differentiable architecture search as pure functions: PR-DARTS, DARTS and their relatives, and their bilevel step."""
 
-from prdarts_jax.data.sources import Augmentation
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation.training import TrainProblem, TrainState, init_training, train_epoch, train_step
 from prdarts_jax.nets.discrete import Network, describe, network
 from prdarts_jax.nets.nas_bench_201 import Supernet201

@@ -63,7 +63,7 @@ _TRAINING_RULES: dict[str, Rule] = {
 RULES: dict[str, dict[str, Rule]] = {}
 RULES["train"] = _TRAINING_RULES | {
     "form": _one_of(*discrete.FORMS),
-    "dataset": _one_of(*sources.NAMES, *sources.STREAMED),
+    "dataset": _one_of(*sources.DATASETS),
     "image_size": _at_least(0),
     "num_examples": _at_least(0),
     "workers": _at_least(0),
@@ -74,7 +74,7 @@ RULES["theory"] = {
     "seed": _SEED,
 }
 RULES["search"] = {
-    "dataset": _one_of(*sources.NAMES),
+    "dataset": _one_of(*(name for name, entry in sources.DATASETS.items() if not entry.streamed)),
     "image_size": _at_least(0),
     "num_examples": _at_least(0),
     "split_seed": _SEED,

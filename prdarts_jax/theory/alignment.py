@@ -9,6 +9,7 @@ import optax
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.search import diagnostics, methods
@@ -49,11 +50,11 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
     """
     dataset = sources.load("digits")
     train_data, val_data = jax.device_put(sources.split_halves(dataset, 0))
-    augmentation = sources.Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
-    plain = sources.Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
+    augmentation = Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
+    plain = Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
     steps_per_epoch = len(train_data["label"]) // _BATCH_SIZE
     batch = {
-        "image": sources.augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
+        "image": augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
         "label": val_data["label"][: 4 * _BATCH_SIZE],
     }
     start = jax.jit(init_search, static_argnums=0)

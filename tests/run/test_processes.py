@@ -133,7 +133,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
 
 def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(devices, "everywhere", lambda value: seen.append(value) or {value, -1})
+    monkeypatch.setattr(devices, "all_gather", lambda value: seen.append(value) or {value, -1})
     for config in ({"seed": 0}, {"seed": 1}, {"seed": 0}):
         with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
             loop.run(None, config, tmp_path)
