@@ -14,13 +14,15 @@ State = TypeVar("State")
 
 
 class Keyed(Protocol):
-    """The state of a search or a training: i32[], steps done, and the key that all draws are made from."""
+    """The state of a search or a training."""
 
     @property
-    def step(self) -> jax.Array: ...  # noqa: D102
+    def step(self) -> jax.Array:
+        """i32[], steps done."""
 
     @property
-    def key(self) -> jax.Array: ...  # noqa: D102
+    def key(self) -> jax.Array:
+        """Never consumed: every draw is made from it, the step and a purpose."""
 
 
 KeyedState = TypeVar("KeyedState", bound=Keyed)
