@@ -1,6 +1,7 @@
-"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
+r"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream] [supernets]
+XLA_FLAGS=--xla_force_host_platform_device_count=8 PYTHONPATH=.:tests \
+    python tests/run/eight_devices.py FILE [stream] [supernets]
 """
 
 import functools

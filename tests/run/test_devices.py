@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SCRIPT_PATH
 
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import take_batch
 from prdarts_jax.run import loop
 
-ON_EIGHT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+ON_EIGHT = os.environ | SCRIPT_PATH | EIGHT
 JOBS = ("stream", "supernets")
 SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
 SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import imagenet_folder
 import numpy as np
 import pytest
+from conftest import SCRIPT_PATH
 from test_train import CELL
 
 from prdarts_jax import devices
@@ -63,7 +64,7 @@ def launch(commands):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | SCRIPT_PATH | {"JAX_PLATFORMS": "cpu"},
         )
         for command in commands
     ]
