@@ -50,7 +50,8 @@ def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
     batch_size = config.batch_size // config.accumulate
-    return (_streamed if sources.DATASETS[config.dataset].streamed else _in_memory)(config, batch_size, mesh)
+    opened = _streamed if sources.DATASETS[config.dataset].streamed else _in_memory
+    return opened(config, batch_size, mesh)
 
 
 def _in_memory(config, batch_size, mesh):
