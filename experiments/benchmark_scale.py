@@ -90,13 +90,13 @@ def one_size(count: int, rounds: int) -> None:
     """Prints the seconds of a step on so many devices, and of one that exchanges nothing."""
     mesh, batch = devices.make_mesh(), make_batch(32 * count)
     assert mesh.size == count
-    spread = devices.put(batch, mesh, devices.SPREAD)
+    spread = devices.device_put(batch, mesh, devices.SPREAD)
     specs = (devices.REPLICATED, devices.SPREAD, devices.SPREAD)
 
     def steps(axis_name):
         problem = make_problem(axis_name)
-        step = jax.jit(devices.over(mesh, functools.partial(search_step, problem), specs))
-        state = devices.put(start(problem, 0, batch), mesh)
+        step = jax.jit(devices.shard_map(functools.partial(search_step, problem), mesh, specs))
+        state = devices.device_put(start(problem, 0, batch), mesh)
         compiled = step.lower(state, spread, spread).compile()
         return lambda: [jax.block_until_ready(compiled(state, spread, spread)) for _ in range(STEPS)]
 

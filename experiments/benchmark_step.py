@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import ops
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.executor import program
 from prdarts_jax.run import search, settings
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
@@ -184,7 +185,7 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
     settings.validate_against_data(config, dataset)
     theirs = authors_code.make_step(against, config, dataset.num_classes) if against else None
     train_data, val_data = jax.device_put(sources.split_halves(dataset, config.split_seed))
-    augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
+    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
     problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
     problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))

@@ -1,8 +1,8 @@
 """Many devices: a mesh of them, and what code inside a mapped axis needs to give what one device would give.
 
-`search_step` and the others are written for one part of a batch: with `axis_name` they take the moments of batch
-normalisation, the gradients and the metrics of all parts. They are mapped by `jax.shard_map`. Augmentation and
-drop-path are drawn for the whole batch; P-DARTS's dropout and the noise of S4 for each part by itself.
+A step is written for one part of a batch: with `axis_name` it takes the moments of batch normalisation, the gradients
+and the metrics of all parts. `shard_map` maps it. Augmentation and drop-path are drawn for the whole batch; the dropout
+and the noise of candidate ops for each part by itself.
 """
 
 import math
@@ -50,7 +50,7 @@ def axis_of(mesh: Mesh) -> str | None:
     return DATA if mesh.shape[DATA] > 1 else None
 
 
-def over(mesh: Mesh, function: Callable, in_specs: Any = REPLICATED, out_specs: Any = REPLICATED) -> Callable:
+def shard_map(function: Callable, mesh: Mesh, in_specs: Any = REPLICATED, out_specs: Any = REPLICATED) -> Callable:
     """The function on each device of the mesh, by default with all of its arguments; as it is on a mesh of one.
 
     Compile it with `jax.jit`. What the function gives must be the same along axes that `out_specs` does not name.
@@ -61,67 +61,65 @@ def over(mesh: Mesh, function: Callable, in_specs: Any = REPLICATED, out_specs: 
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
+def device_put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
     """The arrays on the devices of the mesh, by default all on each; each process has all of them."""
     where = sharding(mesh, spec)
     if jax.process_count() == 1:
         return jax.device_put(tree, where)
 
-    def put_one(leaf):
+    def put_leaf(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put_one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            return jax.random.wrap_key_data(put_leaf(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
         # Unlike device_put, which sends all arrays to all processes to compare them.
         return jax.make_array_from_callback(leaf.shape, where, lambda part: leaf[part])
 
-    return jax.tree.map(put_one, tree)
+    return jax.tree.map(put_leaf, tree)
 
 
-def put_shares(share: Any, mesh: Mesh) -> Any:
-    """A batch spread over the devices of the mesh; each process has its share of the images, in their order."""
+def device_put_local(batch: Any, mesh: Mesh) -> Any:
+    """A batch spread over the devices of the mesh; each process gives its own part of it, in order of the processes."""
     if jax.process_count() == 1:
-        return put(share, mesh, SPREAD)
-    return jax.make_array_from_process_local_data(sharding(mesh, SPREAD), share)
+        return device_put(batch, mesh, SPREAD)
+    return jax.make_array_from_process_local_data(sharding(mesh, SPREAD), batch)
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec) -> Any:
-    """Where `put` has arrays."""
+    """Where `device_put` puts arrays."""
     return mesh.devices.flat[0] if mesh.size == 1 else NamedSharding(mesh, spec)
 
 
-def check_divides(batch_size: int, mesh: Mesh, field: str) -> None:
+def check_divides(batch_size: int, mesh: Mesh, name: str) -> None:
     """Refuses a batch that cannot be spread evenly.
 
+    Args:
+      batch_size: images of a batch.
+      mesh: over which to spread it.
+      name: of the batch size, for the message.
+
     Raises:
-      ValueError: naming the field, its value and what is allowed.
+      ValueError: with the name, the value and what is allowed.
     """
     parts = mesh.shape[DATA]
     if batch_size % parts:
         raise ValueError(
-            f"{field}={batch_size} must be a multiple of {parts}, the devices that share a batch; "
+            f"{name}={batch_size} must be a multiple of {parts}, the devices that share a batch; "
             "CUDA_VISIBLE_DEVICES lets JAX see fewer"
         )
 
 
-def memory(compiled: jax.stages.Compiled) -> str:
-    """How much memory a compiled function needs on each device, in words, and what to change where that is too much."""
-    found: Any = compiled.memory_analysis()
-    if found is None:
-        return "needs as much memory as this backend does not tell"
-    needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    needed += found.temp_size_in_bytes
+def memory(compiled: jax.stages.Compiled) -> tuple[int | None, float]:
+    """Bytes that a compiled function needs on each device, None where the backend does not tell, and bytes it has."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
     else:
-        there = (device.memory_stats() or {}).get("bytes_limit", math.inf)
-    text = f"needs {needed / 1e9:.2f} GB of memory on each device"
-    if needed <= there:
-        return text
-    return (
-        f"{text}, which has {there / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in pieces, "
-        "config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
-    )
+        available = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    found: Any = compiled.memory_analysis()
+    if found is None:
+        return None, available
+    needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return needed + found.temp_size_in_bytes, available
 
 
 def grad(function: Callable, axis_name: str | None = None, **options: Any) -> Callable:
@@ -163,28 +161,28 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def fetch(tree: Any) -> Any:
-    """The arrays as NumPy's, whole, in every process; all have to ask."""
+def device_get(tree: Any) -> Any:
+    """The whole arrays as NumPy's in every process; all processes must call it."""
 
-    def fetch_one(leaf):
+    def get_leaf(leaf):
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
             leaf = multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(leaf)
 
-    return jax.tree.map(fetch_one, tree)
+    return jax.tree.map(get_leaf, tree)
 
 
-def everywhere(value: int) -> set[int]:
-    """The values that the processes have; all have to ask."""
+def all_gather(value: int) -> set[int]:
+    """The values of all processes; all must call it."""
     return set(np.ravel(multihost_utils.process_allgather(np.array(value))).tolist())
 
 
-def agree(wish: bool) -> bool:
-    """Whether any process wishes it; all have to ask."""
-    return True in everywhere(wish)
+def any(value: bool) -> bool:
+    """Whether it is true in any process; all must call it."""
+    return True in all_gather(value)
 
 
-def wait(what: str) -> None:
-    """Returns once all processes are here."""
+def barrier(name: str) -> None:
+    """Returns once all processes have called it with this name."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        multihost_utils.sync_global_devices(name)

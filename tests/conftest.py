@@ -14,6 +14,9 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdart
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+# Where a script that a test starts finds what it imports: this copy of the package, and modules beside this one.
+SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+
 # Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
 _LONG_FILES = (
     "test_main test_train test_cell test_supernet test_family test_forward_mode test_processes test_devices "

@@ -1,16 +1,31 @@
 """Several steps of a search or a training in one compiled loop."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.data.sources import Augmentation, augment
+from prdarts_jax.data.augmentation import Augmentation, augment
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 State = TypeVar("State")
+
+
+class Keyed(Protocol):
+    """The state of a search or a training."""
+
+    @property
+    def step(self) -> jax.Array:
+        """i32[], steps done."""
+
+    @property
+    def key(self) -> jax.Array:
+        """Never consumed: every draw is made from it, the step and a purpose."""
+
+
+KeyedState = TypeVar("KeyedState", bound=Keyed)
 
 
 def key_for(key: jax.Array, purpose: int, count: jax.Array) -> jax.Array:
@@ -72,3 +87,52 @@ def take_batch(
         start += jax.lax.axis_index(axis_name) * images
     places = jax.lax.dynamic_slice_in_dim(order, start, images)
     return {"image": augment(augmentation, key, data["image"][places], axis_name), "label": data["label"][places]}
+
+
+def run_epoch(
+    step: Callable[..., tuple[KeyedState, Metrics]],
+    state: KeyedState,
+    datasets: Sequence[Batch],
+    purposes: tuple[int, int],
+    augmentation: Augmentation,
+    batch_size: int,
+    steps: int | jax.Array | None = None,
+    axis_name: str | None = None,
+) -> tuple[KeyedState, Metrics]:
+    """Steps of one epoch, each on one batch of each data set, shuffled and augmented on the device.
+
+    Orders and augmentation are a function of the state's key and step alone, so an epoch may be run in parts.
+
+    Args:
+      step: (state, a batch of each data set) -> (state, metrics); counts `state.step` and keeps `state.key`.
+      state: before; its step says where in which epoch to begin.
+      datasets: each {'image': u8[N, H, W, C], 'label': i32[N]}, of the same N.
+      purposes: of the keys (see `key_for`) for the orders of an epoch and for the augmentation of a step. One data set
+        takes the key as it is, several share it out by `jax.random.split`.
+      augmentation: static.
+      batch_size: static; what is left over of N is not used in this epoch.
+      steps: how many steps to take; by default an epoch's. The epoch must have that many left.
+      axis_name: mapped axis over which batches are spread, if any.
+
+    Returns:
+      (state, metrics): the state after, and the mean of each metric over the steps.
+    """
+    images = len(datasets[0]["label"])
+    steps_per_epoch = images // batch_size
+    of_orders, of_images = purposes
+
+    def keys(purpose, count):
+        key = key_for(state.key, purpose, count)
+        return [key] if len(datasets) == 1 else jax.random.split(key, len(datasets))
+
+    orders = [jax.random.permutation(key, images) for key in keys(of_orders, state.step // steps_per_epoch)]
+
+    def next_step(state):
+        position = state.step % steps_per_epoch
+        batches = [
+            take_batch(augmentation, data, order, position, batch_size, key, axis_name)
+            for data, order, key in zip(datasets, orders, keys(of_images, state.step), strict=True)
+        ]
+        return step(state, *batches)
+
+    return repeat(next_step, state, steps_per_epoch if steps is None else steps)

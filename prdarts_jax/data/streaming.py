@@ -1,7 +1,7 @@
 """Batches of a data set too large for memory, ImageNet above all: read from disk and augmented by worker processes.
 
-Every epoch is a function of its seed, whatever the number of workers and wherever it starts, so that a run that goes
-on in mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; normalising is for the device.
+Every epoch is a function of its seed, whatever the number of workers and wherever it starts, so that a run resumed in
+mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; the device normalises them.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Training a discrete network from scratch, and its test: pure functions, as in `bilevel.py`.
+"""Training a discrete network from scratch, and its test: pure functions, as in `search/step.py`.
 
     step = jax.jit(train_step, static_argnums=0, donate_argnums=1)
     state, metrics = step(problem, state, batch)
@@ -7,6 +7,7 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -18,8 +19,8 @@ import optax
 from jax import export
 
 from prdarts_jax import devices
-from prdarts_jax.data.epochs import Batch, Metrics, key_for, repeat, take_batch
-from prdarts_jax.data.sources import Augmentation, augment
+from prdarts_jax.data.augmentation import Augmentation, augment
+from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 
 Variables = dict[str, Any]
 
@@ -167,16 +168,8 @@ def train_epoch(
     Returns:
       (state, metrics): the state after, and the metrics of `train_step` averaged over the steps.
     """
-    steps_per_epoch = len(data["label"]) // batch_size
-    order = jax.random.permutation(key_for(state.key, 1, state.step // steps_per_epoch), len(data["label"]))
-
-    def next_step(state):
-        key = key_for(state.key, 2, state.step)
-        position = state.step % steps_per_epoch
-        batch = take_batch(augmentation, data, order, position, batch_size, key, problem.axis_name)
-        return train_step(problem, state, batch)
-
-    return repeat(next_step, state, steps_per_epoch if steps is None else steps)
+    step = functools.partial(train_step, problem)
+    return run_epoch(step, state, (data,), (1, 2), augmentation, batch_size, steps, problem.axis_name)
 
 
 # Test -----------------------------------------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
       state: a pytree of arrays, typed PRNG keys among them or not.
     """
     path = folder / str(step)
-    if True in devices.everywhere(path.exists()):
+    if True in devices.all_gather(path.exists()):
         return
     draft = folder / f"unfinished-{step}"
-    leaves = devices.fetch(_by_name(_key_data(state)))
+    leaves = devices.device_get(_by_name(_key_data(state)))
     with _checkpointer() as checkpointer:
         checkpointer.save(draft.absolute(), args=ocp.args.PyTreeSave(leaves), force=True)
     if devices.is_main():
@@ -49,7 +49,7 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
             old.rename(folder / f"unfinished-{old.name}")
         for leftover in folder.glob("unfinished-*"):
             shutil.rmtree(leftover)
-    devices.wait("checkpoint")
+    devices.barrier("checkpoint")
 
 
 def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], None]) -> tuple[Any, int] | None:
@@ -72,7 +72,7 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
     """
     paths = _newest_first(folder)
     intact = next((path for path in paths if _is_intact(path)), None)
-    if len(devices.everywhere(int(intact.name) if intact else -1)) > 1:
+    if len(devices.all_gather(int(intact.name) if intact else -1)) > 1:
         raise ValueError(f"{folder} is not the same for all processes: --workdir must be a folder that they share")
     if intact is None:
         if not paths:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
+from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.evaluation.training import TrainProblem, TrainState, train_epoch, train_step
 from prdarts_jax.run import settings
 from prdarts_jax.run.loop import Advance
@@ -36,7 +37,7 @@ class Feed(NamedTuple):
     steps_per_epoch: int
     num_classes: int
     image_shape: tuple[int, int, int, int]
-    augmentation: sources.Augmentation
+    augmentation: Augmentation
     place: Callable[[TrainState], TrainState]
     prepare: Callable[[TrainProblem, TrainState], tuple[Advance, jax.stages.Compiled]]
     test_batches: Callable[[], Iterator[dict[str, Any]]]
@@ -49,7 +50,8 @@ def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
     batch_size = config.batch_size // config.accumulate
-    return (_streamed if config.dataset in sources.STREAMED else _in_memory)(config, batch_size, mesh)
+    opened = _streamed if sources.DATASETS[config.dataset].streamed else _in_memory
+    return opened(config, batch_size, mesh)
 
 
 def _in_memory(config, batch_size, mesh):
@@ -57,14 +59,14 @@ def _in_memory(config, batch_size, mesh):
     dataset = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
     settings.validate_against_data(config, dataset)
     test = sources.load(config.dataset, config.data_dir or None, split="test", **read)
-    augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
+    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
 
     def prepare(problem, state):
         def epoch(state, images, steps):
             return train_epoch(problem, state, images, augmentation, batch_size, steps)
 
-        images = devices.put({"image": dataset.images, "label": dataset.labels}, mesh)
-        epoch = jax.jit(devices.over(mesh, epoch), donate_argnums=0)
+        images = devices.device_put({"image": dataset.images, "label": dataset.labels}, mesh)
+        epoch = jax.jit(devices.shard_map(epoch, mesh), donate_argnums=0)
         compiled = epoch.lower(state, images, jnp.int32(1)).compile()
         return lambda state, _, steps: compiled(state, images, jnp.int32(steps)), compiled
 
@@ -76,10 +78,10 @@ def _in_memory(config, batch_size, mesh):
                 "image": np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(label, (0, missing), constant_values=-1),
             }
-            yield devices.put(batch, mesh, devices.SPREAD)
+            yield devices.device_put(batch, mesh, devices.SPREAD)
 
     steps_per_epoch, shape = len(dataset.labels) // batch_size, (batch_size, *dataset.images.shape[1:])
-    place = functools.partial(devices.put, mesh=mesh)
+    place = functools.partial(devices.device_put, mesh=mesh)
     return Feed(dataset.name, steps_per_epoch, dataset.num_classes, shape, augmentation, place, prepare, test_batches)
 
 
@@ -97,7 +99,7 @@ def _streamed(config, batch_size, mesh):
     size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
     steps_per_epoch = len(source) // batch_size
     # Images are cropped, mirrored and jittered where they are read.
-    augmentation = sources.Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
+    augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
 
     shape = (batch_size, config.image_size, config.image_size, 3)
 
@@ -118,7 +120,7 @@ def _streamed(config, batch_size, mesh):
 
     def prepare(problem, state):
         def step(state, batch):
-            image = sources.augment(augmentation, jax.random.key(0), batch["image"])
+            image = augment(augmentation, jax.random.key(0), batch["image"])
             return train_step(problem, state, {"image": image, "label": batch["label"]})
 
         spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
@@ -126,7 +128,7 @@ def _streamed(config, batch_size, mesh):
             "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=spread),
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=spread),
         }
-        parts = devices.over(mesh, step, (devices.REPLICATED, devices.SPREAD))
+        parts = devices.shard_map(step, mesh, (devices.REPLICATED, devices.SPREAD))
         compiled = jax.jit(parts, donate_argnums=0).lower(state, batch).compile()
         batches = None
 
@@ -135,7 +137,7 @@ def _streamed(config, batch_size, mesh):
             batches = batches or from_step(done)
             found = []
             for batch in itertools.islice(batches, steps):
-                state, metrics = compiled(state, devices.put_shares(batch, mesh))
+                state, metrics = compiled(state, devices.device_put_local(batch, mesh))
                 found.append(metrics)
             return state, jax.tree.map(lambda *values: sum(values) / steps, *found)
 
@@ -143,7 +145,7 @@ def _streamed(config, batch_size, mesh):
 
     def test_batches():
         for batch in streaming.test_batches(test, **size):
-            yield devices.put(batch, mesh, devices.SPREAD)
+            yield devices.device_put(batch, mesh, devices.SPREAD)
 
-    place = functools.partial(devices.put, mesh=mesh)
+    place = functools.partial(devices.device_put, mesh=mesh)
     return Feed(config.dataset, steps_per_epoch, source.num_classes, shape, augmentation, place, prepare, test_batches)

@@ -84,7 +84,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
       Diverged: a mean metric of an epoch is not finite.
       Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    if len(devices.everywhere(zlib.crc32(json.dumps(config, sort_keys=True).encode()) % 2**31)) > 1:
+    if len(devices.all_gather(zlib.crc32(json.dumps(config, sort_keys=True).encode()) % 2**31)) > 1:
         raise ValueError("the processes have different configs: start all with the same --config and fields")
     shapes, metric_shapes = plan.shapes
     total_steps, steps_per_epoch = plan.total_steps, plan.steps_per_epoch
@@ -106,7 +106,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     if not done:
         clock = time.perf_counter()
         advance, compiled = plan.prepare(state)
-        print(f"compiled in {time.perf_counter() - clock:.0f} s, {devices.memory(compiled)}", flush=True)
+        print(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(compiled)}", flush=True)
     seconds, saved, saving = 0.0, time.perf_counter(), 0.0
     with (
         stop_signals() as asked_to_stop,
@@ -121,7 +121,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
             clock = time.perf_counter()
             steps = min(plan.steps_per_call, steps_per_epoch - step % steps_per_epoch)
             state, metrics = advance(state, step, steps)
-            metrics = devices.fetch(metrics)
+            metrics = devices.device_get(metrics)
             totals = {name: totals[name] + np.float32(steps) * metrics[name] for name in metrics}
             step += steps
             seconds += time.perf_counter() - clock
@@ -142,14 +142,28 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
                 done = step == total_steps or all(map(plan.ended, records))
                 totals, seconds = zeros, 0.0
                 clock = time.perf_counter()
-                if done or devices.agree(clock - saved >= _INTERVAL * saving):
+                if done or devices.any(clock - saved >= _INTERVAL * saving):
                     checkpoints.save(folder, step, (state, totals))
                     saved = time.perf_counter()
                     saving = saved - clock
-            if devices.agree(asked_to_stop()):  # at the end too, since others may follow
+            if devices.any(asked_to_stop()):  # at the end too, since others may follow
                 checkpoints.save(folder, step, (state, totals))
                 raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
     return state
+
+
+def memory_in_words(compiled: jax.stages.Compiled) -> str:
+    """How much memory a compiled function needs on each device, and what to change where that is too much."""
+    needed, available = devices.memory(compiled)
+    if needed is None:
+        return "needs as much memory as this backend does not tell"
+    text = f"needs {needed / 1e9:.2f} GB of memory on each device"
+    if needed <= available:
+        return text
+    return (
+        f"{text}, which has {available / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in "
+        "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
+    )
 
 
 def _means(plan, totals, epoch, going):

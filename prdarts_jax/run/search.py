@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import Supernet
@@ -92,7 +93,7 @@ class _Search(NamedTuple):
     num_classes: int
     train_data: Batch
     val_data: Batch
-    augmentation: sources.Augmentation
+    augmentation: Augmentation
     table: tabular.Table | None
     mesh: Mesh
 
@@ -134,8 +135,8 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     settings.validate_against_data(config, dataset)
     mesh = devices.make_mesh(config.seeds)
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
-    train_data, val_data = devices.put(sources.split_halves(dataset, config.split_seed), mesh)
-    augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
+    train_data, val_data = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
+    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
     print(f"{len(dataset.labels)} images of {dataset.name}")
 
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
@@ -177,7 +178,7 @@ def _run_stage(search, stage, keys, candidates):
         return jax.lax.map(of_seed, states)
 
     specs = (devices.SEEDS, devices.REPLICATED, devices.REPLICATED, devices.REPLICATED)
-    epoch = jax.jit(devices.over(search.mesh, epochs, specs, devices.SEEDS), donate_argnums=0)
+    epoch = jax.jit(devices.shard_map(epochs, search.mesh, specs, devices.SEEDS), donate_argnums=0)
     arguments = (train_data, val_data, jnp.int32(1))
 
     def prepare(states):
@@ -197,7 +198,7 @@ def _run_stage(search, stage, keys, candidates):
             folders=search.folders,
             shapes=epoch.eval_shape(start.eval_shape(keys, candidates), *arguments),
             start=lambda: start(keys, candidates),
-            place=lambda states: devices.put(states, search.mesh, devices.SEEDS),
+            place=lambda states: devices.device_put(states, search.mesh, devices.SEEDS),
             prepare=prepare,
             end_epoch=_epoch_end(search, problem),
             summary=_summary,
@@ -206,7 +207,7 @@ def _run_stage(search, stage, keys, candidates):
         search.fields,
         workdir,
     )
-    at_end = devices.fetch(states.arch)
+    at_end = devices.device_get(states.arch)
     found = []
     for number, folder in enumerate(search.folders):
         early = last_epoch(reporting.read_records(folder))
@@ -230,14 +231,14 @@ def _epoch_end(search, problem):
             return jax.lax.map(lambda state: function(problem, state, batches), states)
 
         specs = (devices.SEEDS, PartitionSpec(None, devices.DATA))
-        return jax.jit(devices.over(search.mesh, mapped, specs, devices.SEEDS))
+        return jax.jit(devices.shard_map(mapped, search.mesh, specs, devices.SEEDS))
 
     eigenvalue, choose = of_each_seed(hessian_eigenvalue), of_each_seed(select)
 
     def batches():
         """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
         places = np.arange(4 * batch_size) % len(val_data["label"])
-        image = sources.augment(plain, jax.random.key(0), val_data["image"][places])
+        image = augment(plain, jax.random.key(0), val_data["image"][places])
         shape = (4, batch_size)
         return {"image": image.reshape(*shape, *image.shape[1:]), "label": val_data["label"][places].reshape(shape)}
 
@@ -264,10 +265,10 @@ def _epoch_end(search, problem):
     ) -> tuple[SearchState, list[loop.Record | None]]:
         eigenvalues = None
         if search.config.hessian or method.tracks_eigenvalue:
-            eigenvalues = devices.fetch(eigenvalue(states, batches()))
+            eigenvalues = devices.device_get(eigenvalue(states, batches()))
         if method.samples:
             states = choose(states, batches())
-        logits, step = devices.fetch((states.arch, states.step))
+        logits, step = devices.device_get((states.arch, states.step))
         records: list[loop.Record | None] = []
         for number, (mean, folder) in enumerate(zip(means, search.folders, strict=True)):
             if mean is None:

@@ -183,7 +183,7 @@ _test_step = jax.jit(training.test_step, static_argnums=(0, 1))
 
 def _test(problem: training.TrainProblem, feed: Feed, state: training.TrainState) -> dict[str, Any]:
     counts = (
-        devices.fetch(_test_step(problem.network, feed.augmentation, state.variables, batch))
+        devices.device_get(_test_step(problem.network, feed.augmentation, state.variables, batch))
         for batch in feed.test_batches()
     )
     return training.summarize(functools.reduce(functools.partial(jax.tree.map, operator.add), counts))

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import optax
 
 from prdarts_jax import devices
-from prdarts_jax.data.epochs import Batch, Metrics, key_for, repeat, take_batch
-from prdarts_jax.data.sources import Augmentation
+from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 from prdarts_jax.search import alignment, hypergradients
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.relaxations import Arch
@@ -349,19 +349,5 @@ def search_epoch(
     Returns:
       (state, metrics): the state after, and the metrics of `search_step` averaged over the steps.
     """
-    steps_per_epoch = len(train_data["label"]) // batch_size
-    epoch = state.step // steps_per_epoch
-    key_epoch = key_for(state.key, 2, epoch)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, len(train_data["label"])))(jax.random.split(key_epoch))
-
-    def next_step(state):
-        position = state.step % steps_per_epoch
-        batches = [
-            take_batch(augmentation, data, order, position, batch_size, key, problem.axis_name)
-            for data, order, key in zip(
-                (train_data, val_data), orders, jax.random.split(key_for(state.key, 3, state.step)), strict=True
-            )
-        ]
-        return search_step(problem, state, *batches)
-
-    return repeat(next_step, state, steps_per_epoch if steps is None else steps)
+    step, datasets = functools.partial(search_step, problem), (train_data, val_data)
+    return run_epoch(step, state, datasets, (2, 3), augmentation, batch_size, steps, problem.axis_name)

@@ -16,11 +16,12 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from prdarts_jax.data import sources
+from prdarts_jax.data import augmentation, sources
+from prdarts_jax.data.augmentation import Augmentation
 
 COUNT = 20
-augment = jax.jit(sources.augment, static_argnums=0)
-PLAIN = sources.Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
+augment = jax.jit(augmentation.augment, static_argnums=0)
+PLAIN = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
 
 
 @pytest.fixture
@@ -242,13 +243,13 @@ def test_statistics_agree_with_floating_point_and_floor_a_constant_channel() -> 
     np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std[:2], scaled.std((0, 1, 2))[:2], rtol=1e-12)
     assert std[2] == 1 / 255
-    hash(sources.Augmentation(mean, std))
+    hash(Augmentation(mean, std))
 
 
 def test_nothing_but_normalising() -> None:
     images = bytes_images(5, 6, 3)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.1)
-    only = sources.Augmentation(mean, std, pad=0, flip=False)
+    only = Augmentation(mean, std, pad=0, flip=False)
     result = augment(only, jax.random.key(0), images)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, (images / 255 - mean) / std, rtol=1e-5, atol=1e-5)
@@ -297,7 +298,7 @@ def test_cutout_is_a_clipped_square_around_any_pixel(side: int) -> None:
 
 
 def test_augmentation_compiles_and_batches_over_keys() -> None:
-    everything = sources.Augmentation((0.5,) * 3, (0.2,) * 3, pad=2, cutout=4)
+    everything = Augmentation((0.5,) * 3, (0.2,) * 3, pad=2, cutout=4)
     images = bytes_images(6, 8, 3)
     keys = jax.random.split(jax.random.key(4), 3)
     together = jax.vmap(lambda key: augment(everything, key, images))(keys)
@@ -309,7 +310,7 @@ def test_augmentation_compiles_and_batches_over_keys() -> None:
 def test_crop_and_cutout_are_independent() -> None:
     """As many offsets as centres: the same random numbers used twice would show at once."""
     side, pad, count = 5, 2, 4000
-    both = sources.Augmentation((0.5,), (0.25,), pad=pad, flip=False, cutout=1)
+    both = Augmentation((0.5,), (0.25,), pad=pad, flip=False, cutout=1)
     white = np.full((count, side, side, 1), 255, np.uint8)
     result = np.round(augment(both, jax.random.key(5), white)[..., 0], 4)
     black = (result <= 0).all(2)

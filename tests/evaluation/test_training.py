@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from prdarts_jax import ops
-from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.supernet import BatchNorm
@@ -20,7 +20,7 @@ from prdarts_jax.spaces import genotypes
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 CLASSES = 4
-AUGMENTATION = sources.Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
+AUGMENTATION = Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
 
 
 class Stub(nn.Module):
@@ -165,7 +165,7 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own():
                 seen.value = seen.value.at[epoch, number].add(1 + jnp.arange(len(images)) * 0)
             return nn.Dense(CLASSES)(images[:, 0, 0])
 
-    plain = sources.Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
+    plain = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
     chosen = training.TrainProblem(Spy(), optax.sgd(0.0), total_steps=8)
     images = jnp.broadcast_to(jnp.arange(24, dtype=jnp.uint8)[:, None, None, None], (24, 3, 3, 1))
     source = {"image": images, "label": jnp.zeros(24, jnp.int32)}
@@ -187,7 +187,7 @@ def test_the_counts_of_a_test_are_those_of_numpy():
     rng = np.random.default_rng(0)
     image, label = rng.integers(0, 256, (50, 1, 9, 1)).astype(np.uint8), rng.integers(0, 8, 50).astype(np.int32)
     label[45:] = -1
-    plain = sources.Augmentation(mean=(0.3,), std=(0.2,), pad=4, flip=True, cutout=1)  # only normalising may count
+    plain = Augmentation(mean=(0.3,), std=(0.2,), pad=4, flip=True, cutout=1)  # only normalising may count
     run = jax.jit(training.test_step, static_argnums=(0, 1))
     parts = [
         run(Given(), plain, {}, {"image": image[i : i + 10], "label": label[i : i + 10]}) for i in range(0, 50, 10)

@@ -1,6 +1,7 @@
-"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
+r"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/eight_devices.py FILE [stream] [supernets]
+XLA_FLAGS=--xla_force_host_platform_device_count=8 PYTHONPATH=.:tests \
+    python tests/run/eight_devices.py FILE [stream] [supernets]
 """
 
 import functools
@@ -21,6 +22,7 @@ from test_search_job import Toy
 
 from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.run import reporting, settings
@@ -32,7 +34,7 @@ from prdarts_jax.spaces import SearchSpace, genotypes
 
 STEPS, BATCH = 20, 16
 SPACE = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
-AUGMENTATION = sources.Augmentation((0.5,), (0.25,), pad=2, flip=True, cutout=3)
+AUGMENTATION = Augmentation((0.5,), (0.25,), pad=2, flip=True, cutout=3)
 CELL = genotypes.Genotype(
     normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("sep_conv_3x3", 2)),
     reduce=(("max_pool_3x3", 0), ("sep_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_3x3", 0)),
@@ -79,13 +81,13 @@ def search(mesh):
     )
     images = jnp.zeros((BATCH, 8, 8, 1))
     state = jax.jit(functools.partial(init_search, problem))(jax.random.key(0), images)
-    halves = devices.put((make_data(1), make_data(2)), mesh)
+    halves = devices.device_put((make_data(1), make_data(2)), mesh)
 
     def epoch(state, train_data, val_data):
         return search_epoch(problem, state, train_data, val_data, AUGMENTATION, BATCH)
 
-    state = devices.put(state, mesh)
-    advance = jax.jit(devices.over(mesh, epoch)).lower(state, *halves).compile()
+    state = devices.device_put(state, mesh)
+    advance = jax.jit(devices.shard_map(epoch, mesh)).lower(state, *halves).compile()
     means = []
     for _ in range(STEPS // 5):
         state, metrics = advance(state, *halves)

@@ -1,6 +1,8 @@
 """One of several processes of a search, for test_processes.py.
 
-python tests/one_process.py NETWORK WORKDIR PORT PROCESSES PROCESS, where NETWORK is `supernet` or `stand-in`
+PYTHONPATH=.:tests python tests/run/one_process.py NETWORK WORKDIR PORT PROCESSES PROCESS
+
+NETWORK is `supernet` or `stand-in`.
 """
 
 import os

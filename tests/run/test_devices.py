@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SCRIPT_PATH
 
 from prdarts_jax import devices
-from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import take_batch
+from prdarts_jax.run import loop
 
-ON_EIGHT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+ON_EIGHT = os.environ | SCRIPT_PATH | EIGHT
 JOBS = ("stream", "supernets")
 SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
 SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
@@ -74,7 +77,7 @@ def test_parts_of_a_batch_are_the_batch_that_one_device_takes():
     images = {"image": rng.integers(0, 256, (40, 6, 5, 3), np.uint8), "label": rng.integers(0, 9, 40)}
     images = jax.tree.map(jnp.array, images)
     order = jnp.array(rng.permutation(40))
-    augmentation = sources.Augmentation((0.4, 0.5, 0.6), (0.2, 0.3, 0.2), pad=2, flip=True, cutout=3)
+    augmentation = Augmentation((0.4, 0.5, 0.6), (0.2, 0.3, 0.2), pad=2, flip=True, cutout=3)
 
     def take(axis_name):
         return take_batch(augmentation, images, order, jnp.int32(2), 12, jax.random.key(1), axis_name)
@@ -126,10 +129,10 @@ def test_processes_with_more_devices_than_others_are_refused():
 def test_the_memory_of_a_step_comes_with_advice_where_it_is_too_much(temporary, advised):
     sizes = {"argument_size_in_bytes": 3 * 10**8, "output_size_in_bytes": 2 * 10**8, "alias_size_in_bytes": 10**8}
     analysis = SimpleNamespace(**sizes, temp_size_in_bytes=temporary)
-    text = devices.memory(SimpleNamespace(memory_analysis=lambda: analysis))
+    text = loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: analysis))
     assert text.startswith(f"needs {(4 * 10**8 + temporary) / 1e9:.2f} GB of memory on each device")
     assert advised == ("set config.accumulate to take a batch in pieces" in text)
-    assert "not tell" in devices.memory(SimpleNamespace(memory_analysis=lambda: None))
+    assert "not tell" in loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: None))
 
 
 def test_a_batch_that_does_not_divide_is_refused():

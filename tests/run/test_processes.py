@@ -13,6 +13,7 @@ from pathlib import Path
 import imagenet_folder
 import numpy as np
 import pytest
+from conftest import SCRIPT_PATH
 from test_train import CELL
 
 from prdarts_jax import devices
@@ -63,7 +64,7 @@ def launch(commands):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | SCRIPT_PATH | {"JAX_PLATFORMS": "cpu"},
         )
         for command in commands
     ]
@@ -133,7 +134,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
 
 def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(devices, "everywhere", lambda value: seen.append(value) or {value, -1})
+    monkeypatch.setattr(devices, "all_gather", lambda value: seen.append(value) or {value, -1})
     for config in ({"seed": 0}, {"seed": 1}, {"seed": 0}):
         with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
             loop.run(None, config, tmp_path)

@@ -17,6 +17,7 @@ import pytest
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_weights
 from prdarts_jax.run import compare, loop, reporting, settings, train
@@ -220,7 +221,7 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 
     images = sources.load("cifar10", fields["data_dir"], num_examples=1000)
     test = sources.load("cifar10", fields["data_dir"], split="test")
-    plain = sources.Augmentation(*sources.statistics(images))
+    plain = Augmentation(*sources.statistics(images))
     classify = jax.jit(training.classify, static_argnums=(0, 1))
     parts = [classify(network, plain, variables, test.images[i : i + 2000]) for i in range(0, 10000, 2000)]
     predicted = np.argmax(np.concatenate(parts), axis=1)

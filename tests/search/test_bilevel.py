@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from prdarts_jax import spaces
-from prdarts_jax.data.sources import Augmentation
+from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search.methods import Darts, PRDarts
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
