@@ -13,7 +13,6 @@ from prdarts_jax.data import sources
 from prdarts_jax.fields import SEED, Range, Schema, above, at_least, below, one_of
 from prdarts_jax.nets import discrete
 from prdarts_jax.search import methods
-<<<<<<< HEAD
 from prdarts_jax.spaces import tabular
 from prdarts_jax.spaces.genotypes import Genotype
 
@@ -25,9 +24,6 @@ _EVEN = Range(
 )
 _CLIP = Range(lambda value: value > 0, lambda: "above 0")
 _DTYPES = ("float32", "bfloat16")
-=======
-from prdarts_jax.spaces import genotypes, tabular
->>>>>>> h-spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +219,6 @@ def _check_search(config):
             f"config.evaluation.epochs={config.evaluation.epochs} must be 0 with config.seeds={config.seeds}: train a "
             "seed's cell with configs/cifar10_eval.py and its genotype.json"
         )
-<<<<<<< HEAD
     section = section_of(config.method)
     try:
         made = method(**config.get(section, {}))
@@ -233,18 +228,6 @@ def _check_search(config):
         raise ValueError(
             f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
             "looks ahead to the weights after each step"
-=======
-
-
-def _check_space(config):
-    space = spaces.named(config.space)
-    if config.table and not tabular.covers(space):
-        raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
-    if config.evaluation.epochs and space.genotype_class is not genotypes.Genotype:
-        raise ValueError(
-            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space {space.name}: only "
-            "cells of two inputs, normal and reduction, can be trained"
->>>>>>> h-spaces
         )
     if config.channels % (2 * made.supernet.get("partial", 1)):
         partial = made.supernet["partial"]
