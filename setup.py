@@ -1,4 +1,4 @@
-"""What prdarts_jax needs, and the extras that bring an accelerator or the test tools."""
+"""The package: its command, what it needs, and the extras that bring an accelerator or the test tools."""
 
 import setuptools
 
@@ -6,7 +6,11 @@ setuptools.setup(
     name="prdarts_jax",
     version="0.1.0",
     description="Differentiable architecture search (DARTS, PR-DARTS) as pure functions in JAX",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
+    package_data={"prdarts_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["prdarts = prdarts_jax.main:cli"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

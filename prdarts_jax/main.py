@@ -1,8 +1,9 @@
 """The command line: a config in, a search, a training or the theory lab run, a folder of results out.
 
-    python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits --config.epochs=20
+    prdarts --config=configs/digits.py --workdir=runs/digits --config.epochs=20
 
-The same command goes on where a stopped or killed run was. `jobs/` says what the folder then holds.
+`python -m prdarts_jax.main` is the same. A stopped or killed run is resumed by the command that began it. `run/`
+says what the folder then holds.
 """
 
 import os
@@ -109,7 +110,10 @@ def main(argv: Sequence[str]) -> None:
     print(f"results in {workdir}")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command `prdarts`: defines the flags and runs `main` with them."""
+    if __name__ != "__main__":
+        flags.disclaim_key_flags()  # they are those of the script that calls this, and stand in its --help
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
     flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
     flags.DEFINE_string(
@@ -123,3 +127,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("process", None, "Which this is, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

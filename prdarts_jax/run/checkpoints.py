@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax folders with the sums of their files, and the config they belong to.
+"""Checkpoints of a run: Orbax writes, names and retains them; sums of their files tell which are intact.
 
 A folder of checkpoints holds one folder a step. Orbax notices some damage when it reads, and then
 chatters; so each checkpoint carries SHA256SUMS of its files and is read only if they agree.
@@ -20,7 +20,15 @@ import orbax.checkpoint as ocp
 from prdarts_jax import devices
 
 KEPT = 3
-_SUMS = "SHA256SUMS"
+_STATE, _REMOVED, _SUMS = "state", "removed", "SHA256SUMS"
+
+
+class _SummedTree(ocp.PyTreeCheckpointHandler):
+    """Writes the sums before Orbax gives the checkpoint its name, so that each named one has them."""
+
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        (directory / _SUMS).write_text(_sums(pathlib.Path(directory)))
 
 
 def save(folder: pathlib.Path, step: int, state: Any) -> None:
@@ -35,20 +43,23 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
       step: what the checkpoint is called; larger is newer.
       state: a pytree of arrays, typed PRNG keys among them or not.
     """
-    path = folder / str(step)
-    if True in devices.all_gather(path.exists()):
+    if True in devices.all_gather((folder / str(step)).exists()):
         return
-    draft = folder / f"unfinished-{step}"
     leaves = devices.device_get(_by_name(_key_data(state)))
-    with _checkpointer() as checkpointer:
-        checkpointer.save(draft.absolute(), args=ocp.args.PyTreeSave(leaves), force=True)
-    if devices.is_main():
-        (draft / _SUMS).write_text(_sums(draft))
-        draft.rename(path)
-        for old in _newest_first(folder)[KEPT:]:
-            old.rename(folder / f"unfinished-{old.name}")
-        for leftover in folder.glob("unfinished-*"):
-            shutil.rmtree(leftover)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.LatestN(KEPT),
+        cleanup_tmp_directories=True,  # of processes that were killed
+        todelete_subdir=_REMOVED,  # by a rename: what has a step's name is whole
+        enable_async_checkpointing=False,
+        save_root_metadata=False,
+        lightweight_initialize=True,
+    )
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    handlers.add(_STATE, ocp.args.PyTreeSave, _SummedTree())
+    with ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager:
+        manager.save(step, args=ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves)}), force=True)
+    if devices.is_main() and (folder / _REMOVED).exists():
+        shutil.rmtree(folder / _REMOVED)
     devices.barrier("checkpoint")
 
 
@@ -80,8 +91,8 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
         raise ValueError(
             f"all checkpoints in {folder} are damaged: use another --workdir, or move that folder away to start anew"
         )
-    with _checkpointer() as checkpointer:
-        leaves = checkpointer.restore(intact.absolute())
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        leaves = checkpointer.restore((intact / _STATE).absolute())
     state = _fit(leaves, template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
@@ -105,17 +116,19 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
             )
         return
     try:
-        there = _by_field(json.loads(path.read_bytes()))
-    except (ValueError, AttributeError) as error:
+        there = json.loads(path.read_bytes())
+    except ValueError:
+        there = None
+    if not isinstance(there, dict):
         raise ValueError(
             f"{path} is damaged (not a JSON object), so whether the run there has this config "
             "cannot be told: use another --workdir"
-        ) from error
-    here = _by_field(json.loads(json.dumps(config)))  # the same types on both sides
+        )
+    there, here = map(_fields, (there, json.loads(json.dumps(config))))  # the same types on both sides
     differing = [
-        f"config.{field} is {_show(there, field)} there and {_show(here, field)} here"
+        f"{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
         for field in sorted(there.keys() | here.keys())
-        if _show(there, field) != _show(here, field)
+        if there.get(field) != here.get(field)
     ]
     if differing:
         raise ValueError(
@@ -123,8 +136,10 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+def _fields(config: dict[str, Any]) -> dict[str, str]:
+    """Each field as "config.method.name" with its value in JSON."""
+    fields = _by_name({"config": config}, is_leaf=lambda node: not (node and isinstance(node, dict)))
+    return {field: json.dumps(value) for field, value in fields.items()}
 
 
 def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -134,15 +149,16 @@ def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _sums(path: pathlib.Path) -> str:
     """The lines that sha256sum prints for all files below `path` and that it can check."""
-    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    return "".join(
-        f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names if name != _SUMS
-    )
+    names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    names -= {_SUMS, "commit_success.txt"}  # Orbax writes the latter last
+    return "".join(f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names))
 
 
 def _is_intact(path: pathlib.Path) -> bool:
-    sums = path / _SUMS
-    return sums.is_file() and sums.read_bytes() == _sums(path).encode()
+    state = path / _STATE
+    sums = state / _SUMS
+    named = sums.is_file() and all(map(ocp.path.step.is_path_finalized, (path, state)))
+    return named and sums.read_bytes() == _sums(state).encode()
 
 
 def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) -> Any:
@@ -160,8 +176,8 @@ def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) ->
     return jax.tree.unflatten(structure, arrays)
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree.flatten_with_path(tree)
+def _by_name(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    leaves, _ = jax.tree.flatten_with_path(tree, is_leaf)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
@@ -181,15 +197,3 @@ def _wrap_key(data: jax.Array, like: Any) -> jax.Array:
     if not _is_key(like):
         return data
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-
-
-def _by_field(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        nested = isinstance(value, Mapping) and value
-        fields |= _by_field(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return fields
-
-
-def _show(fields: Mapping[str, Any], field: str) -> str:
-    return json.dumps(fields[field]) if field in fields else "missing"

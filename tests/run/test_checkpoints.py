@@ -94,10 +94,15 @@ def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State)
     assert_identical(state, make_state(10))
 
 
-def test_three_are_kept_and_a_step_is_written_once(folder: pathlib.Path, template: State) -> None:
+def test_three_are_kept_and_a_step_is_written_once(
+    folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     checkpoints.save(folder, 10, make_state(4))
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
     assert_identical(restore(folder, template)[0], make_state(10))
+    checkpoints.save(folder, 11, make_state(11))
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "11", "3"]
+    assert not caplog.records and capfd.readouterr() == ("", "")
 
 
 def test_no_checkpoint_is_none(tmp_path: pathlib.Path, template: State) -> None:
@@ -114,28 +119,45 @@ def flip_a_bit(file: pathlib.Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [pathlib.Path.unlink, truncate, flip_a_bit])
+def add_a_byte(file: pathlib.Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def add_a_file(file: pathlib.Path) -> None:
+    file.with_name(file.name + ".again").write_bytes(file.read_bytes())
+
+
+# Orbax writes these itself when it names a checkpoint, and they hold nothing of the state.
+BOOKKEEPING = ("10/_CHECKPOINT_METADATA", "10/commit_success.txt", "10/state/commit_success.txt")
+
+
+@pytest.mark.parametrize("damage", [pathlib.Path.unlink, truncate, flip_a_bit, add_a_byte, add_a_file])
 def test_damage_of_any_file_is_reported_and_the_one_before_used(
-    saved: pathlib.Path, tmp_path: pathlib.Path, template: State, damage: Any
+    saved: pathlib.Path, tmp_path: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, damage: Any
 ) -> None:
     files = [file.relative_to(saved) for file in (saved / "10").rglob("*") if file.is_file()]
-    assert len(files) > 8
+    assert len(files) > 8 and {*BOOKKEEPING} < {*map(str, files)}
     for number, file in enumerate(files):
         folder = shutil.copytree(saved, tmp_path / str(number))
         damage(folder / file)
         state, step, reports = restore(folder, template)
+        if str(file) in BOOKKEEPING and not reports:
+            assert step == 10
+            assert_identical(state, make_state(10))
+            continue
         assert step == 3, file
         assert_identical(state, make_state(3))
         [report] = reports
         assert f"{folder / '10'} is damaged" in report and f"{folder / '3'}, is used" in report
         [aside] = folder.glob("damaged-10-*")
         left = sum(path.is_file() for path in aside.rglob("*"))
-        assert left == len(files) - (damage is pathlib.Path.unlink)
+        assert left == len(files) + {pathlib.Path.unlink: -1, add_a_file: 1}.get(damage, 0)
+    assert not caplog.records
 
 
 def test_a_damaged_step_can_be_saved_again(folder: pathlib.Path, template: State) -> None:
-    shutil.rmtree(folder / "10" / "d")
-    flip_a_bit(folder / "3" / "SHA256SUMS")
+    shutil.rmtree(folder / "10" / "state" / "d")
+    flip_a_bit(folder / "3" / "state" / "SHA256SUMS")
     _, step, reports = restore(folder, template)
     assert step == 2 and len(reports) == 2
     for again in (3, 10):
@@ -147,7 +169,7 @@ def test_a_damaged_step_can_be_saved_again(folder: pathlib.Path, template: State
 
 def test_all_damaged_is_an_error_that_moves_nothing(folder: pathlib.Path, template: State) -> None:
     for path in folder.iterdir():
-        shutil.rmtree(path / "d")
+        shutil.rmtree(path / "state" / "d")
     with pytest.raises(ValueError, match=f"all checkpoints in {folder} are damaged"):
         checkpoints.restore_latest(folder, template, pytest.fail)
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from tqdm import tqdm
 
 from prdarts_jax import main
@@ -400,6 +401,12 @@ def test_processes_that_cannot_be_joined_are_refused(given, message, monkeypatch
     with pytest.raises(SystemExit) as error:
         main.join_processes()
     assert str(error.value).startswith(message)
+
+
+def test_the_command_says_its_flags_and_importing_it_defines_none():
+    assert "workdir" not in flags.FLAGS
+    done = run([sys.executable, "-c", "from prdarts_jax.main import cli; cli()", "--help"])
+    assert all(f"--{name}:" in done.stdout for name in ("config", "workdir", "cache_dir", "coordinator"))
 
 
 # The README
