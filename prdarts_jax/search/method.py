@@ -8,12 +8,10 @@ import jax
 from flax.core import FrozenDict
 
 from prdarts_jax.search.alignment import Alignment
-from prdarts_jax.search.relaxations import Arch, Metrics, Relaxation, Softmax
-from prdarts_jax.search.terms import View
+from prdarts_jax.search.relaxations import Arch, Relaxation, Softmax
+from prdarts_jax.search.terms import Term
 from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
-
-Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)

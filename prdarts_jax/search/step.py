@@ -11,7 +11,6 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +23,9 @@ import optax
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
-from prdarts_jax.search import alignment, hypergradients
+from prdarts_jax.search import alignment, hypergradients, terms
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.relaxations import Arch
-from prdarts_jax.search.terms import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,14 +272,10 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         return value, {"val_loss": value, "val_accuracy": accuracy}
 
     def added(logits, val_loss):
-        """The sum of the method's terms, and their metrics."""
-        view = View(
-            problem.supernet.space, logits, method.activation(problem.supernet.space, logits, progress), val_loss
-        )
-        op_weights = method.relaxation.weigh(view.space, logits, key, progress)
-        found = [term(view, op_weights, progress) for term in method.terms]
-        total = sum((value for value, _ in found), jnp.float32(0))
-        return total, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
+        space = problem.supernet.space
+        view = terms.View(space, logits, method.activation(space, logits, progress), val_loss)
+        op_weights = method.relaxation.weigh(space, logits, key, progress)
+        return terms.total(method.terms, view, op_weights, progress)
 
     def gradient(params, logits, argnums):
         """(those in the weights, if among argnums, and in the logits), metrics; by way of that in the op weights."""

@@ -5,6 +5,9 @@ these arguments is one too. Arrays are {cell type: f32[edges, ops]} in the order
 """
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,6 +36,16 @@ class View(NamedTuple):
     def candidates(self) -> Arch:
         """Which ops there are on an edge, bool[edges, ops] for each cell type."""
         return {t: jnp.isfinite(self.logits[t]) for t in self.space.cell_types}
+
+
+Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
+
+
+def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+    """The sum of the terms, f32[], and all their metrics."""
+    found = [term(view, op_weights, progress) for term in terms]
+    value = sum((value for value, _ in found), jnp.float32(0))
+    return value, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The terms of both forms against loops over edges and ops."""
+"""The terms against loops over edges and ops."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prdarts_jax import spaces
-from prdarts_jax.search import regularizers
+from prdarts_jax.search import terms
 
 KINDS = {
     "none": "none",
@@ -89,34 +89,32 @@ def chosen_path_loop(space, probability, chosen):
 
 
 PAPER = {
-    "l_skip": (regularizers.skip_sparsity, skip_loop),
-    "l_nonskip": (regularizers.nonskip_sparsity, nonskip_loop),
-    "l_path": (lambda space, p, candidates: regularizers.path_depth(space, p), path_loop),
+    "l_skip": (terms.skip_sparsity(1.0), skip_loop),
+    "l_nonskip": (terms.nonskip_sparsity(1.0), nonskip_loop),
+    "l_path": (terms.path_depth(1.0), path_loop),
 }
 
 
 def of_groups(*kinds):
-    return (
-        lambda space, p, chosen: regularizers.chosen_sparsity(space, p, chosen, *kinds),
-        lambda space, p, chosen: chosen_group_loop(space, p, chosen, kinds),
-    )
+    term = terms.group_sparsity(1.0, "metric", *kinds, chosen=True)
+    return term, lambda space, p, chosen: chosen_group_loop(space, p, chosen, kinds)
 
 
 RELEASED = {
-    "l_skip": of_groups("skip"),
+    "l_skip": (terms.skip_sparsity(1.0, chosen=True), of_groups("skip")[1]),
     "l_nonskip": of_groups("none", "conv"),
     "l_pool": of_groups("pool"),
-    "l_path": (regularizers.chosen_path_depth, chosen_path_loop),
+    "l_path": (terms.path_depth(1.0, chosen=True), chosen_path_loop),
 }
 
 
-def compiled(space, terms):
+def compiled(space, named):
     """{term: (value, gradient in the probabilities)}, one compilation for all terms."""
 
-    def all_terms(probability, *chosen):
+    def all_terms(probability, mask):
         return {
-            name: jax.value_and_grad(lambda p, term=term: term(space, p, *chosen))(probability)
-            for name, (term, _) in terms.items()
+            name: jax.value_and_grad(lambda p, term=term: term.of_cell(space, p, mask, mask))(probability)
+            for name, (term, _) in named.items()
         }
 
     return jax.jit(all_terms)
@@ -178,10 +176,10 @@ def test_the_terms_of_the_paper(space):
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_the_terms_of_the_released_code(space):
-    terms = compiled(space, RELEASED)
+    released = compiled(space, RELEASED)
     p = probabilities(space)
     for draw, chosen in draws(space).items():
-        for name, (value, slope) in terms(p, chosen).items():
+        for name, (value, slope) in released(p, chosen).items():
             loop = RELEASED[name][1]
             np.testing.assert_allclose(value, loop(space, p, chosen), rtol=1e-5, err_msg=f"{name}, {draw}")
             expected = slope_of(lambda p, loop=loop, chosen=chosen: loop(space, p, chosen), p)
@@ -190,11 +188,11 @@ def test_the_terms_of_the_released_code(space):
 
 @pytest.mark.parametrize("space", [spaces.s1(), SHUFFLED], ids=lambda space: space.name)
 def test_the_paper_s_averages_are_over_the_candidates_of_an_edge(space):
-    terms = compiled(space, PAPER)
+    paper = compiled(space, PAPER)
     candidates = space.candidates("normal") if space.edge_ops else two_an_edge(space, 4)
     for mask in (candidates, only(space, "sep_conv_3x3"), only(space, "skip_connect"), only(space)):
         p = np.where(mask, probabilities(space), 0)  # what is no candidate has a probability of 0
-        found = terms(p, mask)
+        found = paper(p, mask)
         groups = {"l_skip": ["skip"], "l_nonskip": ["none", "conv", "pool"]}
         for name, kinds in groups.items():
             value, slope = found[name]
@@ -207,7 +205,7 @@ def test_the_paper_s_averages_are_over_the_candidates_of_an_edge(space):
 def test_the_zero_one_loss_is_minus_the_mean_square_of_the_distance_to_a_half_of_the_candidates():
     p, mask = probabilities(SHUFFLED), two_an_edge(SHUFFLED, 5)
     expected = -sum((float(p[place]) - 0.5) ** 2 for place in np.ndindex(*p.shape) if mask[place]) / mask.sum()
-    value, slope = jax.value_and_grad(regularizers.zero_one)(jnp.array(p), mask)
+    value, slope = jax.value_and_grad(lambda p: terms.zero_one(1.0).of_cell(SHUFFLED, p, mask, mask))(jnp.array(p))
     assert float(value) == pytest.approx(expected, rel=1e-5) and expected < 0
     np.testing.assert_allclose(slope, np.where(mask, -2 * (p - 0.5) / mask.sum(), 0), rtol=1e-4, atol=1e-8)
 
@@ -224,11 +222,13 @@ def test_values_worked_out_by_hand():
         ]
     )
     everything = jnp.ones(space.shape, bool)
-    assert float(regularizers.skip_sparsity(space, p, everything)) == pytest.approx(3 / 5)
-    assert float(regularizers.nonskip_sparsity(space, p, everything)) == pytest.approx(
-        (2.0 + 0.1 + 0.3 + 0.8 + 0.5) / 20
-    )
-    assert float(regularizers.path_depth(space, p)) == pytest.approx((0.2 + 0.4) * (0.9 + 0.6))
+
+    def value(term, mask):
+        return float(term.of_cell(space, p, mask, mask))
+
+    assert value(terms.skip_sparsity(1.0), everything) == pytest.approx(3 / 5)
+    assert value(terms.nonskip_sparsity(1.0), everything) == pytest.approx((2.0 + 0.1 + 0.3 + 0.8 + 0.5) / 20)
+    assert value(terms.path_depth(1.0), everything) == pytest.approx((0.2 + 0.4) * (0.9 + 0.6))
     chosen = only(space, "sep_conv_3x3", "dil_conv_5x5", edges=[(2, 3)]) | only(space, "dil_conv_5x5", edges=[(1, 2)])
-    assert float(regularizers.chosen_path_depth(space, p, chosen)) == pytest.approx(0.4 * 0.75)
-    assert float(regularizers.chosen_sparsity(space, p, chosen, "none", "conv")) == pytest.approx((0.4 + 0.9 + 0.6) / 3)
+    assert value(terms.path_depth(1.0, chosen=True), chosen) == pytest.approx(0.4 * 0.75)
+    assert value(of_groups("none", "conv")[0], chosen) == pytest.approx((0.4 + 0.9 + 0.6) / 3)
