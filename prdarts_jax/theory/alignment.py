@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -78,7 +77,9 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
             for _ in range(settings.epochs):
                 state, metrics = advance(problem, state, train_data, val_data, augmentation, _BATCH_SIZE)
                 run["alignment"].append(float(metrics["alignment_val"]))
-                activation = jax.device_get(method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1)))
+                activation = jax.device_get(
+                    method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1))
+                )
                 run["entropy"].append(diagnostics.entropy(activation)["normal"])
                 norms = np.linalg.norm(np.asarray(gradients(problem, state, batch)), axis=(1, 2))
                 run["shares"].append(norms / norms.sum())

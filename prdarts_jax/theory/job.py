@@ -19,7 +19,6 @@ from prdarts_jax.theory import claims
 from prdarts_jax.theory.figures import claim_figure
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
-
 _CLAIM = Range(
     lambda value: value in ("", *claims.NAMED), lambda: f"'', which is all, or one of {', '.join(claims.NAMED)}"
 )

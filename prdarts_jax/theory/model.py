@@ -73,11 +73,11 @@ class Trace(NamedTuple):
     patches: dict[str, jax.Array]
 
 
-def init(network: Model, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
+def init(model: Model, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
     """All weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
 
     Args:
-      network: static.
+      model: static.
       key: consumed.
       channels: c of the inputs.
       positions: p of the inputs.
@@ -102,11 +102,11 @@ def patches(z: jax.Array) -> jax.Array:
     return jnp.concatenate([padded[..., i : i + z.shape[-1]] for i in range(_KERNEL)], axis=-2)
 
 
-def forward(network: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
+def forward(model: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
     """One sample through the model.
 
     Args:
-      network: static.
+      model: static.
       params: from `init`.
       alpha: `skip` and `conv`, each f[edges].
       x: f[c, p].
@@ -146,14 +146,14 @@ def forward(network: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: 
     return Trace(output=jnp.vdot(params["readout"], stacked), nodes=stacked, patches=read)
 
 
-def outputs(network: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
+def outputs(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
     """u of every sample: f[n, c, p] -> f[n]."""
-    return jax.vmap(lambda x: forward(network, params, alpha, x).output)(inputs)
+    return jax.vmap(lambda x: forward(model, params, alpha, x).output)(inputs)
 
 
-def loss(network: Model, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+def loss(model: Model, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
     """F = 1 / (2n) sum_i (u_i - y_i)^2."""
-    return jnp.mean((outputs(network, params, alpha, inputs) - targets) ** 2) / 2
+    return jnp.mean((outputs(model, params, alpha, inputs) - targets) ** 2) / 2
 
 
 def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tuple[jax.Array, jax.Array]:
@@ -164,14 +164,14 @@ def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tu
     return inputs, jax.random.normal(key_targets, (samples,))
 
 
-def draw_alpha(key: jax.Array, network: Model) -> dict[str, jax.Array]:
+def draw_alpha(key: jax.Array, model: Model) -> dict[str, jax.Array]:
     """`skip`, `conv` and `zero`, each f[edges], of each edge uniform among those that add up to 1; consumes `key`."""
     weights = jax.random.dirichlet(key, jnp.ones(3), (len(model.edges),))
     return dict(zip(("skip", "conv", "zero"), weights.T, strict=True))
 
 
 def descend(
-    network: Model,
+    model: Model,
     params: Params,
     alpha: Alpha,
     inputs: jax.Array,
@@ -182,8 +182,8 @@ def descend(
     """Gradient descent on F: (weights at the end, F before each step and at the end f[steps + 1])."""
 
     def step(params, _):
-        value, gradient = jax.value_and_grad(loss, argnums=1)(network, params, alpha, inputs, targets)
+        value, gradient = jax.value_and_grad(loss, argnums=1)(model, params, alpha, inputs, targets)
         return jax.tree.map(lambda w, g: w - step_size * g, params, gradient), value
 
     params, losses = jax.lax.scan(step, params, length=steps)
-    return params, jnp.append(losses, loss(network, params, alpha, inputs, targets))
+    return params, jnp.append(losses, loss(model, params, alpha, inputs, targets))

@@ -37,7 +37,7 @@ def shifted_loss(predict, weights, labels):
 
 
 def test_layer_gradients_are_central_differences_in_each_layers_weights():
-    """In float64, of a network without kinks."""
+    """In float64, of a model without kinks."""
     with jax.enable_x64(True):
         params, logits, batch = chain.make_params(1), chain.make_logits(2), chain.make_batch(3)
         state = state_of(params=params, arch={"normal": logits})

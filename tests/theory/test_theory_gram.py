@@ -26,31 +26,31 @@ kernel_of = jax.jit(gram.input_kernel, static_argnums=(1, 2))
 
 
 @functools.cache
-def computed(network):
+def computed(model):
     """(the arguments, gradients, blocks and their whole)."""
-    params, alpha, inputs, _ = reference.draw(network, 0)
+    params, alpha, inputs, _ = reference.draw(model, 0)
 
     @jax.jit
     def compute(*args):
-        blocks = gram.blocks(network, *args)
-        return gram.gradients(network, *args), blocks, gram.whole(blocks)
+        blocks = gram.blocks(model, *args)
+        return gram.gradients(model, *args), blocks, gram.whole(blocks)
 
     return (params, alpha, inputs), *compute(params, alpha, inputs)
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_gradients_are_those_of_the_closed_form(float64, network):
-    (params, alpha, inputs), actual, *_ = computed(network)
-    samples = [reference.gradients(network, params, alpha, x) for x in inputs]
+@pytest.mark.parametrize("model", NETWORKS, ids=str)
+def test_gradients_are_those_of_the_closed_form(float64, model):
+    (params, alpha, inputs), actual, *_ = computed(model)
+    samples = [reference.gradients(model, params, alpha, x) for x in inputs]
     assert set(actual) == set(params)
     for name in params:
         reference.close(actual[name], [g[name] for g in samples])
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_blocks_are_inner_products_of_gradients_and_add_up_to_the_whole(float64, network):
-    (params, alpha, inputs), _, blocks, whole = computed(network)
-    expected = reference.gram_blocks(network, params, alpha, inputs)
+@pytest.mark.parametrize("model", NETWORKS, ids=str)
+def test_blocks_are_inner_products_of_gradients_and_add_up_to_the_whole(float64, model):
+    (params, alpha, inputs), _, blocks, whole = computed(model)
+    expected = reference.gram_blocks(model, params, alpha, inputs)
     assert set(blocks) == set(expected)
     for name, part in expected.items():
         reference.close(blocks[name], part)
@@ -58,7 +58,7 @@ def test_blocks_are_inner_products_of_gradients_and_add_up_to_the_whole(float64,
             np.testing.assert_allclose(block, block.T, rtol=1e-12)
             eigenvalues = np.linalg.eigvalsh(block)
             assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
-    samples = [reference.gradients(network, params, alpha, x) for x in inputs]
+    samples = [reference.gradients(model, params, alpha, x) for x in inputs]
     flat = np.array([np.concatenate([g.ravel() for g in sample.values()]) for sample in samples])
     reference.close(whole, flat @ flat.T)
 
@@ -138,15 +138,15 @@ def test_activations_of_softplus_are_the_default_kernel(float64):
 
 
 def test_the_precision_is_that_of_the_arrays():
-    network = Model(2, 3)
-    params, alpha, inputs, _ = reference.draw(network, 5)
+    model = Model(2, 3)
+    params, alpha, inputs, _ = reference.draw(model, 5)
 
     def everything(dtype):
         *arguments, x = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, alpha, inputs))
-        blocks = gram.blocks(network, *arguments, x)
+        blocks = gram.blocks(model, *arguments, x)
         return [
             *(blocks, gram.whole(blocks), gram.smallest_eigenvalue(gram.whole(blocks))),
-            gram.gradients(network, *arguments, x),
+            gram.gradients(model, *arguments, x),
             *(gram.input_kernel(x, reading) for reading in ("printed", "activations")),
         ]
 

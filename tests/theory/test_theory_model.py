@@ -1,4 +1,4 @@
-"""The network of the analysis against plain NumPy in float64, and what its weights, inputs and alphas are drawn from.
+"""The model of the analysis against plain NumPy in float64, and what its weights, inputs and alphas are drawn from.
 
 Keys are fixed. LEVEL is how often a right law would fail such a test with other keys.
 """
@@ -39,54 +39,54 @@ def test_patches_are_the_three_neighbours_with_zeros_outside(positions):
     np.testing.assert_array_equal(jax.jit(net.patches)(batch[0]), reference.phi(batch[0]))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_the_forward_pass_is_equations_3_to_5(float64, network):
-    params, alpha, inputs, _ = reference.draw(network, 0)
-    trace = forward(network, params, alpha, inputs[1])
-    nodes = reference.nodes(network, params, alpha, inputs[1])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_the_forward_pass_is_equations_3_to_5(float64, model):
+    params, alpha, inputs, _ = reference.draw(model, 0)
+    trace = forward(model, params, alpha, inputs[1])
+    nodes = reference.nodes(model, params, alpha, inputs[1])
     reference.close(trace.nodes, nodes)
-    reference.close(trace.output, reference.output(network, params, alpha, inputs[1]))
+    reference.close(trace.output, reference.output(model, params, alpha, inputs[1]))
     reference.close(trace.patches["stem"], [reference.phi(inputs[1])] * model.branches)
-    read = [reference.phi(nodes[s]) for s, _ in reference.edges(network)]
+    read = [reference.phi(nodes[s]) for s, _ in reference.edges(model)]
     reference.close(trace.patches["conv"], read)
 
 
-@pytest.mark.parametrize("network", [p for p in NETWORKS if "tanh" in p.id])
-def test_outputs_and_loss_are_those_of_every_sample(float64, network):
-    params, alpha, inputs, targets = reference.draw(network, 1)
+@pytest.mark.parametrize("model", [p for p in NETWORKS if "tanh" in p.id])
+def test_outputs_and_loss_are_those_of_every_sample(float64, model):
+    params, alpha, inputs, targets = reference.draw(model, 1)
     outputs, loss = jax.jit(
-        lambda *args: (net.outputs(network, *args[:3]), net.loss(network, *args)),
+        lambda *args: (net.outputs(model, *args[:3]), net.loss(model, *args)),
     )(params, alpha, inputs, targets)
-    reference.close(outputs, reference.outputs(network, params, alpha, inputs))
-    reference.close(loss, reference.loss(network, params, alpha, inputs, targets))
+    reference.close(outputs, reference.outputs(model, params, alpha, inputs))
+    reference.close(loss, reference.loss(model, params, alpha, inputs, targets))
 
 
 def test_a_branch_may_have_one_node_and_no_edges(float64):
-    network = Model(2, 5, branches=2)
-    params, alpha, inputs, _ = reference.draw(network, 1)
-    trace = forward(network, params, alpha, inputs[0])
-    reference.close(trace.nodes, reference.nodes(network, params, alpha, inputs[0]))
+    model = Model(2, 5, branches=2)
+    params, alpha, inputs, _ = reference.draw(model, 1)
+    trace = forward(model, params, alpha, inputs[0])
+    reference.close(trace.nodes, reference.nodes(model, params, alpha, inputs[0]))
     assert trace.patches["conv"].shape == (0, 15, 4)
 
 
 @pytest.mark.parametrize("h, branches", [(4, 1), (6, 2)])
 def test_shifts_are_added_to_what_each_convolution_has_before_sigma(float64, h, branches):
-    network = Model(h, 5, branches)
-    params, alpha, inputs, _ = reference.draw(network, 2)
-    moves, *_ = reference.draw(network, 3)
+    model = Model(h, 5, branches)
+    params, alpha, inputs, _ = reference.draw(model, 2)
+    moves, *_ = reference.draw(model, 3)
     moved = {name: w + moves[name] if name != "readout" else w for name, w in params.items()}
-    expected = forward(network, moved, alpha, inputs[0])
+    expected = forward(model, moved, alpha, inputs[0])
     shifts = {name: moves[name] @ read for name, read in expected.patches.items()}
-    reference.close(forward(network, params, alpha, inputs[0], shifts).nodes, expected.nodes)
+    reference.close(forward(model, params, alpha, inputs[0], shifts).nodes, expected.nodes)
 
 
 @pytest.mark.parametrize("h, branches", [(3, 1), (4, 2)])
 def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
-    network = Model(h, 5, branches)
-    params, alpha, inputs, targets = reference.draw(network, 4)
-    expected_params, expected = reference.descend(network, params, alpha, inputs, targets, 0.03, 4)
+    model = Model(h, 5, branches)
+    params, alpha, inputs, targets = reference.draw(model, 4)
+    expected_params, expected = reference.descend(model, params, alpha, inputs, targets, 0.03, 4)
     descend = jax.jit(net.descend, static_argnums=(0, 6))
-    weights, losses = descend(network, params, alpha, inputs, targets, 0.03, 4)
+    weights, losses = descend(model, params, alpha, inputs, targets, 0.03, 4)
     assert losses.shape == (5,) and expected[4] < 0.8 * expected[0]
     reference.close(losses, expected)
     for name, w in expected_params.items():
@@ -94,8 +94,8 @@ def test_descend_takes_the_steps_of_gradient_descent(float64, h, branches):
 
 
 def test_weights_are_standard_normal_and_no_two_the_same():
-    network = Model(6, 7, branches=2)
-    params = init(network, jax.random.key(0))
+    model = Model(6, 7, branches=2)
+    params = init(model, jax.random.key(0))
     shapes = {"stem": (2, 7, 9), "conv": (6, 7, 21), "readout": (6, 7, 5)}
     assert {name: w.shape for name, w in params.items()} == shapes
     for w in params.values():
@@ -119,8 +119,8 @@ def test_inputs_have_norm_1_and_any_direction_and_targets_are_standard_normal():
 
 
 def test_the_alphas_of_an_edge_are_uniform_among_those_that_add_up_to_1():
-    network = Model(140, 1)
-    drawn = jax.jit(net.draw_alpha, static_argnums=1)(jax.random.key(2), network)
+    model = Model(140, 1)
+    drawn = jax.jit(net.draw_alpha, static_argnums=1)(jax.random.key(2), model)
     alpha = {op: np.asarray(a, np.float64) for op, a in drawn.items()}
     assert set(alpha) == {"skip", "conv", "zero"} and alpha["skip"].shape == (9730,)
     np.testing.assert_allclose(sum(alpha.values()), 1, rtol=1e-5)
@@ -132,17 +132,17 @@ def test_the_alphas_of_an_edge_are_uniform_among_those_that_add_up_to_1():
 
 def everything(inputs_dtype=None, weights_dtype=None):
     """All arrays that the functions return."""
-    network = Model(2, 3)
-    params = net.init(network, jax.random.key(0), 2, 3, weights_dtype)
+    model = Model(2, 3)
+    params = net.init(model, jax.random.key(0), 2, 3, weights_dtype)
     inputs, targets = net.draw_data(jax.random.key(1), 2, 2, 3)
-    alpha = net.draw_alpha(jax.random.key(2), network)
+    alpha = net.draw_alpha(jax.random.key(2), model)
     if inputs_dtype:
         inputs, targets, alpha = jax.tree.map(lambda a: a.astype(inputs_dtype), (inputs, targets, alpha))
     return [
         *(params, inputs, targets, alpha),
-        net.forward(network, params, alpha, inputs[0]),
-        net.loss(network, params, alpha, inputs, targets),
-        net.descend(network, params, alpha, inputs, targets, 0.1, 2),
+        net.forward(model, params, alpha, inputs[0]),
+        net.loss(model, params, alpha, inputs, targets),
+        net.descend(model, params, alpha, inputs, targets, 0.1, 2),
     ]
 
 

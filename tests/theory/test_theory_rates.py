@@ -24,14 +24,14 @@ READOUT = tuple(f"{product}, readout" for product in PLAIN)
 LEVEL = 1e-3
 
 
-def draw_alpha(network, seed):
+def draw_alpha(model, seed):
     """Weights that add up to 1 on each edge."""
-    drawn = np.random.default_rng(seed).dirichlet(np.ones(3), len(reference.edges(network)))
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(3), len(reference.edges(model)))
     return dict(zip(("skip", "conv", "zero"), drawn.T, strict=True))
 
 
-def strengths(network, alpha, branch=0):
-    compute = jax.jit(lambda a: {r: rates.path_strength(network, a, r, branch) for r in rates.READINGS})
+def strengths(model, alpha, branch=0):
+    compute = jax.jit(lambda a: {r: rates.path_strength(model, a, r, branch) for r in rates.READINGS})
     return jax.tree.map(float, compute(alpha))
 
 
@@ -41,10 +41,10 @@ def test_the_readings_are_those_of_the_paper():
 
 @pytest.mark.parametrize("h, branches, branch", [(5, 1, 0), (6, 2, 0), (6, 2, 1), (2, 1, 0)])
 def test_the_path_strength_is_the_sum_over_its_paths(float64, h, branches, branch):
-    network = Model(h, 4, branches)
-    alpha = draw_alpha(network, 0)
-    expected = {reading: reference.path_strength(network, alpha, reading, branch) for reading in rates.READINGS}
-    assert strengths(network, alpha, branch) == pytest.approx(expected, rel=1e-12)
+    model = Model(h, 4, branches)
+    alpha = draw_alpha(model, 0)
+    expected = {reading: reference.path_strength(model, alpha, reading, branch) for reading in rates.READINGS}
+    assert strengths(model, alpha, branch) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_path_strength_of_three_nodes_written_out(float64):
@@ -69,12 +69,12 @@ def test_the_readings_coincide_where_only_one_skip_leads_to_a_node(float64):
 
 
 def test_paths_are_the_coefficients_of_the_first_node_in_the_others(float64):
-    network = Model(5, 4)
-    params, _, inputs, _ = reference.draw(network, 2)
-    alpha = draw_alpha(network, 2)
+    model = Model(5, 4)
+    params, _, inputs, _ = reference.draw(model, 2)
+    alpha = draw_alpha(model, 2)
     alpha["conv"] = np.zeros_like(alpha["conv"])
-    nodes = np.array(reference.nodes(network, params, alpha, inputs[0]))
-    strength = rates.path_strength(network, jax.tree.map(jnp.array, alpha), "paths, readout")
+    nodes = np.array(reference.nodes(model, params, alpha, inputs[0]))
+    strength = rates.path_strength(model, jax.tree.map(jnp.array, alpha), "paths, readout")
     assert float(strength) == pytest.approx((nodes**2).sum() / (nodes[0] ** 2).sum(), rel=1e-12)
 
 
@@ -136,20 +136,20 @@ def test_a_run_of_the_linearised_descent_has_the_rate_of_its_slowest_direction(f
 
 
 def case(name):
-    """(network, value by the package, value by the reference)."""
+    """(model, value by the package, value by the reference)."""
     if name == "smallest eigenvalue":
-        network = Model(3, 5)
-        params, _, inputs, _ = reference.draw(network, 6)
+        model = Model(3, 5)
+        params, _, inputs, _ = reference.draw(model, 6)
         return (
-            network,
-            lambda a: gram.smallest_eigenvalue(gram.whole(gram.blocks(network, params, a, jnp.array(inputs)))),
-            lambda a: np.linalg.eigvalsh(reference.gram(network, params, a, inputs))[0],
+            model,
+            lambda a: gram.smallest_eigenvalue(gram.whole(gram.blocks(model, params, a, jnp.array(inputs)))),
+            lambda a: np.linalg.eigvalsh(reference.gram(model, params, a, inputs))[0],
         )
-    network, branch = {"printed": (Model(6, 5, 2), 1), "paths, readout": (Model(4, 5), 0)}[name]
+    model, branch = {"printed": (Model(6, 5, 2), 1), "paths, readout": (Model(4, 5), 0)}[name]
     return (
-        network,
-        lambda a: rates.path_strength(network, a, name, branch),
-        lambda a: reference.path_strength(network, a, name, branch),
+        model,
+        lambda a: rates.path_strength(model, a, name, branch),
+        lambda a: reference.path_strength(model, a, name, branch),
     )
 
 
@@ -181,8 +181,8 @@ def accept_elasticities(actual, expected):
 
 @pytest.mark.parametrize("name", ["printed", "paths, readout", "smallest eigenvalue"])
 def test_elasticities_are_finite_differences(float64, name):
-    network, value, independent = case(name)
-    alpha = draw_alpha(network, 7)
+    model, value, independent = case(name)
+    alpha = draw_alpha(model, 7)
     raw = jax.jit(lambda a: rates.elasticities(value, a))(alpha)
     expected = central_differences(independent, alpha, lambda a, op, e, eps: raised(a, op, e, math.exp(eps)))
     accept_elasticities(raw, expected)
@@ -202,14 +202,14 @@ def test_elasticities_are_finite_differences(float64, name):
 
 
 def test_the_precision_is_that_of_the_arrays():
-    network = Model(4, 3, branches=2)
+    model = Model(4, 3, branches=2)
 
     def everything(dtype):
-        alpha = net.draw_alpha(jax.random.key(0), network)
+        alpha = net.draw_alpha(jax.random.key(0), model)
         alpha = {op: a.astype(dtype) for op, a in alpha.items()}
-        raw = rates.elasticities(lambda a: rates.path_strength(network, a, "paths", 1), alpha)
+        raw = rates.elasticities(lambda a: rates.path_strength(model, a, "paths", 1), alpha)
         return [
-            *(rates.path_strength(network, alpha, reading) for reading in rates.READINGS),
+            *(rates.path_strength(model, alpha, reading) for reading in rates.READINGS),
             rates.stable_step(jnp.eye(3, dtype=dtype)),
             *(raw, rates.normalized_elasticities(raw, alpha)),
         ]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def smaller(nodes, width):
-    """Compiles faster than the network of four nodes that is asked for."""
+    """Compiles faster than the model of four nodes that is asked for."""
     assert nodes == 4
     return Model(2, width)
 

@@ -1,4 +1,4 @@
-"""The oracle of the tests of the theory lab: the network of the analysis in plain NumPy, float64, one sample at a time.
+"""The oracle of the tests of the theory lab: the model of the analysis in plain NumPy, float64, one sample at a time.
 
 Written after Zhou et al. (2020): equations 3 to 5, the gradients of the supplement's Lemma 8, and Theorem 1's S(alpha).
 """
@@ -20,7 +20,7 @@ ACTIVATIONS = {
 }
 
 
-def edges(network):
+def edges(model):
     """(s, l), by l, then s, of nodes of the same branch."""
     half = model.nodes // model.branches
     return [(s, t) for t in range(model.nodes) for s in range(t) if s // half == t // half]
@@ -46,10 +46,10 @@ def psi(d):
     return result
 
 
-def draw(network, seed, samples=3, channels=2, positions=4):
+def draw(model, seed, samples=3, channels=2, positions=4):
     """(params, alpha, inputs, targets), with alphas that do not add up to 1."""
     rng = np.random.default_rng(seed)
-    count, m = len(edges(network)), model.width
+    count, m = len(edges(model)), model.width
     params = {
         "stem": rng.normal(size=(model.branches, m, 3 * channels)),
         "conv": rng.normal(size=(count, m, 3 * m)),
@@ -59,10 +59,10 @@ def draw(network, seed, samples=3, channels=2, positions=4):
     return params, alpha, rng.normal(size=(samples, channels, positions)), rng.normal(size=samples)
 
 
-def nodes(network, params, alpha, x):
+def nodes(model, params, alpha, x):
     """X_0..X_{h-1}."""
     sigma, tau = ACTIVATIONS[model.activation][0], 1 / math.sqrt(model.width)
-    half, where = model.nodes // model.branches, edges(network)
+    half, where = model.nodes // model.branches, edges(model)
     result = []
     for t in range(model.nodes):
         if t % half == 0:
@@ -77,26 +77,26 @@ def nodes(network, params, alpha, x):
     return result
 
 
-def output(network, params, alpha, x):
-    return sum(np.sum(w * node) for w, node in zip(params["readout"], nodes(network, params, alpha, x), strict=True))
+def output(model, params, alpha, x):
+    return sum(np.sum(w * node) for w, node in zip(params["readout"], nodes(model, params, alpha, x), strict=True))
 
 
-def outputs(network, params, alpha, inputs):
-    return np.array([output(network, params, alpha, x) for x in inputs])
+def outputs(model, params, alpha, inputs):
+    return np.array([output(model, params, alpha, x) for x in inputs])
 
 
-def loss(network, params, alpha, inputs, targets):
+def loss(model, params, alpha, inputs, targets):
     total = 0.0
     for x, y in zip(inputs, targets, strict=True):
-        total += (output(network, params, alpha, x) - y) ** 2
+        total += (output(model, params, alpha, x) - y) ** 2
     return total / (2 * len(targets))
 
 
-def gradients(network, params, alpha, x):
+def gradients(model, params, alpha, x):
     """Of u in every weight, in closed form."""
     slope, tau = ACTIVATIONS[model.activation][1], 1 / math.sqrt(model.width)
-    half, where = model.nodes // model.branches, edges(network)
-    values = nodes(network, params, alpha, x)
+    half, where = model.nodes // model.branches, edges(model)
+    values = nodes(model, params, alpha, x)
     upstream = [None] * model.nodes  # d u / d X_l
     result = {name: np.zeros_like(w) for name, w in params.items()}
     for t in reversed(range(model.nodes)):
@@ -115,9 +115,9 @@ def gradients(network, params, alpha, x):
     return result
 
 
-def gram_blocks(network, params, alpha, inputs):
+def gram_blocks(model, params, alpha, inputs):
     """The inner products of the samples' gradients, for each weight matrix."""
-    all_gradients = [gradients(network, params, alpha, x) for x in inputs]
+    all_gradients = [gradients(model, params, alpha, x) for x in inputs]
     n = len(inputs)
     result = {name: np.zeros((len(w), n, n)) for name, w in params.items()}
     for name, part in result.items():
@@ -126,32 +126,32 @@ def gram_blocks(network, params, alpha, inputs):
     return result
 
 
-def gram(network, params, alpha, inputs):
-    return sum(part.sum(0) for part in gram_blocks(network, params, alpha, inputs).values())
+def gram(model, params, alpha, inputs):
+    return sum(part.sum(0) for part in gram_blocks(model, params, alpha, inputs).values())
 
 
-def descend(network, params, alpha, inputs, targets, step_size, steps):
+def descend(model, params, alpha, inputs, targets, step_size, steps):
     """(weights at the end, loss before each step and at the end) of gradient descent."""
     losses = []
     for _ in range(steps):
-        losses.append(loss(network, params, alpha, inputs, targets))
+        losses.append(loss(model, params, alpha, inputs, targets))
         moved = {name: w.copy() for name, w in params.items()}
         for x, y in zip(inputs, targets, strict=True):
-            error = output(network, params, alpha, x) - y
-            for name, g in gradients(network, params, alpha, x).items():
+            error = output(model, params, alpha, x) - y
+            for name, g in gradients(model, params, alpha, x).items():
                 moved[name] -= step_size / len(targets) * error * g
         params = moved
-    losses.append(loss(network, params, alpha, inputs, targets))
+    losses.append(loss(model, params, alpha, inputs, targets))
     return params, losses
 
 
-def path_strength(network, alpha, reading, branch=0):
+def path_strength(model, alpha, reading, branch=0):
     """S(alpha), path by path."""
     size = model.nodes // model.branches
     skip, conv = (
         {
             (s % size, t % size): float(a)
-            for (s, t), a in zip(edges(network), alpha[op], strict=True)
+            for (s, t), a in zip(edges(model), alpha[op], strict=True)
             if s // size == branch
         }
         for op in ("skip", "conv")
