@@ -2,8 +2,9 @@
 
 from prdarts_jax.data.sources import Augmentation
 from prdarts_jax.evaluation.training import TrainProblem, TrainState, init_training, train_epoch, train_step
-from prdarts_jax.nets.discrete import Network, describe, network
+from prdarts_jax.nets.discrete import DiscreteNetwork, network
 from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.nets.sizes import describe
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search.methods import (
     Darts,
@@ -25,13 +26,13 @@ from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 __all__ = [
     "Augmentation",
     "Darts",
+    "DiscreteNetwork",
     "EdgeGenotype",
     "FairDarts",
     "Gdas",
     "Genotype",
     "LambdaDarts",
     "Method",
-    "Network",
     "PCDarts",
     "PDarts",
     "PRDarts",

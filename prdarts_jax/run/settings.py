@@ -40,7 +40,6 @@ def defaults() -> ConfigDict:
             "channels": 16,
             "cells": 8,  # in all; in NAS-Bench-201's network, those of each of its three stages
             "dtype": "float32",  # of the computation; 'float32' or 'bfloat16'
-            "remat": False,  # keep less: compute each cell again in the backward pass
             "pool_norm": True,  # batch normalisation after pools
             "head_norm": False,  # batch normalisation and ReLU before the global pool, as NAS-Bench-201's always has
             "running_statistics": True,

@@ -22,6 +22,7 @@ class SearchSpace:
       cell_types: 'normal' and, where reductions are cells that are searched for, 'reduce'.
       edge_ops: for each cell type and edge its candidates among `ops`; empty where every edge has them all.
       entries_per_node: how many (op, input) pairs a derived node keeps; 0 where every edge keeps one op.
+      macro: which supernet it has, a key of `nets.MACROS`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class SearchSpace:
     cell_types: tuple[str, ...] = CELL_TYPES
     edge_ops: tuple[EdgeOps, ...] = ()
     entries_per_node: int = 2
+    macro: str = "darts"
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
@@ -52,6 +54,11 @@ class SearchSpace:
     def op_indices(self, *kinds: str) -> tuple[int, ...]:
         """Positions of the ops of some groups (see `group`), e.g. every parameterised op for 'conv'."""
         return tuple(i for i, op in enumerate(self.ops) if group(op) in kinds)
+
+
+def layout(cells: int) -> tuple[str, ...]:
+    """The type of each cell of a network of so many cells, in order: cells k // 3 and 2k // 3 reduce the image."""
+    return tuple("reduce" if k in (cells // 3, 2 * cells // 3) else "normal" for k in range(cells))
 
 
 def group(op: str) -> str:
@@ -141,6 +148,7 @@ def nas_bench_201() -> SearchSpace:
         inputs=1,
         cell_types=("normal",),
         entries_per_node=0,
+        macro="nas_bench_201",
     )
 
 
