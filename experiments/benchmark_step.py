@@ -7,7 +7,6 @@ README's table says what it takes.
 """
 
 import argparse
-import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -31,7 +30,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import ops
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
-from prdarts_jax.nets.executor import program
+from prdarts_jax.nets.program import program
 from prdarts_jax.run import search, settings
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.spaces import CELL_TYPES
@@ -92,17 +91,17 @@ def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -
     executed = {t: np.mean(np.asarray(drawn[t]) != 0, axis=0) for t in CELL_TYPES}
     size, channels, totals = batch["image"].shape[1], supernet.channels, np.zeros(2)
     measured = functools.cache(_op_alone)
-    for k in range(supernet.cells):
-        reduction = k in (supernet.cells // 3, 2 * supernet.cells // 3)
+    for cell_type in supernet.cell_types:
+        reduction = cell_type == "reduce"
         channels *= 2 if reduction else 1
-        stages = program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm)
-        for rows, stage in stages:
+        groups = program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm)
+        for rows, group in groups:
             shape = (len(batch["image"]), size, size, channels)
-            counts = executed["reduce" if reduction else "normal"][list(rows)].sum(axis=0)
-            for name in stage.candidates:
-                if count := counts[stage.op_names.index(name)]:
-                    totals += count * measured(name, shape, supernet.dtype, stage.stride, stage.pool_norm)
-            size = -(-size // stage.stride)
+            counts = executed[cell_type][list(rows)].sum(axis=0)
+            for name in group.candidates:
+                if count := counts[group.op_names.index(name)]:
+                    totals += count * measured(name, shape, supernet.dtype, group.stride, group.pool_norm)
+            size = -(-size // group.stride)
     return tuple(totals)
 
 
@@ -138,11 +137,13 @@ def _op_alone(name, shape, dtype, stride, pool_norm):
 
 def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
     """The gradient of the weights alone, and that of the logits alone, each with new gates at every call."""
+    layers = problem.supernet.layers
 
     def weights_loss(params, arch, key, batch, stats):
         op_weights = problem.method.weigh(arch, key, 0.0)
         variables = {"params": params, "arch": arch, "batch_stats": stats}
-        logits, _ = problem.supernet.apply(variables, batch["image"], op_weights, train=True, mutable=["batch_stats"])
+        layered = {t: jnp.broadcast_to(w, (layers[t], *w.shape)) for t, w in op_weights.items()}
+        logits, _ = problem.supernet.apply(variables, batch["image"], layered, train=True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), op_weights
 
     def logits_loss(params, arch, key, batch, stats):
@@ -172,7 +173,7 @@ def paired(first: list[float], second: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
-def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> None:
+def run(config: ConfigDict, steps: int, against: Path | None) -> None:
     """Compiles the step, runs it, and prints what it took.
 
     Raises:
@@ -188,7 +189,6 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
     augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
     problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
-    problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))
     batch = {name: array[: config.batch_size] for name, array in train_data.items()}
     batch["image"] = (batch["image"] / 255.0 - jnp.array(augmentation.mean)) / jnp.array(augmentation.std)
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), batch["image"])
@@ -249,18 +249,16 @@ if __name__ == "__main__":
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--batch_size", type=int, help="instead of the config's")
     parser.add_argument("--method", help="instead of the config's")
-    parser.add_argument("--executor", choices=("loop", "plain"), default="loop", help="'plain' compiles for very long")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="instead of the config's")
-    parser.add_argument("--remat", action="store_true", help="see settings.py")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps the data")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--against", type=Path, help="a checkout of the authors' code")
     flags = parser.parse_args()
     chosen = read_config(flags.config)
     chosen.data_dir = flags.data_dir
-    for field in ("batch_size", "method", "dtype", "remat"):
+    for field in ("batch_size", "method", "dtype"):
         chosen[field] = getattr(flags, field) or chosen[field]
     try:
-        run(chosen, flags.executor, flags.steps, flags.against)
+        run(chosen, flags.steps, flags.against)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -30,8 +30,8 @@ class TrainProblem:
     """What stays the same over a training: a static, hashable argument.
 
     Attributes:
-      network: a Flax module called as `networks.Network`. If it has an `axis_name`, a batch is the part of one device;
-        see `devices.py`.
+      network: a Flax module called as `discrete.DiscreteNetwork`. If it has an `axis_name`, a batch is the part of one
+        device; see `devices.py`.
       optimizer: of its weights.
       total_steps: length of the training; progress is step / total_steps.
       drop_path: probability that a path is cut at the end; it grows linearly from 0.

@@ -1,1 +1,32 @@
 """What computes: the executor of a cell, the supernets, the discrete networks."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.nets.supernet import Macro, Supernet
+from prdarts_jax.spaces import SearchSpace
+
+# By what `SearchSpace.macro` calls them.
+MACROS: Mapping[str, type[Macro]] = MappingProxyType({"darts": Supernet, "nas_bench_201": Supernet201})
+
+
+def supernet(space: SearchSpace, **fields: Any) -> Macro:
+    """The supernet that a space has.
+
+    Args:
+      space: whose `macro` names the supernet.
+      **fields: of the supernet. What it has not, but another one has, is left out.
+
+    Raises:
+      ValueError: no supernet has the name, or a field.
+    """
+    if space.macro not in MACROS:
+        raise ValueError(f"space.macro={space.macro!r} must be one of {', '.join(MACROS)}")
+    known = {name: {field.name for field in dataclasses.fields(macro)} for name, macro in MACROS.items()}
+    if unknown := fields.keys() - set().union(*known.values()):
+        raise ValueError(f"fields {', '.join(sorted(unknown))} must be of a supernet, but none has them")
+    own = {field: value for field, value in fields.items() if field in known[space.macro]}
+    return MACROS[space.macro](space=space, **own)

@@ -5,29 +5,40 @@ normalisation after pools, drop-path and an auxiliary head.
 """
 
 import functools
-import math
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import devices, ops
-from prdarts_jax.nets.supernet import BatchNorm, Conv, torch_init
+from prdarts_jax.nets.layers import BatchNorm, Conv, classifier, torch_init
+from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import Genotype
 
 Form = Literal["cifar", "imagenet"]
 
-# form: channels, cells, classes, shape of an image, as published.
-_PUBLISHED = MappingProxyType({"cifar": (36, 20, 10, (32, 32, 3)), "imagenet": (48, 14, 1000, (224, 224, 3))})
+
+class Published(NamedTuple):
+    """What the authors' networks of a form have; `image_shape` is (height, width, channels)."""
+
+    channels: int
+    cells: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+
+_PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {"cifar": Published(36, 20, 10, (32, 32, 3)), "imagenet": Published(48, 14, 1000, (224, 224, 3))}
+)
 FORMS = tuple(_PUBLISHED)
 
 
 class Layer(nn.Module):
-    """An op of `ops.py` with affine batch normalisation and running statistics.
+    """An op of `ops` with affine batch normalisation and running statistics.
 
     Attributes:
       op: what to apply.
@@ -111,11 +122,11 @@ class DiscreteCell(nn.Module):
         results = []
         for i, (name, source) in enumerate(self.entries):
             stride = 2 if self.reduction and source < 2 else 1
-            if name == "none":
+            if ops.group(name) == "none":
                 y = jnp.zeros_like(states[source][:, ::stride, ::stride])
             else:
                 y = apply(f"op_{i}", ops.candidate(name, channels=self.channels, stride=stride), states[source])
-            if keep is not None and not (name == "skip_connect" and stride == 1):
+            if keep is not None and not (ops.group(name) == "skip" and stride == 1):
                 y *= keep[i, :, None, None, None].astype(y.dtype)
             results.append(y)
             if i % 2:
@@ -129,8 +140,8 @@ class AuxiliaryHead(nn.Module):
     Attributes:
       num_classes: length of the logits.
       stride: of the pool: 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
-      dtype: as for `Network`.
-      axis_name: as for `Network`.
+      dtype: as for `DiscreteNetwork`.
+      axis_name: as for `DiscreteNetwork`.
     """
 
     num_classes: int
@@ -164,14 +175,14 @@ class AuxiliaryHead(nn.Module):
                 name=f"conv_{i}",
             )(x)
             x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))
-        return _classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))
+        return classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))
 
 
-class Network(nn.Module):
+class DiscreteNetwork(nn.Module):
     """Stem, cells, head. Collections: `params` and `batch_stats`.
 
-    Cells k // 3 and 2k // 3 are reductions; there the width doubles. In the form 'imagenet' three convolutions of
-    stride 2 come first, and the first cell takes its second input from before the last of them.
+    The width doubles at the reductions (`spaces.layout`). In the form 'imagenet' three convolutions of stride 2 come
+    first, and the first cell takes its second input from before the last of them.
 
     Attributes:
       genotype: the cells.
@@ -226,12 +237,13 @@ class Network(nn.Module):
                 lambda n: ops.drop_path_factors(key, drop_path, (self.cells, paths, n)), len(images), self.axis_name, 2
             )
         channels, reduction_before = self.channels, self.form == "imagenet"
-        for k in range(self.cells):
-            reduction = k in (self.cells // 3, 2 * self.cells // 3)
+        types = layout(self.cells)
+        for k, cell_type in enumerate(types):
+            reduction = cell_type == "reduce"
             channels *= 2 if reduction else 1
             cell = DiscreteCell(
-                entries=self.genotype.reduce if reduction else self.genotype.normal,
-                concat=self.genotype.reduce_concat if reduction else self.genotype.normal_concat,
+                entries=getattr(self.genotype, cell_type),
+                concat=getattr(self.genotype, f"{cell_type}_concat"),
                 channels=channels,
                 reduction=reduction,
                 reduction_before=reduction_before,
@@ -240,16 +252,11 @@ class Network(nn.Module):
             )
             s0, s1 = s1, cell(s0, s1, None if keep is None else keep[k], train=train)
             reduction_before = reduction
-            if self.auxiliary and train and k == 2 * self.cells // 3:
+            if self.auxiliary and train and reduction and "reduce" not in types[k + 1 :]:
                 stride = 3 if self.form == "cifar" else 2
                 head = AuxiliaryHead(self.num_classes, stride, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
-        return _classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
-
-
-def _classifier(num_classes):
-    # The bias starts at 0; PyTorch's is drawn like the kernel.
-    return nn.Dense(num_classes, kernel_init=torch_init, name="classifier")
+        return classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
 
 
 def network(
@@ -261,7 +268,7 @@ def network(
     num_classes: int | None = None,
     auxiliary: bool = False,
     **fields: Any,
-) -> Network:
+) -> DiscreteNetwork:
     """The network of a genotype; what is left out is as published for the form (CIFAR-10 or ImageNet).
 
     Args:
@@ -271,41 +278,46 @@ def network(
       cells: 20 or 14 by default.
       num_classes: 10 or 1000 by default.
       auxiliary: whether there is an auxiliary head.
-      **fields: others of `Network`.
+      **fields: others of `DiscreteNetwork`.
 
     Raises:
       ValueError: there is no such form.
     """
-    defaults = _published(form)
-    return Network(
+    defaults = published(form)
+    return DiscreteNetwork(
         genotype,
         form,
-        defaults[0] if channels is None else channels,
-        defaults[1] if cells is None else cells,
-        defaults[2] if num_classes is None else num_classes,
+        defaults.channels if channels is None else channels,
+        defaults.cells if cells is None else cells,
+        defaults.num_classes if num_classes is None else num_classes,
         auxiliary,
         **fields,
     )
 
 
-def _published(form):
+def published(form: str) -> Published:
+    """What the authors' networks of a form have.
+
+    Raises:
+      ValueError: there is no such form.
+    """
     if form not in FORMS:
         raise ValueError(f"form={form!r} must be one of {', '.join(FORMS)}")
     return _PUBLISHED[form]
 
 
 def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `Network.init` gives, in less time: all kernels are cut from one draw.
+    """What `DiscreteNetwork.init` gives, in less time: all kernels are cut from one draw.
 
     Args:
-      network: a `Network`.
+      network: a `DiscreteNetwork`.
       key: consumed.
-      image_shape: (B, H, W, C), as for `Network.__call__`.
+      image_shape: (B, H, W, C), as for `DiscreteNetwork.__call__`.
 
     Returns:
       {'params', 'batch_stats'}, arrays of float32.
     """
-    shapes = _shapes(network, image_shape)
+    shapes = shapes_of(network, image_shape)
     params, stats = (flatten_dict(shapes[name], sep="/") for name in ("params", "batch_stats"))
     kernels = {name: leaf.shape for name, leaf in params.items() if leaf.ndim > 1}
 
@@ -321,76 +333,9 @@ def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, .
     return draw(key)
 
 
-def _shapes(network, image_shape):
+def shapes_of(network: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The shapes and dtypes of what `network.init` gives, for images of the shape (B, H, W, C)."""
     images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     if getattr(network, "axis_name", None):
         network = network.clone(axis_name=None)  # so that this need not be in a mapped axis
     return jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), images)
-
-
-def describe(
-    genotype: Genotype,
-    form: Form = "cifar",
-    channels: int | None = None,
-    cells: int | None = None,
-    num_classes: int | None = None,
-    image_shape: tuple[int, int, int] | None = None,
-) -> dict[str, int]:
-    """The size of a network, without building its arrays.
-
-    Args:
-      genotype: the cells.
-      form: 'cifar' or 'imagenet'.
-      channels: as for `network`.
-      cells: as for `network`.
-      num_classes: as for `network`.
-      image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
-
-    Returns:
-      params: number of weights without the auxiliary head.
-      aux_params: number of weights of the auxiliary head; 0 where the images are too small for it.
-      macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
-
-    Raises:
-      ValueError: there is no such form.
-    """
-    shape = (1, *(image_shape or _published(form)[3]))
-    plain = network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
-    try:
-        variables = _shapes(plain.clone(auxiliary=True), shape)
-    except ValueError:  # images too small for the auxiliary head
-        variables = _shapes(plain, shape)
-    parts = dict(variables["params"])
-    head = parts.pop("auxiliary_head", {})
-    jaxpr = jax.make_jaxpr(functools.partial(plain.apply, train=False))(
-        variables, jax.ShapeDtypeStruct(shape, jnp.float32)
-    )
-
-    def count(params):
-        return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-    return {"params": count(parts), "aux_params": count(head), "macs": _multiply_adds(jaxpr.jaxpr)}
-
-
-def _multiply_adds(jaxpr: Jaxpr) -> int:
-    """Of the convolutions and matrix products of a program; of alternatives, those of the largest."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            _, kernel, out = map(_shape, (*equation.invars, *equation.outvars))
-            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += math.prod(out) * math.prod(kernel) // features
-        elif equation.primitive.name == "dot_general":
-            left, _, out = map(_shape, (*equation.invars, *equation.outvars))
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += math.prod(out) * math.prod(left[i] for i in contracted)
-        elif equation.primitive.name == "cond":
-            total += max(_multiply_adds(branch.jaxpr) for branch in equation.params["branches"])
-        else:
-            inner = (value.jaxpr for value in equation.params.values() if isinstance(value, ClosedJaxpr))
-            total += sum(map(_multiply_adds, inner))
-    return total
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape

@@ -16,12 +16,10 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices, spaces
+from prdarts_jax import devices, nets, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.nets.nas_bench_201 import Supernet201
-from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import checkpoints, loop, reporting, settings
 from prdarts_jax.run.optimizers import in_pieces, weight_optimizer
 from prdarts_jax.search import diagnostics, gates, methods
@@ -42,10 +40,8 @@ def make_supernet(
     config: ConfigDict, stage: methods.Stage, num_classes: int, axis_name: str | None = None
 ) -> nn.Module:
     """The supernet of the config's space, as a stage of the method needs it; for `axis_name` see `devices.py`."""
-    space = spaces.named(config.space)
-    fields = {name: config[name] for name in ("channels", "remat", "running_statistics")}
+    fields = {name: config[name] for name in ("channels", "running_statistics", "pool_norm", "head_norm")}
     fields |= {
-        "space": space,
         "cells": stage.cells or config.cells,
         "num_classes": num_classes,
         "dtype": jnp.dtype(config.dtype),
@@ -53,9 +49,7 @@ def make_supernet(
         "partial": stage.method.partial,
         "axis_name": axis_name,
     }
-    if space.macro == "nas_bench_201":
-        return Supernet201(**fields)
-    return Supernet(**fields, pool_norm=config.pool_norm, head_norm=config.head_norm)
+    return nets.supernet(spaces.named(config.space), **fields)
 
 
 def make_problem(

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import devices
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete, torch_weights
+from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import checkpoints, loop, reporting, settings
 from prdarts_jax.run.feeds import Feed, open_feed
 from prdarts_jax.run.optimizers import in_pieces, weight_optimizer
@@ -133,7 +133,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
     checkpoints.check_config(workdir, fields)
     network = (config.form, config.channels, config.cells, feed.num_classes)
-    size = discrete.describe(genotype, *network, image_shape=feed.image_shape[1:])
+    size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
     print(
         f"{feed.name}, {config.epochs} epochs of {feed.steps_per_epoch} steps; "
         f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"
