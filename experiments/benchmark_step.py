@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import ops
 from prdarts_jax.data import sources
 from prdarts_jax.nets.executor import program
-from prdarts_jax.run import search, settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.spaces import CELL_TYPES
 
@@ -186,7 +186,7 @@ def run(config: ConfigDict, executor: str, steps: int, against: Path | None) -> 
     train_data, val_data = jax.device_put(sources.split_halves(dataset, config.split_seed))
     augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
-    problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
+    problem = problems.make_search_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
     problem = dataclasses.replace(problem, supernet=problem.supernet.clone(executor=executor))
     batch = {name: array[: config.batch_size] for name, array in train_data.items()}
     batch["image"] = (batch["image"] / 255.0 - jnp.array(augmentation.mean)) / jnp.array(augmentation.std)

@@ -13,7 +13,7 @@ from test_population import tiny_config
 from test_search_job import Toy
 
 from prdarts_jax import devices, spaces
-from prdarts_jax.run import loop, reporting, search
+from prdarts_jax.run import loop, problems, reporting, search
 
 
 class Network(Toy):
@@ -28,7 +28,7 @@ def main(network, workdir, port, processes, process):
     config = tiny_config(epochs=20, steps_per_call=1)
     if network == "stand-in":
         config.method = "darts"  # compiles faster
-        search.make_supernet = lambda config, _, classes, axis_name: Network(spaces.named(config.space), axis_name)
+        problems.make_supernet = lambda config, _, classes, axis_name: Network(spaces.named(config.space), axis_name)
     reporting.write_pictures = lambda *_: None  # takes longer than the search
     try:
         search.run(config, workdir)

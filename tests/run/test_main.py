@@ -20,7 +20,7 @@ import pytest
 from tqdm import tqdm
 
 from prdarts_jax import main
-from prdarts_jax.run import loop, search
+from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
@@ -69,7 +69,7 @@ def run(arguments):
 def test_remat_and_dtype_reach_the_supernet():
     config = tiny_config()
     config.remat, config.dtype = True, "bfloat16"
-    supernet = search.make_problem(config, 10, 5).supernet
+    supernet = problems.make_search_problem(config, 10, 5).supernet
     assert supernet.remat
     assert supernet.dtype == jax.numpy.bfloat16
 
@@ -222,7 +222,7 @@ def test_killed_run_goes_on_to_the_same_end(undisturbed, tmp_path, capsys):
     status, _ = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGKILL)
     assert status == -signal.SIGKILL
     search.run(tiny_config(), tmp_path)
-    assert re.search(rf"^going on from step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(rf"^resumed at step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -248,13 +248,13 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
 
     status, out = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM == 143
-    assert f"going on from step {middle} of 180\n" in out
+    assert f"resumed at step {middle} of 180\n" in out
     step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
     assert (tmp_path / "checkpoints" / step).is_dir()
 
     capsys.readouterr()
     search.run(tiny_config(), tmp_path)
-    assert f"going on from step {step} of 180\n" in capsys.readouterr().out
+    assert f"resumed at step {step} of 180\n" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -269,7 +269,7 @@ def test_truncated_newest_checkpoint_is_reported_and_the_one_before_used(finishe
     search.run(tiny_config(), finished)
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
-    assert f"going on from step {before.name} of 180\n" in out
+    assert f"resumed at step {before.name} of 180\n" in out
     assert_same_run(finished, undisturbed)
 
 

@@ -1,0 +1,140 @@
+"""What a config describes: the method, the supernet, the optimizers, and the problem of a search or a training."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from prdarts_jax import spaces
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete
+from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.search import methods
+from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.spaces import genotypes
+
+
+def make_method(config: ConfigDict) -> methods.Method:
+    """The search method that `config.method` names, with the settings of its section."""
+    build = methods.NAMED[config.method]
+    fields = config[config.method].to_dict()
+    if "space" in {field.name for field in dataclasses.fields(build)}:
+        fields["space"] = spaces.named(config.space)
+    return build(**fields)
+
+
+def make_supernet(
+    config: ConfigDict, stage: methods.Stage, num_classes: int, axis_name: str | None = None
+) -> nn.Module:
+    """The supernet of the config's space, as a stage of the method needs it; for `axis_name` see `devices.py`."""
+    space = spaces.named(config.space)
+    fields = {name: config[name] for name in ("channels", "remat", "running_statistics")}
+    fields |= {
+        "space": space,
+        "cells": stage.cells or config.cells,
+        "num_classes": num_classes,
+        "dtype": jnp.dtype(config.dtype),
+        "dropout": stage.method.dropout,
+        "partial": stage.method.partial,
+        "axis_name": axis_name,
+    }
+    if space.inputs == 1:
+        return Supernet201(**fields)
+    return Supernet(**fields, pool_norm=config.pool_norm, head_norm=config.head_norm)
+
+
+def make_search_problem(
+    config: ConfigDict,
+    num_classes: int,
+    total_steps: int,
+    stage: methods.Stage | None = None,
+    axis_name: str | None = None,
+) -> SearchProblem:
+    """The search that a valid config describes, or one stage of it, by default the first; for `axis_name` see
+    `devices.py`.
+
+    A step takes batch_size / accumulate images of each half, and draws gates of its own.
+    """
+    stage, logits, pieces = stage or make_method(config).stages()[0], config.logits, config.accumulate
+    arch_optimizer = optax.chain(
+        optax.add_decayed_weights(logits.weight_decay),
+        optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
+    )
+    return SearchProblem(
+        supernet=make_supernet(config, stage, num_classes, axis_name),
+        method=stage.method,
+        weight_optimizer=in_pieces(weight_optimizer(config.weights, total_steps // pieces), pieces),
+        arch_optimizer=in_pieces(arch_optimizer, pieces),
+        total_steps=total_steps,
+    )
+
+
+def make_train_problem(
+    config: ConfigDict,
+    genotype: genotypes.Genotype,
+    num_classes: int,
+    steps_per_epoch: int,
+    axis_name: str | None = None,
+) -> training.TrainProblem:
+    """The training that a valid config describes; for `axis_name` see `devices.py`.
+
+    A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
+    """
+    total_steps = config.epochs * steps_per_epoch
+    optimizer = weight_optimizer(
+        config.weights,
+        total_steps // config.accumulate,
+        config.weights.schedule,
+        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
+    )
+    return training.TrainProblem(
+        network=discrete.network(
+            genotype,
+            form=config.form,
+            channels=config.channels,
+            cells=config.cells,
+            num_classes=num_classes,
+            auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
+            dtype=jnp.dtype(config.dtype),
+            axis_name=axis_name,
+        ),
+        optimizer=in_pieces(optimizer, config.accumulate),
+        total_steps=total_steps,
+        drop_path=config.drop_path,
+        auxiliary_weight=config.auxiliary_weight,
+        label_smoothing=config.label_smoothing,
+        ema=config.ema,
+    )
+
+
+def weight_optimizer(
+    weights: ConfigDict, total_steps: int, schedule: str = "cosine", warmup_steps: int = 0
+) -> optax.GradientTransformation:
+    """SGD with momentum; as in PyTorch, weight decay is part of what momentum sees, and is not clipped.
+
+    Args:
+      weights: the section of a config.
+      total_steps: when the learning rate has reached its end, warm-up included.
+      schedule: how it falls, 'cosine' or 'linear'.
+      warmup_steps: it first grows for so many steps, linearly from 0.
+    """
+    start, end, steps = weights.learning_rate, weights.end_learning_rate, max(total_steps - warmup_steps, 1)
+    if schedule == "cosine":
+        rate = optax.cosine_decay_schedule(start, steps, alpha=end / start)
+    else:
+        rate = optax.linear_schedule(start, end, steps)
+    if warmup_steps:
+        rate = optax.join_schedules([optax.linear_schedule(0.0, start, warmup_steps), rate], [warmup_steps])
+    return optax.chain(
+        optax.clip_by_global_norm(weights.clip),
+        optax.add_decayed_weights(weights.weight_decay),
+        optax.sgd(rate, momentum=weights.momentum, nesterov=weights.nesterov),
+    )
+
+
+def in_pieces(optimizer: optax.GradientTransformation, pieces: int) -> optax.GradientTransformation:
+    """The optimizer, moving once in so many steps, by the mean of their gradients."""
+    return optimizer if pieces == 1 else optax.MultiSteps(optimizer, pieces).gradient_transformation()
