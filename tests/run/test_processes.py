@@ -1,4 +1,4 @@
-"""Several processes of one machine run one search: killed, gone on with, and ended by one alone."""
+"""Several processes of one machine run one search: killed, resumed, stopped, and ended by one alone."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import imagenet_folder
 import numpy as np
+import one_process
 import pytest
 from test_train import CELL
 
@@ -27,15 +28,14 @@ SLOW = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("supernet", marks=SLOW)])
 def network(request):
-    """What is searched in: the search's own supernet takes long to compile, seven times."""
+    """What is searched in: the search's own supernet takes long to compile, in each process."""
     return request.param
 
 
-def start(network, workdir, processes):
-    """Searches in `workdir`."""
-    script = Path(__file__).with_name("one_process.py")
+def start(network, workdir):
+    """Two processes search in `workdir`."""
     port = free_port()
-    return launch([script, network, workdir, port, processes, process] for process in range(processes))
+    return launch([one_process.__file__, network, workdir, port, 2, process] for process in range(2))
 
 
 def start_main(workdir, processes, config, fields):
@@ -84,7 +84,7 @@ def wait_for_epochs(started, workdir, epochs):
 @pytest.fixture(scope="module")
 def undisturbed(network, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    texts = finish(start(network, workdir, 2))
+    texts = finish(start(network, workdir))
     assert "48 images of digits" in texts[0] and "images" not in texts[1]  # one process speaks
     return workdir
 
@@ -95,8 +95,8 @@ def test_two_processes_write_each_file_once(undisturbed):
     assert json.loads((undisturbed / "config.json").read_text())["epochs"] == EPOCHS
 
 
-def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network, undisturbed, tmp_path):
-    started = start(network, tmp_path, 2)
+def test_a_killed_search_is_resumed_bit_for_bit_and_one_process_can_end_it(network, undisturbed, tmp_path, capsys):
+    started = start(network, tmp_path)
     wait_for_epochs(started, tmp_path, 3)
     started[1].kill()
     started[0].kill()  # which alone cannot go on
@@ -105,7 +105,7 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
     killed = len(reporting.read_records(tmp_path))
     assert 3 <= killed < EPOCHS
 
-    started = start(network, tmp_path, 2)
+    started = start(network, tmp_path)
     wait_for_epochs(started, tmp_path, killed + 3)
     started[1].send_signal(signal.SIGTERM)  # both stop, though one alone is asked to
     text = finish(started)[0]
@@ -118,8 +118,8 @@ def test_a_killed_search_goes_on_bit_for_bit_and_one_process_can_end_it(network,
         for cell_type in expected:
             np.testing.assert_array_equal(logits[cell_type], expected[cell_type])
 
-    (text,) = finish(start(network, tmp_path, 1))
-    assert f"resumed at step {step}" in text
+    one_process.run(network, tmp_path)
+    assert f"resumed at step {step}" in capsys.readouterr().out
     records, expected_records = (
         [record | {"seconds": 0} for record in reporting.read_records(workdir)] for workdir in (tmp_path, undisturbed)
     )
