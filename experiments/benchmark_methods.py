@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from benchmark_step import alternate, compile_twice
 
-from prdarts_jax.run import search, settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import init_search, search_step
 
 
@@ -25,7 +25,7 @@ def measure(name: str, rounds: int) -> str:
     config = settings.darts()
     config.update_from_flattened_dict(family.METHODS[name])
     settings.validate(config)
-    problem = search.make_problem(config, num_classes=10, total_steps=1000)
+    problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
     images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)

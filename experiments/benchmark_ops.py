@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from prdarts_jax import SearchProblem, init_search, search_step
 from prdarts_jax.run import settings
-from prdarts_jax.run.search import make_problem
+from prdarts_jax.run.problems import make_search_problem
 from prdarts_jax.search import gates
 from prdarts_jax.search.methods import Darts
 
@@ -46,7 +46,7 @@ class RandomOps(Darts):
 
 def measure(rounds: int) -> dict[int, list[float]]:
     """Seconds of a step for each number of ops per cell."""
-    problem: SearchProblem = make_problem(settings.released(), 10, len(PER_EDGE))
+    problem: SearchProblem = make_search_problem(settings.released(), 10, len(PER_EDGE))
     problem = dataclasses.replace(problem, method=RandomOps(weights_first=True))
     batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, 32, 32, 3)), "label": jnp.arange(BATCH) % 10}
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch["image"])

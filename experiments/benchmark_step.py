@@ -31,7 +31,7 @@ from prdarts_jax import ops
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.program import program
-from prdarts_jax.run import search, settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
 from prdarts_jax.spaces import CELL_TYPES
 
@@ -188,7 +188,7 @@ def run(config: ConfigDict, steps: int, against: Path | None) -> None:
     train_data, val_data = jax.device_put(sources.split_halves(dataset, config.split_seed))
     augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
     steps_per_epoch = len(train_data["label"]) // config.batch_size
-    problem = search.make_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
+    problem = problems.make_search_problem(config, dataset.num_classes, config.epochs * steps_per_epoch)
     batch = {name: array[: config.batch_size] for name, array in train_data.items()}
     batch["image"] = (batch["image"] / 255.0 - jnp.array(augmentation.mean)) / jnp.array(augmentation.std)
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(config.seed), batch["image"])

@@ -1,9 +1,10 @@
 """Where a training gets its batches: from arrays on the device, or streamed from disk."""
 
+import abc
 import functools
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,138 +15,159 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
-from prdarts_jax.evaluation.training import TrainProblem, TrainState, train_epoch, train_step
+from prdarts_jax.evaluation.training import TrainProblem, train_epoch, train_step
 from prdarts_jax.run import settings
-from prdarts_jax.run.loop import Advance
+from prdarts_jax.run.loop import Run
 
 
-class Feed(NamedTuple):
-    """Training and test images of one data set.
+class Feed(abc.ABC):
+    """Training and test images of one data set, in batches of batch_size / accumulate that are spread over a mesh.
 
     Attributes:
       name: of the data set.
-      steps_per_epoch: batches of the training images.
       num_classes: number of classes.
       image_shape: (B, H, W, C) of a batch.
+      steps_per_epoch: batches of the training images.
       augmentation: what compiled code does to an image.
-      place: see `loop.Plan.place`.
-      prepare: compiles; see `loop.Plan.prepare`.
-      test_batches: batches of one shape, as `training.test_step` takes them.
+      mesh: of the devices.
     """
 
     name: str
-    steps_per_epoch: int
     num_classes: int
     image_shape: tuple[int, int, int, int]
+    steps_per_epoch: int
     augmentation: Augmentation
-    place: Callable[[TrainState], TrainState]
-    prepare: Callable[[TrainProblem, TrainState], tuple[Advance, jax.stages.Compiled]]
-    test_batches: Callable[[], Iterator[dict[str, Any]]]
+    mesh: Mesh
+
+    @abc.abstractmethod
+    def function(self, problem: TrainProblem) -> Callable:
+        """`jax.jit` of (state, *arguments) -> (state, mean metrics), with the arguments that `calls` gives."""
+
+    @abc.abstractmethod
+    def example(self) -> tuple[Any, ...]:
+        """Arguments, or their shapes, to compile `function` for."""
+
+    @abc.abstractmethod
+    def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
+        """From here to the end of the run: so many steps, and the arguments of the calls of `function` that do them."""
+
+    @abc.abstractmethod
+    def test_batches(self) -> Iterator[dict[str, Any]]:
+        """The test images in batches of one shape, as `training.test_step` takes them."""
 
 
 def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
-    """The data of a valid training config; batches have batch_size / accumulate images, spread over the mesh.
+    """The data of a valid training config.
 
     Raises:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
-    batch_size = config.batch_size // config.accumulate
-    opened = _streamed if sources.DATASETS[config.dataset].streamed else _in_memory
-    return opened(config, batch_size, mesh)
+    return (Streamed if sources.DATASETS[config.dataset].streamed else InMemory)(config, mesh)
 
 
-def _in_memory(config, batch_size, mesh):
-    read = {"image_size": config.image_size}
-    dataset = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
-    settings.validate_against_data(config, dataset)
-    test = sources.load(config.dataset, config.data_dir or None, split="test", **read)
-    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
+class InMemory(Feed):
+    """All images are on the device, where one call does many steps."""
 
-    def prepare(problem, state):
+    def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
+        read = {"image_size": config.image_size}
+        train = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
+        settings.validate_against_data(config, train)
+        batch_size = config.batch_size // config.accumulate
+        self.name, self.num_classes, self.mesh = train.name, train.num_classes, mesh
+        self.image_shape = (batch_size, *train.images.shape[1:])
+        self.steps_per_epoch = len(train.labels) // batch_size
+        self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
+        self._train, self._test = train, sources.load(config.dataset, config.data_dir or None, split="test", **read)
+
+    @functools.cached_property
+    def _images(self) -> dict[str, jax.Array]:
+        return devices.device_put({"image": self._train.images, "label": self._train.labels}, self.mesh)
+
+    def function(self, problem: TrainProblem) -> Callable:
+        """Of (state, images, steps)."""
+
         def epoch(state, images, steps):
-            return train_epoch(problem, state, images, augmentation, batch_size, steps)
+            return train_epoch(problem, state, images, self.augmentation, self.image_shape[0], steps)
 
-        images = devices.device_put({"image": dataset.images, "label": dataset.labels}, mesh)
-        epoch = jax.jit(devices.shard_map(epoch, mesh), donate_argnums=0)
-        compiled = epoch.lower(state, images, jnp.int32(1)).compile()
-        return lambda state, _, steps: compiled(state, images, jnp.int32(steps)), compiled
+        return jax.jit(devices.shard_map(epoch, self.mesh), donate_argnums=0)
 
-    def test_batches():
-        for start in range(0, len(test.labels), batch_size):
-            image, label = (array[start : start + batch_size] for array in (test.images, test.labels))
+    def example(self) -> tuple[Any, ...]:
+        """The images, and one step."""
+        return self._images, jnp.int32(1)
+
+    def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
+        """One call does all of the steps."""
+        for steps in run.calls():
+            yield steps, [(self._images, jnp.int32(steps))]
+
+    def test_batches(self) -> Iterator[dict[str, Any]]:
+        """Black images of label -1 fill up the last one."""
+        batch_size = self.image_shape[0]
+        for start in range(0, len(self._test.labels), batch_size):
+            image, label = (a[start : start + batch_size] for a in (self._test.images, self._test.labels))
             missing = batch_size - len(label)
             batch = {
                 "image": np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(label, (0, missing), constant_values=-1),
             }
-            yield devices.device_put(batch, mesh, devices.SPREAD)
-
-    steps_per_epoch, shape = len(dataset.labels) // batch_size, (batch_size, *dataset.images.shape[1:])
-    place = functools.partial(devices.device_put, mesh=mesh)
-    return Feed(dataset.name, steps_per_epoch, dataset.num_classes, shape, augmentation, place, prepare, test_batches)
+            yield devices.device_put(batch, self.mesh, devices.SPREAD)
 
 
-def _streamed(config, batch_size, mesh):
-    if not config.image_size or config.num_examples:
-        raise ValueError(
-            f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} must "
-            f"be 0 for {config.dataset}, whose images differ in size and are all used"
+class Streamed(Feed):
+    """Images are read, cropped, mirrored and jittered by other processes; a call does one step, of one batch."""
+
+    def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
+        if not config.image_size or config.num_examples:
+            raise ValueError(
+                f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} "
+                f"must be 0 for {config.dataset}, whose images differ in size and are all used"
+            )
+        self._train, self._test = (
+            sources.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation")
         )
-    source, test = (
-        sources.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation")
-    )
-    if config.batch_size > len(source):
-        raise ValueError(f"config.batch_size={config.batch_size} must be at most {len(source)}, the images there are")
-    size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
-    steps_per_epoch = len(source) // batch_size
-    # Images are cropped, mirrored and jittered where they are read.
-    augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
+        images, batch_size = len(self._train), config.batch_size // config.accumulate
+        if config.batch_size > images:
+            raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the images there are")
+        self.name, self.num_classes, self.mesh = config.dataset, self._train.num_classes, mesh
+        self.image_shape = (batch_size, config.image_size, config.image_size, 3)
+        self.steps_per_epoch = images // batch_size
+        self.augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
+        self._size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
+        self._seed = config.seed
 
-    shape = (batch_size, config.image_size, config.image_size, 3)
+    def function(self, problem: TrainProblem) -> Callable:
+        """Of (state, batch)."""
 
-    def from_step(step):
-        """The batches of all steps from this one on."""
-        first, start = divmod(step, steps_per_epoch)
+        def step(state, batch):
+            image = augment(self.augmentation, jax.random.key(0), batch["image"])
+            return train_step(problem, state, {"image": image, "label": batch["label"]})
+
+        parts = devices.shard_map(step, self.mesh, (devices.REPLICATED, devices.SPREAD))
+        return jax.jit(parts, donate_argnums=0)
+
+    def example(self) -> tuple[Any, ...]:
+        """The shapes of a batch."""
+        spread = devices.sharding(self.mesh, devices.SPREAD) if self.mesh.size > 1 else None
+        image = jax.ShapeDtypeStruct(self.image_shape, jnp.uint8, sharding=spread)
+        return ({"image": image, "label": jax.ShapeDtypeStruct(self.image_shape[:1], jnp.int32, sharding=spread)},)
+
+    def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
+        """A call does one of the steps."""
+        batches = self._train_batches(run.step)
+        for steps in run.calls():
+            yield steps, ((devices.device_put_local(batch, self.mesh),) for batch in itertools.islice(batches, steps))
+
+    def _train_batches(self, step: int) -> Iterator[streaming.Batch]:
+        """Those of all steps from this one on."""
+        first, start = divmod(step, self.steps_per_epoch)
+        share = (jax.process_index(), jax.process_count())
         for epoch in itertools.count(first):
             yield from streaming.train_batches(
-                source,
-                **size,
-                seed=config.seed,
-                epoch=epoch,
-                start=start,
-                jitter=True,
-                share=(jax.process_index(), jax.process_count()),
+                self._train, **self._size, seed=self._seed, epoch=epoch, start=start, jitter=True, share=share
             )
             start = 0
 
-    def prepare(problem, state):
-        def step(state, batch):
-            image = augment(augmentation, jax.random.key(0), batch["image"])
-            return train_step(problem, state, {"image": image, "label": batch["label"]})
-
-        spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
-        batch = {
-            "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=spread),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=spread),
-        }
-        parts = devices.shard_map(step, mesh, (devices.REPLICATED, devices.SPREAD))
-        compiled = jax.jit(parts, donate_argnums=0).lower(state, batch).compile()
-        batches = None
-
-        def advance(state, done, steps):
-            nonlocal batches
-            batches = batches or from_step(done)
-            found = []
-            for batch in itertools.islice(batches, steps):
-                state, metrics = compiled(state, devices.device_put_local(batch, mesh))
-                found.append(metrics)
-            return state, jax.tree.map(lambda *values: sum(values) / steps, *found)
-
-        return advance, compiled
-
-    def test_batches():
-        for batch in streaming.test_batches(test, **size):
-            yield devices.device_put(batch, mesh, devices.SPREAD)
-
-    place = functools.partial(devices.device_put, mesh=mesh)
-    return Feed(config.dataset, steps_per_epoch, source.num_classes, shape, augmentation, place, prepare, test_batches)
+    def test_batches(self) -> Iterator[dict[str, Any]]:
+        """Read anew."""
+        for batch in streaming.test_batches(self._test, **self._size):
+            yield devices.device_put(batch, self.mesh, devices.SPREAD)

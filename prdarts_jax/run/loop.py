@@ -1,18 +1,18 @@
-"""The loop of a run: steps, a record an epoch, and checkpoints at ends of epochs.
+"""What is the same in every run: a record for each epoch, checkpoints at ends of epochs, stopping and resuming.
 
-The same command goes on where a run was stopped, or from the last checkpoint where it was killed, bit for bit. Several
-runs may go on at once, as the seeds of a population do: their states are one pytree, and each has records of its own.
+The same command resumes a run where it was stopped, or from the last checkpoint where it was killed, bit for bit.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -26,130 +26,205 @@ _INTERVAL = 20
 
 State = Any
 Record = dict[str, Any]
-Advance = Callable[[State, int, int], tuple[State, dict[str, Any]]]
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved its state; the same command goes on."""
+    """The run was asked to stop and has saved its state; the same command resumes it."""
 
 
 class Diverged(ValueError):
     """A metric is no longer finite."""
 
 
-class Plan(NamedTuple):
-    """What a run does.
+def _never(records: Sequence[Record]) -> bool:
+    return False
+
+
+@dataclasses.dataclass
+class Run:
+    """A run of so many steps, with its checkpoints and config.json in `workdir`.
+
+        with Run(...) as run:
+            state = run.restore(state_shapes, metric_shapes) or start()
+            if not run.done:
+                compiled = compile_step(...)
+            for steps in run.calls():
+                state, metrics = compiled(state, steps)
+                run.add(steps, metrics)
+                if run.epoch_ended:
+                    run.record(run.means(), "what the progress bar shows")
+                run.save_if_due(state)
+
+    Several runs, as the seeds of a population, may be done at once: their states are one pytree, their metrics are
+    f32[runs], and each has a number, a folder, and records of its own. One that ends early is still computed, but
+    leaves nothing.
 
     Attributes:
       name: of what it does, for messages.
+      workdir: for checkpoints and config.json; call `checkpoints.check_config` before.
+      config: what config.json holds.
+      folders: for the records of each run.
       total_steps: length of the run.
       steps_per_epoch: a divisor of it.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
-      folders: of the records of each run.
-      shapes: of (state, metrics); metrics are f32[], or f32[runs].
-      start: gives the state at step 0.
-      place: puts a state where the compiled function has it.
-      prepare: compiles; gives the function (state, step, steps) -> (state after `steps` steps, mean metrics) and what
-        was compiled.
-      end_epoch: (state, epoch, mean metrics of each run) -> (state, record of the epoch of each); the state to go on
-        with. None stands for a run that has ended; it is computed on, but leaves nothing.
-      summary: records of each -> what the progress bar shows.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
+      step: how many steps are done.
+      records: of each run, of all its epochs so far.
     """
 
     name: str
+    workdir: Path
+    config: dict[str, Any]
+    folders: Sequence[Path]
     total_steps: int
     steps_per_epoch: int
     steps_per_call: int
-    folders: Sequence[Path]
-    shapes: tuple[Any, dict[str, Any]]
-    start: Callable[[], State]
-    place: Callable[[State], State]
-    prepare: Callable[[State], tuple[Advance, jax.stages.Compiled]]
-    end_epoch: Callable[[State, int, list[Record | None]], tuple[State, list[Record | None]]]
-    summary: Callable[[list[Record]], str]
-    ended: Callable[[list[Record]], bool] = lambda records: False
+    ended: Callable[[Sequence[Record]], bool] = _never
+    step: int = dataclasses.field(init=False, default=0)
+    records: list[list[Record]] = dataclasses.field(init=False, default_factory=list)
 
+    def __enter__(self) -> Self:
+        self._opened = contextlib.ExitStack()
+        return self
 
-def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
-    """Runs a plan, or the rest of it, with its checkpoints and config.json in `workdir`.
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
-    Call `checkpoints.check_config` before.
+    def restore(self, state_shapes: State, metric_shapes: Mapping[str, Any]) -> State | None:
+        """The state of the newest checkpoint, or None where there is none and the run starts at step 0.
 
-    Returns:
-      The state after the last step, or after that at which it ended.
+        Args:
+          state_shapes: `jax.eval_shape` of the state.
+          metric_shapes: of the metrics, each f32[] or f32[runs].
 
-    Raises:
-      ValueError, OSError: for checkpoints or metrics that cannot be used, or processes with different configs.
-      Diverged: a mean metric of an epoch is not finite.
-      Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
-    """
-    if len(devices.all_gather(zlib.crc32(json.dumps(config, sort_keys=True).encode()) % 2**31)) > 1:
-        raise ValueError("the processes have different configs: start all with the same --config and fields")
-    shapes, metric_shapes = plan.shapes
-    total_steps, steps_per_epoch = plan.total_steps, plan.steps_per_epoch
-    # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
-    zeros: dict[str, Any] = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
-    folder = workdir / "checkpoints"
-    restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
-    if restored:
-        (state, totals), step = restored
-        totals = {name: np.asarray(total) for name, total in totals.items()}
-        print(f"going on from step {step} of {total_steps}")
-    else:
-        state, totals, step = plan.start(), zeros, 0
-    state = plan.place(state)
-    reporting.write_json(workdir / "config.json", config)
+        Raises:
+          ValueError, OSError: for checkpoints or records that cannot be used, or processes with different configs.
+        """
+        config = json.dumps(self.config, sort_keys=True).encode()
+        if len(devices.all_gather(zlib.crc32(config) % 2**31)) > 1:
+            raise ValueError("the processes have different configs: start all with the same --config and fields")
+        # Sums over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
+        self._totals = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
+        restored = checkpoints.restore_latest(self.workdir / "checkpoints", (state_shapes, self._totals), tqdm.write)
+        state = None
+        if restored:
+            (state, totals), self.step = restored
+            self._totals = {name: np.asarray(total) for name, total in totals.items()}
+            print(f"resumed at step {self.step} of {self.total_steps}")
+        self.records = [[r for r in reporting.read_records(place) if r["step"] <= self.step] for place in self.folders]
+        return state
 
-    records = [[r for r in reporting.read_records(place) if r["step"] <= step] for place in plan.folders]
-    done = step == total_steps or all(map(plan.ended, records))
-    if not done:
-        clock = time.perf_counter()
-        advance, compiled = plan.prepare(state)
-        print(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(compiled)}", flush=True)
-    seconds, saved, saving = 0.0, time.perf_counter(), 0.0
-    with (
-        stop_signals() as asked_to_stop,
-        contextlib.ExitStack() as opened,
-        tqdm(total=total_steps, initial=step, unit="step", disable=not devices.is_main()) as bar,
-    ):
-        logs = []
-        for place in plan.folders if devices.is_main() else ():
-            log = reporting.RunLog(place, step // steps_per_epoch)
-            logs.append(opened.enter_context(contextlib.closing(log)))
-        while not done:
+    @property
+    def going(self) -> list[int]:
+        """The numbers of the runs that have not ended early."""
+        return [number for number, records in enumerate(self.records) if not self.ended(records)]
+
+    @property
+    def done(self) -> bool:
+        """Whether no steps are left to do."""
+        return self.step == self.total_steps or not self.going
+
+    def calls(self) -> Iterator[int]:
+        """The number of steps of each call of the compiled function, from here to the end of the run.
+
+        From here on SIGTERM and Ctrl-C wait for `save_if_due`; may be called from the main thread only, which receives
+        them.
+        """
+        reporting.write_json(self.workdir / "config.json", self.config)
+        self._asked_to_stop = self._opened.enter_context(stop_signals())
+        self._logs = []
+        for folder in self.folders if devices.is_main() else ():
+            log = reporting.RunLog(folder, self.step // self.steps_per_epoch)
+            self._logs.append(self._opened.enter_context(contextlib.closing(log)))
+        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        self._bar = self._opened.enter_context(bar)
+        self._epoch_began = self._saved = time.perf_counter()
+        self._saving = 0.0
+        while not self.done:
+            yield min(self.steps_per_call, self.steps_per_epoch - self.step % self.steps_per_epoch)
+
+    def add(self, steps: int, *metrics: Mapping[str, jax.Array]) -> None:
+        """Counts the steps of a call.
+
+        Args:
+          steps: how many.
+          *metrics: means over equal shares of the steps, each f32[] or f32[runs].
+        """
+        fetched = devices.device_get(metrics)
+        for name, total in self._totals.items():
+            mean = sum(share[name] for share in fetched) / len(fetched)
+            self._totals[name] = total + np.float32(steps) * mean
+        self.step += steps
+        self._bar.update(steps)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, counted from 0."""
+        return (self.step - 1) // self.steps_per_epoch
+
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether the last step was the last of its epoch."""
+        return self.step % self.steps_per_epoch == 0
+
+    def means(self) -> dict[int, Record]:
+        """The mean metrics over the epoch that has ended, by the number of each run that goes on.
+
+        Raises:
+          Diverged: one is not finite.
+        """
+        means: dict[int, Record] = {}
+        for number in self.going:
+            mean = {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
+            if unknown := [name for name, value in mean.items() if not math.isfinite(value)]:
+                where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
+                raise Diverged(
+                    f"the {self.name}{where} diverged in epoch {self.epoch}, where {', '.join(unknown)} is not finite; "
+                    "use another --workdir and a smaller config.weights.learning_rate"
+                )
+            means[number] = mean
+        return means
+
+    def record(self, records: Mapping[int, Record], summary: str) -> None:
+        """Writes the records of the epoch that has ended.
+
+        Args:
+          records: by the number of the run, without epoch, step and seconds, which are added.
+          summary: what the progress bar shows.
+        """
+        seconds = time.perf_counter() - self._epoch_began
+        for number, record in records.items():
+            self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
+            if self._logs:  # in one process
+                self._logs[number].append(self.records[number][-1])
+        self._bar.set_postfix_str(summary)
+        self._totals = {name: np.zeros_like(total) for name, total in self._totals.items()}
+
+    def save_if_due(self, state: State) -> None:
+        """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop.
+
+        Raises:
+          Stopped: it was.
+        """
+        folder = self.workdir / "checkpoints"
+        if self.epoch_ended:
             clock = time.perf_counter()
-            steps = min(plan.steps_per_call, steps_per_epoch - step % steps_per_epoch)
-            state, metrics = advance(state, step, steps)
-            metrics = devices.device_get(metrics)
-            totals = {name: totals[name] + np.float32(steps) * metrics[name] for name in metrics}
-            step += steps
-            seconds += time.perf_counter() - clock
-            bar.update(steps)
-            if step % steps_per_epoch == 0:
-                epoch = step // steps_per_epoch - 1
-                going = [not plan.ended(history) for history in records]
-                means = _means(plan, totals, epoch, going)
-                clock = time.perf_counter()
-                state, found = plan.end_epoch(state, epoch, means)
-                seconds += time.perf_counter() - clock
-                for number, record in enumerate(found):
-                    if record is not None:
-                        records[number].append({"epoch": epoch, "step": step, **record, "seconds": seconds})
-                        if logs:  # in one process
-                            logs[number].append(records[number][-1])
-                bar.set_postfix_str(plan.summary([record for record in found if record is not None]))
-                done = step == total_steps or all(map(plan.ended, records))
-                totals, seconds = zeros, 0.0
-                clock = time.perf_counter()
-                if done or devices.any(clock - saved >= _INTERVAL * saving):
-                    checkpoints.save(folder, step, (state, totals))
-                    saved = time.perf_counter()
-                    saving = saved - clock
-            if devices.any(asked_to_stop()):  # at the end too, since others may follow
-                checkpoints.save(folder, step, (state, totals))
-                raise Stopped(f"stopped at step {step} of {total_steps}; the same command goes on from there")
-    return state
+            if self.done or devices.any(clock - self._saved >= _INTERVAL * self._saving):
+                checkpoints.save(folder, self.step, (state, self._totals))
+                self._saved = time.perf_counter()
+                self._saving = self._saved - clock
+            self._epoch_began = time.perf_counter()
+        if devices.any(self._asked_to_stop()):  # at the end too, since others may follow
+            checkpoints.save(folder, self.step, (state, self._totals))
+            raise Stopped(f"stopped at step {self.step} of {self.total_steps}; the same command resumes it")
+
+
+def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Compiles a function of `jax.jit` for such arguments, or for their shapes, and prints what that takes."""
+    clock = time.perf_counter()
+    result: jax.stages.Compiled = function.lower(*arguments).compile()
+    print(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}", flush=True)
+    return result
 
 
 def memory_in_words(compiled: jax.stages.Compiled) -> str:
@@ -164,21 +239,6 @@ def memory_in_words(compiled: jax.stages.Compiled) -> str:
         f"{text}, which has {available / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in "
         "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
     )
-
-
-def _means(plan, totals, epoch, going):
-    """The mean metrics of each run that is going on, else None."""
-    means: list[Record | None] = []
-    for number, (folder, on) in enumerate(zip(plan.folders, going, strict=True)):
-        mean = {name: float(np.atleast_1d(total)[number] / plan.steps_per_epoch) for name, total in totals.items()}
-        if on and (unknown := [name for name, value in mean.items() if not math.isfinite(value)]):
-            where = f" of {folder.name}" if len(plan.folders) > 1 else ""
-            raise Diverged(
-                f"the {plan.name}{where} diverged in epoch {epoch}, where {', '.join(unknown)} is not finite; use "
-                "another --workdir and a smaller config.weights.learning_rate"
-            )
-        means.append(mean if on else None)
-    return means
 
 
 @contextlib.contextmanager

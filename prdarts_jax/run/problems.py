@@ -47,7 +47,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
     return nets.supernet(spaces.named(config.space), **fields | dict(method.supernet))
 
 
-def make_search(
+def make_search_problem(
     config: ConfigDict,
     num_classes: int,
     total_steps: int,
@@ -72,7 +72,7 @@ def make_search(
     )
 
 
-def make_training(
+def make_train_problem(
     config: ConfigDict,
     genotype: Genotype,
     num_classes: int,

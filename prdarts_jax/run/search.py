@@ -5,96 +5,46 @@ seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices, nets, spaces
+from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.run import checkpoints, loop, reporting, settings
-from prdarts_jax.run.optimizers import in_pieces, weight_optimizer
-from prdarts_jax.search import diagnostics, gates, methods
-from prdarts_jax.search.step import SearchProblem, SearchState, hessian_eigenvalue, init_search, search_epoch, select
+from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.search import diagnostics, gates
+from prdarts_jax.search.curvature import hessian_eigenvalue
+from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
 from prdarts_jax.spaces import genotypes, tabular
 
-
-def make_method(config: ConfigDict) -> methods.Method:
-    """The search method that `config.method` names, with the settings of its section."""
-    build = methods.NAMED[config.method]
-    fields = config[config.method].to_dict()
-    if "space" in {field.name for field in dataclasses.fields(build)}:
-        fields["space"] = spaces.named(config.space)
-    return build(**fields)
+Logits = dict[str, Any]  # for each cell type f32[edges, ops]
 
 
-def make_supernet(
-    config: ConfigDict, stage: methods.Stage, num_classes: int, axis_name: str | None = None
-) -> nn.Module:
-    """The supernet of the config's space, as a stage of the method needs it; for `axis_name` see `devices.py`."""
-    fields = {name: config[name] for name in ("channels", "running_statistics", "pool_norm", "head_norm")}
-    fields |= {
-        "cells": stage.cells or config.cells,
-        "num_classes": num_classes,
-        "dtype": jnp.dtype(config.dtype),
-        "dropout": stage.method.dropout,
-        "partial": stage.method.partial,
-        "axis_name": axis_name,
-    }
-    return nets.supernet(spaces.named(config.space), **fields)
+class Halves(NamedTuple):
+    """The images of a search, on the devices of a mesh.
 
-
-def make_problem(
-    config: ConfigDict,
-    num_classes: int,
-    total_steps: int,
-    stage: methods.Stage | None = None,
-    axis_name: str | None = None,
-) -> SearchProblem:
-    """The search that a valid config describes, or one stage of it, by default the first; for `axis_name` see
-    `devices.py`.
-
-    A step takes batch_size / accumulate images of each half, and draws gates of its own.
+    Attributes:
+      train: for the weights.
+      val: for the logits, as many.
+      augmentation: of both.
+      num_classes: number of classes.
+      mesh: of the devices.
     """
-    stage, logits, pieces = stage or make_method(config).stages()[0], config.logits, config.accumulate
-    arch_optimizer = optax.chain(
-        optax.add_decayed_weights(logits.weight_decay),
-        optax.adam(logits.learning_rate, b1=logits.b1, b2=logits.b2),
-    )
-    return SearchProblem(
-        supernet=make_supernet(config, stage, num_classes, axis_name),
-        method=stage.method,
-        weight_optimizer=in_pieces(weight_optimizer(config.weights, total_steps // pieces), pieces),
-        arch_optimizer=in_pieces(arch_optimizer, pieces),
-        total_steps=total_steps,
-    )
 
-
-class _Search(NamedTuple):
-    """What all stages have in common, and where the results of this one go."""
-
-    config: ConfigDict
-    fields: dict[str, Any]
-    workdir: Path
-    num_classes: int
-    train_data: Batch
-    val_data: Batch
+    train: Batch
+    val: Batch
     augmentation: Augmentation
-    table: tabular.Table | None
+    num_classes: int
     mesh: Mesh
-
-    @property
-    def folders(self) -> list[Path]:
-        """Of each seed."""
-        return seed_folders(self.config, self.workdir)
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
@@ -116,168 +66,188 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
-    # What is trained afterwards has folders and configs of its own.
-    fields = {name: value for name, value in config.to_dict().items() if name != "evaluation"}
-    stages = make_method(config).stages()
-    folders = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
-    for folder in folders:
-        checkpoints.check_config(folder, fields)
+    stages = problems.stages_of(problems.make_method(config))
+    workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
+    for folder in workdirs:
+        checkpoints.check_config(folder, _fields(config))
     table = tabular.load(config.table) if config.table else None
-    dataset = sources.load(
-        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
-    )
-    settings.validate_against_data(config, dataset)
-    mesh = devices.make_mesh(config.seeds)
-    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
-    train_data, val_data = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
-    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
-    print(f"{len(dataset.labels)} images of {dataset.name}")
+    data, space = _load(config), spaces.named(config.space)
+    steps_per_epoch = len(data.train["label"]) // (config.batch_size // config.accumulate)
 
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
-    at_end: dict[str, jax.Array] = {}  # logits of the stage before, f32[seeds, edges, ops]
-    for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
+    found: list[Logits] = []
+    for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
         if len(stages) > 1:
             print(f"stage {number + 1} of {len(stages)}")
+        print(f"{config.epochs} epochs of {steps_per_epoch} steps")
+        axis_name, total_steps = devices.axis_of(data.mesh), config.epochs * steps_per_epoch
+        problem = problems.make_search_problem(config, data.num_classes, total_steps, stage.method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
-        search = _Search(config, fields, folder, dataset.num_classes, train_data, val_data, augmentation, table, mesh)
-        candidates = {t: gates.largest(logits, stage.ops) & np.isfinite(logits) for t, logits in at_end.items()}
-        problem, found = _run_stage(search, stage, stage_keys, candidates or None)
-        at_end = {t: jnp.stack([logits[t] for logits in found]) for t in problem.supernet.space.cell_types}
-    derived = [problem.method.derive(problem.supernet.space, logits) for logits in found]
+        before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
+        candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
+        found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
+    derived = [problem.method.derive(space, logits) for logits in found]
     for folder, genotype in zip(seed_folders(config, workdir), derived, strict=True):
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         reporting.write_pictures(folder, reporting.read_records(folder), genotype)
     return derived
 
 
-def _run_stage(search, stage, keys, candidates):
-    """(problem, logits at the end of each seed) of one stage."""
-    config, workdir, train_data, val_data = search.config, search.workdir, search.train_data, search.val_data
-    batch_size = config.batch_size // config.accumulate
-    steps_per_epoch = len(train_data["label"]) // batch_size
-    axis_name = devices.axis_of(search.mesh)
-    problem = make_problem(config, search.num_classes, config.epochs * steps_per_epoch, stage, axis_name)
-    print(f"{config.epochs} epochs of {steps_per_epoch} steps")
-    images = jnp.zeros((batch_size, *train_data["image"].shape[1:]))
+def search_stage(
+    config: ConfigDict,
+    workdir: Path,
+    problem: SearchProblem,
+    data: Halves,
+    table: tabular.Table | None,
+    keys: jax.Array,
+    candidates: dict[str, jax.Array] | None,
+) -> list[Logits]:
+    """Runs one stage of each seed's search, or the rest of it.
 
-    # Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
+    Args:
+      config: of the search.
+      workdir: of the stage.
+      problem: what the stage searches.
+      data: its images.
+      table: if given, the accuracy of each epoch's cell is recorded.
+      keys: key[seeds].
+      candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
+
+    Returns:
+      The logits that each seed ends with.
+    """
+    batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
+    method, space = problem.method, problem.supernet.space
+    images = jnp.zeros((batch_size, *data.train["image"].shape[1:]))
+    needs_eigenvalue = config.hessian or method.early_stopping is not None
+
+    def last_epoch(records: Sequence[loop.Record]) -> int | None:
+        """The epoch whose logits count, if the search has ended early."""
+        if method.early_stopping is None:
+            return None
+        return method.early_stopping.stops([record.get("eigenvalue", np.nan) for record in records])
+
     @jax.jit
     def start(keys, candidates):
         return jax.lax.map(lambda of_seed: init_search(problem, of_seed[0], images, of_seed[1]), (keys, candidates))
 
-    def epochs(states, train_data, val_data, steps):
-        def of_seed(state):
-            return search_epoch(problem, state, train_data, val_data, search.augmentation, batch_size, steps)
+    def epoch_of_seed(state, train, val, steps):
+        return search_epoch(problem, state, train, val, data.augmentation, batch_size, steps)
 
-        return jax.lax.map(of_seed, states)
+    everywhere, spread = devices.REPLICATED, PartitionSpec(None, devices.DATA)
+    epoch = _for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
+    eigenvalue = _for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
+    if method.after_epoch:
+        after_epoch = _for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
 
-    specs = (devices.SEEDS, devices.REPLICATED, devices.REPLICATED, devices.REPLICATED)
-    epoch = jax.jit(devices.shard_map(epochs, search.mesh, specs, devices.SEEDS), donate_argnums=0)
-    arguments = (train_data, val_data, jnp.int32(1))
-
-    def prepare(states):
-        compiled = epoch.lower(states, *arguments).compile()
-        return lambda states, _, steps: compiled(states, train_data, val_data, jnp.int32(steps)), compiled
-
-    def last_epoch(records):
-        """The epoch whose logits count, if the search has ended early."""
-        return problem.method.stops([record.get("eigenvalue", np.nan) for record in records])
-
-    states = loop.run(
-        loop.Plan(
-            name="search",
-            total_steps=problem.total_steps,
-            steps_per_epoch=steps_per_epoch,
-            steps_per_call=config.steps_per_call,
-            folders=search.folders,
-            shapes=epoch.eval_shape(start.eval_shape(keys, candidates), *arguments),
-            start=lambda: start(keys, candidates),
-            place=lambda states: devices.device_put(states, search.mesh, devices.SEEDS),
-            prepare=prepare,
-            end_epoch=_epoch_end(search, problem),
-            summary=_summary,
-            ended=lambda records: last_epoch(records) is not None,
-        ),
-        search.fields,
+    with loop.Run(
+        "search",
         workdir,
-    )
-    at_end = devices.device_get(states.arch)
-    found = []
-    for number, folder in enumerate(search.folders):
-        early = last_epoch(reporting.read_records(folder))
+        _fields(config),
+        folders=folders,
+        total_steps=problem.total_steps,
+        steps_per_epoch=len(data.train["label"]) // batch_size,
+        steps_per_call=config.steps_per_call,
+        ended=lambda records: last_epoch(records) is not None,
+    ) as run:
+        halves = data.train, data.val
+        shapes = epoch.eval_shape(start.eval_shape(keys, candidates), *halves, jnp.int32(1))
+        states = run.restore(*shapes) or start(keys, candidates)
+        states = devices.device_put(states, data.mesh, devices.SEEDS)
+        if not run.done:
+            compiled = loop.compiled(epoch, states, *halves, jnp.int32(1))
+        for steps in run.calls():
+            states, metrics = compiled(states, *halves, jnp.int32(steps))
+            run.add(steps, metrics)
+            if run.epoch_ended:
+                records = run.means()
+                if needs_eigenvalue:
+                    eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
+                    records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}
+                if method.after_epoch:
+                    states = after_epoch(states, _plain_batches(data, batch_size))
+                logits = devices.device_get(states.arch)
+                for number in records:
+                    of_seed = {t: array[number] for t, array in logits.items()}
+                    probabilities = jax.device_get(
+                        method.activation(space, of_seed, problem.progress(jnp.int32(run.step - 1)))
+                    )
+                    reporting.save_architecture(folders[number], run.epoch, of_seed, probabilities)
+                    records[number] |= _describe(space, method.derive(space, of_seed), probabilities, table)
+                run.record(records, _summary(list(records.values())))
+            run.save_if_due(states)
+
+    logits, found = devices.device_get(states.arch), []
+    for number, folder in enumerate(folders):
+        early = last_epoch(run.records[number])
         if early is None:
-            found.append({t: logits[number] for t, logits in at_end.items()})
+            found.append({t: array[number] for t, array in logits.items()})
         else:
-            of_seed = f"{folder.name} " if len(search.folders) > 1 else ""
-            print(f"{of_seed}stopped early: the logits of epoch {early} count")
+            whose = f"{folder.name} " if len(folders) > 1 else ""
+            print(f"{whose}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
-    return problem, found
+    return found
 
 
-def _epoch_end(search, problem):
-    """The function that takes the diagnostics of an epoch, saves the logits and makes the record of each seed."""
-    method, space, val_data = problem.method, problem.supernet.space, search.val_data
-    batch_size = search.config.batch_size // search.config.accumulate
-    plain = dataclasses.replace(search.augmentation, pad=0, flip=False, cutout=0)
+def _for_each_seed(function: Callable, mesh: Mesh, *specs: PartitionSpec, **options: Any) -> Any:
+    """`jax.jit` of the function of (state, *others) for states of all seeds, with the specs of the others on the mesh.
 
-    def of_each_seed(function):
-        def mapped(states, batches):
-            return jax.lax.map(lambda state: function(problem, state, batches), states)
+    Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
+    """
 
-        specs = (devices.SEEDS, PartitionSpec(None, devices.DATA))
-        return jax.jit(devices.shard_map(mapped, search.mesh, specs, devices.SEEDS))
+    def of_all(states, *others):
+        return jax.lax.map(lambda state: function(state, *others), states)
 
-    eigenvalue, choose = of_each_seed(hessian_eigenvalue), of_each_seed(select)
+    return jax.jit(devices.shard_map(of_all, mesh, (devices.SEEDS, *specs), devices.SEEDS), **options)
 
-    def batches():
-        """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
-        places = np.arange(4 * batch_size) % len(val_data["label"])
-        image = augment(plain, jax.random.key(0), val_data["image"][places])
-        shape = (4, batch_size)
-        return {"image": image.reshape(*shape, *image.shape[1:]), "label": val_data["label"][places].reshape(shape)}
 
-    def record_of(folder, epoch, logits, probabilities):
-        reporting.save_architecture(folder, epoch, logits, probabilities)
-        genotype = method.derive(space, logits)
-        record: dict[str, Any] = {
-            "activation": reporting.activation_by_group(space, probabilities),
-            "entropy": diagnostics.entropy(probabilities),
-            "skip_share": genotypes.skip_share(genotype),
-            "depth": genotypes.depth(genotype),
-            "genotype": dataclasses.asdict(genotype),
+def _fields(config: ConfigDict) -> dict[str, Any]:
+    """What config.json holds: what is trained afterwards has folders and configs of its own."""
+    return {name: value for name, value in config.to_dict().items() if name != "evaluation"}
+
+
+def _load(config: ConfigDict) -> Halves:
+    """The data that a valid config names, put on all devices there are."""
+    dataset = sources.load(
+        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
+    )
+    settings.validate_against_data(config, dataset)
+    mesh = devices.make_mesh(config.seeds)
+    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
+    train, val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
+    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
+    print(f"{len(dataset.labels)} images of {dataset.name}")
+    return Halves(train, val, augmentation, dataset.num_classes, mesh)
+
+
+def _plain_batches(data: Halves, batch_size: int) -> dict[str, jax.Array]:
+    """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
+    plain = dataclasses.replace(data.augmentation, pad=0, flip=False, cutout=0)
+    places = np.arange(4 * batch_size) % len(data.val["label"])
+    image = augment(plain, jax.random.key(0), data.val["image"][places])
+    shape = (4, batch_size)
+    return {"image": image.reshape(*shape, *image.shape[1:]), "label": data.val["label"][places].reshape(shape)}
+
+
+def _describe(space, genotype, probabilities, table):
+    """What the record of an epoch says about the cell."""
+    record: loop.Record = {
+        "activation": reporting.activation_by_group(space, probabilities),
+        "entropy": diagnostics.entropy(probabilities),
+        "skip_share": genotypes.skip_share(genotype),
+        "depth": genotypes.depth(genotype),
+        "genotype": dataclasses.asdict(genotype),
+    }
+    if table:
+        record["benchmark"] = {
+            "accuracy": table.accuracy(genotype),
+            "rank": table.rank(genotype),
+            "percentile": table.percentile(genotype),
         }
-        if search.table:
-            record["benchmark"] = {
-                "accuracy": search.table.accuracy(genotype),
-                "rank": search.table.rank(genotype),
-                "percentile": search.table.percentile(genotype),
-            }
-        return record
-
-    def end_epoch(
-        states: SearchState, epoch: int, means: list[loop.Record | None]
-    ) -> tuple[SearchState, list[loop.Record | None]]:
-        eigenvalues = None
-        if search.config.hessian or method.tracks_eigenvalue:
-            eigenvalues = devices.device_get(eigenvalue(states, batches()))
-        if method.samples:
-            states = choose(states, batches())
-        logits, step = devices.device_get((states.arch, states.step))
-        records: list[loop.Record | None] = []
-        for number, (mean, folder) in enumerate(zip(means, search.folders, strict=True)):
-            if mean is None:
-                records.append(None)
-                continue
-            own = {t: array[number] for t, array in logits.items()}
-            probabilities = jax.device_get(method.activation(own, problem.progress(step[number] - 1)))
-            extra = {} if eigenvalues is None else {"eigenvalue": float(eigenvalues[number])}
-            records.append({**mean, **extra, **record_of(folder, epoch, own, probabilities)})
-        return states, records
-
-    return end_epoch
+    return record
 
 
-def _summary(records):
+def _summary(records: Sequence[loop.Record]) -> str:
     def mean(field):
         return sum(record[field] for record in records) / len(records)
 

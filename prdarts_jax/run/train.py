@@ -18,48 +18,9 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, loop, reporting, settings
+from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import Feed, open_feed
-from prdarts_jax.run.optimizers import in_pieces, weight_optimizer
 from prdarts_jax.spaces import genotypes
-
-
-def make_problem(
-    config: ConfigDict,
-    genotype: genotypes.Genotype,
-    num_classes: int,
-    steps_per_epoch: int,
-    axis_name: str | None = None,
-) -> training.TrainProblem:
-    """The training that a valid config describes; for `axis_name` see `devices.py`.
-
-    A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
-    """
-    total_steps = config.epochs * steps_per_epoch
-    optimizer = weight_optimizer(
-        config.weights,
-        total_steps // config.accumulate,
-        config.weights.schedule,
-        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
-    )
-    return training.TrainProblem(
-        network=discrete.network(
-            genotype,
-            form=config.form,
-            channels=config.channels,
-            cells=config.cells,
-            num_classes=num_classes,
-            auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
-            dtype=jnp.dtype(config.dtype),
-            axis_name=axis_name,
-        ),
-        optimizer=in_pieces(optimizer, config.accumulate),
-        total_steps=total_steps,
-        drop_path=config.drop_path,
-        auxiliary_weight=config.auxiliary_weight,
-        label_smoothing=config.label_smoothing,
-        ema=config.ema,
-    )
 
 
 class Training(NamedTuple):
@@ -68,7 +29,7 @@ class Training(NamedTuple):
     Attributes:
       genotype: what is trained.
       feed: its data.
-      problem: see `make_problem`.
+      problem: see `problems.make_train_problem`.
       shapes: of its state.
     """
 
@@ -104,7 +65,8 @@ def check(config: ConfigDict, section: str = "") -> Training:
             f"config.torch_checkpoint={config.torch_checkpoint!r} needs images of three channels, but those of "
             f"config.dataset={config.dataset!r} have {feed.image_shape[-1]}"
         )
-    problem = make_problem(config, genotype, feed.num_classes, feed.steps_per_epoch, devices.axis_of(mesh))
+    axis_name = devices.axis_of(mesh)
+    problem = problems.make_train_problem(config, genotype, feed.num_classes, feed.steps_per_epoch, axis_name)
 
     def start(key):
         return training.init_training(problem, key, discrete.init_variables(problem.network, key, feed.image_shape))
@@ -129,7 +91,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     genotype, feed, problem, shapes = check(config)
-    # The genotype's text, so that a run is not gone on with after the file it came from has changed.
+    # The genotype's text, so that a run is not resumed after the file it came from has changed.
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
     checkpoints.check_config(workdir, fields)
     network = (config.form, config.channels, config.cells, feed.num_classes)
@@ -139,36 +101,32 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"
     )
 
-    def start():
-        key_params, key_training = jax.random.split(jax.random.key(config.seed))
-        if config.torch_checkpoint:
-            head = problem.network.auxiliary
-            variables = torch_weights.load(config.torch_checkpoint, genotype, *network, auxiliary=head)
-        else:
-            variables = discrete.init_variables(problem.network, key_params, feed.image_shape)
-        return training.init_training(problem, key_training, variables)
-
-    def end_epoch(state, _, means):
-        result = _test(problem, feed, state)
-        return state, [{**means[0], "test_loss": result["loss"], "test_accuracy": result["top1"]}]
-
-    state = loop.run(
-        loop.Plan(
-            name="training",
-            total_steps=problem.total_steps,
-            steps_per_epoch=feed.steps_per_epoch,
-            steps_per_call=config.steps_per_call,
-            folders=(workdir,),
-            shapes=(shapes, dict.fromkeys(("train_loss", "train_accuracy"), jax.ShapeDtypeStruct((), jnp.float32))),
-            start=start,
-            place=feed.place,
-            prepare=lambda state: feed.prepare(problem, state),
-            end_epoch=end_epoch,
-            summary=_summary,
-        ),
-        fields,
+    metric_shapes = dict.fromkeys(("train_loss", "train_accuracy"), jax.ShapeDtypeStruct((), jnp.float32))
+    with loop.Run(
+        "training",
         workdir,
-    )
+        fields,
+        folders=[workdir],
+        total_steps=problem.total_steps,
+        steps_per_epoch=feed.steps_per_epoch,
+        steps_per_call=config.steps_per_call,
+    ) as run:
+        state = run.restore(shapes, metric_shapes) or _start(config, genotype, feed, problem)
+        state = devices.device_put(state, feed.mesh)
+        if not run.done:
+            compiled = loop.compiled(feed.function(problem), state, *feed.example())
+        for steps, calls in feed.calls(run):
+            found = []
+            for arguments in calls:
+                state, metrics = compiled(state, *arguments)
+                found.append(metrics)
+            run.add(steps, *found)
+            if run.epoch_ended:
+                (means,) = run.means().values()
+                test = _test(problem, feed, state)
+                record = {**means, "test_loss": test["loss"], "test_accuracy": test["top1"]}
+                run.record({0: record}, _summary(record))
+            run.save_if_due(state)
     result = _test(problem, feed, state) | size
     reporting.write_json(workdir / "result.json", result)
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
@@ -176,6 +134,20 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     exported = training.export_classifier(problem.network, feed.augmentation, state.variables, feed.image_shape[1:])
     reporting.write_bytes(workdir / "classifier.stablehlo", exported)
     return result
+
+
+def _start(
+    config: ConfigDict, genotype: genotypes.Genotype, feed: Feed, problem: training.TrainProblem
+) -> training.TrainState:
+    """The state at step 0."""
+    key_params, key_training = jax.random.split(jax.random.key(config.seed))
+    if config.torch_checkpoint:
+        network = (config.form, config.channels, config.cells, feed.num_classes)
+        head = problem.network.auxiliary
+        variables = torch_weights.load(config.torch_checkpoint, genotype, *network, auxiliary=head)
+    else:
+        variables = discrete.init_variables(problem.network, key_params, feed.image_shape)
+    return training.init_training(problem, key_training, variables)
 
 
 _test_step = jax.jit(training.test_step, static_argnums=(0, 1))
@@ -189,8 +161,7 @@ def _test(problem: training.TrainProblem, feed: Feed, state: training.TrainState
     return training.summarize(functools.reduce(functools.partial(jax.tree.map, operator.add), counts))
 
 
-def _summary(records):
-    (record,) = records
+def _summary(record: loop.Record) -> str:
     return (
         f"loss {record['train_loss']:.3f}/{record['test_loss']:.3f}, "
         f"accuracy {100 * record['train_accuracy']:.1f}/{100 * record['test_accuracy']:.1f} %"

@@ -12,7 +12,7 @@ import pytest
 from table import Table
 
 from prdarts_jax import spaces
-from prdarts_jax.run import reporting, search
+from prdarts_jax.run import problems, reporting, search
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -71,7 +71,7 @@ def test_every_method_searches(method, tmp_path, monkeypatch):
         assert stage.method.partial == (4 if method == "pc_darts" else 1)
         return Table(spaces.named(config.space), 2, num_classes)
 
-    monkeypatch.setattr(search, "make_supernet", supernet)
+    monkeypatch.setattr(problems, "make_supernet", supernet)
     config = make_config(method, "darts", channels=8)
     genotype, records = run(config, tmp_path)
     check(config, genotype, records)

@@ -25,7 +25,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import problems, reporting, settings
 from prdarts_jax.run import search as search_job
 from prdarts_jax.run import train as train_job
 from prdarts_jax.search.methods import PRDarts
@@ -133,7 +133,7 @@ def population(workdir):
     """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            search_job,
+            problems,
             "make_supernet",
             lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name),
         )

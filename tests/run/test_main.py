@@ -21,7 +21,7 @@ from absl import flags
 from tqdm import tqdm
 
 from prdarts_jax import main
-from prdarts_jax.run import loop, search
+from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
@@ -70,7 +70,7 @@ def run(arguments):
 def test_remat_and_dtype_reach_the_supernet():
     config = tiny_config()
     config.remat, config.dtype = True, "bfloat16"
-    supernet = search.make_problem(config, 10, 5).supernet
+    supernet = problems.make_search_problem(config, 10, 5).supernet
     assert supernet.remat
     assert supernet.dtype == jax.numpy.bfloat16
 
@@ -101,24 +101,35 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
     assert folder() == str(tmp_path / "mine")
 
 
-def signal_at_random(arguments, workdir, number):
-    """Runs a command and sends it a signal at some moment after two or three more epochs: (exit status, stdout)."""
+def exit_code(config, workdir, monkeypatch):
+    """What main.main ends with, without a process of its own, and without parsing flags."""
+    parsed = types.SimpleNamespace(config=config, workdir=str(workdir), cache_dir=None, distributed=False)
+    parsed.coordinator = parsed.processes = parsed.process = None
+    monkeypatch.setattr(main, "flags", types.SimpleNamespace(FLAGS=parsed))
+    monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
+    with pytest.raises(SystemExit) as ended:
+        main.main(["prdarts_jax.main"])
+    return ended.value.code
+
+
+def kill_at_random(arguments, workdir):
+    """Runs a command and kills it at some moment after two or three epochs."""
     metrics = workdir / "metrics.jsonl"
 
     def lines():
         return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
-    wanted, delay = lines() + random.randint(2, 3), random.uniform(0, 0.2)  # the first epoch's checkpoint is complete
+    wanted, delay = random.randint(2, 3), random.uniform(0, 0.2)  # the first epoch's checkpoint is complete
     process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     while lines() < wanted and process.poll() is None:
         time.sleep(0.005)
     time.sleep(delay)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    process.kill()
+    _, err = process.communicate(timeout=120)
     assert lines() < EPOCHS, f"over before the signal, after epoch {wanted} and {delay:.2f} s: {err}"
-    return process.returncode, out
+    assert process.returncode == -signal.SIGKILL
 
 
 def read_records(workdir):
@@ -205,7 +216,7 @@ def test_architecture_of_every_epoch_is_saved(undisturbed):
     assert all((first[f"logits_{t}"] != last[f"logits_{t}"]).any() for t in ("normal", "reduce"))
 
 
-# Stopping and going on
+# Stopping and resuming
 
 
 def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
@@ -219,15 +230,14 @@ def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
     assert "compiled" not in capsys.readouterr().out
 
 
-def test_killed_run_goes_on_to_the_same_end(undisturbed, tmp_path, capsys):
-    status, _ = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGKILL)
-    assert status == -signal.SIGKILL
+def test_killed_run_is_resumed_to_the_same_end(undisturbed, tmp_path, capsys):
+    kill_at_random(tiny_command(tmp_path), tmp_path)
     search.run(tiny_config(), tmp_path)
-    assert re.search(rf"^going on from step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(rf"^resumed at step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch, capsys):
+def test_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, monkeypatch, capsys):
     middle = STEPS + 5  # not the end of an epoch
 
     class StopInTheMiddle(tqdm):
@@ -247,15 +257,18 @@ def test_stopped_run_goes_on_to_the_same_end(undisturbed, tmp_path, monkeypatch,
     assert (tmp_path / "checkpoints" / str(middle)).is_dir()
     assert len(read_records(tmp_path)) == 1 and not (tmp_path / "genotype.json").exists()
 
-    status, out = signal_at_random(tiny_command(tmp_path), tmp_path, signal.SIGTERM)
-    assert status == 128 + signal.SIGTERM == 143
-    assert f"going on from step {middle} of 180\n" in out
-    step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
-    assert (tmp_path / "checkpoints" / step).is_dir()
-
     capsys.readouterr()
+    middle = 5 * STEPS + 10
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "tqdm", StopInTheMiddle)
+        assert exit_code(tiny_config(), tmp_path, patch) == 128 + signal.SIGTERM == 143
+    out = capsys.readouterr().out
+    assert f"resumed at step {STEPS + 5} of 180\n" in out
+    step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
+    assert step == str(middle) and (tmp_path / "checkpoints" / step).is_dir()
+
     search.run(tiny_config(), tmp_path)
-    assert f"going on from step {step} of 180\n" in capsys.readouterr().out
+    assert f"resumed at step {step} of 180\n" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -270,7 +283,7 @@ def test_truncated_newest_checkpoint_is_reported_and_the_one_before_used(finishe
     search.run(tiny_config(), finished)
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
-    assert f"going on from step {before.name} of 180\n" in out
+    assert f"resumed at step {before.name} of 180\n" in out
     assert_same_run(finished, undisturbed)
 
 
@@ -296,10 +309,16 @@ def assert_refused(arguments, message):
     assert message in done.stderr.splitlines()[0]
 
 
+def test_unknown_field_is_refused():
+    with pytest.raises(SystemExit) as ended:
+        main.parse_flags(["prdarts_jax.main", "--config=configs/digits.py", "--config.weights.speed=1"])
+    message = "error: config.weights.speed is not a field of the config; the fields are accumulate, "
+    assert ended.value.code.startswith(message)
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("weights.speed=1", "error: config.weights.speed is not a field of the config; the fields are accumulate, "),
         (
             "genotype=PRDARTS",
             "error: config.genotype is not a field of --config=configs/digits.py: each kind of job has fields",
@@ -340,26 +359,21 @@ def test_bad_field_is_refused(field, message, tmp_path):
     ],
 )
 def test_bad_value_is_refused(config, fields, message, tmp_path, monkeypatch, capsys):
-    """Without a process of its own, and without parsing flags."""
     given = runpy.run_path(str(ROOT / f"configs/{config}.py"))["get_config"]()
     given.update_from_flattened_dict(fields)
-    parsed = types.SimpleNamespace(config=given, workdir=str(tmp_path), cache_dir=None, distributed=False)
-    parsed.coordinator = parsed.processes = parsed.process = None
-    monkeypatch.setattr(main, "flags", types.SimpleNamespace(FLAGS=parsed))
-    monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
-    with pytest.raises(SystemExit) as ended:
-        main.main(["prdarts_jax.main"])
-    assert str(ended.value.code).startswith(message)  # which Python prints, and exits with 1
+    assert str(exit_code(given, tmp_path, monkeypatch)).startswith(message)  # which Python prints, and exits with 1
     assert "compiled" not in capsys.readouterr().out and not any(tmp_path.iterdir())
 
 
-def test_workdir_of_another_config_is_refused(undisturbed):
+def test_workdir_of_another_config_is_refused(undisturbed, monkeypatch, capsys):
     before = (undisturbed / "metrics.jsonl").read_bytes()
-    assert_refused(
-        [*tiny_command(undisturbed), "--config.epochs=7", "--config.weights.clip=4"],
+    config = tiny_config()
+    config.epochs, config.weights.clip = 7, 4.0
+    assert exit_code(config, undisturbed, monkeypatch) == (
         f"error: {undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip "
-        "is 5.0 there and 4.0 here; use another --workdir or the old values",
+        "is 5.0 there and 4.0 here; use another --workdir or the old values"
     )
+    assert "compiled" not in capsys.readouterr().out
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
 

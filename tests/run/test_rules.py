@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
-from prdarts_jax.run import search, settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search import methods
 
 DEFAULTS = {"search": settings.defaults, "train": settings.training}
@@ -282,8 +282,8 @@ def test_each_method_can_search_each_space():
     for method, space in itertools.product(METHODS, SPACES):
         config = searching(method=method, space=space)
         settings.validate(config)
-        for stage in search.make_method(config).stages():
-            supernet = search.make_supernet(config, stage, 10)
+        for stage in problems.make_method(config).stages():
+            supernet = problems.make_supernet(config, stage, 10)
             assert supernet.space.name == space and supernet.partial == (4 if method == "pc_darts" else 1)
 
 

@@ -6,7 +6,6 @@ import runpy
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.run import loop, reporting, search
+from prdarts_jax.run import loop, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -37,7 +36,7 @@ def tiny_config(method, space, **fields):
 
 def derived(workdir, config, epoch):
     """The cell of the logits that were saved after an epoch."""
-    return search.make_method(config).derive(spaces.named(config.space), reporting.read_logits(workdir, epoch))
+    return problems.make_method(config).derive(spaces.named(config.space), reporting.read_logits(workdir, epoch))
 
 
 def written(workdir):
@@ -52,7 +51,7 @@ def staged_config():
 
 def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate():
     config = staged_config()
-    nets = [search.make_supernet(config, stage, 10) for stage in search.make_method(config).stages()]
+    nets = [problems.make_supernet(config, stage, 10) for stage in problems.make_method(config).stages()]
     assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
 
 
@@ -75,7 +74,7 @@ class Toy(nn.Module):
 def toy():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            search, "make_supernet", lambda config, stage, classes, axis_name: Toy(spaces.named(config.space))
+            problems, "make_supernet", lambda config, stage, classes, axis_name: Toy(spaces.named(config.space))
         )
         yield
 
@@ -130,14 +129,6 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
     assert search.run(together, tmp_path / "together") == found  # nothing is left to do
 
 
-def test_only_runs_that_go_on_may_not_diverge():
-    plan = SimpleNamespace(name="search", steps_per_epoch=2, folders=(Path("seed_0"), Path("seed_1")))
-    totals = {"train_loss": np.array([np.nan, 4.0])}
-    assert loop._means(plan, totals, 3, [False, True]) == [None, {"train_loss": 2.0}]
-    with pytest.raises(loop.Diverged, match="search of seed_0 diverged in epoch 3, where train_loss is not finite"):
-        loop._means(plan, totals, 3, [True, True])
-
-
 # Stages ---------------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +181,7 @@ def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy
     capsys.readouterr()
     assert search.run(staged_config(), tmp_path) == [written(staged)]
     said = capsys.readouterr().out
-    assert said.count("compiled") == 1 and "going on from step 5 of 6" in said.partition("stage 2 of 2")[2]
+    assert said.count("compiled") == 1 and "resumed at step 5 of 6" in said.partition("stage 2 of 2")[2]
     np.testing.assert_array_equal(logits(tmp_path), logits(staged))
     np.testing.assert_array_equal(logits(tmp_path / "stage_1"), logits(staged / "stage_1"))
 

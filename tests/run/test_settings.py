@@ -14,7 +14,7 @@ import pytest
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
-from prdarts_jax.run import search, settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search import methods
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -258,7 +258,7 @@ def test_a_config_builds_its_method(name):
     config = load(name).get_config()
     config.pr_darts.lambda_path = 0.125
     config.pr_darts.distinct_inputs = False
-    built = search.make_method(config)
+    built = problems.make_method(config)
     if name == "darts_cifar10":
         assert built == methods.Darts()
     else:
@@ -298,7 +298,7 @@ def test_the_weights_follow_sgd_as_the_papers_have_it(name, end, decay, nesterov
         gradient = gradient * min(1, 5 / np.linalg.norm(gradient)) + decay * w
         velocity = 0.9 * velocity + gradient
         w = w - rate * (gradient + 0.9 * velocity if nesterov else velocity)
-    np.testing.assert_allclose(run(search.make_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
+    np.testing.assert_allclose(run(problems.make_search_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
 
 
 def test_the_logits_follow_adam_with_decay_in_the_gradient():
@@ -309,14 +309,17 @@ def test_the_logits_follow_adam_with_decay_in_the_gradient():
         first = 0.5 * first + 0.5 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         beta = beta - 3e-4 * (first / (1 - 0.5**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-    found = run(search.make_problem(settings.defaults(), 10, STEPS).arch_optimizer)
+    found = run(problems.make_search_problem(settings.defaults(), 10, STEPS).arch_optimizer)
     np.testing.assert_allclose(found - vectors()[0], beta - vectors()[0], rtol=1e-4)
 
 
 def test_a_search_in_pieces_moves_once_a_batch_by_the_mean_of_their_gradients():
     config = settings.defaults()
     config.accumulate = 2
-    pieces, whole = search.make_problem(config, 10, 2 * STEPS), search.make_problem(settings.defaults(), 10, STEPS)
+    pieces, whole = (
+        problems.make_search_problem(config, 10, 2 * STEPS),
+        problems.make_search_problem(settings.defaults(), 10, STEPS),
+    )
     for name in ("weight_optimizer", "arch_optimizer"):
         of_pieces, of_whole = getattr(pieces, name), getattr(whole, name)
         w = expected = jnp.ones(3)

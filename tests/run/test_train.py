@@ -5,9 +5,6 @@ import os
 import runpy
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import imagenet_folder
@@ -20,7 +17,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_weights
-from prdarts_jax.run import compare, loop, reporting, settings, train
+from prdarts_jax.run import compare, loop, problems, reporting, settings, train
 from prdarts_jax.spaces import genotypes
 
 ROOT = Path(__file__).parents[2]
@@ -87,20 +84,24 @@ def test_the_exported_classifier_makes_the_tests_mistakes(trained):
     assert confusion.tolist() == json.loads((trained / "result.json").read_text())["confusion"]
 
 
-def test_a_killed_training_goes_on_to_the_same_end(trained, tmp_path, capsys):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
-    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
-    command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/cifar10_eval.py", f"--workdir={tmp_path}"]
-    process = subprocess.Popen([*command, *fields], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, err
-    assert not (tmp_path / "result.json").exists()
+class Killed(BaseException):
+    """Nothing handles it, so that it leaves on disk what a kill leaves."""
+
+
+def test_a_killed_training_is_resumed_to_the_same_end(trained, tmp_path, capsys, monkeypatch):
+    def kill(self, n=1):
+        update(self, n)
+        if self.n > 2 * STEPS:
+            raise Killed
+
+    update = loop.tqdm.update
+    monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint after each epoch
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop.tqdm, "update", kill)
+        train.run(tiny_config(), tmp_path)
+    assert len(records(tmp_path)) == 2 and not (tmp_path / "result.json").exists()
     train.run(tiny_config(), tmp_path)
-    assert "going on from step" in capsys.readouterr().out
+    assert f"resumed at step {2 * STEPS} of {EPOCHS * STEPS}\n" in capsys.readouterr().out
     assert records(tmp_path) == records(trained)
     for name in ("result.json", "genotype.json", "config.json"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
@@ -120,13 +121,13 @@ def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
 
 def test_a_problem_has_the_settings_of_its_config():
     fields = {"auxiliary_weight": 0.3, "drop_path": 0.15, "label_smoothing": 0.05, "ema": 0.8, "dtype": "bfloat16"}
-    problem = train.make_problem(tiny_config(**fields, form="imagenet"), CELL, 7, steps_per_epoch=STEPS)
+    problem = problems.make_train_problem(tiny_config(**fields, form="imagenet"), CELL, 7, steps_per_epoch=STEPS)
     found = {name: getattr(problem, name) for name in ("auxiliary_weight", "drop_path", "label_smoothing", "ema")}
     assert found == {name: fields[name] for name in found} and problem.total_steps == EPOCHS * STEPS
     network = problem.network
     assert (network.genotype, network.form, network.channels, network.cells) == (CELL, "imagenet", 4, 1)
     assert (network.num_classes, network.auxiliary, network.dtype) == (7, True, jax.numpy.bfloat16)
-    without = train.make_problem(tiny_config(), CELL, 7, steps_per_epoch=STEPS)
+    without = problems.make_train_problem(tiny_config(), CELL, 7, steps_per_epoch=STEPS)
     assert not without.network.auxiliary and without.network.dtype == jax.numpy.float32
 
 
@@ -136,7 +137,7 @@ def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, ac
     """PyTorch's SGD in NumPy: clip, decay, momentum; two epochs of warm-up in five, three updates an epoch."""
     fields = {"weights.schedule": schedule, "weights.warmup_epochs": 2, "weights.end_learning_rate": 0.001, "epochs": 5}
     config = tiny_config(**fields, **{"accumulate": accumulate, "weights.learning_rate": 0.5, "weights.clip": 1.0})
-    optimizer = train.make_problem(config, CELL, 10, steps_per_epoch=3 * accumulate).optimizer
+    optimizer = problems.make_train_problem(config, CELL, 10, steps_per_epoch=3 * accumulate).optimizer
     rng = np.random.default_rng(0)
     w = rng.normal(size=4).astype(np.float32)
     found, velocity = jax.numpy.array(w), np.zeros(4)
@@ -157,7 +158,7 @@ def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, ac
 
 def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
     config = tiny_config(accumulate=4)
-    problem = train.make_problem(config, CELL, 10, steps_per_epoch=40)
+    problem = problems.make_train_problem(config, CELL, 10, steps_per_epoch=40)
     variables = discrete.init_variables(problem.network, jax.random.key(0), (2, 8, 8, 1))
     state = training.init_training(problem, jax.random.key(1), variables)
     step = jax.jit(training.train_step, static_argnums=0)
@@ -265,7 +266,7 @@ def test_imagenet_is_trained_from_its_files_by_two_workers(compiled_quickly, tmp
         patch.setattr(loop.tqdm, "update", stop)
         train.run(config, tmp_path / "parts")
     assert train.run(config, tmp_path / "parts") == expected
-    assert "going on from step 3 of 10" in capsys.readouterr().out
+    assert "resumed at step 3 of 10" in capsys.readouterr().out
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

@@ -1,0 +1,130 @@
+"""A run without a search or a training: what it computes is a sum, so nothing is compiled."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from prdarts_jax import devices
+from prdarts_jax.run import checkpoints, loop, reporting
+
+STEPS = 4  # an epoch
+SHAPES = ({"sum": jax.ShapeDtypeStruct((), np.int32)}, {"loss": jax.ShapeDtypeStruct((2,), np.float32)})
+
+
+def run_of_two(workdir, ended=lambda records: False, config=None):
+    folders = [workdir / "seed_0", workdir / "seed_1"]
+    return loop.Run("search", workdir, config or {}, folders, 3 * STEPS, STEPS, 3, ended)
+
+
+def loss(step):
+    return np.array([step / 3, -step], np.float32)
+
+
+def go(run, change=lambda step, metrics: metrics):
+    """Adds up the steps, with a signal or another loss where `change` says so."""
+    found = []
+    with run:
+        state = run.restore(*SHAPES) or {"sum": np.int32(0)}
+        for steps in run.calls():
+            first = run.step
+            state = {"sum": state["sum"] + np.int32(sum(range(first, first + steps)))}
+            run.add(steps, {"loss": change(first, loss(first))})
+            if run.epoch_ended:
+                found.append(run.means())
+                run.record(found[-1], "")
+            run.save_if_due(state)
+    return state, found
+
+
+def test_calls_end_with_epochs_and_metrics_are_means_over_their_steps(tmp_path):
+    run = run_of_two(tmp_path)
+    state, found = go(run)
+    assert state == {"sum": sum(range(3 * STEPS))} and run.done
+    for epoch, means in enumerate(found):
+        expected = (3 * loss(STEPS * epoch) + loss(STEPS * epoch + 3)) / STEPS
+        np.testing.assert_allclose([means[0]["loss"], means[1]["loss"]], expected, rtol=1e-6)
+        for number in (0, 1):
+            record = run.records[number][epoch]
+            assert record.pop("seconds") > 0
+            assert record == {"epoch": epoch, "step": STEPS * (epoch + 1), **means[number]}
+    for number in (0, 1):
+        written = reporting.read_records(tmp_path / f"seed_{number}")
+        assert [record | {"seconds": 0} for record in written] == [r | {"seconds": 0} for r in run.records[number]]
+
+
+def test_metrics_of_several_calls_count_alike(tmp_path):
+    with run_of_two(tmp_path) as run:
+        run.restore(*SHAPES)
+        assert next(run.calls()) == 3
+        run.add(STEPS, *({"loss": loss(step)} for step in range(STEPS)))
+        assert run.means() == {0: {"loss": 0.5}, 1: {"loss": -1.5}}
+
+
+def test_a_stop_in_mid_epoch_leaves_no_trace(tmp_path, capsys):
+    def stop(step, metrics):
+        if step == STEPS:
+            signal.raise_signal(signal.SIGTERM)
+        return metrics
+
+    undisturbed, expected = go(run_of_two(tmp_path / "undisturbed"))
+    with pytest.raises(loop.Stopped, match="^stopped at step 7 of 12; the same command goes on from there$"):
+        go(run_of_two(tmp_path), stop)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    run = run_of_two(tmp_path)
+    state, found = go(run)
+    assert "resumed at step 7 of 12\n" in capsys.readouterr().out
+    assert (state, found) == (undisturbed, expected[1:])
+    assert [record["epoch"] for record in run.records[0]] == [0, 1, 2]
+
+
+def test_records_after_the_newest_checkpoint_are_written_again(tmp_path, monkeypatch):
+    """As after a kill between the record of an epoch and its checkpoint."""
+    undisturbed, expected = go(run_of_two(tmp_path / "undisturbed"))
+    save = checkpoints.save
+
+    def killed(folder, step, state):
+        if step == 2 * STEPS:
+            raise KeyboardInterrupt
+        save(folder, step, state)
+
+    monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint is due after each epoch
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "save", killed)
+        go(run_of_two(tmp_path))
+    assert len(reporting.read_records(tmp_path / "seed_1")) == 2
+    assert go(run_of_two(tmp_path)) == (undisturbed, expected[1:])
+    assert [record["epoch"] for record in reporting.read_records(tmp_path / "seed_1")] == [0, 1, 2]
+
+
+def test_a_run_that_ended_early_leaves_nothing_more_and_may_diverge(tmp_path):
+    def ended(records):
+        return bool(records) and records[0]["loss"] > 0
+
+    def diverge(step, metrics):
+        return metrics if step < STEPS else np.array([np.nan, metrics[1]], np.float32)
+
+    run = run_of_two(tmp_path, ended)
+    _, found = go(run, diverge)
+    assert [list(means) for means in found] == [[0, 1], [1], [1]]
+    assert [len(records) for records in run.records] == [1, 3] and run.going == [1]
+    with pytest.raises(loop.Diverged, match="search of seed_0 diverged in epoch 1, where loss is not finite"):
+        go(run_of_two(tmp_path / "other"), diverge)
+
+
+def test_a_run_whose_last_has_ended_early_is_done(tmp_path):
+    run = run_of_two(tmp_path, ended=lambda records: len(records) == 2)
+    go(run)
+    assert run.done and run.step == 2 * STEPS
+    again = run_of_two(tmp_path, ended=lambda records: len(records) == 2)
+    assert go(again)[1] == [] and again.done
+
+
+def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(devices, "everywhere", lambda value: seen.append(value) or {value, -1})
+    for config in ({"seed": 0}, {"seed": 1}, {"seed": 0}):
+        with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
+            go(run_of_two(tmp_path, config=config))
+    assert seen[0] == seen[2] != seen[1]
