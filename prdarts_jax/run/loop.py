@@ -91,11 +91,11 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     # Sums of the metrics over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
     zeros: dict[str, Any] = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
     folder = workdir / "checkpoints"
-    restored = checkpoints.restore_latest(folder, (shapes, zeros), tqdm.write)
+    restored = checkpoints.restore_latest(folder, (shapes, zeros), reporting.say)
     if restored:
         (state, totals), step = restored
         totals = {name: np.asarray(total) for name, total in totals.items()}
-        print(f"going on from step {step} of {total_steps}")
+        reporting.say(f"going on from step {step} of {total_steps}")
     else:
         state, totals, step = plan.start(), zeros, 0
     state = plan.place(state)
@@ -106,7 +106,7 @@ def run(plan: Plan, config: dict[str, Any], workdir: Path) -> State:
     if not done:
         clock = time.perf_counter()
         advance, compiled = plan.prepare(state)
-        print(f"compiled in {time.perf_counter() - clock:.0f} s, {devices.memory(compiled)}", flush=True)
+        reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {devices.memory(compiled)}")
     seconds, saved, saving = 0.0, time.perf_counter(), 0.0
     with (
         stop_signals() as asked_to_stop,

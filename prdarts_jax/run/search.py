@@ -136,13 +136,13 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
     train_data, val_data = devices.put(sources.split_halves(dataset, config.split_seed), mesh)
     augmentation = sources.Augmentation(*sources.statistics(dataset), **config.augmentation)
-    print(f"{len(dataset.labels)} images of {dataset.name}")
+    reporting.say(f"{len(dataset.labels)} images of {dataset.name}")
 
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     at_end: dict[str, jax.Array] = {}  # logits of the stage before, f32[seeds, edges, ops]
     for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
         if len(stages) > 1:
-            print(f"stage {number + 1} of {len(stages)}")
+            reporting.say(f"stage {number + 1} of {len(stages)}")
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         search = _Search(config, fields, folder, dataset.num_classes, train_data, val_data, augmentation, table, mesh)
         candidates = {t: gates.largest(logits, stage.ops) & np.isfinite(logits) for t, logits in at_end.items()}
@@ -162,7 +162,7 @@ def _run_stage(search, stage, keys, candidates):
     steps_per_epoch = len(train_data["label"]) // batch_size
     axis_name = devices.axis_of(search.mesh)
     problem = make_problem(config, search.num_classes, config.epochs * steps_per_epoch, stage, axis_name)
-    print(f"{config.epochs} epochs of {steps_per_epoch} steps")
+    reporting.say(f"{config.epochs} epochs of {steps_per_epoch} steps")
     images = jnp.zeros((batch_size, *train_data["image"].shape[1:]))
 
     # Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
@@ -214,7 +214,7 @@ def _run_stage(search, stage, keys, candidates):
             found.append({t: logits[number] for t, logits in at_end.items()})
         else:
             of_seed = f"{folder.name} " if len(search.folders) > 1 else ""
-            print(f"{of_seed}stopped early: the logits of epoch {early} count")
+            reporting.say(f"{of_seed}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
     return problem, found
 
@@ -245,10 +245,8 @@ def _epoch_end(search, problem):
         reporting.save_architecture(folder, epoch, logits, probabilities)
         genotype = method.derive(space, logits)
         record: dict[str, Any] = {
-            "activation": reporting.activation_by_group(space, probabilities),
-            "entropy": diagnostics.entropy(probabilities),
-            "skip_share": genotypes.skip_share(genotype),
-            "depth": genotypes.depth(genotype),
+            "activation": diagnostics.activation_by_group(space, probabilities),
+            **diagnostics.measure_all(space, probabilities, genotype),
             "genotype": dataclasses.asdict(genotype),
         }
         if search.table:

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from records import diagnosed, one_cell_type, record
 
 from prdarts_jax import spaces
-from prdarts_jax.run import plots
+from prdarts_jax.run import cell_plot, plots
 from prdarts_jax.spaces import genotypes
 
 SEP3, SKIP, DIL5, MAX = "sep_conv_3x3", "skip_connect", "dil_conv_5x5", "max_pool_3x3"
@@ -59,7 +59,7 @@ def drawn_ticks(axis):
 @pytest.mark.parametrize("name, cell_type", [(name, t) for name in DRAWN for t in genotypes.cells(DRAWN[name])])
 def test_cell_drawing_is_complete_and_nothing_overlaps(name, cell_type):
     genotype = DRAWN[name]
-    figure = plots.cell_figure(genotype, cell_type)
+    figure = cell_plot.cell_figure(genotype, cell_type)
     FigureCanvasAgg(figure).draw()
     labels, nodes = with_gid(figure, "op"), with_gid(figure, "node")
     ops = [op for op, _, _ in genotypes.cells(genotype)[cell_type] if op != "none"]
@@ -86,7 +86,7 @@ def test_cell_drawing_is_complete_and_nothing_overlaps(name, cell_type):
 def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others(name):
     genotype = DRAWN[name]
     cell = genotypes.cells(genotype)["normal"]
-    figure = plots.cell_figure(genotype, "normal")
+    figure = cell_plot.cell_figure(genotype, "normal")
     FigureCanvasAgg(figure).draw()
     labels, edges = with_gid(figure, "op"), with_gid(figure, "edge")
     boxes = [node.get_window_extent() for node in with_gid(figure, "node")]
@@ -156,7 +156,7 @@ def test_records_of_one_cell_type_have_one_panel():
 
 def test_diagnostics_are_those_of_the_records():
     records = [diagnosed(epoch) for epoch in range(11)]
-    skips, depth, entropy, alignment, eigenvalue = plots.diagnostics_figure(records).axes
+    entropy, skips, depth, alignment, eigenvalue = plots.diagnostics_figure(records).axes
     for axes, field in ((skips, "skip_share"), (depth, "depth"), (entropy, "entropy")):
         lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
         assert set(lines) == {"normal cell", "reduction cell"}
@@ -175,7 +175,7 @@ def test_diagnostics_are_those_of_the_records():
     with pytest.raises(ValueError) as error:
         plots.diagnostics_figure([{"epoch": 0}])
     assert str(error.value) == (
-        "records have none of the fields skip_share, depth, entropy, alignment_val, alignment_train, eigenvalue"
+        "records have none of the fields entropy, skip_share, depth, alignment_val, alignment_train, eigenvalue"
     )
 
 
