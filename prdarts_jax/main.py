@@ -16,8 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, population, search, settings, train
+from prdarts_jax.run import compare, loop, population, reporting, search, settings, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -52,8 +51,6 @@ def join_processes() -> None:
             fields = ("distributed", "coordinator", "processes", "process")
             how = ", ".join(f"--{name}={flags.FLAGS[name].value}" for name in fields)
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
-    if not devices.is_main():
-        sys.stdout = open(os.devnull, "w")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -89,25 +86,26 @@ def main(argv: Sequence[str]) -> None:
     try:
         if config.get("job") == "train":
             result = train.run(config, workdir)
-            print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
+            top1, top5 = 100 * result["top1"], 100 * result["top5"]
+            reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
         elif config.get("job") == "theory":
-            print(job.run(config, workdir))
+            reporting.say(job.run(config, workdir))
         else:
             if config.get("evaluation", {}).get("epochs"):
                 compare.check(config)  # before the search, not after it
             found = search.run(config, workdir)
             for genotype in found:
-                print(f"genotype: {genotypes.to_json(genotype)}")
+                reporting.say(f"genotype: {genotypes.to_json(genotype)}")
             if len(found) > 1:
-                print(population.run(config, workdir, found))
+                reporting.say(population.run(config, workdir, found))
             elif config.evaluation.epochs:
-                print(compare.run(config, workdir, found[0]))
+                reporting.say(compare.run(config, workdir, found[0]))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     except loop.Stopped as stopped:
-        print(stopped)
+        reporting.say(str(stopped))
         sys.exit(128 + signal.SIGTERM)
-    print(f"results in {workdir}")
+    reporting.say(f"results in {workdir}")
 
 
 def cli() -> None:
