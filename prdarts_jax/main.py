@@ -14,9 +14,10 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from prdarts_jax.run import compare, loop, population, reporting, search, settings, train
+from prdarts_jax.run import compare, loop, population, reporting, search, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -59,8 +60,6 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     names = (argument.lstrip("-").partition("=")[0] for argument in argv[1:])
     fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     try:
-        for field in fields:
-            settings.check_field(field)
         rest = app.parse_flags_with_usage(list(argv))
         flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
     except ValueError as error:
@@ -69,7 +68,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
         reason = str(error).splitlines()[0]
         if other := next((name for name in fields if repr(name.rpartition(".")[2]) in reason), None):
-            sys.exit(f"error: config.{other} is not a field of {given}: each kind of job has fields of its own")
+            allowed = ", ".join(flatten_dict(flags.FLAGS.config.to_dict(), sep="."))
+            sys.exit(f"error: config.{other} is not a field of {given}; the fields are {allowed}")
         sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
     return rest
 
@@ -113,7 +113,7 @@ def cli() -> None:
     if __name__ != "__main__":
         flags.disclaim_key_flags()  # they are those of the script that calls this, and stand in its --help
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
-    flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
+    flags.DEFINE_string("workdir", None, "Folder of the run: created or resumed.")
     flags.DEFINE_string(
         "cache_dir",
         None,

@@ -24,8 +24,8 @@ _MIDDLE = 3.05  # of the drawing, between the title and the legend
 def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     """The cell as a directed graph from left to right, 1800 x 900 pixels, like the DARTS figures.
 
-    A node's column is its depth, the longest path from an input. Entries of the group 'none' are not drawn; nodes have the
-    numbers that the papers give them.
+    A node's column is its depth, the longest path from an input. Entries of the group 'none' are not drawn; nodes have
+    the numbers that the papers give them.
 
     Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
 

@@ -82,7 +82,7 @@ class CellTerm:
             self.of_cell(view.space, view.activation[t], op_weights[t], view.candidates[t])
             for t in view.space.cell_types
         ]
-        mean = sum(values) / len(values)
+        mean: jax.Array = sum(values) / len(values)  # type: ignore[assignment]
         return self.weigh(mean), {self.name: mean}
 
     def weigh(self, mean: jax.Array) -> jax.Array:
