@@ -10,6 +10,7 @@ Half an hour on two cores; nothing may run beside it.
 
 import argparse
 import statistics
+import sys
 
 import family
 import jax
@@ -20,11 +21,9 @@ from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import init_search, search_step
 
 
-def measure(name: str, rounds: int) -> str:
+def measure(name: str, rounds: int, **fields: int) -> str:
     """A row of the table."""
-    config = settings.darts()
-    config.update_from_flattened_dict(family.METHODS[name])
-    settings.validate(config)
+    config = family.variant(family.with_fields(settings.search("darts"), fields), name)
     problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
     images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
@@ -44,13 +43,22 @@ def measure(name: str, rounds: int) -> str:
 def main() -> None:
     """Prints the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
+    parser.add_argument(
+        "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of the step")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=16, help="of the first cells")
+    parser.add_argument("--cells", type=int, default=8, help="P-DARTS has its own")
     arguments = parser.parse_args()
     print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name in arguments.methods:
-        print(measure(name, arguments.rounds), flush=True)
+    size = {field: getattr(arguments, field) for field in ("batch_size", "channels", "cells")}
+    try:
+        for name in arguments.methods:
+            print(measure(name, arguments.rounds, **size), flush=True)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
