@@ -3,7 +3,6 @@
 python tests/one_process.py NETWORK WORKDIR PORT PROCESSES PROCESS, where NETWORK is `supernet` or `stand-in`
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from conftest import quick_compiler
 from test_population import tiny_config
 from test_search_job import Toy
 
-from prdarts_jax import devices, spaces
+from prdarts_jax import spaces
 from prdarts_jax.run import loop, reporting, search
 
 
@@ -23,8 +22,6 @@ class Network(Toy):
 def main(network, workdir, port, processes, process):
     if processes > 1:
         jax.distributed.initialize(f"localhost:{port}", processes, process)
-    if not devices.is_main():
-        sys.stdout = open(os.devnull, "w")
     config = tiny_config(epochs=20, steps_per_call=1)
     if network == "stand-in":
         config.method = "darts"  # compiles faster
@@ -33,7 +30,7 @@ def main(network, workdir, port, processes, process):
     try:
         search.run(config, workdir)
     except loop.Stopped as stopped:
-        print(stopped)
+        reporting.say(str(stopped))
 
 
 if __name__ == "__main__":
