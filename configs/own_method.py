@@ -1,6 +1,6 @@
 """A method of one's own on the digits: a relaxation, a term, and the config that names the method. One minute.
 
-    python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_method
+python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_method
 """
 
 import dataclasses

@@ -23,7 +23,7 @@ from scipy import stats
 
 from prdarts_jax import spaces
 from prdarts_jax.run import loop, reporting
-from prdarts_jax.search import gates
+from prdarts_jax.search import diagnostics, gates
 
 _NONE = {"method": "pr_darts", "pr_darts.lambda_skip": 0.0, "pr_darts.lambda_nonskip": 0.0, "pr_darts.lambda_path": 0.0}
 VARIANTS = {
@@ -45,7 +45,7 @@ def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.n
     probabilities = [
         {"normal": np.asarray(gates.activation_probability(beta["normal"], temperature))} for beta in logits
     ]
-    rows = [reporting.activation_by_group(space, probability)["normal"] for probability in probabilities]
+    rows = [diagnostics.activation_by_group(space, probability)["normal"] for probability in probabilities]
     return {group: np.array([row[group] for row in rows]) for group in GROUPS}
 
 

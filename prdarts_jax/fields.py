@@ -86,7 +86,7 @@ class Field(NamedTuple):
 Schema = Mapping[str, Any]  # name -> Field, or a section: Schema
 
 
-def schema_of(owner: Callable[..., Any]) -> dict[str, Any]:
+def schema_of(owner: Any) -> dict[str, Any]:
     """The settings of a function or a dataclass by name, and its sections as schemas of their own.
 
     Raises:

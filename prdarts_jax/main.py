@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, population, search, settings, train
+from prdarts_jax.run import compare, loop, population, reporting, search, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -52,8 +52,6 @@ def join_processes() -> None:
             fields = ("distributed", "coordinator", "processes", "process")
             how = ", ".join(f"--{name}={flags.FLAGS[name].value}" for name in fields)
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
-    if not devices.is_main():
-        sys.stdout = open(os.devnull, "w")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -62,8 +60,6 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     names = (argument.lstrip("-").partition("=")[0] for argument in argv[1:])
     fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     try:
-        for field in fields:
-            settings.check_field(field)
         rest = app.parse_flags_with_usage(list(argv))
         flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
     except ValueError as error:
@@ -72,7 +68,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
         reason = str(error).splitlines()[0]
         if other := next((name for name in fields if repr(name.rpartition(".")[2]) in reason), None):
-            sys.exit(f"error: config.{other} is not a field of {given}: each kind of job has fields of its own")
+            allowed = ", ".join(flatten_dict(flags.FLAGS.config.to_dict(), sep="."))
+            sys.exit(f"error: config.{other} is not a field of {given}; the fields are {allowed}")
         sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
     return rest
 
@@ -89,25 +86,26 @@ def main(argv: Sequence[str]) -> None:
     try:
         if config.get("job") == "train":
             result = train.run(config, workdir)
-            print(f"test accuracy {100 * result['top1']:.2f} %, of the five likeliest {100 * result['top5']:.2f} %")
+            top1, top5 = 100 * result["top1"], 100 * result["top5"]
+            reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
         elif config.get("job") == "theory":
-            print(job.run(config, workdir))
+            reporting.say(job.run(config, workdir))
         else:
             if config.get("evaluation", {}).get("epochs"):
                 compare.check(config)  # before the search, not after it
             found = search.run(config, workdir)
             for genotype in found:
-                print(f"genotype: {genotypes.to_json(genotype)}")
+                reporting.say(f"genotype: {genotypes.to_json(genotype)}")
             if len(found) > 1:
-                print(population.run(config, workdir, found))
+                reporting.say(population.run(config, workdir, found))
             elif config.evaluation.epochs:
-                print(compare.run(config, workdir, found[0]))
+                reporting.say(compare.run(config, workdir, found[0]))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     except loop.Stopped as stopped:
-        print(stopped)
+        reporting.say(str(stopped))
         sys.exit(128 + signal.SIGTERM)
-    print(f"results in {workdir}")
+    reporting.say(f"results in {workdir}")
 
 
 def cli() -> None:
@@ -115,7 +113,7 @@ def cli() -> None:
     if __name__ != "__main__":
         flags.disclaim_key_flags()  # they are those of the script that calls this, and stand in its --help
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
-    flags.DEFINE_string("workdir", None, "Folder of the run: created, or gone on with.")
+    flags.DEFINE_string("workdir", None, "Folder of the run: created or resumed.")
     flags.DEFINE_string(
         "cache_dir",
         None,

@@ -53,6 +53,8 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
     Raises:
       ValueError, OSError, loop.Stopped: as `train.run`.
     """
+    from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
+
     space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
     cells = {"found": found}
     cells |= {f"random_{i}": reference_cells.random(space, generator) for i in range(config.evaluation.random_cells)}
@@ -60,11 +62,11 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
         cells["all_skip"] = reference_cells.all_skip(space)
     rows: dict[str, dict[str, Any]] = {}
     for name, genotype in cells.items():
-        print(f"training {name}, {len(rows) + 1} of {len(cells)}")
+        reporting.say(f"training {name}, {len(rows) + 1} of {len(cells)}")
         try:
             result = train.run(training_config(config, genotype), workdir / "evaluation" / name)
         except loop.Diverged as error:
-            print(error)
+            reporting.say(str(error))
             result = {}
         shares = genotypes.skip_share(genotype)
         rows[name] = {
@@ -77,7 +79,7 @@ def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
     table = _table(rows)
     reporting.write_bytes(workdir / "comparison.md", table.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
-    reporting.plot_comparison(trained, workdir / "comparison.png")
+    reporting.save_figure(plots.comparison_figure(trained), workdir / "comparison.png")
     return table
 
 

@@ -105,12 +105,12 @@ class Run:
             raise ValueError("the processes have different configs: start all with the same --config and fields")
         # Sums over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
         self._totals = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
-        restored = checkpoints.restore_latest(self.workdir / "checkpoints", (state_shapes, self._totals), tqdm.write)
+        restored = checkpoints.restore_latest(self.workdir / "checkpoints", (state_shapes, self._totals), reporting.say)
         state = None
         if restored:
             (state, totals), self.step = restored
             self._totals = {name: np.asarray(total) for name, total in totals.items()}
-            print(f"resumed at step {self.step} of {self.total_steps}")
+            reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         self.records = [[r for r in reporting.read_records(place) if r["step"] <= self.step] for place in self.folders]
         return state
 
@@ -223,7 +223,7 @@ def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
     """Compiles a function of `jax.jit` for such arguments, or for their shapes, and prints what that takes."""
     clock = time.perf_counter()
     result: jax.stages.Compiled = function.lower(*arguments).compile()
-    print(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}", flush=True)
+    reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}")
     return result
 
 

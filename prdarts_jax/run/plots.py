@@ -1,5 +1,6 @@
-"""The pictures of a run, as matplotlib figures; nothing here touches files."""
+"""Curves and comparisons of a run, as matplotlib figures; nothing here touches files."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -7,18 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from prdarts_jax import ops
-from prdarts_jax.run.cell_layout import HEIGHT, LABEL_MARGIN, NODE_HALF, WIDTH, place_nodes, route
-from prdarts_jax.spaces import genotypes
-
-Record = Mapping[str, Any]
+from prdarts_jax.run.reporting import Record
+from prdarts_jax.search.diagnostics import DIAGNOSTICS, Diagnostic
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = MappingProxyType(
@@ -32,86 +27,17 @@ COLOURS = MappingProxyType(
     }
 )
 TITLES = MappingProxyType({"normal": "normal cell", "reduce": "reduction cell"})
-STYLES: Mapping[str, dict[str, str]] = MappingProxyType(
+_CELL_STYLES: Mapping[str, dict[str, str]] = MappingProxyType(
     {
-        "normal": {"color": COLOURS["conv"], "marker": "o"},
-        "reduce": {"color": COLOURS["skip"], "marker": "s", "linestyle": "--"},
-        "alignment_val": {"color": "black", "marker": "o", "label": "validation"},
-        "alignment_train": {"color": COLOURS["pool"], "marker": "s", "linestyle": "--", "label": "training"},
+        "normal": {"color": COLOURS["conv"], "marker": "o", "label": TITLES["normal"]},
+        "reduce": {"color": COLOURS["skip"], "marker": "s", "linestyle": "--", "label": TITLES["reduce"]},
     }
 )
-# Fields of a record and how a panel shows them: (fields, title, label of the axis).
-DIAGNOSTICS = (
-    (("skip_share",), "skip connections", "share in the derived cells"),
-    (("depth",), "depth", "connections in the derived cells"),
-    (("entropy",), "entropy", "mean of the edges (nats)"),
-    (("alignment_val", "alignment_train"), "alignment of the layers", "agreement of gradients"),
-    (("eigenvalue",), "dominant eigenvalue", "Hessian of the validation loss"),
+_LINE_STYLES: tuple[dict[str, str], ...] = (
+    {"color": "black", "marker": "o"},
+    {"color": COLOURS["pool"], "marker": "s", "linestyle": "--"},
+    {"color": COLOURS["noise"], "marker": "^", "linestyle": ":"},
 )
-
-
-def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
-    """The cell as a directed graph from left to right, 1800 x 900 pixels, like the DARTS figures.
-
-    A node's column is its depth, the longest path from an input. Rows, bends of the edges and
-    places of the labels are those of least overlap found by a search without randomness. Entries of
-    the group 'none' are not drawn; nodes have the numbers that the papers give them.
-
-    Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
-
-    Args:
-      genotype: the cells; only the one drawn is read.
-      cell_type: one of `genotypes.cells(genotype)`.
-    """
-    entries = genotypes.cells(genotype)[cell_type]
-    inputs, outputs = genotypes.ends(genotype, cell_type)
-    concat = () if isinstance(genotype, genotypes.EdgeGenotype) else outputs
-    output = max(target for _, _, target in entries) + bool(concat)
-    entries = tuple(entry for entry in entries if ops.group(entry[0]) != "none")
-    drawn = [op for op, _, _ in entries] + [""] * len(concat)
-    edges = [(source, target) for _, source, target in entries]
-    edges += [(node, output) for node in concat]
-    names = ["$c_{k-2}$", "$c_{k-1}$"][-len(inputs) :]
-    names += [str(node - 2 if concat else node) for node in range(len(inputs), output)] + ["$c_k$"]
-    fills = ["#D5E8D4" if node in inputs else "#9CCBEE" for node in range(output)] + ["#F5DE8A"]
-
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=150)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
-    axes.set_axis_off()
-    axes.text(WIDTH / 2, HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center")
-
-    colours = [COLOURS[ops.group(op)] if op else "0.6" for op in drawn]
-    labels = [
-        axes.text(0, 0, op, fontsize=11, color=colour, ha="center", va="center", gid="op", zorder=4)
-        for op, colour in zip(drawn, colours, strict=True)
-        if op
-    ]
-    halves = np.full((len(edges), 2), -np.inf)  # an edge to the output has no label to overlap
-    for i, label in enumerate(labels):
-        extent = label.get_window_extent(renderer)
-        halves[i] = np.array([extent.width, extent.height]) / figure.dpi / 2 + LABEL_MARGIN
-        label.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"})
-
-    positions = place_nodes(edges, len(inputs), output + 1, narrow=bool(concat))
-    curves, centres = route(edges, positions, halves) if edges else ((), ())
-    for curve, colour in zip(curves, colours, strict=True):
-        path = Path(curve, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
-        axes.add_patch(
-            FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.8, gid="edge")
-        )
-    for label, centre in zip(labels, centres, strict=False):
-        label.set_position(centre)
-    for name, fill, position in zip(names, fills, positions, strict=True):
-        (left, bottom), (width, height) = position - NODE_HALF, 2 * NODE_HALF
-        style = "round,pad=0,rounding_size=0.15"
-        axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=fill, ec="0.25", gid="node"))
-        axes.text(position[0], position[1], name, fontsize=15, ha="center", va="center_baseline", zorder=5)
-    kinds = {kind: colour for kind, colour in COLOURS.items() if colour in colours}
-    kinds |= {"concatenation": "0.6"} if concat else {}
-    handles = [Line2D([], [], color=colour, lw=2.5, label=kind) for kind, colour in kinds.items()]
-    axes.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=12)
-    return figure
 
 
 def activation_figure(records: Sequence[Record]) -> Figure:
@@ -151,72 +77,69 @@ def skip_share_figure(records: Sequence[Record]) -> Figure:
     axes = figure.subplots()
     for cell_type in records[-1]["skip_share"]:
         shares = [100 * record["skip_share"][cell_type] for record in records]
-        _line(axes, records, shares, label=TITLES[cell_type], **STYLES[cell_type])
+        _line(axes, records, shares, **_CELL_STYLES[cell_type])
     axes.set(title="derived cells", ylabel="share of skip connections (%)", ylim=(-2, 102))
     _legend(figure)
     return figure
 
 
 def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
-    """What tells how healthy a search is, over epochs, a panel for each of `DIAGNOSTICS` that the records have.
+    """What tells how healthy a search is, over epochs, a panel for each title of `DIAGNOSTICS` that the records have.
 
     Of several runs the mean of each epoch that all have, over a faint line each.
 
     Args:
-      *runs: of each the records, at least one, with "epoch". All or some have one or more of: skip_share (fractions),
-        depth and entropy (nats), each a number per cell type; alignment_val and alignment_train, from -1 to 1;
-        eigenvalue.
+      *runs: of each the records, at least one, with "epoch". All or some have one or more of the fields of
+        `DIAGNOSTICS`, each a number or a number per cell type.
 
     Raises:
       ValueError: the records have none of them.
     """
     records = runs[0] if len(runs) == 1 else _mean(runs)
-    shown = [panel for panel in DIAGNOSTICS if any(field in record for record in records for field in panel[0])]
-    if not shown:
-        raise ValueError(f"records have none of the fields {', '.join(f for panel in DIAGNOSTICS for f in panel[0])}")
-    columns = min(len(shown), 3)
-    rows = -(-len(shown) // columns)
+    panels: dict[str, list[Diagnostic]] = {}
+    for diagnostic in DIAGNOSTICS:
+        if any(diagnostic.field in record for record in records):
+            panels.setdefault(diagnostic.title, []).append(diagnostic)
+    if not panels:
+        raise ValueError(f"records have none of the fields {', '.join(d.field for d in DIAGNOSTICS)}")
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
     figure = _figure(max(7, 4 * columns), 3.2 * rows + 0.8)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    for axes, (fields, title, label) in zip(panels, shown, strict=False):
-        for field in fields:
-            _diagnostic(axes, field, records)
+    for place, (title, shown) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        for diagnostic, style in zip(shown, itertools.cycle(_LINE_STYLES), strict=False):
+            style = style | {"label": diagnostic.legend}
+            _diagnostic(axes, diagnostic.field, records, style)
             for run in runs if len(runs) > 1 else ():
-                _diagnostic(axes, field, run, marker="", linewidth=0.8, alpha=0.35, label="")
-        axes.set(title=title, ylabel=label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
-        if "skip_share" in fields:
-            axes.set(ylim=(-0.02, 1.02))
-        elif "alignment_val" in fields:
-            axes.set(ylim=(-1.04, 1.04))
+                _diagnostic(axes, diagnostic.field, run, style, marker="", linewidth=0.8, alpha=0.35, label="")
+        axes.set(title=title, ylabel=shown[0].label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
+        if shown[0].limits:
+            low, high = shown[0].limits
+            axes.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         else:
             axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        if "depth" in fields:
+        if shown[0].whole:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure)
     return figure
 
 
-def _diagnostic(axes, field, records, **style):
-    """The lines of one field."""
+def _diagnostic(axes, field, records, style, **changes):
+    """The line of one field, or one of each cell type."""
     having = [record for record in records if field in record]
     if having and isinstance(having[-1][field], Mapping):
         for cell_type in having[-1][field]:
-            values = [record[field][cell_type] for record in having]
-            _line(axes, having, values, **{"label": TITLES[cell_type], **STYLES[cell_type], **style})
+            _line(axes, having, [record[field][cell_type] for record in having], **_CELL_STYLES[cell_type] | changes)
     elif having:
-        values = [record[field] for record in having]
-        _line(axes, having, values, **{**STYLES.get(field, {"color": "black"}), **style})
+        _line(axes, having, [record[field] for record in having], **style | changes)
 
 
 def _mean(runs):
     """Records of the mean of each diagnostic, for the epochs that all runs have."""
-    fields = [field for panel in DIAGNOSTICS for field in panel[0]]
     means = []
     for records in zip(*runs, strict=False):
         mean: dict[str, Any] = {"epoch": records[0]["epoch"]}
-        for field in fields:
+        for field in (diagnostic.field for diagnostic in DIAGNOSTICS):
             values = [record[field] for record in records if field in record]
             if len(values) < len(records):
                 continue

@@ -30,6 +30,8 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     Returns:
       The comparison as Markdown.
     """
+    from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
+
     space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
     drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
     runs = [reporting.read_records(folder) for folder in search.seed_folders(config, workdir)]
@@ -42,7 +44,7 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     reporting.write_json(workdir / "population.json", result)
     text = _text(result)
     reporting.write_bytes(workdir / "population.md", text.encode())
-    reporting.plot_diagnostics(workdir / "population.png", *runs)
+    reporting.save_figure(plots.diagnostics_figure(*runs), workdir / "population.png")
     return text
 
 

@@ -8,19 +8,25 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from tensorboardX import SummaryWriter
 
-from prdarts_jax import devices, ops
-from prdarts_jax.run import plots
-from prdarts_jax.run.plots import Record
-from prdarts_jax.spaces import SearchSpace
+from prdarts_jax import devices
 from prdarts_jax.spaces.genotypes import AnyGenotype, cells
 
+if TYPE_CHECKING:  # imported only by what draws, since matplotlib and tensorboardX take long
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
 METRICS = "metrics.jsonl"
+
+
+def say(text: str) -> None:
+    """Prints for the user of a run: of several processes only the first does."""
+    if devices.is_main():
+        print(text, flush=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,6 +83,8 @@ class RunLog:
           workdir: the run folder, made if missing.
           epoch: the first epoch that will be appended, 0 for a new run.
         """
+        from tensorboardX import SummaryWriter
+
         workdir.mkdir(parents=True, exist_ok=True)
         kept = [record for record in read_records(workdir) if record["epoch"] < epoch]
         self._path = workdir / METRICS
@@ -133,73 +141,24 @@ def _architecture(workdir, epoch):
     return workdir / "architecture" / f"epoch_{epoch:04d}.npz"
 
 
-def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Mean activation probability over the candidate ops of each group, per cell type.
-
-    Args:
-      space: tells the ops of the last axis and which are candidates where; only these count.
-      probabilities: per cell type f32[edges, ops].
-
-    Returns:
-      {"normal": {"skip": ..., "conv": ..., "pool": ..., "noise": ..., "none": ..., "all": ...}, "reduce": ...},
-      without the groups that the cell lacks.
-    """
-    kinds = np.array([ops.group(op) for op in space.ops])
-    means = {}
-    for cell_type in space.cell_types:
-        values = np.asarray(probabilities[cell_type], np.float64)
-        candidates = space.candidates(cell_type)
-        means[cell_type] = {
-            kind: float(values[candidates & (kinds == kind)].mean())
-            for kind in ("skip", "conv", "pool", "noise", "none")
-            if candidates[:, kinds == kind].any()
-        } | {"all": float(values[candidates].mean())}
-    return means
-
-
-def draw_cell(genotype: AnyGenotype, cell_type: str, path: Path) -> None:
-    """Writes `plots.cell_figure` as PNG."""
-    save_figure(plots.cell_figure(genotype, cell_type), path)
-
-
-def plot_activation(records: Sequence[Record], path: Path) -> None:
-    """Writes `plots.activation_figure` as PNG."""
-    save_figure(plots.activation_figure(records), path)
-
-
-def plot_skip_share(records: Sequence[Record], path: Path) -> None:
-    """Writes `plots.skip_share_figure` as PNG."""
-    save_figure(plots.skip_share_figure(records), path)
-
-
-def plot_diagnostics(path: Path, *runs: Sequence[Record]) -> None:
-    """Writes `plots.diagnostics_figure` as PNG."""
-    save_figure(plots.diagnostics_figure(*runs), path)
-
-
-def plot_curves(records: Sequence[Record], path: Path) -> None:
-    """Writes `plots.curves_figure` as PNG."""
-    save_figure(plots.curves_figure(records), path)
-
-
 def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
-    """Writes cell_normal, cell_reduce where there is one, activation, skip_share and curves, each a .png.
-
-    Where the records have other diagnostics than the share of skip connections, also diagnostics.png.
+    """Writes the pictures of a search: cell_normal.png, cell_reduce.png where there is one, activation.png,
+    skip_share.png, curves.png and diagnostics.png.
 
     Args:
       workdir: the run folder.
       records: at least one, from `read_records`.
       genotype: the cells to draw.
     """
-    for cell_type in cells(genotype):
-        draw_cell(genotype, cell_type, workdir / f"cell_{cell_type}.png")
-    plot_activation(records, workdir / "activation.png")
-    plot_skip_share(records, workdir / "skip_share.png")
-    plot_curves(records, workdir / "curves.png")
-    diagnostics = {field for fields, _, _ in plots.DIAGNOSTICS for field in fields} - {"skip_share"}
-    if any(diagnostics & record.keys() for record in records):
-        plot_diagnostics(workdir / "diagnostics.png", records)
+    from prdarts_jax.run import cell_plot, plots
+
+    figures = {f"cell_{cell_type}": cell_plot.cell_figure(genotype, cell_type) for cell_type in cells(genotype)}
+    figures["activation"] = plots.activation_figure(records)
+    figures["skip_share"] = plots.skip_share_figure(records)
+    figures["curves"] = plots.curves_figure(records)
+    figures["diagnostics"] = plots.diagnostics_figure(records)
+    for name, figure in figures.items():
+        save_figure(figure, workdir / f"{name}.png")
 
 
 def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:
@@ -210,17 +169,14 @@ def write_training_pictures(workdir: Path, records: Sequence[Record], result: Ma
       records: from `read_records`.
       result: of the test, from `training.summarize`.
     """
+    from prdarts_jax.run import plots
+
     if records:
         save_figure(plots.curves_figure(records, held_out="test"), workdir / "curves.png")
     save_figure(plots.confusion_figure(result["confusion"]), workdir / "confusion.png")
 
 
-def plot_comparison(rows: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Writes `plots.comparison_figure` as PNG."""
-    save_figure(plots.comparison_figure(rows), path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG, atomically."""
     _replace(path, lambda file: figure.savefig(file, format="png"))
 

@@ -78,8 +78,8 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     found: list[Logits] = []
     for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
         if len(stages) > 1:
-            print(f"stage {number + 1} of {len(stages)}")
-        print(f"{config.epochs} epochs of {steps_per_epoch} steps")
+            reporting.say(f"stage {number + 1} of {len(stages)}")
+        reporting.say(f"{config.epochs} epochs of {steps_per_epoch} steps")
         axis_name, total_steps = devices.axis_of(data.mesh), config.epochs * steps_per_epoch
         problem = problems.make_search_problem(config, data.num_classes, total_steps, stage.method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
@@ -184,7 +184,7 @@ def search_stage(
             found.append({t: array[number] for t, array in logits.items()})
         else:
             whose = f"{folder.name} " if len(folders) > 1 else ""
-            print(f"{whose}stopped early: the logits of epoch {early} count")
+            reporting.say(f"{whose}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
     return found
 
@@ -216,7 +216,7 @@ def _load(config: ConfigDict) -> Halves:
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
     train, val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
     augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
-    print(f"{len(dataset.labels)} images of {dataset.name}")
+    reporting.say(f"{len(dataset.labels)} images of {dataset.name}")
     return Halves(train, val, augmentation, dataset.num_classes, mesh)
 
 
@@ -232,10 +232,8 @@ def _plain_batches(data: Halves, batch_size: int) -> dict[str, jax.Array]:
 def _describe(space, genotype, probabilities, table):
     """What the record of an epoch says about the cell."""
     record: loop.Record = {
-        "activation": reporting.activation_by_group(space, probabilities),
-        "entropy": diagnostics.entropy(probabilities),
-        "skip_share": genotypes.skip_share(genotype),
-        "depth": genotypes.depth(genotype),
+        "activation": diagnostics.activation_by_group(space, probabilities),
+        **diagnostics.measure_all(space, probabilities, genotype),
         "genotype": dataclasses.asdict(genotype),
     }
     if table:

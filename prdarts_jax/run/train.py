@@ -96,7 +96,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     checkpoints.check_config(workdir, fields)
     network = (config.form, config.channels, config.cells, feed.num_classes)
     size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
-    print(
+    reporting.say(
         f"{feed.name}, {config.epochs} epochs of {feed.steps_per_epoch} steps; "
         f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"
     )

@@ -1,8 +1,13 @@
-"""Numbers that say how a search goes, of the op weights alone; `genotypes` has those of the derived cell."""
+"""Numbers that say how a search goes, and how their panels look. A new one is an entry of DIAGNOSTICS."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+
+from prdarts_jax import ops
+from prdarts_jax.spaces import SearchSpace, genotypes
 
 
 def entropy(activation: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -23,3 +28,95 @@ def entropy(activation: Mapping[str, np.ndarray]) -> dict[str, float]:
         return float(-np.sum(share * np.log(np.where(share > 0, share, 1.0)), axis=1).mean())
 
     return {cell_type: mean(weights) for cell_type, weights in activation.items()}
+
+
+def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Mean activation probability over the candidate ops of each group, per cell type.
+
+    Args:
+      space: tells the ops of the last axis and which are candidates where; only these count.
+      probabilities: per cell type f32[edges, ops].
+
+    Returns:
+      {"normal": {"skip": ..., "conv": ..., "pool": ..., "noise": ..., "none": ..., "all": ...}, "reduce": ...},
+      without the groups that the cell lacks.
+    """
+    kinds = np.array([ops.group(op) for op in space.ops])
+    means = {}
+    for cell_type in space.cell_types:
+        values = np.asarray(probabilities[cell_type], np.float64)
+        candidates = space.candidates(cell_type)
+        means[cell_type] = {
+            kind: float(values[candidates & (kinds == kind)].mean())
+            for kind in ("skip", "conv", "pool", "noise", "none")
+            if candidates[:, kinds == kind].any()
+        } | {"all": float(values[candidates].mean())}
+    return means
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnostic:
+    """A field of the record of an epoch, and how its panel shows it.
+
+    Attributes:
+      field: the name in the record; the value is a number, or a number for each cell type.
+      title: of the panel; diagnostics of one title share it.
+      label: of the panel's vertical axis, with the unit.
+      measure: (space, activation probabilities f32[edges, ops] per cell type, derived genotype) -> value. None: the
+        search itself puts the field into the record, since it needs the weights or the data.
+      legend: the name of the line, if the value is a number and its panel has several.
+      limits: of the vertical axis; None: it fits the values, and has 0.
+      whole: the vertical axis counts in whole numbers.
+    """
+
+    field: str
+    title: str
+    label: str
+    measure: Callable[[SearchSpace, Mapping[str, np.ndarray], genotypes.AnyGenotype], Any] | None = None
+    legend: str = ""
+    limits: tuple[float, float] | None = None
+    whole: bool = False
+
+
+DIAGNOSTICS = (
+    Diagnostic(
+        "entropy",
+        "entropy",
+        "mean of the edges (nats)",
+        lambda space, probabilities, genotype: entropy(probabilities),
+    ),
+    Diagnostic(
+        "skip_share",
+        "skip connections",
+        "share in the derived cells",
+        lambda space, probabilities, genotype: genotypes.skip_share(genotype),
+        limits=(0, 1),
+    ),
+    Diagnostic(
+        "depth",
+        "depth",
+        "connections in the derived cells",
+        lambda space, probabilities, genotype: genotypes.depth(genotype),
+        whole=True,
+    ),
+    Diagnostic(
+        "alignment_val", "alignment of the layers", "agreement of gradients", legend="validation", limits=(-1, 1)
+    ),
+    Diagnostic(
+        "alignment_train", "alignment of the layers", "agreement of gradients", legend="training", limits=(-1, 1)
+    ),
+    Diagnostic("eigenvalue", "dominant eigenvalue", "Hessian of the validation loss"),
+)
+
+
+def measure_all(
+    space: SearchSpace, probabilities: Mapping[str, np.ndarray], genotype: genotypes.AnyGenotype
+) -> dict[str, Any]:
+    """{field: value} of each of DIAGNOSTICS that has a measure.
+
+    Args:
+      space: of the search.
+      probabilities: activation probabilities, per cell type f32[edges, ops].
+      genotype: the cells derived now.
+    """
+    return {d.field: d.measure(space, probabilities, genotype) for d in DIAGNOSTICS if d.measure}

@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax import ops
 from prdarts_jax.spaces import SearchSpace
 
 A, B = -0.1, 1.1  # the interval to which a gate is stretched before it is clipped
@@ -97,7 +98,7 @@ def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> ja
     key_op, key_edge = jax.random.split(key)
     if not space.entries_per_node:
         return choose_random(key_op, candidates, 1)
-    chosen = choose_random(key_op, candidates & jnp.array([op != "none" for op in space.ops]), 1)
+    chosen = choose_random(key_op, candidates & jnp.array([ops.group(op) != "none" for op in space.ops]), 1)
     targets = jnp.array([target for _, target in space.edges])
     score = jnp.where(
         targets == jnp.arange(space.inputs, space.nodes)[:, None], jax.random.uniform(key_edge, targets.shape), -1.0

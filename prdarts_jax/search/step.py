@@ -185,7 +185,7 @@ def batch_loss(
       op_weights: f32[layers, edges, ops] of each cell type.
     """
     rate = problem.method.dropout_rate
-    options = {"dropout_rate": rate(problem.progress(state.step))} if rate else {}
+    options: dict[str, Any] = {"dropout_rate": rate(problem.progress(state.step))} if rate else {}
     logits, updated = problem.supernet.apply(
         variables | {"batch_stats": state.batch_stats},
         batch["image"],

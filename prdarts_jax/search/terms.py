@@ -63,7 +63,9 @@ class CellTerm:
         """Of the metric."""
         raise NotImplementedError(f"{type(self).__name__} must name its metric")
 
-    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+    def of_cell(
+        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
+    ) -> jax.Array:
         """The value of one cell, f32[].
 
         Args:
@@ -80,7 +82,7 @@ class CellTerm:
             self.of_cell(view.space, view.activation[t], op_weights[t], view.candidates[t])
             for t in view.space.cell_types
         ]
-        mean = sum(values) / len(values)
+        mean: jax.Array = sum(values) / len(values)  # type: ignore[assignment]
         return self.weigh(mean), {self.name: mean}
 
     def weigh(self, mean: jax.Array) -> jax.Array:
@@ -109,7 +111,9 @@ class GroupSparsity(CellTerm):
         """Of the metric."""
         return self.metric
 
-    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+    def of_cell(
+        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
+    ) -> jax.Array:
         """The mean, 0 if nothing counts."""
         columns = jnp.array(space.op_indices(*self.groups), jnp.int32)
         counted = (weights != 0 if self.chosen else candidates)[:, columns]
@@ -157,7 +161,9 @@ class PathDepth(CellTerm):
         """Of the metric."""
         return "l_path"
 
-    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+    def of_cell(
+        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
+    ) -> jax.Array:
         """The product over the chain."""
         chain = jnp.array([space.edges.index((t - 1, t)) for t in range(space.inputs, space.nodes)])[:, None]
         columns = jnp.array(space.op_indices("conv"), jnp.int32)
@@ -195,7 +201,9 @@ class ZeroOne(CellTerm):
         """Of the metric."""
         return "l_01"
 
-    def of_cell(self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array):
+    def of_cell(
+        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
+    ) -> jax.Array:
         """Minus the mean square."""
         return -_mean(jnp.square(probability - 0.5), candidates)
 

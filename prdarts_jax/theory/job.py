@@ -16,7 +16,6 @@ from prdarts_jax import fields
 from prdarts_jax.fields import SEED, Range
 from prdarts_jax.run import checkpoints, loop, reporting
 from prdarts_jax.theory import claims
-from prdarts_jax.theory.figures import claim_figure
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
 _CLAIM = Range(
@@ -47,6 +46,8 @@ def run(config: ConfigDict, workdir: Path) -> str:
       ValueError, OSError: for a config or a workdir that cannot be used, in one sentence.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
+    from prdarts_jax.theory.figures import claim_figure  # not above, since matplotlib takes long to import
+
     fields.check_config(fields.schema_of(_Theory), config)
     # Which claim it is decides nothing about the others, so that they may be added one by one.
     shared = {name: value for name, value in config.to_dict().items() if name != "claim"}

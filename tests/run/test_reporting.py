@@ -12,7 +12,7 @@ import pytest
 from records import one_cell_type, record
 from tensorboardX.proto import event_pb2
 
-from prdarts_jax import spaces
+from prdarts_jax import devices, spaces
 from prdarts_jax.run import reporting
 from prdarts_jax.spaces import genotypes
 
@@ -165,55 +165,29 @@ def test_architecture_file_holds_the_four_arrays(tmp_path):
             assert file[f"logits_{c}"].dtype == np.float32
 
 
-@pytest.mark.parametrize("without", [(), ("none",), ("avg_pool_3x3", "max_pool_3x3")])
-def test_activation_by_group_against_loops(without):
-    ops = tuple(op for op in spaces.darts().ops if op not in without)
-    space = spaces.SearchSpace("part", ops)
-    rng = np.random.default_rng(1)
-    probabilities = {c: rng.random(space.shape, np.float32) for c in spaces.CELL_TYPES}
-    found = reporting.activation_by_group(space, probabilities)
-    for c in spaces.CELL_TYPES:
-        members = {"all": []}
-        for row in probabilities[c]:
-            for op, p in zip(ops, row, strict=True):
-                kind = next(k for k in ("none", "skip", "pool", "conv") if k in op)
-                members.setdefault(kind, []).append(float(p))
-                members["all"].append(float(p))
-        assert found[c] == pytest.approx({k: sum(v) / len(v) for k, v in members.items()})
-
-
-@pytest.mark.parametrize("name", [name for name in spaces.NAMED if name.startswith("s") or name == "nas_bench_201"])
-def test_activation_counts_candidates_only(name):
-    space = spaces.named(name)
-    kinds = {"none": "none", "noise": "noise", "skip_connect": "skip", "avg_pool_3x3": "pool", "max_pool_3x3": "pool"}
-    rng = np.random.default_rng(1)
-    probabilities = {t: rng.random(space.shape) for t in space.cell_types}
-    found = reporting.activation_by_group(space, probabilities)
-    assert list(found) == list(space.cell_types)
-    for t in space.cell_types:
-        members = {"all": []}
-        for edge, op in zip(*np.nonzero(space.candidates(t)), strict=True):
-            for kind in ("all", kinds.get(space.ops[op], "conv")):
-                members.setdefault(kind, []).append(probabilities[t][edge, op])
-        assert found[t] == pytest.approx({kind: np.mean(values) for kind, values in members.items()})
-    if name == "s4":
-        assert set(found["normal"]) == {"noise", "conv", "all"}
-    if name == "s1":
-        assert len(members["all"]) == 28
-
-
-def test_write_pictures_draws_what_there_is(tmp_path):
-    bench = genotypes.EdgeGenotype(("skip_connect",) * 6)
-    reporting.write_pictures(tmp_path, [one_cell_type(0), one_cell_type(1)], bench)
-    names = {"cell_normal", "activation", "skip_share", "curves", "diagnostics"}
-    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names}
-    assert png_size(tmp_path / "cell_normal.png") == (1800, 900)
-
-
-def test_write_pictures_writes_five_pngs(tmp_path):
-    reporting.write_pictures(tmp_path, [record(0)], genotypes.named("PRDARTS"))
-    names = {"cell_normal", "cell_reduce", "activation", "skip_share", "curves"}
+@pytest.mark.parametrize(
+    "make, genotype",
+    [(record, genotypes.named("PRDARTS")), (one_cell_type, genotypes.EdgeGenotype(("skip_connect",) * 6))],
+)
+def test_write_pictures_draws_a_picture_of_each_kind_and_cell(make, genotype, tmp_path):
+    reporting.write_pictures(tmp_path, [make(0), make(1)], genotype)
+    cells = {f"cell_{cell_type}" for cell_type in genotypes.cells(genotype)}
+    names = cells | {"activation", "skip_share", "curves", "diagnostics"}
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names}
     sizes = {name: png_size(tmp_path / f"{name}.png") for name in names}
-    assert sizes["cell_normal"] == sizes["cell_reduce"] == (1800, 900)
+    assert all(sizes[name] == (1800, 900) for name in cells)
     assert all(width >= 1000 and height >= 600 for width, height in sizes.values())
+
+
+def test_only_the_first_process_says_anything(capsys, monkeypatch):
+    reporting.say("one")
+    monkeypatch.setattr(devices, "is_main", lambda: False)
+    reporting.say("two")
+    assert capsys.readouterr().out == "one\n"
+
+
+def test_the_command_line_starts_without_what_only_a_run_needs():
+    program = "import sys, prdarts_jax.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
+    assert "prdarts_jax.run.reporting" in loaded
+    assert not {"tensorboardX", "matplotlib"} & set(loaded)

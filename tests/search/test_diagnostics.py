@@ -14,6 +14,7 @@ from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search import diagnostics
 from prdarts_jax.search.methods import Darts
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -130,3 +131,52 @@ def test_the_entropy_is_the_mean_over_edges_of_that_of_the_shares():
     found = diagnostics.entropy({"normal": weights, "reduce": np.full((2, 8), 0.7)})
     assert found["normal"] == pytest.approx(expected)
     assert found["reduce"] == pytest.approx(np.log(8))
+
+
+@pytest.mark.parametrize("without", [(), ("none",), ("avg_pool_3x3", "max_pool_3x3")])
+def test_activation_by_group_against_loops(without):
+    ops = tuple(op for op in spaces.darts().ops if op not in without)
+    space = spaces.SearchSpace("part", ops)
+    rng = np.random.default_rng(1)
+    probabilities = {c: rng.random(space.shape, np.float32) for c in spaces.CELL_TYPES}
+    found = diagnostics.activation_by_group(space, probabilities)
+    for c in spaces.CELL_TYPES:
+        members = {"all": []}
+        for row in probabilities[c]:
+            for op, p in zip(ops, row, strict=True):
+                kind = next(k for k in ("none", "skip", "pool", "conv") if k in op)
+                members.setdefault(kind, []).append(float(p))
+                members["all"].append(float(p))
+        assert found[c] == pytest.approx({k: sum(v) / len(v) for k, v in members.items()})
+
+
+@pytest.mark.parametrize("name", [name for name in spaces.NAMED if name.startswith("s") or name == "nas_bench_201"])
+def test_activation_counts_candidates_only(name):
+    space = spaces.named(name)
+    kinds = {"none": "none", "noise": "noise", "skip_connect": "skip", "avg_pool_3x3": "pool", "max_pool_3x3": "pool"}
+    rng = np.random.default_rng(1)
+    probabilities = {t: rng.random(space.shape) for t in space.cell_types}
+    found = diagnostics.activation_by_group(space, probabilities)
+    assert list(found) == list(space.cell_types)
+    for t in space.cell_types:
+        members = {"all": []}
+        for edge, op in zip(*np.nonzero(space.candidates(t)), strict=True):
+            for kind in ("all", kinds.get(space.ops[op], "conv")):
+                members.setdefault(kind, []).append(probabilities[t][edge, op])
+        assert found[t] == pytest.approx({kind: np.mean(values) for kind, values in members.items()})
+    if name == "s4":
+        assert set(found["normal"]) == {"noise", "conv", "all"}
+    if name == "s1":
+        assert len(members["all"]) == 28
+
+
+def test_a_record_has_the_measure_of_each_diagnostic_that_has_one():
+    space, genotype = spaces.darts(), genotypes.named("PRDARTS")
+    found = diagnostics.measure_all(space, dict.fromkeys(spaces.CELL_TYPES, np.ones(space.shape)), genotype)
+    assert found == {
+        "entropy": pytest.approx(dict.fromkeys(spaces.CELL_TYPES, np.log(len(space.ops)))),
+        "skip_share": {"normal": 0.125, "reduce": 0.0},
+        "depth": {"normal": 4, "reduce": 4},
+    }
+    fields = [diagnostic.field for diagnostic in diagnostics.DIAGNOSTICS]
+    assert fields == [*found, "alignment_val", "alignment_train", "eigenvalue"]

@@ -33,7 +33,7 @@ _ALL = (
     random_search,
     reinforce,
 )
-NAMED: Mapping[str, Named] = MappingProxyType({method.__name__: method for method in _ALL})
+NAMED: Mapping[str, Named] = MappingProxyType({method.name: method for method in _ALL})
 
 
 def find(name: str) -> Named:

@@ -17,12 +17,14 @@ class Named:
     """A function that makes a `Method`, and the fields of a config that its paper sets. Call it as the function.
 
     Attributes:
+      name: of the function.
       schema: the arguments of the function; see `fields.schema_of`.
       paper: 'weights.learning_rate' or the like -> value.
     """
 
     def __init__(self, build: Callable[..., Method], paper: Mapping[str, Any]) -> None:
         functools.update_wrapper(self, build)
+        self.name: str = build.__name__
         self.schema = fields.schema_of(build)
         self.paper = MappingProxyType(dict(paper))
         self._build = fields.checked(build)

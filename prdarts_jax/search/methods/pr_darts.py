@@ -4,7 +4,7 @@ Its two ideas are the gates (with group sparsity) and the path regulariser; Fig.
 """
 
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from prdarts_jax.fields import above, at_least, from_to
 from prdarts_jax.search import relaxations, terms
@@ -121,7 +121,7 @@ def pr_darts_released(
       drop: probability that a gate is pushed out of the running.
       threshold: a group's sparsity counts only above it.
     """
-    chosen = {"chosen": True, "threshold": threshold}
+    chosen: dict[str, Any] = {"chosen": True, "threshold": threshold}
     return Method(
         relaxation=relaxations.HardConcrete(
             temperature=Linear(start_temperature, end_temperature), draw="largest", drop=drop
