@@ -263,7 +263,7 @@ def test_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, monkeypat
         assert exit_code(tiny_config(), tmp_path, patch) == 128 + signal.SIGTERM == 143
     out = capsys.readouterr().out
     assert f"resumed at step {STEPS + 5} of 180\n" in out
-    step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
+    step = re.search(r"^stopped at step (\d+) of 180; the same command resumes it$", out, re.MULTILINE)[1]
     assert step == str(middle) and (tmp_path / "checkpoints" / step).is_dir()
 
     search.run(tiny_config(), tmp_path)
