@@ -31,9 +31,7 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
       ValueError: if theirs would not do the same work, or the checkout has no code of the method.
     """
     if config.method not in _FOLDERS:
-        raise ValueError(
-            f"config.method={config.method!r} must be one of {', '.join(_FOLDERS)}, of which there is code of the authors"
-        )
+        raise ValueError(f"config.method={config.method!r} must have code of its authors: {', '.join(_FOLDERS)}")
     folder = checkout / _FOLDERS[config.method]
     if not folder.is_dir():
         raise ValueError(f"{checkout} has no folder {folder.name}, where the code of {config.method} is expected")

@@ -96,6 +96,7 @@ def timed(function: Callable, arguments: tuple[jax.Array, ...]) -> Callable[[], 
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[""], help="kernels whose names contain one of these")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
@@ -103,6 +104,8 @@ def main() -> None:
     print(f"| on {jax.devices()[0].device_kind}, ms | | forward | gradient of x | gradient of the kernel |")
     print("|---|---|---|---|---|")
     for name, (inputs, alternatives) in cases(arguments.batch_size, arguments.channels).items():
+        if not any(part in name for part in arguments.only):
+            continue
         runs = {}
         for label, f in alternatives.items():
             dy = jnp.ones_like(jax.eval_shape(f, *inputs)) * 0.5

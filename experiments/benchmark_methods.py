@@ -16,14 +16,15 @@ import family
 import jax
 import jax.numpy as jnp
 from benchmark_step import alternate, compile_twice
+from ml_collections import ConfigDict
 
 from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import init_search, search_step
 
 
-def measure(name: str, rounds: int, **fields: int) -> str:
+def measure(base: ConfigDict, name: str, rounds: int) -> str:
     """A row of the table."""
-    config = family.variant(family.with_fields(settings.search("darts"), fields), name)
+    config = family.variant(base, name)
     problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
     images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
@@ -47,16 +48,14 @@ def main() -> None:
         "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the step")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--channels", type=int, default=16, help="of the first cells")
-    parser.add_argument("--cells", type=int, default=8, help="P-DARTS has its own")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     arguments = parser.parse_args()
     print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
     print("|---|---|---|---|---|---|", flush=True)
-    size = {field: getattr(arguments, field) for field in ("batch_size", "channels", "cells")}
     try:
+        base = family.with_fields(settings.search("darts"), family.parse_fields(arguments.set))
         for name in arguments.methods:
-            print(measure(name, arguments.rounds, **size), flush=True)
+            print(measure(base, name, arguments.rounds), flush=True)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -13,10 +13,12 @@ import statistics
 import time
 from pathlib import Path
 
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
 from prdarts_jax.run import problems, settings
@@ -41,14 +43,12 @@ class RandomOps(pdx.relaxations.Softmax):
         return {t: choose(k, logits[t]) for t, k in pdx.relaxations.keys(key, logits).items()}
 
 
-def measure(rounds: int, batch_size: int, channels: int, cells: int) -> dict[int, list[float]]:
+def measure(config: ConfigDict, rounds: int) -> dict[int, list[float]]:
     """Seconds of a step for each number of ops per cell."""
-    config = settings.search("pr_darts_released")
-    config.update(channels=channels, cells=cells)
     method = pdx.Method(relaxation=RandomOps(), weights_first=True)
     problem = problems.make_search_problem(config, 10, len(PER_EDGE), method)
-    images = jax.random.normal(jax.random.key(1), (batch_size, 32, 32, 3))
-    batch = {"image": images, "label": jnp.arange(batch_size) % 10}
+    images = jax.random.normal(jax.random.key(1), (config.batch_size, 32, 32, 3))
+    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
     state = jax.jit(pdx.init_search, static_argnums=0)(problem, jax.random.key(0), images)
     step = jax.jit(pdx.search_step, static_argnums=0).lower(problem, state, batch, batch).compile()
     seconds: dict[int, list[float]] = {count * EDGES: [] for count in PER_EDGE}
@@ -67,13 +67,13 @@ def main() -> None:
     """Measures, prints and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--channels", type=int, default=16, help="of the first cells")
-    parser.add_argument("--cells", type=int, default=6)
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
     arguments = parser.parse_args()
     arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-    seconds = measure(arguments.rounds, arguments.batch_size, arguments.channels, arguments.cells)
+    config = settings.search("pr_darts_released")
+    config.batch_size = 64
+    seconds = measure(family.with_fields(config, family.parse_fields(arguments.set)), arguments.rounds)
     counts = np.array(list(seconds))
     medians = np.array([statistics.median(values) for values in seconds.values()])
     slope, offset = np.polyfit(counts, medians, 1)

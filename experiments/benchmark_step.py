@@ -1,6 +1,6 @@
 """Compile time, step time and memory of a search step, on the real data of a config.
 
-    python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --batch_size=64 --data_dir=DIR
+    python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --set=batch_size=64,data_dir=DIR
 
 With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
 README's table says what it takes.
@@ -162,7 +162,7 @@ def paired(first: list[float], second: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
-def run(config: ConfigDict, steps: int, against: Path | None) -> None:
+def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
     """Compiles the step, runs it, and prints what it took.
 
     Raises:
@@ -211,9 +211,9 @@ def run(config: ConfigDict, steps: int, against: Path | None) -> None:
     if theirs:
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"], np.int64)
         functions["authors' step"] = lambda: theirs(images, labels)
-    seconds = alternate(functions, steps)
+    seconds = alternate(functions, rounds)
 
-    print(f"{steps} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
+    print(f"{rounds} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
     for name, values in seconds.items():
         print(describe(name, values))
     median = statistics.median(seconds["step"])
@@ -237,16 +237,13 @@ def main() -> None:
     """Reads the config and measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="a file of configs/, or FILE:METHOD")
-    for field, kind in {"batch_size": int, "channels": int, "cells": int, "num_examples": int, "dtype": str}.items():
-        parser.add_argument(f"--{field}", type=kind, help="instead of the config's")
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps the data")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance data_dir=DIR")
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--against", type=Path, help="a checkout of the authors' code")
-    arguments = vars(parser.parse_args())
-    path, steps, against = (arguments.pop(name) for name in ("config", "steps", "against"))
+    arguments = parser.parse_args()
     try:
-        fields = {name: value for name, value in arguments.items() if value is not None}
-        run(family.with_fields(family.read_config(path), fields), steps, against)
+        config = family.with_fields(family.read_config(arguments.config), family.parse_fields(arguments.set))
+        run(config, arguments.rounds, arguments.against)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
