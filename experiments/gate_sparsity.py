@@ -80,10 +80,12 @@ def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="only these")
     arguments = parser.parse_args()
+    variants = {name: VARIANTS[name] for name in arguments.variants}
     try:
         config = family.with_fields(make_config(arguments.data_dir, table=""), family.parse_fields(arguments.set))
-        family.run(config, list(VARIANTS.values()), arguments.workdir, arguments.seeds)
+        family.run(config, list(variants.values()), arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     found = {
@@ -91,7 +93,7 @@ def main() -> None:
             activation(family.workdir(arguments.workdir, variant, seed), config.epochs, config.pr_darts.end_temperature)
             for seed in arguments.seeds
         ]
-        for name, variant in VARIANTS.items()
+        for name, variant in variants.items()
     }
     text = make_table(found)
     (arguments.workdir / "table.md").write_text(text)

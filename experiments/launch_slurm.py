@@ -4,8 +4,8 @@
         --grid method=darts,pr_darts --grid seed=0,1,2 --partition=gpu --gpus=1 --hours=4
 
 Each job is the command line of the package in a folder of its own, runs/sweep/method=darts,seed=0; what comes after
-`--` is passed to all. A job that is preempted, or out of time (at most a hundred times), is queued again and goes on
-where it was; so does the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, the
+`--` is passed to all. A job that is preempted, or out of time (at most a hundred times), is queued again and resumed;
+so is the whole command when it is given again. `--wait` waits for the jobs and writes sweep.md, the
 last records side by side, and sweep.png, the epochs; runs that differ by their seeds alone are taken together there, as
 are the seeds of one run. `--cluster=local` needs no SLURM, and starts all jobs at once.
 
@@ -57,7 +57,7 @@ class Run:
         self.process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
         code = self._wait()
         if code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
-            signal.pause()  # SLURM has told the run before it tells this process, which is then asked to go on
+            signal.pause()  # SLURM has told the run before it tells this process, which then queues the job again
         if code:
             raise subprocess.CalledProcessError(code, self.command)
 

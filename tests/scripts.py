@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "experiments"))
+
+
+def load(name):
+    """The module of a script, which imports others beside it."""
+    if str(ROOT / "experiments") not in sys.path:
+        sys.path.insert(0, str(ROOT / "experiments"))
+    return importlib.import_module(name)
 
 
 def run(name, *arguments):
     """As `python experiments/NAME.py ARGUMENTS`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
-        importlib.import_module(name).main()
+        load(name).main()

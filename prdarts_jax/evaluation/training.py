@@ -85,7 +85,7 @@ def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -
     Args:
       problem: what to train.
       key: the training's only source of randomness.
-      variables: {'params', 'batch_stats'} to start from, for instance of `networks.init_variables`.
+      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`.
     """
     variables = {name: variables[name] for name in ("params", "batch_stats")}
     return TrainState(

@@ -32,8 +32,7 @@ def stand_in(monkeypatch):
 
 
 def test_kernels(capsys):
-    import benchmark_kernels
-
+    benchmark_kernels = scripts.load("benchmark_kernels")
     names = list(benchmark_kernels.cases(batch_size=1, channels=2))
     assert [name for name in names if not name.startswith("depthwise")] == [
         "max pool, stride 1",
@@ -81,8 +80,7 @@ def test_executed_ops(stand_in, tmp_path, capsys):
 
 
 def test_random_ops_are_as_many_as_asked_for():
-    import benchmark_ops
-
+    benchmark_ops = scripts.load("benchmark_ops")
     space = spaces.darts()
     logits = {t: np.zeros(space.shape, np.float32) for t in space.cell_types}
     weigh = jax.jit(lambda key, progress: benchmark_ops.RandomOps().weigh(space, logits, key, progress))
@@ -94,7 +92,7 @@ def test_random_ops_are_as_many_as_asked_for():
 
 def test_scale(monkeypatch, capsys):
     """The processes of weak scaling are this one, where they have one device, and replaced where they have two."""
-    import benchmark_scale
+    benchmark_scale = scripts.load("benchmark_scale")
 
     class Process:
         def __init__(self, command, env, **_):
@@ -163,8 +161,7 @@ class {name}(nn.Module):
 
 
 def test_a_checkout_that_cannot_be_compared_with_is_refused(tmp_path):
-    import authors_code
-
+    authors_code = scripts.load("authors_code")
     with pytest.raises(
         ValueError, match="config.method='gdas' must have code of its authors: pr_darts_released, darts"
     ):

@@ -2,7 +2,6 @@
 something of the supernet on that."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -113,15 +112,12 @@ def test_methods_search_with_the_supernet(config, tmp_path):
     check(config, genotype, records)
 
 
-@pytest.mark.skipif(
-    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes a quarter of an hour: runs with PRDARTS_SLOW_TESTS=1"
-)
+@pytest.mark.slow  # a quarter of an hour
 @pytest.mark.parametrize("space", ["darts", "s2"])
 @pytest.mark.parametrize(
     "method, fields",
     [(name, {}) for name in methods.NAMED]
-    + [("darts", {"second_order": True}), ("lambda_darts", {"variant": "signcorr"}), ("r_darts", {"drop_path": 0.3})]
-    + [("pr_darts", {"form": "paper", "parts": part}) for part in ("both", "gates", "path")],
+    + [("darts", {"second_order": True}), ("lambda_darts", {"variant": "signcorr"}), ("r_darts", {"drop_path": 0.3})],
     ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
 )
 def test_every_method_searches_with_the_supernet(method, fields, space, tmp_path):

@@ -37,6 +37,6 @@ def test_the_readmes_example_under_a_mesh_is_the_notebooks():
     """Which runs it, in the test above."""
     blocks = re.findall(r"^```python\n(.*?)^```", (PATH.parents[1] / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     (example,) = (block for block in blocks if "shard_map" in block)
-    sources = [cell["source"] for cell in json.loads(PATH.read_text())["cells"]]
+    sources = ["".join(cell["source"]) for cell in json.loads(PATH.read_text())["cells"]]
     (last,) = (source for source in sources if "shard_map" in source)
     assert [line for line in example.splitlines() if line and line not in last.splitlines()] == []

@@ -1,0 +1,138 @@
+"""Every comparison runs, on the digits, with a stand-in for the supernet that compiles at once."""
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+import scripts
+from table import Table
+
+from prdarts_jax import spaces
+from prdarts_jax.run import problems, reporting, settings, train
+from prdarts_jax.search import methods
+from prdarts_jax.spaces import genotypes
+
+family = scripts.load("family")
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+
+TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2,random_search.samples=5"
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In place of the supernet."""
+
+    def supernet(config, method, num_classes, axis_name):
+        return Table(spaces.named(config.space), 2, num_classes)
+
+    monkeypatch.setattr(problems, "make_supernet", supernet)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Of NAS-Bench-201, made up."""
+    path = tmp_path_factory.mktemp("table") / "table.txt"
+    cells = itertools.product(range(5), repeat=6)
+    path.write_text("".join(f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells))
+    return path
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_values_or_text():
+    found = family.parse_fields("epochs=1,p_darts.cells=(1, 2),space=s2,data_dir=/a/b,logits.start=None")
+    assert found == {"epochs": 1, "p_darts.cells": (1, 2), "space": "s2", "data_dir": "/a/b", "logits.start": None}
+    assert family.parse_fields("") == {}
+    with pytest.raises(ValueError, match="'epochs' must have the form FIELD=VALUE"):
+        family.parse_fields("epochs")
+
+
+def test_a_variant_is_the_base_with_a_method_its_settings_and_what_regularises_its_weights():
+    base = family.small_config("darts", "")
+    for name, method in methods.NAMED.items():
+        config = family.variant(base, name)
+        expected = family.with_fields(base, {"method": name})
+        for field in ("weight_decay", "nesterov"):
+            expected.weights[field] = method.paper.get(f"weights.{field}", base.weights[field])
+        assert config.to_dict() == expected.to_dict()
+    assert family.variant(base, "r_darts").weights.weight_decay == 27e-4
+    config = family.variant(base, "r_darts:drop_path=0.2,weights.weight_decay=3e-4")
+    assert (config.r_darts.drop_path, config.weights.weight_decay) == (0.2, 3e-4)
+    assert base.to_dict() == family.small_config("darts", "").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("enas", "method 'enas' must be one of pr_darts, "),
+        ("darts:speed=1", "config.darts.speed is not a field of this config; the fields are "),
+        ("lambda_darts:variant=sine", "config.lambda_darts.variant='sine' must be one of cosine, signcorr"),
+        ("gdas:start_temperature=hot", "config.gdas.start_temperature='hot' must be of type float"),
+    ],
+)
+def test_an_impossible_variant_is_refused(text, error):
+    with pytest.raises(ValueError, match=re.escape(error)):
+        family.variant(settings.search(), text)
+
+
+def test_variants_have_folders_of_their_own(tmp_path):
+    folders = {family.workdir(tmp_path, name, seed) for name in family.VARIANTS for seed in (0, 1)}
+    assert len(folders) == 2 * len(family.VARIANTS) and {folder.parent for folder in folders} == {tmp_path}
+    assert family.workdir(tmp_path, "darts:second_order=True", 0).name == "darts_second_order_True_seed_0"
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def rows(workdir):
+    """Of table.md, cell by cell."""
+    return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
+
+
+def test_cells_of_nas_bench_201_are_compared(stand_in, table, tmp_path, capsys):
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={TINY}"]
+    with pytest.raises(SystemExit, match="^error: method 'enas' must be one of"):
+        scripts.run("compare_nasbench201", *arguments, "--methods", "darts", "enas")
+    assert not list(tmp_path.iterdir())
+    names = ["gdas", "lambda_darts:variant=signcorr"]
+    scripts.run("compare_nasbench201", *arguments, "--methods", *names)
+    assert [row[0] for row in rows(tmp_path)] == names
+    assert (tmp_path / "trajectories.png").exists()
+
+
+def test_spaces_are_compared(stand_in, tmp_path):
+    scripts.run("compare_spaces", "--seeds", 0, "--spaces", "s4", f"--workdir={tmp_path}", f"--set={TINY}")
+    assert [row[:2] for row in rows(tmp_path)] == [["s4", "darts"], ["s4", "pr_darts"]]
+    assert (tmp_path / "skips_s4.png").exists()
+
+
+def test_gates_with_and_without_sparsity(stand_in, tmp_path):
+    chosen = ["--seeds", 0, 1, "--variants", "all", "none"]
+    scripts.run("gate_sparsity", *chosen, f"--workdir={tmp_path}", f"--set={TINY}")
+    assert [row[0] for row in rows(tmp_path)] == ["all", "none"]
+    assert np.isfinite([[float(cell.split()[0]) for cell in cells] for _, *cells in rows(tmp_path)]).all()
+    assert (tmp_path / "sparsity.png").exists()
+    for variant in scripts.load("gate_sparsity").VARIANTS.values():
+        family.variant(settings.search(), variant)
+
+
+def test_networks_with_and_without_skips(tmp_path, monkeypatch):
+    """With a stand-in for the training, which falls the faster the more skip connections there are."""
+
+    def training(config, workdir):
+        (share,) = {*genotypes.skip_share(train.check(config).genotype).values()}
+        loss = np.exp(-share * np.arange(1, config.epochs + 1)) + config.seed
+        records = [{"epoch": epoch, "train_loss": value} for epoch, value in enumerate(loss.tolist())]
+        reporting.write_bytes(workdir / reporting.METRICS, "".join(f"{json.dumps(r)}\n" for r in records).encode())
+
+    monkeypatch.setattr(train, "run", training)
+    tiny = "num_examples=64,epochs=2,batch_size=32,channels=2,cells=1"
+    chosen = ["--datasets", "digits", "--draws", 0, 1, f"--workdir={tmp_path}", f"--set={tiny}"]
+    scripts.run("skip_fraction", *chosen)
+    assert [row[:2] for row in rows(tmp_path)] == [["digits", "0 %"], ["digits", "37.5 %"], ["digits", "62.5 %"]]
+    faster = [float(row[4].split()[0]) for row in rows(tmp_path)]
+    assert faster[0] == 0 < faster[1] < faster[2]
+    assert (tmp_path / "skips.png").exists()

@@ -1,0 +1,80 @@
+"""What documents name exists: configs and their fields, scripts and their flags, files, methods, public names."""
+
+import ast
+import functools
+import re
+
+import pytest
+import scripts
+from flax.traverse_util import flatten_dict
+
+import prdarts_jax as pdx
+from prdarts_jax.search import methods
+
+family = scripts.load("family")
+DOCUMENTS = [scripts.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
+DOCSTRINGS = [*scripts.ROOT.glob("configs/*.py"), *scripts.ROOT.glob("experiments/*.py"), scripts.ROOT / "Makefile"]
+README = DOCUMENTS[0].read_text()
+
+
+def commands(path):
+    """The lines of a file; one that ends in a backslash goes on."""
+    return re.sub(r"\\+\n", " ", path.read_text()).splitlines()
+
+
+read_config = functools.cache(lambda name: family.read_config(str(scripts.ROOT / name)))
+
+
+@functools.cache
+def all_fields():
+    configs = ("digits.py", "cifar10_eval.py", "theory.py")
+    return {field for name in configs for field in flatten_dict(read_config(f"configs/{name}").to_dict(), sep=".")}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS + DOCSTRINGS, ids=lambda path: path.name)
+def test_commands_name_what_there_is(path):
+    for line in commands(path):
+        line = line.replace(":NAME", "").replace("entropy_darts", "lambda_darts")  # examples
+        names = re.findall(r"configs/\w+\.py(?::\w+)?", line)
+        fields = re.findall(r"--config\.([a-z_.]+)=", line)
+        if "--config=" in line and names:
+            family.check_fields(read_config(names[0]), fields, names[0])
+        assert set(fields) <= all_fields(), line
+        for name in names:
+            read_config(name)
+        for script, arguments in re.findall(r"python (experiments/\w+\.py)([^`]*)", line):
+            sources = [(scripts.ROOT / script).read_text(), (scripts.ROOT / "experiments/family.py").read_text()]
+            for flag in re.findall(r" --([a-z_]+)", arguments):
+                assert any(f'"--{flag}"' in source for source in sources), line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def test_code_uses_public_names():
+    for block in re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
+        if ">>>" in block:
+            block = "\n".join(re.findall(r"^>>> (.*)$", block, re.MULTILINE))
+        tree = ast.parse(block)
+        namespace = {"pdx": pdx}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(node), namespace)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in ("pdx", "gram", "model"):
+                eval(ast.unparse(node), namespace)
+
+
+def test_the_table_of_methods_has_them_all():
+    table = README[README.index("| method | name |") :].split("\n\n")[0]
+    assert re.findall(r"^\| [^|]* \| `(\w+)` \|", table, re.MULTILINE) == list(methods.NAMED)
+
+
+def test_the_rows_of_results_are_variants():
+    results = DOCUMENTS[2].read_text()
+    for head in ("| method | test accuracy of the cell", "| method | tracing, s |"):
+        rows = results[results.index(head) :].split("\n\n")[0].splitlines()[2:]
+        assert {row.split(" | ")[0].strip("| `") for row in rows} <= set(family.VARIANTS)
