@@ -34,7 +34,7 @@ def test_a_grid_has_all_combinations():
     [
         ([CONFIG, "--grid", "seed=0,1", "--", "--config.seeds=2"], "--grid seed and --config.seeds exclude each other"),
         ([CONFIG, "--grid", "speed=1"], "config.speed is not a field of"),
-        (["nowhere.py", "--grid", "seed=1"], ".*No such file or directory: 'nowhere.py'"),
+        (["nowhere.py", "--grid", "seed=1"], ".*No such file or directory: .*nowhere.py"),
     ],
 )
 def test_what_cannot_be_run_is_refused(arguments, error, tmp_path):
