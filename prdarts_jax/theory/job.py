@@ -61,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
             path = workdir / "claims" / f"{name}.json"
             if not path.exists():
                 if asked_to_stop():
-                    raise loop.Stopped(f"stopped before {name}; the same command goes on from there")
+                    raise loop.Stopped(f"stopped before {name}; the same command resumes it")
                 report = claims.check(name, config.seed, size)
                 reporting.save_figure(claim_figure(report), path.with_suffix(".png"))
                 reporting.write_json(path, _plain(report._asdict() | {"verdict": report.verdict}))

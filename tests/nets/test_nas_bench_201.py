@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from plain_executor import in_supernets
 
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import ResidualBlock, Supernet201
@@ -42,8 +43,7 @@ def op_weights():
     return jnp.where(jnp.arange(9).reshape(SMALL.shape) % 4 == 1, 0, weights)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run(net, variables, op_weights, images):
+def run_once(net, variables, op_weights, images):
     """Class logits, and the gradients of the loss in parameters and op weights."""
 
     def loss(params, op_weights):
@@ -53,6 +53,13 @@ def run(net, variables, op_weights, images):
 
     gradients, y = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], op_weights)
     return {"logits": y, "gradients": gradients}
+
+
+run = jax.jit(run_once, static_argnums=0)
+
+
+def repeated(weights):
+    return jnp.stack([weights] * 3)
 
 
 @jax.jit
@@ -118,16 +125,20 @@ def test_a_residual_block_is_the_benchmarks():
 
 
 def test_both_executors_agree():
-    loop, plain = (run(NET.clone(executor=e), variables(), op_weights(), images()) for e in ("loop", "plain"))
+    arguments = variables(), op_weights(), images()
+    loop = run(NET, *arguments)
+    with in_supernets():
+        plain = jax.jit(functools.partial(run_once, NET))(*arguments)
     assert loop["logits"].shape == (4, 3)
     assert_near(loop, plain)
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(plain["gradients"]))
 
 
-def test_weights_of_each_layer_repeated_are_shared_weights():
-    shared = op_weights()[1]
-    expected = evaluate(variables(), shared, images())
-    np.testing.assert_allclose(evaluate(variables(), jnp.stack([shared] * 3), images()), expected, rtol=1e-3, atol=1e-7)
+def test_op_weights_are_by_default_the_softmax_of_the_logits_in_every_cell():
+    logits = 3 * jax.random.normal(jax.random.key(7), SMALL.shape)
+    found = jax.jit(functools.partial(NET.apply, train=False))(variables() | {"arch": {"normal": logits}}, images())
+    expected = evaluate(variables(), repeated(jax.nn.softmax(logits)), images())
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
     assert jnp.abs(evaluate(variables(), op_weights(), images()) - expected).max() > 1e-4
 
 
@@ -141,7 +152,7 @@ def test_each_layer_reads_its_own_weights(layer):
 
 def test_a_cell_leads_from_its_first_node_to_its_last():
     def skips(*edges):
-        return evaluate(variables(), jnp.zeros(SMALL.shape).at[jnp.array(edges), 1].set(1), images())
+        return evaluate(variables(), repeated(jnp.zeros(SMALL.shape).at[jnp.array(edges), 1].set(1)), images())
 
     to_the_middle, past_it, onwards = range(3)
     np.testing.assert_allclose(skips(to_the_middle, onwards), skips(past_it), rtol=1e-4, atol=1e-7)

@@ -12,7 +12,7 @@ import scipy.stats
 
 import prdarts_jax
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import discrete, sizes
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -46,7 +46,7 @@ def test_multiply_adds_of_the_other_ops():
     genotype = genotypes.Genotype(
         (("sep_conv_7x7", 0), ("skip_connect", 1)), (2,), (("sep_conv_7x7", 0), ("conv_7x1_1x7", 1)), (2,)
     )
-    found = discrete.describe(genotype, channels=8, cells=1, num_classes=3, image_shape=(16, 16, 3))["macs"]
+    found = sizes.describe(genotype, channels=8, cells=1, num_classes=3, image_shape=(16, 16, 3))["macs"]
     c, inside, out = 16, 16 * 16, 8 * 8
     stem, preprocess = 9 * 3 * 24 * inside, 2 * 24 * c * inside
     sep = 2 * (49 * c + c * c) * out
@@ -124,7 +124,7 @@ def test_the_auxiliary_head_refuses_small_images():
     network = discrete.network(MIXED, **TINY, auxiliary=True)
     with pytest.raises(ValueError, match="auxiliary head needs features of 8 to 10 pixels, but these have 4x4"):
         jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
-    assert discrete.describe(MIXED, **TINY, image_shape=(16, 16, 3))["aux_params"] == 0
+    assert sizes.describe(MIXED, **TINY, image_shape=(16, 16, 3))["aux_params"] == 0
 
 
 class Cells(nn.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from plain_executor import in_supernets
 
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.spaces import SearchSpace
@@ -35,14 +36,17 @@ def variables(net):
 
 
 def sparse_weights():
-    """Positive weights, but for one op of each edge, which is not executed."""
+    """Positive weights, the same in every cell of a type, but for one op of each edge, which is not executed."""
     rng = np.random.default_rng(0)
     weights = {t: rng.random(SMALL.shape, np.float32) for t in ("normal", "reduce")}
-    return {t: np.where(np.arange(w.size).reshape(w.shape) % 5 == 2, np.float32(0), w) for t, w in weights.items()}
+    return {t: repeated(t, np.where(np.arange(w.size).reshape(w.shape) % 5 == 2, 0, w)) for t, w in weights.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run(net, variables, op_weights, x):
+def repeated(cell_type, weights):
+    return np.repeat(np.float32(weights)[None], DARTS.layers[cell_type], axis=0)
+
+
+def run_once(net, variables, op_weights, x):
     """Class logits, running statistics after the pass, and the gradients of the loss."""
 
     def loss(params, op_weights, x):
@@ -51,6 +55,9 @@ def run(net, variables, op_weights, x):
 
     gradients, (y, stats) = jax.grad(loss, (0, 1, 2), has_aux=True)(variables["params"], op_weights, x)
     return {"logits": y, "batch_stats": stats, "gradients": gradients}
+
+
+run = jax.jit(run_once, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -117,7 +124,10 @@ def test_cells_at_one_and_two_thirds_halve_the_image_and_double_the_width(cells,
 
 @pytest.mark.parametrize("net", (DARTS, RELEASED), ids=("darts", "released"))
 def test_both_executors_agree(net):
-    loop, plain = (run(net.clone(executor=e), variables(net), sparse_weights(), images(net)) for e in ("loop", "plain"))
+    arguments = variables(net), sparse_weights(), images(net)
+    loop = run(net, *arguments)
+    with in_supernets():
+        plain = jax.jit(functools.partial(run_once, net))(*arguments)
     assert loop["logits"].shape == (4, 3)
     assert_near(loop["logits"], plain["logits"])
     assert_near(loop["gradients"], plain["gradients"])
@@ -127,46 +137,42 @@ def test_both_executors_agree(net):
     assert_near(loop["batch_stats"], plain["batch_stats"], absolute=1e-6)
 
 
-def test_remat_computes_cells_again_to_the_same_result():
-    expected = run(DARTS, variables(DARTS), sparse_weights(), images(DARTS))
-    found = run(DARTS.clone(remat=True), variables(DARTS), sparse_weights(), images(DARTS))
-    assert_near(found, expected)
-
-    def residuals(net):
-        def logits(params):
-            return net.apply({**variables(net), "params": params}, images(net), train=True, mutable=["batch_stats"])[0]
-
-        return sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(logits, p)[1], params)))
-
-    params = variables(DARTS)["params"]
-    assert residuals(DARTS.clone(remat=True)) < residuals(DARTS)
-
-
 def test_op_weights_are_by_default_the_softmax_of_the_logits():
     start = variables(DARTS)
     arch = jax.tree.map(lambda a: 1000 * np.asarray(a), start["arch"])
-    given = {t: np.exp(a) / np.exp(a).sum(1, keepdims=True) for t, a in arch.items()}
+    given = {t: repeated(t, np.exp(a) / np.exp(a).sum(1, keepdims=True)) for t, a in arch.items()}
     found = evaluate(DARTS, {**start, "arch": arch}, None, images(DARTS))
     np.testing.assert_allclose(found, evaluate(DARTS, start, given, images(DARTS)), rtol=1e-4, atol=1e-5)
     assert np.abs(np.subtract(found, evaluate(DARTS, start, None, images(DARTS)))).max() > 1e-3
 
 
-def each_layer(weights):
-    return {"normal": np.asarray(weights["normal"])[None], "reduce": np.stack([weights["reduce"]] * 2)}
+def test_the_gradient_in_the_logits_is_the_sum_of_those_in_each_layers_weights():
+    start, x = variables(RELEASED), images(RELEASED)
+    arch = jax.tree.map(lambda a: 1000 * a, start["arch"])
 
+    def loss(arch):
+        y = RELEASED.apply({**start, "arch": arch}, x, train=True)
+        return -jnp.mean(jax.nn.log_softmax(y)[jnp.arange(len(x)), LABELS])
 
-def test_weights_of_each_layer_repeated_are_shared_weights():
-    shared = sparse_weights()
-    found, expected = (run(RELEASED, variables(RELEASED), w, images(RELEASED)) for w in (each_layer(shared), shared))
-    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-5)
-    per_layer = found["gradients"][1]
-    assert_near(jax.tree.map(lambda g: np.sum(g, axis=0), per_layer), expected["gradients"][1])
+    weights, to_logits = jax.vjp(lambda arch: jax.tree.map(jax.nn.softmax, arch), arch)
+    per_layer = run(RELEASED, start, {t: repeated(t, w) for t, w in weights.items()}, x)["gradients"][1]
+    summed = {t: jnp.sum(g, axis=0) for t, g in per_layer.items()}
+    assert_near(jax.jit(jax.grad(loss))(arch), to_logits(summed)[0])
     assert np.abs(np.diff(per_layer["reduce"], axis=0)).max() > 1e-4
+
+
+def test_op_weights_of_another_shape_are_refused():
+    weights = sparse_weights() | {"reduce": np.ones(SMALL.shape)}
+    message = (
+        r"op_weights\['reduce'\] of the shape \(2, 4\) must be of the shape \(layers, edges, ops\), here \(2, 2, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(functools.partial(DARTS.apply, train=False), variables(DARTS), images(DARTS), weights)
 
 
 @pytest.mark.parametrize("layer", (0, 1))
 def test_each_layer_reads_its_own_weights(layer):
-    weights = each_layer(sparse_weights())
+    weights = sparse_weights()
     weights["reduce"][layer] = 0
     dparams = run(RELEASED, variables(RELEASED), weights, images(RELEASED))["gradients"][0]
     # The cell of that layer gives out zeros whatever its parameters are, and the last hides all before it.
@@ -195,7 +201,7 @@ def test_a_training_pass_moves_the_statistics_of_executed_ops_a_tenth():
             executed = np.ones(len(old), bool)
             if op is not None:
                 cell_type = "normal" if name == "cell_0" else "reduce"
-                executed = np.asarray(weights[cell_type])[:, SMALL.ops.index(op)] != 0
+                executed = weights[cell_type][0, :, SMALL.ops.index(op)] != 0
             np.testing.assert_array_equal(new[~executed], old[~executed])
             np.testing.assert_allclose(b[executed], s[executed], atol=1e-4)
             assert not np.allclose(b[executed], old[executed], atol=1e-3)
@@ -263,7 +269,7 @@ DROPPING = Supernet(space=SKIPS, channels=2, cells=6, num_classes=3, dropout="sk
 @functools.partial(jax.jit, static_argnums=0)
 def two_cells(net, variables, key, rate, x):
     """What the first two cells give, the first with two skip connections that are added up."""
-    ones = {t: jnp.ones(SKIPS.shape) for t in ("normal", "reduce")}
+    ones = {t: jnp.ones((layers, *SKIPS.shape)) for t, layers in net.layers.items()}
     rngs = {"draws": key}
     found = net.apply(
         variables,

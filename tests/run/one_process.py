@@ -23,7 +23,7 @@ class Network(Toy):
     axis_name: str | None = None
 
 
-def stand_in(config, stage, classes, axis_name):
+def stand_in(config, method, classes, axis_name):
     return Network(spaces.named(config.space), axis_name)
 
 

@@ -69,7 +69,7 @@ def test_a_stop_in_mid_epoch_leaves_no_trace(tmp_path, capsys):
         return metrics
 
     undisturbed, expected = go(run_of_two(tmp_path / "undisturbed"))
-    with pytest.raises(loop.Stopped, match="^stopped at step 7 of 12; the same command goes on from there$"):
+    with pytest.raises(loop.Stopped, match="^stopped at step 7 of 12; the same command resumes it$"):
         go(run_of_two(tmp_path), stop)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     run = run_of_two(tmp_path)
@@ -123,7 +123,7 @@ def test_a_run_whose_last_has_ended_early_is_done(tmp_path):
 
 def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(devices, "everywhere", lambda value: seen.append(value) or {value, -1})
+    monkeypatch.setattr(devices, "all_gather", lambda value: seen.append(value) or {value, -1})
     for config in ({"seed": 0}, {"seed": 1}, {"seed": 0}):
         with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
             go(run_of_two(tmp_path, config=config))

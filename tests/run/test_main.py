@@ -67,11 +67,10 @@ def run(arguments):
     return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
 
 
-def test_remat_and_dtype_reach_the_supernet():
+def test_the_dtype_reaches_the_supernet():
     config = tiny_config()
-    config.remat, config.dtype = True, "bfloat16"
+    config.dtype = "bfloat16"
     supernet = problems.make_search_problem(config, 10, 5).supernet
-    assert supernet.remat
     assert supernet.dtype == jax.numpy.bfloat16
 
 
@@ -264,7 +263,7 @@ def test_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, monkeypat
         assert exit_code(tiny_config(), tmp_path, patch) == 128 + signal.SIGTERM == 143
     out = capsys.readouterr().out
     assert f"resumed at step {STEPS + 5} of 180\n" in out
-    step = re.search(r"^stopped at step (\d+) of 180; the same command goes on from there$", out, re.MULTILINE)[1]
+    step = re.search(r"^stopped at step (\d+) of 180; the same command resumes it$", out, re.MULTILINE)[1]
     assert step == str(middle) and (tmp_path / "checkpoints" / step).is_dir()
 
     search.run(tiny_config(), tmp_path)

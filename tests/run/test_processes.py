@@ -111,7 +111,7 @@ def test_a_killed_search_is_resumed_bit_for_bit_and_one_process_can_end_it(netwo
     started[1].send_signal(signal.SIGTERM)  # both stop, though one alone is asked to
     text = finish(started)[0]
     assert "resumed at step" in text
-    step = int(re.search(r"stopped at step (\d+) of 60; the same command goes on from there", text)[1])
+    step = int(re.search(r"stopped at step (\d+) of 60; the same command resumes it", text)[1])
     done = step // STEPS
     assert killed + 3 <= done < EPOCHS
     for epoch in range(done):

@@ -282,8 +282,8 @@ def test_each_method_can_search_each_space():
     for method, space in itertools.product(METHODS, SPACES):
         config = searching(method=method, space=space)
         settings.validate(config)
-        for stage in problems.make_method(config).stages():
-            supernet = problems.make_supernet(config, stage, 10)
+        for stage in problems.stages_of(problems.make_method(config)):
+            supernet = problems.make_supernet(config, stage.method, 10)
             assert supernet.space.name == space and supernet.partial == (4 if method == "pc_darts" else 1)
 
 

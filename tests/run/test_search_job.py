@@ -45,13 +45,14 @@ def written(workdir):
 
 def staged_config():
     config = tiny_config("p_darts", "s3", epochs=2)
-    config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "logits_start": 0.0})
+    config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "rest": 0.0})
     return config
 
 
 def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate():
     config = staged_config()
-    nets = [problems.make_supernet(config, stage, 10) for stage in problems.make_method(config).stages()]
+    stages = problems.stages_of(problems.make_method(config))
+    nets = [problems.make_supernet(config, stage.method, 10) for stage in stages]
     assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
 
 
@@ -60,13 +61,17 @@ class Toy(nn.Module):
 
     space: spaces.SearchSpace
 
+    @property
+    def layers(self):
+        return dict.fromkeys(self.space.cell_types, 1)
+
     @nn.compact
     def __call__(self, images, op_weights=None, *, train, dropout_rate=0.0):
         x = images.reshape(len(images), -1)
         for t in self.space.cell_types:
             logits = self.variable("arch", t, lambda t=t: init_logits(self.make_rng("params"), self.space, t)).value
             y = jnp.tanh(nn.Dense(2 * logits.size)(x)).reshape(len(x), *logits.shape, 2)
-            x = jnp.einsum("beof,eo->bf", y, jax.nn.softmax(logits) if op_weights is None else op_weights[t])
+            x = jnp.einsum("beof,eo->bf", y, jax.nn.softmax(logits) if op_weights is None else op_weights[t][0])
         return nn.Dense(10)(x * (1 - dropout_rate))
 
 
@@ -74,7 +79,7 @@ class Toy(nn.Module):
 def toy():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            problems, "make_supernet", lambda config, stage, classes, axis_name: Toy(spaces.named(config.space))
+            problems, "make_supernet", lambda config, method, classes, axis_name: Toy(spaces.named(config.space))
         )
         yield
 

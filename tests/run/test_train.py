@@ -16,7 +16,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete, torch_weights
+from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import compare, loop, problems, reporting, settings, train
 from prdarts_jax.spaces import genotypes
 
@@ -68,7 +68,7 @@ def test_a_training_leaves_its_result_and_what_made_it(trained):
     confusion = np.array(result["confusion"])
     assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
     assert result["top1"] == np.trace(confusion) / 360 <= result["top5"] <= 1
-    assert result.items() >= discrete.describe(CELL, "cifar", 4, 1, 10, (8, 8, 1)).items()
+    assert result.items() >= sizes.describe(CELL, "cifar", 4, 1, 10, (8, 8, 1)).items()
     found = records(trained)
     assert [(record["epoch"], record["step"]) for record in found] == [(i, STEPS * (i + 1)) for i in range(EPOCHS)]
     assert found[-1]["test_accuracy"] == result["top1"] and found[-1]["test_loss"] == result["loss"]

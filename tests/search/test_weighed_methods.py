@@ -14,7 +14,7 @@ from test_methods import logits_of, objective_loop, softmax_of, two_an_edge
 from test_regularizers import SHUFFLED
 
 from prdarts_jax import spaces
-from prdarts_jax.nets import executor
+from prdarts_jax.nets.program import instructions, program
 from prdarts_jax.search import gates
 from prdarts_jax.search.methods import Darts, FairDarts, PCDarts, PDarts, PRDarts, RDarts
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
@@ -170,7 +170,7 @@ def test_the_stages_of_p_darts_execute_fewer_and_fewer_ops_of_an_edge():
     stages = PDarts().stages()
     assert [(s.cells, s.ops, s.method.stage) for s in stages] == [(5, 8, 0), (11, 5, 1), (17, 3, 2)]
     assert [s.method.dropout for s in stages] == ["", "skip", "skip"]
-    ((_, program),) = executor.program(space, False, channels=4)
+    ((_, group),) = program(space, False, channels=4)
     kept = np.ones(space.shape, bool)
     for number, stage in enumerate(stages):
         state = jit_init(make_problem(stage.method, space), jax.random.key(number), images, candidates)
@@ -180,7 +180,7 @@ def test_the_stages_of_p_darts_execute_fewer_and_fewer_ops_of_an_edge():
         for t in CELL_TYPES:
             assert (np.count_nonzero(weights[t], axis=1) == stage.ops).all()
             np.testing.assert_allclose(np.sum(weights[t], axis=1), 1, rtol=1e-5)
-            listed = executor.instructions(program, weights[t], end=1)
+            listed = instructions(group, weights[t], end=1)
             assert int(listed.starts[-1]) == np.count_nonzero(np.asarray(weights[t])[:, 1:])  # `none` comes first
         assert not np.asarray(weights["normal"])[~kept].any()
         if number < 2:

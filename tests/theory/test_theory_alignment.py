@@ -51,7 +51,7 @@ def test_layer_gradients_are_central_differences_in_each_layers_weights():
 
 def test_layer_gradients_of_a_supernet_are_central_differences():
     """In float32, through ReLUs: within a hundredth of the largest, where no ReLU turns within a step."""
-    supernet = Supernet201(space=SPACE, channels=2, cells=1, num_classes=3, executor="plain")
+    supernet = Supernet201(space=SPACE, channels=2, cells=1, num_classes=3)
     images, labels = jax.random.normal(jax.random.key(3), (4, 5, 4, 1)), jnp.array([0, 1, 2, 0])
     variables = discrete.init_variables(supernet, jax.random.key(0), images.shape)
     logits = 3 * init_logits(jax.random.key(4), SPACE, "normal")

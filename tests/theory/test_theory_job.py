@@ -182,7 +182,7 @@ def test_a_stop_between_claims_keeps_those_before_and_the_next_call_goes_on(chec
     workdir = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(claims, "check", stopping)
-        with pytest.raises(loop.Stopped, match=f"^stopped before {NAMES[2]}; the same command goes on from there$"):
+        with pytest.raises(loop.Stopped, match=f"^stopped before {NAMES[2]}; the same command resumes it$"):
             job.run(make_config(), workdir)
     assert signal.getsignal(signal.SIGTERM) == before
     assert [name for name, *_ in checked] == NAMES[:2]  # the second, during which it came, is complete
@@ -297,4 +297,4 @@ def test_the_program_ends_with_one_sentence_for_another_seed_and_143_after_a_sto
     with pytest.raises(SystemExit) as ended:
         command(make_config(), tmp_path)
     assert ended.value.code == 128 + signal.SIGTERM == 143
-    assert f"stopped before {NAMES[1]}; the same command goes on from there\n" in capsys.readouterr().out
+    assert f"stopped before {NAMES[1]}; the same command resumes it\n" in capsys.readouterr().out
