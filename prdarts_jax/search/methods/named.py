@@ -65,6 +65,6 @@ def imported(name: str) -> Named:
         build = getattr(module, function)
     except (ImportError, OSError, AttributeError) as error:
         raise ValueError(
-            f"method {name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
+            f"method={name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
         ) from error
     return build if isinstance(build, Named) else Named(build, {})
