@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from prdarts_jax.ops import registry
 from prdarts_jax.run import reporting
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
@@ -24,8 +25,17 @@ _LONG_FILES = (
 ).split()
 
 
-def pytest_collection_modifyitems(items):
-    """The order of `pytest --no-loadscope-reorder`: the longest files first."""
+def pytest_addoption(parser):
+    """`--slow`: also the tests that carry `@pytest.mark.slow`."""
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skips slow tests unless asked for. Order of `pytest --no-loadscope-reorder`: the longest files first."""
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: runs with --slow"))
     place = {name: number for number, name in enumerate(_LONG_FILES)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
@@ -52,6 +62,12 @@ def no_pictures():
         for name in ("write_pictures", "write_training_pictures"):
             patch.setattr(reporting, name, lambda *_: None)
         yield
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Ops that a test registers are gone after it."""
+    monkeypatch.setattr(registry, "_CANDIDATES", dict(registry._CANDIDATES))
 
 
 @pytest.fixture

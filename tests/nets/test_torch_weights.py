@@ -3,7 +3,6 @@
 import builtins
 import dataclasses
 import functools
-import os
 import pickle
 import sys
 
@@ -22,9 +21,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'pr
 reference = pytest.importorskip("torch_reference")
 
 CHANNELS, CLASSES = 4, 5
-SLOW = pytest.mark.skipif(
-    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
-)
 # Compiles fast: stems, what brings a cell's inputs to its width, heads, and the op that PRDARTS lacks.
 PLAIN = genotypes.Genotype(
     normal=(("skip_connect", 0), ("skip_connect", 1)),
@@ -206,7 +202,7 @@ def test_small_networks_give_pytorchs_logits(form, batch):
     assert max(differences.values()) < 1e-3, differences
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("form, channels, cells, classes", (("cifar", 36, 20, 100), ("imagenet", 48, 14, 1000)))
 def test_published_networks_give_pytorchs_logits(form, channels, cells, classes):
     differences = compare_logits(genotypes.named("PRDARTS"), form, channels, cells, classes, batch=2)
