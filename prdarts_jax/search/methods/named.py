@@ -67,7 +67,7 @@ def imported(name: str) -> Named:
             f"method={name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
         ) from error
     if not callable(build):
-        raise ValueError(f"method {name!r} must be a function that returns a Method")
+        raise ValueError(f"method={name!r} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
 
 
