@@ -9,9 +9,11 @@ import optax
 from prdarts_jax.ops import kernels
 from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search
+from prdarts_jax.spaces import SearchSpace
 
+SPACE = SearchSpace("chain", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
+SHAPE = SPACE.shape  # of two edges; their ops are functions of a number here
 LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
-SHAPE = (EDGES, 3)
 
 
 def op_results(h):
@@ -53,8 +55,15 @@ def make_logits(seed):
     return jnp.array(np.random.default_rng(seed).normal(size=SHAPE))
 
 
+def weights_of(logits):
+    """The softmax, the same in every layer."""
+    return jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
+
+
 class Chain(nn.Module):
     """`predict` as a supernet of normal cells alone."""
+
+    space: SearchSpace = SPACE
 
     @property
     def layers(self):
@@ -67,8 +76,8 @@ class Chain(nn.Module):
             "kernel": self.param("kernel", nn.initializers.normal(1.0), (LAYERS, EDGES, WIDTH, WIDTH)),
             "head": self.param("head", nn.initializers.normal(1.0), (WIDTH, CLASSES)),
         }
-        weights = jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
-        return predict(params, weights if op_weights is None else op_weights["normal"], self.stem(images))
+        weights = weights_of(logits) if op_weights is None else op_weights["normal"]
+        return predict(params, weights, self.stem(images))
 
     def stem(self, images):
         return images
@@ -84,15 +93,9 @@ class Normed(Chain):
         return kernels.batch_norm(images @ kernel, self.axis_name)[0]
 
 
-def make_problem(supernet=Chain()):  # noqa: B008
-    """First order DARTS, in five steps."""
-    return SearchProblem(
-        supernet=supernet,
-        method=methods.Darts(),
-        weight_optimizer=optax.sgd(0.1, momentum=0.9),
-        arch_optimizer=optax.adam(0.03),
-        total_steps=5,
-    )
+def make_problem(supernet=Chain(), method=methods.darts(), weights=optax.sgd(0.1, momentum=0.9)):  # noqa: B008
+    """Five steps, by default of first order DARTS, in which the logits move by their gradient."""
+    return SearchProblem(supernet, method, weights, arch_optimizer=optax.sgd(1.0), total_steps=5)
 
 
 start = jax.jit(init_search, static_argnums=0)
