@@ -35,12 +35,11 @@ def train_batches(
     epoch: int,
     start: int,
     workers: int,
-    jitter: bool,
     share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
     """One epoch of training batches, each image once in random order but those of an incomplete last batch.
 
-    Images are cropped (`random_crop`), mirrored with probability 1/2 and, if asked, jittered (`jitter_colours`), as
+    Images are cropped (`random_crop`), mirrored with probability 1/2 and jittered (`jitter_colours`), as
     DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, `epoch` and the position in the epoch.
 
     Args:
@@ -52,7 +51,6 @@ def train_batches(
       start: batches of the epoch to leave out.
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
         the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
-      jitter: whether to jitter colours.
       share: (which, of how many) parts of each batch, of equal sizes.
 
     Returns:
@@ -62,7 +60,7 @@ def train_batches(
     import grain
 
     order_seed, image_seed = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(2).tolist()
-    augment = functools.partial(_train_example, image_size=image_size, jitter=jitter)
+    augment = functools.partial(_train_example, image_size=image_size)
     images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
     part, parts = share
     batches = images.batch(batch_size // parts, drop_remainder=True)
@@ -141,16 +139,12 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
-def _train_example(
-    example: dict[str, Any], rng: np.random.Generator, *, image_size: int, jitter: bool
-) -> dict[str, Any]:
+def _train_example(example: dict[str, Any], rng: np.random.Generator, *, image_size: int) -> dict[str, Any]:
     image = _as_rgb(example["image"])
     image = image.crop(random_crop(*image.size, rng)).resize((image_size, image_size), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if jitter:
-        image = jitter_colours(image, rng)
-    return {"image": np.array(image), "label": np.int32(example["label"])}
+    return {"image": np.array(jitter_colours(image, rng)), "label": np.int32(example["label"])}
 
 
 def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
 
@@ -124,9 +125,11 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
             f"{path} is damaged (not a JSON object), so whether the run there has this config "
             "cannot be told: use another --workdir"
         )
-    there, here = map(_fields, (there, json.loads(json.dumps(config))))  # the same types on both sides
+    there, here = (
+        {name: json.dumps(value) for name, value in flatten_dict(fields, sep=".").items()} for fields in (there, config)
+    )
     differing = [
-        f"{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
+        f"config.{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
         for field in sorted(there.keys() | here.keys())
         if there.get(field) != here.get(field)
     ]
@@ -134,12 +137,6 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{workdir} belongs to another run: {', '.join(differing)}; use another --workdir or the old values"
         )
-
-
-def _fields(config: dict[str, Any]) -> dict[str, str]:
-    """Each field as "config.method.name" with its value in JSON."""
-    fields = _by_name({"config": config}, is_leaf=lambda node: not (node and isinstance(node, dict)))
-    return {field: json.dumps(value) for field, value in fields.items()}
 
 
 def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -176,8 +173,8 @@ def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) ->
     return jax.tree.unflatten(structure, arrays)
 
 
-def _by_name(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
-    leaves, _ = jax.tree.flatten_with_path(tree, is_leaf)
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 

@@ -163,7 +163,7 @@ class Streamed(Feed):
         share = (jax.process_index(), jax.process_count())
         for epoch in itertools.count(first):
             yield from streaming.train_batches(
-                self._train, **self._size, seed=self._seed, epoch=epoch, start=start, jitter=True, share=share
+                self._train, **self._size, seed=self._seed, epoch=epoch, start=start, share=share
             )
             start = 0
 

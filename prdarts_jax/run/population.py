@@ -69,7 +69,7 @@ def _shared(sets: Sequence[set[Any]]) -> float:
 
 def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, minimum and maximum of every number that all records have, as 'skip_share/normal'."""
-    numbers = [dict(reporting.numbers(record)) for record in records]
+    numbers = [reporting.numbers(record) for record in records]
     fields = [field for field in numbers[0] if all(field in of_run for of_run in numbers)]
     result = {}
     for field in (field for field in fields if field not in ("epoch", "step", "seconds")):

@@ -6,11 +6,12 @@ Every file appears whole or not at all, so a run may be killed at any moment.
 import json
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
 from prdarts_jax.spaces.genotypes import AnyGenotype, cells
@@ -107,7 +108,7 @@ class RunLog:
         self._writer.close()
 
     def _add_scalars(self, record: Record) -> None:
-        for name, value in numbers(record):
+        for name, value in numbers(record).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, record["epoch"])
 
@@ -197,10 +198,7 @@ def _line(record: Record) -> bytes:
     return json.dumps(record, default=operator.methodcaller("tolist")).encode() + b"\n"
 
 
-def numbers(record: Record, prefix: str = "") -> Iterator[tuple[str, float]]:
+def numbers(record: Record) -> dict[str, float]:
     """The numbers of nested dicts by name, as "activation/normal/skip"; all else is left out."""
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield prefix + key, value
+    flat = flatten_dict(dict(record), sep="/")
+    return {name: x for name, x in flat.items() if isinstance(x, int | float) and not isinstance(x, bool)}

@@ -44,8 +44,8 @@ class Relaxation:
         }
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """Op weights of one forward pass; an op of weight 0 is not executed."""
-        raise NotImplementedError(f"{type(self).__name__} must say how logits become op weights")
+        """Op weights of one forward pass; an op of weight 0 is not executed. Here the activation: every op runs."""
+        return self.activation(space, logits, progress)
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """How likely, or how strongly, each op takes part, in [0, 1]."""
@@ -71,10 +71,6 @@ class Softmax(Relaxation):
     >>> float(weights["normal"][0, 0])
     0.125
     """
-
-    def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """The softmax."""
-        return self.activation(space, logits, progress)
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """The softmax."""
@@ -116,17 +112,13 @@ class EdgeSoftmax(Softmax):
 class Sigmoid(Relaxation):
     """The sigmoid of each logit: ops do not compete (Fair DARTS; Chu et al., 2020, equation 5). Every op runs."""
 
-    def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """The sigmoids."""
-        return self.activation(space, logits, progress)
-
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """The sigmoids."""
         return {t: jax.nn.sigmoid(logits[t]) for t in space.cell_types}
 
     def scores(self, space: SearchSpace, logits: Arch) -> Arch:
         """The sigmoids."""
-        return {t: jax.nn.sigmoid(logits[t]) for t in space.cell_types}
+        return self.activation(space, logits, jnp.float32(1))
 
 
 @dataclasses.dataclass(frozen=True)

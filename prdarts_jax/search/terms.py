@@ -50,18 +50,10 @@ def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class CellTerm:
-    """weight * (a mean over the cell types), reported without the weight as the metric `name`.
-
-    Attributes:
-      weight: of the term.
-    """
+    """weight * (a mean over the cell types), reported without the weight as the metric `name`."""
 
     weight: float
-
-    @property
-    def name(self) -> str:
-        """Of the metric."""
-        raise NotImplementedError(f"{type(self).__name__} must name its metric")
+    name: str
 
     def of_cell(
         self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
@@ -95,21 +87,14 @@ class GroupSparsity(CellTerm):
     """Mean over edges and the ops of some groups of P(gate != 0); see `skip_sparsity`.
 
     Attributes:
-      metric: its name.
       groups: of the ops that count.
       chosen: count only the gates chosen in the draw, those of weight other than 0.
       threshold: it counts only above this.
     """
 
-    metric: str
     groups: tuple[str, ...]
     chosen: bool = False
     threshold: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Of the metric."""
-        return self.metric
 
     def of_cell(
         self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
@@ -156,11 +141,6 @@ class PathDepth(CellTerm):
 
     chosen: bool = False
 
-    @property
-    def name(self) -> str:
-        """Of the metric."""
-        return "l_path"
-
     def of_cell(
         self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
     ) -> jax.Array:
@@ -189,17 +169,12 @@ def path_depth(weight: float, *, chosen: bool = False) -> PathDepth:
       chosen: as in the authors' code: the product over the edges of the chain that have a chosen parameterised op of
         the mean over those ops; 0 where no edge of the chain has one.
     """
-    return PathDepth(weight, chosen)
+    return PathDepth(weight, "l_path", chosen)
 
 
 @dataclasses.dataclass(frozen=True)
 class ZeroOne(CellTerm):
     """See `zero_one`."""
-
-    @property
-    def name(self) -> str:
-        """Of the metric."""
-        return "l_01"
 
     def of_cell(
         self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
@@ -210,7 +185,7 @@ class ZeroOne(CellTerm):
 
 def zero_one(weight: float) -> ZeroOne:
     """Fair DARTS's L_0-1: minus the mean of (sigmoid - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
-    return ZeroOne(weight)
+    return ZeroOne(weight, "l_01")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,13 +29,18 @@ TRAIN: dict[str, Any] = {
     "epoch": 0,
     "start": 0,
     "workers": 0,
-    "jitter": True,
 }
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     return imagenet_folder.write(tmp_path)
+
+
+@pytest.fixture
+def without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours stay as they are."""
+    monkeypatch.setattr(streaming, "jitter_colours", lambda image, rng: image)
 
 
 def in_memory(count: int, image: np.ndarray) -> sources.Source:
@@ -79,11 +84,11 @@ def test_the_shares_of_processes_are_the_batches(prepared: Path) -> None:
     same(together, train(source, start=1))
 
 
-def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path) -> None:
+def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path, without_jitter: None) -> None:
     source = sources.open_split("imagenet", prepared)
     orders = []
     for changes in ({}, {"epoch": 1}, {"epoch": 2}, {"seed": 4}):
-        batches = train(source, jitter=False, batch_size=1, **changes)
+        batches = train(source, batch_size=1, **changes)
         labels = joined(batches, "label")
         assert sorted(labels) == list(range(COUNT))
         shown = joined(batches, "image").mean((1, 2, 3))
@@ -96,13 +101,13 @@ def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepare
     )
 
 
-def test_augmentation_differs_between_epochs_seeds_and_positions() -> None:
+def test_augmentation_differs_between_epochs_seeds_and_positions(without_jitter: None) -> None:
     """The same image everywhere, so that only the augmentation can tell two results apart."""
     pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3)).astype(np.uint8)
     results = [
         image.tobytes()
         for changes in ({}, {"epoch": 1}, {"seed": 4})
-        for image in joined(train(in_memory(20, pixels), jitter=False, **changes), "image")
+        for image in joined(train(in_memory(20, pixels), **changes), "image")
     ]
     assert len(set(results)) == len(results) == 60
 
@@ -167,11 +172,11 @@ def test_crops_have_the_distribution_of_their_definition() -> None:
         assert scipy.stats.spearmanr(one, other).pvalue > 0.001
 
 
-def test_images_show_their_crop_and_half_of_them_mirrored() -> None:
+def test_images_show_their_crop_and_half_of_them_mirrored(without_jitter: None) -> None:
     """The box of every crop is read off from a ramp, as the line through the values of the resized image."""
     width, height, size, count = 240, 200, 16, 1000
     source = in_memory(count, ramp(width, height))
-    images = joined(train(source, image_size=size, batch_size=50, jitter=False), "image")
+    images = joined(train(source, image_size=size, batch_size=50), "image")
     np.testing.assert_allclose(images[..., 2], 127, atol=25)
     inner = np.arange(1, size - 1)  # at the border, bilinear resizing sees but one side
     across = np.polyfit(inner + 0.5, images[:, 1:-1, 1:-1, 0].mean(1).T + 0.5, 1)
@@ -284,10 +289,8 @@ CHANGES: list[Callable[[np.ndarray, float], np.ndarray]] = [
 ]
 
 
-def test_without_jitter_colours_stay() -> None:
+def test_every_image_is_jittered_by_itself() -> None:
     colour = np.full((30, 30, 3), (200, 100, 50), np.uint8)
-    plain = joined(train(in_memory(8, colour), jitter=False), "image")
-    np.testing.assert_array_equal(plain.reshape(-1, 3), np.broadcast_to((200, 100, 50), (8 * 256, 3)))
     assert len(np.unique(joined(train(in_memory(8, colour)), "image").reshape(8, -1), axis=0)) == 8
 
 
