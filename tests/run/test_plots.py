@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from records import diagnosed, one_cell_type, record
+from shared import diagnosed, one_cell_type, record
 
 from prdarts_jax import spaces
 from prdarts_jax.run import cell_plot, plots
