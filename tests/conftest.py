@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 import pytest
+from shared import without_pictures
 
 from prdarts_jax.ops import registry
-from prdarts_jax.run import reporting
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
@@ -57,10 +57,7 @@ def compiled_quickly():
 
 @pytest.fixture(scope="module")
 def no_pictures():
-    """Runs leave none, since drawing takes longer than a tiny search."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_pictures", "write_training_pictures"):
-            patch.setattr(reporting, name, lambda *_: None)
+    with without_pictures():
         yield
 
 

@@ -1,5 +1,6 @@
 """What several test files share: tiny configs and networks, records of epochs, laws of draws, inputs of methods."""
 
+import contextlib
 import itertools
 import math
 import runpy
@@ -10,10 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import init_logits
+from prdarts_jax.run import reporting
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -59,6 +62,20 @@ class Toy(nn.Module):
             y = jnp.tanh(nn.Dense(2 * logits.size)(x)).reshape(len(x), *logits.shape, 2)
             x = jnp.einsum("beof,eo->bf", y, jax.nn.softmax(logits) if op_weights is None else op_weights[t][0])
         return nn.Dense(10)(x * (1 - dropout_rate))
+
+
+def make_toy(config, method, num_classes, axis_name=None):
+    """`problems.make_supernet`, but a `Toy`."""
+    return Toy(spaces.named(config.space), axis_name)
+
+
+@contextlib.contextmanager
+def without_pictures():
+    """Within it runs leave none, since drawing takes longer than a tiny search."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_pictures", "write_training_pictures"):
+            patch.setattr(reporting, name, lambda *_: None)
+        yield
 
 
 # Records, as a search writes them to metrics.jsonl ------------------------------------------------------------------
