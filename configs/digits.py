@@ -23,6 +23,7 @@ def get_config(method: str = "pr_darts_released") -> ConfigDict:
     config.steps_per_call = 11  # an epoch
     config.augmentation.pad = 1
     config.augmentation.flip = False  # a mirrored digit is another shape
+    config.augmentation.cutout = 0  # the images have eight pixels a side
     config.channels = 8
     config.cells = 5
     config.logits.learning_rate = 0.01  # 550 steps instead of the published 20,000: larger ones

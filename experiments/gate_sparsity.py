@@ -1,7 +1,7 @@
 """Do gates become dense without sparsity terms? Fig. 4b of PR-DARTS's supplement, and what its Theorem 2 leads to.
 
-PR-DARTS in the paper's form in NAS-Bench-201's space, at the scale of compare_nasbench201.py: 6,400 images of real
-CIFAR-10 averaged down to 16x16, C = 8, one cell a stage, batch 32, 8 epochs of 100 steps, three seeds. With all of its
+PR-DARTS in NAS-Bench-201's space, at the scale of compare_nasbench201.py: 6,400 images of real CIFAR-10 averaged
+down to 16x16, C = 8, one cell a stage, batch 32, 8 epochs of 100 steps, three seeds. With all of its
 regularisers, without each, and without any. The outcome is the activation probability P(g != 0) of each group of ops
 at a fixed temperature, that of the last epoch: along a search the temperature falls, which alone moves P.
 

@@ -60,8 +60,11 @@ def one_of(values: Collection[str]) -> Range:
 
 
 def each(of: Range, what: str) -> Range:
-    """Tuples of at least one value, all in the range."""
-    return Range(lambda values: len(values) > 0 and all(map(of.allows, values)), lambda: f"a tuple of {what}")
+    """Tuples of at least one number, all in the range."""
+    return Range(
+        lambda values: len(values) > 0 and all(type(value) in (int, float) and of.allows(value) for value in values),
+        lambda: f"a tuple of {what}",
+    )
 
 
 SEED = from_to(0, 2**32 - 1)
@@ -103,6 +106,8 @@ def schema_of(owner: Any) -> dict[str, Any]:
         if parameter.default is parameter.empty:
             raise ValueError(f"setting {name} of {owner.__name__} has no default: give it one")
         ranges = tuple(extra for extra in extras if isinstance(extra, Range))
+        literals = [member for member in _members(kind) if typing.get_origin(member) is typing.Literal]
+        ranges += tuple(one_of(typing.get_args(literal)) for literal in literals)
         meaning = next((extra for extra in extras if isinstance(extra, str)), "")
         schema[name] = Field(kind, parameter.default, ranges, meaning)
     return schema
@@ -115,10 +120,27 @@ def defaults(schema: Schema) -> ConfigDict:
         if not isinstance(field, Field):
             values[name] = defaults(field)
         elif field.default is None:
-            values[name] = placeholder(next(kind for kind in typing.get_args(field.kind) if kind is not type(None)))
+            values[name] = placeholder(next((of for of in _classes(field.kind) if of is not type(None)), object))
         else:
             values[name] = field.default
     return ConfigDict(values)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type alone."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+
+
+def _classes(kind: Any) -> tuple[type, ...]:
+    """Those of the values of a type: str of a literal, tuple of tuple[int, ...], object where any value will do."""
+    return tuple(
+        object
+        if member is Any
+        else str
+        if (origin := typing.get_origin(member)) is typing.Literal
+        else origin or member
+        for member in _members(kind)
+    )
 
 
 def check(field: Field, name: str, value: Any) -> None:
@@ -127,12 +149,9 @@ def check(field: Field, name: str, value: Any) -> None:
     Raises:
       ValueError: naming the setting, its value and what is allowed.
     """
-    union = isinstance(field.kind, types.UnionType)
-    kinds = typing.get_args(field.kind) if union else (typing.get_origin(field.kind) or field.kind,)
-    if typing.Literal in kinds:
-        kinds = (str,)
-    if type(value) not in kinds and not (float in kinds and type(value) is int) and Any not in kinds:
-        names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+    classes = _classes(field.kind)
+    if type(value) not in classes and not (float in classes and type(value) is int) and object not in classes:
+        names = " or ".join("None" if of is type(None) else of.__name__ for of in classes)
         raise ValueError(f"{name}={value!r} must be of type {names}, as {field.default!r} is")
     for allowed in field.ranges if value is not None else ():
         if not allowed.allows(value):

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from prdarts_jax.run import compare, loop, population, reporting, search, train
 from prdarts_jax.spaces import genotypes
@@ -55,23 +55,31 @@ def join_processes() -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line, and ends the program with one sentence where a field or the config's file does not
-    exist."""
-    names = (argument.lstrip("-").partition("=")[0] for argument in argv[1:])
-    fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    """Parses the command line, and ends the program with one sentence where it cannot be parsed, or where a field or
+    the config's file does not exist."""
+    given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
+    names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:
-        rest = app.parse_flags_with_usage(list(argv))
-        flags.FLAGS.config.to_dict()  # a file that could not be read is reported only here
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        if config := _config_of_file(argv):
+            known = flatten_dict(config.to_dict(), sep=".")
+            for name in (name.removeprefix("config.") for name in names if name.startswith("config.")):
+                if not any(f"{field}.".startswith(f"{name}.") for field in known):  # a field, or a section of them
+                    sys.exit(f"error: config.{name} is not a field of {given}; the fields are {', '.join(known)}")
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        first, *others = str(error).strip().splitlines()  # more than one where the config's file raises an error
+        sys.exit(" ".join(["error:", first, *others[-1:]]))
     except (OSError, AttributeError, KeyError) as error:
-        given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
         reason = str(error).splitlines()[0]
-        if other := next((name for name in fields if repr(name.rpartition(".")[2]) in reason), None):
-            allowed = ", ".join(flatten_dict(flags.FLAGS.config.to_dict(), sep="."))
-            sys.exit(f"error: config.{other} is not a field of {given}; the fields are {allowed}")
         sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
-    return rest
+
+
+def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
+    """The config as it is in the file that a command line names, without the fields that the command line sets."""
+    of_file = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=of_file, sys_argv=[])
+    of_file(list(argv), known_only=True)
+    return of_file.config
 
 
 def main(argv: Sequence[str]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 import pytest
+from shared import without_pictures
 
-from prdarts_jax.run import reporting
+from prdarts_jax.ops import registry
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
@@ -20,12 +21,21 @@ SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]
 # Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
 _LONG_FILES = (
     "test_main test_train test_cell test_supernet test_family test_forward_mode test_processes test_devices "
-    "test_bilevel test_notebook test_hypergradients test_networks test_diagnostics test_population test_search_job"
+    "test_step test_notebook test_hypergradients test_networks test_diagnostics test_population test_search_job"
 ).split()
 
 
-def pytest_collection_modifyitems(items):
-    """The order of `pytest --no-loadscope-reorder`: the longest files first."""
+def pytest_addoption(parser):
+    """`--slow`: also the tests that carry `@pytest.mark.slow`."""
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skips slow tests unless asked for. Order of `pytest --no-loadscope-reorder`: the longest files first."""
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: runs with --slow"))
     place = {name: number for number, name in enumerate(_LONG_FILES)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
@@ -47,11 +57,14 @@ def compiled_quickly():
 
 @pytest.fixture(scope="module")
 def no_pictures():
-    """Runs leave none, since drawing takes longer than a tiny search."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_pictures", "write_training_pictures"):
-            patch.setattr(reporting, name, lambda *_: None)
+    with without_pictures():
         yield
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Ops that a test registers are gone after it."""
+    monkeypatch.setattr(registry, "_CANDIDATES", dict(registry._CANDIDATES))
 
 
 @pytest.fixture

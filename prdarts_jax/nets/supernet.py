@@ -123,7 +123,7 @@ class Macro(nn.Module):
       num_classes: length of the logits of the classifier.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
       dropout: what is dropped at the `dropout_rate` of a call, see `ops.candidate`.
-      partial: an op sees so small a part of the channels, see `ops.partially`.
+      partial: K: ops process 1 / K of the channels; see `ops.partially`.
       running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
         batch.
       axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.

@@ -4,13 +4,13 @@ Files in configs/ start from `search(method)` or `training()`, so each shows onl
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
 from prdarts_jax import fields, spaces
 from prdarts_jax.data import sources
-from prdarts_jax.fields import SEED, Range, Schema, above, at_least, below, one_of
+from prdarts_jax.fields import SEED, Range, above, at_least, below, one_of
 from prdarts_jax.nets import discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
@@ -176,7 +176,7 @@ def section_of(method: str) -> str:
     return method.rpartition(":")[2]
 
 
-def _search_schema(method: str) -> Schema:
+def _search_schema(method: str) -> dict[str, Any]:
     sections = {name: named.schema for name, named in methods.NAMED.items()}
     return fields.schema_of(_Search) | sections | {section_of(method): methods.find(method).schema}
 
@@ -189,9 +189,14 @@ def validate(config: ConfigDict) -> None:
     """
     if config.get("job") == "search":
         method = config.get("method")
-        if not isinstance(method, str):
-            raise ValueError(f"config.method={method!r} must be the name of a method")
-        fields.check_config(_search_schema(method), config)
+        fields.check(fields.schema_of(_Search)["method"], "config.method", method)
+        try:
+            schema = _search_schema(method)
+        except ValueError as error:
+            raise ValueError(f"config.{error}") from error
+        if method not in methods.NAMED and section_of(method) not in config:
+            del schema[section_of(method)]  # a config made for another method: one's own has its defaults
+        fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":
         fields.check_config(fields.schema_of(_Training), config)

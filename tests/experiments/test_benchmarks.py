@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import scripts
-from table import Table
+from shared import make_toy
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, settings
@@ -24,11 +24,7 @@ TINY = spaces.SearchSpace("tiny", ops=("none", "skip_connect", "dil_conv_3x3"), 
 @pytest.fixture
 def stand_in(monkeypatch):
     """In place of the supernet."""
-
-    def supernet(config, method, num_classes, axis_name):
-        return Table(spaces.named(config.space), config.cells, num_classes)
-
-    monkeypatch.setattr(problems, "make_supernet", supernet)
+    monkeypatch.setattr(problems, "make_supernet", make_toy)
 
 
 def test_kernels(capsys):

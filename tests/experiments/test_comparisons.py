@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import scripts
-from table import Table
+from shared import make_toy
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, settings, train
@@ -23,11 +23,7 @@ TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps
 @pytest.fixture
 def stand_in(monkeypatch):
     """In place of the supernet."""
-
-    def supernet(config, method, num_classes, axis_name):
-        return Table(spaces.named(config.space), 2, num_classes)
-
-    monkeypatch.setattr(problems, "make_supernet", supernet)
+    monkeypatch.setattr(problems, "make_supernet", make_toy)
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,17 @@
 something of the supernet on that."""
 
 import json
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from shared import get_config
 from table import Table
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, search
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "configs"))
-import digits  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
 
@@ -25,8 +21,8 @@ EPOCHS, STEPS = 2, 2
 
 def make_config(method, space, cells=3, channels=4, **fields):
     """A tiny form of the main job."""
-    config = digits.get_config()
-    config.update({"method": method, "space": space, "cells": cells, "channels": channels})
+    config = get_config("digits", method)
+    config.update({"space": space, "cells": cells, "channels": channels})
     config.update({"num_examples": 64, "epochs": EPOCHS, "batch_size": 16, "steps_per_call": STEPS})
     config[method].update(fields)
     config.random_search.samples = 5
@@ -67,7 +63,7 @@ def check(config, genotype, records):
 @pytest.mark.parametrize("method", methods.NAMED)
 def test_every_method_searches(method, tmp_path, monkeypatch):
     def supernet(config, stage, num_classes, axis_name):
-        assert stage.method.partial == (4 if method == "pc_darts" else 1)
+        assert stage.supernet.get("partial", 1) == (4 if method == "pc_darts" else 1)
         return Table(spaces.named(config.space), 2, num_classes)
 
     monkeypatch.setattr(problems, "make_supernet", supernet)
@@ -112,7 +108,7 @@ def test_methods_search_with_the_supernet(config, tmp_path):
     check(config, genotype, records)
 
 
-@pytest.mark.slow  # a quarter of an hour
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["darts", "s2"])
 @pytest.mark.parametrize(
     "method, fields",

@@ -5,19 +5,20 @@ import math
 import os
 import random
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
+from absl import app, flags
+from absl.testing import flagsaver
+from shared import ROOT, tiny_config, without_pictures
 from tqdm import tqdm
 
 from prdarts_jax import main
@@ -25,52 +26,55 @@ from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
-ROOT = Path(__file__).parents[2]
-EPOCHS, STEPS = 15, 12  # 200 images: 100 train the weights, 12 batches of 8 an epoch
-TINY = {
-    "space": "s2",
-    "channels": 2,
-    "cells": 1,
-    "num_examples": 200,
-    "batch_size": 8,
-    "epochs": EPOCHS,
-    "steps_per_call": 5,
-}
-PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves")
+EPOCHS, STEPS = 15, 3
+DIGITS = f"--config={ROOT}/configs/digits.py"
+PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves", "diagnostics")
 
 
-def tiny_config():
-    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
-    config.update(TINY)
-    config.evaluation.epochs = 0
-    return config
+def arguments_of(workdir):
+    """Those of a search of 15 epochs of three steps: `tiny_config(epochs=EPOCHS)`."""
+    tiny = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "steps_per_call": 2}
+    tiny |= {"epochs": EPOCHS, "evaluation.epochs": 0, "logits.learning_rate": 0.1}
+    return [DIGITS, f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in tiny.items())]
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "prdarts_jax.main", *arguments]
+class Ended(NamedTuple):
+    """How a command ended: 0, or what it gave to sys.exit."""
+
+    code: int | str
+    out: str
+    err: str
 
 
-def tiny_command(workdir):
-    fields = [f"--config.{name}={value}" for name, value in (TINY | {"evaluation.epochs": 0}).items()]
-    return command("--config=configs/digits.py", f"--workdir={workdir}", *fields)
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command line in this process, with the compilation cache of the tests."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prdarts", *arguments])
+        monkeypatch.setattr(app, "run", lambda run, flags_parser: run(flags_parser(sys.argv)))
+        monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
+        capsys.readouterr()
+        code = 0
+        with flagsaver.flagsaver():  # flags that are defined within are gone afterwards
+            try:
+                main.cli()
+            except SystemExit as ended:
+                code = ended.code
+        flags.FLAGS.unparse_flags()
+        return Ended(code, *capsys.readouterr())
+
+    return run
 
 
-def environment():
-    """That of the tests, with their compilation cache."""
-    return os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(jax.config.jax_persistent_cache_min_compile_time_secs),
-    }
-
-
-def run(arguments):
-    return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+def assert_refused(ended, message):
+    """With one sentence, which Python prints before it exits with 1, and before anything was compiled."""
+    assert ended.code.startswith(f"error: {message}") and "\n" not in ended.code
+    assert "compiled" not in ended.out and "Traceback" not in ended.err
 
 
 def test_the_dtype_reaches_the_supernet():
-    config = tiny_config()
-    config.dtype = "bfloat16"
-    supernet = problems.make_search_problem(config, 10, 5).supernet
+    supernet = problems.make_search_problem(tiny_config(dtype="bfloat16"), 10, 5).supernet
     assert supernet.dtype == jax.numpy.bfloat16
 
 
@@ -100,37 +104,6 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
     assert folder() == str(tmp_path / "mine")
 
 
-def exit_code(config, workdir, monkeypatch):
-    """What main.main ends with, without a process of its own, and without parsing flags."""
-    parsed = types.SimpleNamespace(config=config, workdir=str(workdir), cache_dir=None, distributed=False)
-    parsed.coordinator = parsed.processes = parsed.process = None
-    monkeypatch.setattr(main, "flags", types.SimpleNamespace(FLAGS=parsed))
-    monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
-    with pytest.raises(SystemExit) as ended:
-        main.main(["prdarts_jax.main"])
-    return ended.value.code
-
-
-def kill_at_random(arguments, workdir):
-    """Runs a command and kills it at some moment after two or three epochs."""
-    metrics = workdir / "metrics.jsonl"
-
-    def lines():
-        return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-    wanted, delay = random.randint(2, 3), random.uniform(0, 0.2)  # the first epoch's checkpoint is complete
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while lines() < wanted and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(delay)
-    process.kill()
-    _, err = process.communicate(timeout=120)
-    assert lines() < EPOCHS, f"over before the signal, after epoch {wanted} and {delay:.2f} s: {err}"
-    assert process.returncode == -signal.SIGKILL
-
-
 def read_records(workdir):
     """metrics.jsonl without the only thing that may change when a run is repeated."""
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -157,22 +130,16 @@ def assert_same_run(found, expected):
 def undisturbed(tmp_path_factory):
     """The workdir of a whole run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    (found,) = search.run(tiny_config(), workdir)
+    (found,) = search.run(tiny_config(epochs=EPOCHS), workdir)
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == found
     return workdir
-
-
-@pytest.fixture
-def finished(undisturbed, tmp_path):
-    """A copy of it."""
-    return Path(shutil.copytree(undisturbed, tmp_path / "run"))
 
 
 # What a run leaves behind
 
 
 def test_workdir_holds_everything(undisturbed):
-    fields = tiny_config().to_dict()
+    fields = tiny_config(epochs=EPOCHS).to_dict()
     del fields["evaluation"]  # of what is trained afterwards, elsewhere
     assert json.loads((undisturbed / "config.json").read_text()) == json.loads(json.dumps(fields))
     for name in PICTURES:
@@ -218,26 +185,51 @@ def test_architecture_of_every_epoch_is_saved(undisturbed):
 # Stopping and resuming
 
 
-def test_finished_run_is_left_as_it_is(finished, undisturbed, capsys):
+def test_finished_run_is_left_as_it_is(undisturbed, tmp_path, capsys):
     def contents(workdir):
         files = (path for path in workdir.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
         return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
 
-    (found,) = search.run(tiny_config(), finished)
+    finished = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    with without_pictures():
+        (found,) = search.run(tiny_config(epochs=EPOCHS), finished)
     assert found == genotypes.from_json((undisturbed / "genotype.json").read_text())
     assert contents(finished) == contents(undisturbed)
     assert "compiled" not in capsys.readouterr().out
 
 
-def test_killed_run_is_resumed_to_the_same_end(undisturbed, tmp_path, capsys):
-    kill_at_random(tiny_command(tmp_path), tmp_path)
-    search.run(tiny_config(), tmp_path)
-    assert re.search(rf"^resumed at step \d+ of {EPOCHS * STEPS}$", capsys.readouterr().out, re.MULTILINE)
-    assert_same_run(tmp_path, undisturbed)
+def kill_at_random(arguments, workdir):
+    """Runs the command in a process and kills it at some moment after two or three epochs."""
+    metrics = workdir / "metrics.jsonl"
+
+    def lines():
+        return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+    wanted, delay = random.randint(2, 3), random.uniform(0, 0.1)  # the first epoch's checkpoint is complete
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(jax.config.jax_persistent_cache_min_compile_time_secs),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prdarts_jax.main", *arguments],
+        cwd=ROOT,
+        env=os.environ | cache,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while lines() < wanted and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.kill()
+    _, err = process.communicate(timeout=120)
+    assert lines() < EPOCHS - 2, f"nearly over before the signal, after epoch {wanted} and {delay:.2f} s: {err}"
+    assert process.returncode == -signal.SIGKILL
 
 
-def test_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, monkeypatch, capsys):
-    middle = STEPS + 5  # not the end of an epoch
+def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, command, monkeypatch):
+    """By the same command: killed at any moment, then stopped in the middle of an epoch."""
+    end, middle = EPOCHS * STEPS, (EPOCHS - 2) * STEPS + 2
 
     class StopInTheMiddle(tqdm):
         def update(self, n=1):
@@ -245,181 +237,114 @@ def test_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, monkeypat
             if self.n == middle:
                 signal.raise_signal(signal.SIGTERM)
 
+    arguments = arguments_of(tmp_path)
+    kill_at_random(arguments, tmp_path)
     before = signal.getsignal(signal.SIGTERM)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(loop.Stopped, match=f"^stopped at step {middle} of 180; the same"),
-    ):
+    with monkeypatch.context() as patch, without_pictures():
         patch.setattr(loop, "tqdm", StopInTheMiddle)
-        search.run(tiny_config(), tmp_path)
-    assert signal.getsignal(signal.SIGTERM) == before
+        ended = command(*arguments)
+    assert re.search(rf"^resumed at step \d+ of {end}$", ended.out, re.MULTILINE)
+    assert ended.out.endswith(f"\nstopped at step {middle} of {end}; the same command resumes it\n")
+    assert ended.code == 128 + signal.SIGTERM == 143 and signal.getsignal(signal.SIGTERM) == before
     assert (tmp_path / "checkpoints" / str(middle)).is_dir()
-    assert len(read_records(tmp_path)) == 1 and not (tmp_path / "genotype.json").exists()
+    assert len(read_records(tmp_path)) == EPOCHS - 2 and not (tmp_path / "genotype.json").exists()
 
-    capsys.readouterr()
-    middle = 5 * STEPS + 10
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "tqdm", StopInTheMiddle)
-        assert exit_code(tiny_config(), tmp_path, patch) == 128 + signal.SIGTERM == 143
-    out = capsys.readouterr().out
-    assert f"resumed at step {STEPS + 5} of 180\n" in out
-    step = re.search(r"^stopped at step (\d+) of 180; the same command resumes it$", out, re.MULTILINE)[1]
-    assert step == str(middle) and (tmp_path / "checkpoints" / step).is_dir()
-
-    search.run(tiny_config(), tmp_path)
-    assert f"resumed at step {step} of 180\n" in capsys.readouterr().out
+    with without_pictures():
+        ended = command(*arguments)
+    assert ended.code == 0 and f"resumed at step {middle} of {end}\n" in ended.out
     assert_same_run(tmp_path, undisturbed)
-
-
-def truncate(checkpoint):
-    largest = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
-
-
-def test_truncated_newest_checkpoint_is_reported_and_the_one_before_used(finished, undisturbed, capsys):
-    *_, before, newest = sorted((finished / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    truncate(newest)
-    search.run(tiny_config(), finished)
-    out = capsys.readouterr().out
-    assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
-    assert f"resumed at step {before.name} of 180\n" in out
-    assert_same_run(finished, undisturbed)
-
-
-def test_damage_of_all_checkpoints_is_an_error(finished, capsys):
-    for checkpoint in (finished / "checkpoints").iterdir():
-        truncate(checkpoint)
-    with pytest.raises(ValueError) as error:
-        search.run(tiny_config(), finished)
-    assert str(error.value) == (
-        f"all checkpoints in {finished}/checkpoints are damaged: use another --workdir, "
-        "or move that folder away to start anew"
-    )
-    assert "compiled" not in capsys.readouterr().out
 
 
 # Bad input: one sentence, exit status 1, before anything is compiled
 
 
-def assert_refused(arguments, message):
-    done = run(arguments)
-    assert done.returncode == 1
-    assert "compiled" not in done.stdout and "Traceback" not in done.stderr
-    assert message in done.stderr.splitlines()[0]
-
-
-def test_unknown_field_is_refused():
-    with pytest.raises(SystemExit) as ended:
-        main.parse_flags(["prdarts_jax.main", "--config=configs/digits.py", "--config.weights.speed=1"])
-    message = "error: config.weights.speed is not a field of the config; the fields are accumulate, "
-    assert ended.value.code.startswith(message)
-
-
 @pytest.mark.parametrize(
-    ("field", "message"),
+    "argument, message",
     [
+        ("config.genotype=PRDARTS", f"config.genotype is not a field of {DIGITS}; the fields are accumulate, augm"),
+        ("config.weights.speed=1", f"config.weights.speed is not a field of {DIGITS}; the fields are accumulate, "),
+        ("config.methd=darts", f"config.methd is not a field of {DIGITS}; the fields are accumulate, augmentation."),
+        ("noconfig.hessia", f"config.hessia is not a field of {DIGITS}; the fields are accumulate, augmentation.cu"),
+        ("config.batch_size=abc", "flag --config.batch_size=abc: invalid literal for int() with base 10: 'abc'"),
+        ("config.method=nas", "config.method='nas' must be one of pr_darts, pr_darts_released, pr_darts_gates, pr"),
         (
-            "genotype=PRDARTS",
-            "error: config.genotype is not a field of --config=configs/digits.py: each kind of job has fields",
-        ),
-        ("batch_size=abc", "flag --config.batch_size=abc: invalid literal for int() with base 10: 'abc'"),
-    ],
-)
-def test_bad_field_is_refused(field, message, tmp_path):
-    arguments = command("--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", f"--config.{field}")
-    assert_refused(arguments, message)
-
-
-@pytest.mark.parametrize(
-    ("config", "fields", "message"),
-    [
-        (
-            "digits",
-            {"evaluation.auxiliary_weight": 0.4},
-            "error: config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels",
-        ),
-        ("digits", {"method": "nas"}, "error: config.method='nas' must be one of pr_darts, darts"),
-        (
-            "digits",
-            {"channels": 3},
-            "error: config.channels=3 must be even and at least 2, since a factorised reduction makes half",
+            "config.evaluation.auxiliary_weight=0.4",
+            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels",
         ),
         (
-            "digits",
-            {"batch_size": 719},
-            "error: config.batch_size=719 must be at most 718, half of the 1437 images of digits in use: "
+            "config.channels=3",
+            "config.channels=3 must be even and at least 2, since a factorised reduction makes half",
+        ),
+        (
+            "config.batch_size=719",
+            "config.batch_size=719 must be at most 718, half of the 1437 images of digits in use: "
             "one half trains the weights, the other the logits",
         ),
-        (
-            "svhn",
-            {"data_dir": "/nowhere"},
-            "error: Data set svhn is not in data_dir /nowhere: expected the folder /nowhere/svhn_cropped/VERSION",
-        ),
     ],
 )
-def test_bad_value_is_refused(config, fields, message, tmp_path, monkeypatch, capsys):
-    given = runpy.run_path(str(ROOT / f"configs/{config}.py"))["get_config"]()
-    given.update_from_flattened_dict(fields)
-    assert str(exit_code(given, tmp_path, monkeypatch)).startswith(message)  # which Python prints, and exits with 1
-    assert "compiled" not in capsys.readouterr().out and not any(tmp_path.iterdir())
-
-
-def test_workdir_of_another_config_is_refused(undisturbed, monkeypatch, capsys):
-    before = (undisturbed / "metrics.jsonl").read_bytes()
-    config = tiny_config()
-    config.epochs, config.weights.clip = 7, 4.0
-    assert exit_code(config, undisturbed, monkeypatch) == (
-        f"error: {undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip "
-        "is 5.0 there and 4.0 here; use another --workdir or the old values"
-    )
-    assert "compiled" not in capsys.readouterr().out
-    assert (undisturbed / "metrics.jsonl").read_bytes() == before
-
-
-def test_missing_flags_are_refused(tmp_path):
-    assert_refused(command("--config=configs/digits.py"), "Flag --workdir must have a value other than None.")
-    assert_refused(command(f"--workdir={tmp_path}"), "Flag --config must have a value other than None.")
-
-
-def test_missing_config_file_is_refused(tmp_path):
-    assert_refused(
-        command("--config=configs/nothere.py", f"--workdir={tmp_path}"),
-        "error: --config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",
-    )
+def test_bad_field_is_refused(argument, message, command, tmp_path):
+    assert_refused(command(DIGITS, f"--workdir={tmp_path / 'run'}", f"--{argument}"), message)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "arguments, message",
     [
-        ({"processes": 2}, "error: --coordinator, --processes and --process belong together: give all three or none"),
+        ((DIGITS,), "flag --workdir=None: Flag --workdir must have a value other than None."),
+        (("--workdir=run",), "flag --config=None: Flag --config must have a value other than None."),
         (
-            {"coordinator": "localhost:1", "processes": 2, "process": 2},
-            "error: the processes could not be joined with --distributed=False, --coordinator=localhost:1,",
+            ("--config=configs/nothere.py", "--workdir=run"),
+            "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",
+        ),
+        (
+            (f"{DIGITS}:nas", "--workdir=run"),
+            f"flag {DIGITS}:nas: Error whilst parsing config file: ValueError: method='nas' must be one of pr_darts, ",
+        ),
+        (
+            (DIGITS.replace("digits", "svhn"), "--workdir=run", "--config.data_dir=/nowhere"),
+            "Data set svhn is not in data_dir /nowhere: expected the folder /nowhere/svhn_cropped/VERSION",
+        ),
+        (
+            (DIGITS, "--workdir=run", "--processes=2"),
+            "--coordinator, --processes and --process belong together: give all three or none of them",
+        ),
+        (
+            (DIGITS, "--workdir=run", "--coordinator=localhost:1", "--processes=2", "--process=2"),
+            "the processes could not be joined with --distributed=False, --coordinator=localhost:1, --processes=2, ",
         ),
     ],
 )
-def test_processes_that_cannot_be_joined_are_refused(given, message, monkeypatch):
-    names = ("distributed", "coordinator", "processes", "process")
-    values = dict.fromkeys(names) | {"distributed": False} | given
-
-    class Flags(types.SimpleNamespace):
-        def __getitem__(self, name):
-            return types.SimpleNamespace(value=values[name])
-
+def test_bad_arguments_are_refused(arguments, message, command, tmp_path, monkeypatch):
     def refuse(**given):
         raise ValueError("process_id must be less than num_processes")
 
-    monkeypatch.setattr(main, "flags", types.SimpleNamespace(FLAGS=Flags(**values)))
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    with pytest.raises(SystemExit) as error:
-        main.join_processes()
-    assert str(error.value).startswith(message)
+    monkeypatch.chdir(tmp_path)
+    assert_refused(command(*arguments), message)
+    assert not any(tmp_path.iterdir())
 
 
-def test_the_command_says_its_flags_and_importing_it_defines_none():
-    assert "workdir" not in flags.FLAGS
-    done = run([sys.executable, "-c", "from prdarts_jax.main import cli; cli()", "--help"])
-    assert all(f"--{name}:" in done.stdout for name in ("config", "workdir", "cache_dir", "coordinator"))
+def test_workdir_of_another_config_is_refused(undisturbed, command):
+    before = (undisturbed / "metrics.jsonl").read_bytes()
+    assert_refused(
+        command(*arguments_of(undisturbed), "--config.epochs=7", "--config.weights.clip=4"),
+        f"{undisturbed} belongs to another run: config.epochs is {EPOCHS} there and 7 here, config.weights.clip "
+        "is 5.0 there and 4.0 here; use another --workdir or the old values",
+    )
+    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_command_says_its_flags_and_importing_it_defines_none_and_loads_only_what_it_needs():
+    program = (
+        "import sys; from absl import flags; from prdarts_jax import main; "
+        "print('workdir' in flags.FLAGS, *sys.modules); main.cli()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "--help"], cwd=ROOT, capture_output=True, text=True)
+    first, _, help_text = done.stdout.partition("\n")
+    defined, *loaded = first.split()
+    assert defined == "False" and "prdarts_jax.run.reporting" in loaded
+    assert not {"tensorboardX", "matplotlib"} & set(loaded)
+    assert all(f"--{name}:" in help_text for name in ("config", "workdir", "cache_dir", "coordinator"))
 
 
 # The README

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from records import diagnosed, one_cell_type, record
+from shared import diagnosed, one_cell_type, record
 
-from prdarts_jax import spaces
+from prdarts_jax import ops, spaces
 from prdarts_jax.run import cell_plot, plots
 from prdarts_jax.spaces import genotypes
 
@@ -64,16 +64,16 @@ def test_cell_drawing_is_complete_and_nothing_overlaps(name, cell_type):
     FigureCanvasAgg(figure).draw()
     labels, nodes = with_gid(figure, "op"), with_gid(figure, "node")
     cell = genotypes.cells(genotype)[cell_type]
-    ops = [op for op, _, _ in cell if op != "none"]
-    assert sorted(label.get_text() for label in labels) == sorted(ops)
+    drawn = [op for op, _, _ in cell if op != "none"]
+    assert sorted(label.get_text() for label in labels) == sorted(drawn)
     of_darts = isinstance(genotype, genotypes.Genotype)
     inner = [str(number) for number in range(len(cell) // 2)] if of_darts else ["1", "2"]
     names = ["$c_{k-2}$"] * of_darts + ["$c_{k-1}$", *inner, "$c_k$"]
     assert [text.get_text() for text in figure.axes[0].texts if text.get_gid() != "op"][1:] == names
     assert len(nodes) == len(names)
-    assert len(with_gid(figure, "edge")) == len(ops) + len(getattr(genotype, f"{cell_type}_concat", ()))
+    assert len(with_gid(figure, "edge")) == len(drawn) + len(getattr(genotype, f"{cell_type}_concat", ()))
     kinds = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
-    assert kinds == {spaces.group(op) for op in ops} | ({"concatenation"} if of_darts else set())
+    assert kinds == {ops.group(op) for op in drawn} | ({"concatenation"} if of_darts else set())
 
     boxes = [label.get_bbox_patch().get_window_extent() for label in labels]
     boxes += [node.get_window_extent() for node in nodes]

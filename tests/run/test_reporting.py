@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from records import one_cell_type, record
+from shared import one_cell_type, record
 from tensorboardX.proto import event_pb2
 
 from prdarts_jax import devices, spaces

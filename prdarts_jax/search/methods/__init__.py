@@ -45,7 +45,7 @@ def find(name: str) -> Named:
     if ":" in name:
         return imported(name)
     if name not in NAMED:
-        raise ValueError(f"method {name!r} must be one of {', '.join(NAMED)}, or MODULE:FUNCTION of your own")
+        raise ValueError(f"method={name!r} must be one of {', '.join(NAMED)}, or MODULE:FUNCTION of your own")
     return NAMED[name]
 
 
