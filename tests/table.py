@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prdarts_jax import spaces
 from prdarts_jax.spaces import SearchSpace
 
 
@@ -57,3 +58,8 @@ def batch_of(*pixels):
     """A batch of images of 2x2 equal pixels, of label 0."""
     image = np.broadcast_to(np.array(pixels, np.float32)[:, None, None, None], (len(pixels), 2, 2, 1))
     return {"image": jnp.array(image), "label": jnp.zeros(len(pixels), jnp.int32)}
+
+
+def make_table(config, method, num_classes, axis_name=None):
+    """`problems.make_supernet`, but a `Table`."""
+    return Table(spaces.named(config.space), 2, num_classes)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import scripts
-from shared import make_toy
+from table import make_table
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, settings
@@ -24,7 +24,7 @@ TINY = spaces.SearchSpace("tiny", ops=("none", "skip_connect", "dil_conv_3x3"), 
 @pytest.fixture
 def stand_in(monkeypatch):
     """In place of the supernet."""
-    monkeypatch.setattr(problems, "make_supernet", make_toy)
+    monkeypatch.setattr(problems, "make_supernet", make_table)
 
 
 def test_kernels(capsys):
@@ -56,9 +56,9 @@ def test_methods(stand_in, capsys):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["benchmark_methods", "--methods", "enas"], "method 'enas' must be one of pr_darts,"),
+        (["benchmark_methods", "--methods", "enas"], "method='enas' must be one of pr_darts,"),
         (["benchmark_methods", "--methods", "darts:speed=1"], "config.darts.speed is not a field"),
-        (["benchmark_step", "--config=configs/digits.py:enas"], "method 'enas' must be one of pr_darts,"),
+        (["benchmark_step", "--config=configs/digits.py:enas"], "method='enas' must be one of pr_darts,"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(arguments, error, monkeypatch):

@@ -7,9 +7,8 @@ import re
 import numpy as np
 import pytest
 import scripts
-from shared import make_toy
+from table import make_table
 
-from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, settings, train
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
@@ -23,7 +22,7 @@ TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps
 @pytest.fixture
 def stand_in(monkeypatch):
     """In place of the supernet."""
-    monkeypatch.setattr(problems, "make_supernet", make_toy)
+    monkeypatch.setattr(problems, "make_supernet", make_table)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_a_variant_is_the_base_with_a_method_its_settings_and_what_regularises_i
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("enas", "method 'enas' must be one of pr_darts, "),
+        ("enas", "method='enas' must be one of pr_darts, "),
         ("darts:speed=1", "config.darts.speed is not a field of this config; the fields are "),
         ("lambda_darts:variant=sine", "config.lambda_darts.variant='sine' must be one of cosine, signcorr"),
         ("gdas:start_temperature=hot", "config.gdas.start_temperature='hot' must be of type float"),
@@ -90,7 +89,7 @@ def rows(workdir):
 
 def test_cells_of_nas_bench_201_are_compared(stand_in, table, tmp_path, capsys):
     arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={TINY}"]
-    with pytest.raises(SystemExit, match="^error: method 'enas' must be one of"):
+    with pytest.raises(SystemExit, match="^error: method='enas' must be one of"):
         scripts.run("compare_nasbench201", *arguments, "--methods", "darts", "enas")
     assert not list(tmp_path.iterdir())
     names = ["gdas", "lambda_darts:variant=signcorr"]

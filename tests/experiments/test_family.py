@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from shared import get_config
-from table import Table
+from table import make_table
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, search
@@ -64,7 +64,7 @@ def check(config, genotype, records):
 def test_every_method_searches(method, tmp_path, monkeypatch):
     def supernet(config, stage, num_classes, axis_name):
         assert stage.supernet.get("partial", 1) == (4 if method == "pc_darts" else 1)
-        return Table(spaces.named(config.space), 2, num_classes)
+        return make_table(config, stage, num_classes)
 
     monkeypatch.setattr(problems, "make_supernet", supernet)
     config = make_config(method, "darts", channels=8)
