@@ -184,10 +184,3 @@ def test_only_the_first_process_says_anything(capsys, monkeypatch):
     monkeypatch.setattr(devices, "is_main", lambda: False)
     reporting.say("two")
     assert capsys.readouterr().out == "one\n"
-
-
-def test_the_command_line_starts_without_what_only_a_run_needs():
-    program = "import sys, prdarts_jax.main; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
-    assert "prdarts_jax.run.reporting" in loaded
-    assert not {"tensorboardX", "matplotlib"} & set(loaded)
