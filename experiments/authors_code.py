@@ -11,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+_FOLDERS = {"pr_darts_released": "PRDARTS_search", "darts": "cnn"}
 _NETWORKS = {
-    "pr_darts": {"pool_norm": False, "head_norm": True, "running_statistics": False},
-    "darts": {"pool_norm": True, "head_norm": False, "running_statistics": True},
+    "pr_darts_released": {"pool_norm": False, "head_norm": True, "running_statistics": False},
+    "darts": {"pool_norm": True, "head_norm": False, "running_statistics": True, "darts.second_order": False},
 }
 
 
 def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[[np.ndarray, np.ndarray], None]:
-    """The step of the method that `config` names ('pr_darts', released form, or 'darts', first order).
+    """The step of the method that `config` names: 'pr_darts_released', or 'darts' of first order.
 
     Returns:
       A function of (images f32[B, H, W, 3], labels i64[B]); both updates use these images.
@@ -28,24 +30,27 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
     Raises:
       ValueError: if theirs would not do the same work, or the checkout has no code of the method.
     """
-    import torch
-
-    folder = checkout / {"pr_darts": "PRDARTS_search", "darts": "cnn"}[config.method]
+    if config.method not in _FOLDERS:
+        raise ValueError(f"config.method={config.method!r} must have code of its authors: {', '.join(_FOLDERS)}")
+    folder = checkout / _FOLDERS[config.method]
     if not folder.is_dir():
         raise ValueError(f"{checkout} has no folder {folder.name}, where the code of {config.method} is expected")
+    released = config.method == "pr_darts_released"
     fixed = _NETWORKS[config.method] | {"dtype": "float32"}
-    if config.method == "pr_darts":
-        fixed |= {"cells": config.cells // 3 * 3, "pr_darts.form": "released"}
+    if released:
+        fixed["cells"] = max(config.cells // 3 * 3, 3)
+    fields = flatten_dict(config.to_dict(), sep=".")
     for field, value in fixed.items():
-        section, _, name = field.rpartition(".")
-        if (found := (config[section] if section else config)[name]) != value:
+        if (found := fields[field]) != value:
             raise ValueError(f"config.{field}={found!r} must be {value!r} for the authors' code to do the same work")
+
+    import torch  # after the checks, which need none
 
     sys.path.insert(0, str(folder))
     torch.manual_seed(0)
     criterion = torch.nn.CrossEntropyLoss()
     with contextlib.redirect_stdout(None):  # they print every op
-        if config.method == "pr_darts":
+        if released:
             from cell_operations import SearchSpaceNames
             from search_model_prdarts_nasnet import NASNetworkPRDARTS
 
@@ -87,7 +92,7 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
         loss.backward()
         adam.step()
 
-    order = (update_weights, update_logits) if config.method == "pr_darts" else (update_logits, update_weights)
+    order = (update_weights, update_logits) if released else (update_logits, update_weights)
 
     def step(images: np.ndarray, labels: np.ndarray) -> None:
         tensors = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels)

@@ -3,10 +3,10 @@
     python experiments/benchmark_kernels.py
 
 Times are per call of a function compiled by itself, medians in milliseconds over rounds in which the alternatives
-take turns;
-batch 64, 32x32 images, 16 channels, float32. Takes about four minutes on two cores.
+take turns; batch 64, 32x32 images, 16 channels, float32. Takes about four minutes on two cores.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from jax import lax
 from prdarts_jax.ops import kernels
 from prdarts_jax.ops.kernels import convolutions
 
-REPEATS, ROUNDS = 5, 5
+REPEATS = 5
 
 
 def reduce_window(x: jax.Array, stride: int, initial: float, computation: Callable) -> jax.Array:
@@ -44,12 +44,12 @@ def library_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def cases() -> dict[str, tuple[tuple[jax.Array, ...], dict[str, Callable]]]:
+def cases(batch_size: int, channels: int) -> dict[str, tuple[tuple[jax.Array, ...], dict[str, Callable]]]:
     """name -> (arguments, alternatives)."""
-    x = jax.random.normal(jax.random.key(0), (64, 32, 32, 16))
+    x = jax.random.normal(jax.random.key(0), (batch_size, 32, 32, channels))
     found = {}
     for size, dilation, stride in ((3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)):
-        kernel = jax.random.normal(jax.random.key(1), (size, size, 16)) / size
+        kernel = jax.random.normal(jax.random.key(1), (size, size, channels)) / size
         alternatives = {
             "ours": lambda x, k, s=stride, d=dilation: kernels.depthwise_conv(x, k, s, d),
             "grouped convolution": lambda x, k, s=stride, d=dilation: convolutions.grouped_conv(
@@ -73,7 +73,7 @@ def cases() -> dict[str, tuple[tuple[jax.Array, ...], dict[str, Callable]]]:
             {"ours": lambda x, s=s: kernels.avg_pool(x, s), "reduce_window": lambda x, s=s: library_avg_pool(x, s)},
         )
     found["batch norm"] = (x,), {"ours": lambda x: kernels.batch_norm(x)[0], "autodiff": library_batch_norm}
-    matrix = jax.random.normal(jax.random.key(2), (16, 16)) / 4
+    matrix = jax.random.normal(jax.random.key(2), (channels, channels)) / channels**0.5
     found["pointwise"] = (x, matrix), {"ours": kernels.pointwise_conv, "1x1 convolution": library_pointwise}
     return found
 
@@ -93,27 +93,37 @@ def timed(function: Callable, arguments: tuple[jax.Array, ...]) -> Callable[[], 
     return run
 
 
-def measure() -> None:
+def main() -> None:
     """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[""], help="kernels whose names contain one of these")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=16)
+    arguments = parser.parse_args()
     print(f"| on {jax.devices()[0].device_kind}, ms | | forward | gradient of x | gradient of the kernel |")
     print("|---|---|---|---|---|")
-    for name, (arguments, alternatives) in cases().items():
+    for name, (inputs, alternatives) in cases(arguments.batch_size, arguments.channels).items():
+        if not any(part in name for part in arguments.only):
+            continue
         runs = {}
         for label, f in alternatives.items():
-            dy = jnp.ones_like(jax.eval_shape(f, *arguments)) * 0.5
-            runs[label] = [timed(f, arguments)]
-            for number in range(len(arguments)):
+            dy = jnp.ones_like(jax.eval_shape(f, *inputs)) * 0.5
+            runs[label] = [timed(f, inputs)]
+            for number in range(len(inputs)):
 
-                def gradient(*all_arguments, f=f, number=number):
-                    *values, dy = all_arguments
+                def gradient(*all_inputs, f=f, number=number):
+                    *values, dy = all_inputs
                     return jax.vjp(f, *values)[1](dy)[number]
 
-                runs[label].append(timed(gradient, (*arguments, dy)))
-        seconds = {label: [[run() for run in column] for _ in range(ROUNDS)] for label, column in runs.items()}
+                runs[label].append(timed(gradient, (*inputs, dy)))
+        seconds = {
+            label: [[run() for run in column] for _ in range(arguments.rounds)] for label, column in runs.items()
+        }
         for label, rounds in seconds.items():
             columns = [f"{1e3 * statistics.median(column):.2f}" for column in zip(*rounds, strict=True)]
             print(f"| {name} | {label} | {' | '.join(columns)} {'| ' * (3 - len(columns))}|", flush=True)
 
 
 if __name__ == "__main__":
-    measure()
+    main()

@@ -10,21 +10,21 @@ Half an hour on two cores; nothing may run beside it.
 
 import argparse
 import statistics
+import sys
 
 import family
 import jax
 import jax.numpy as jnp
 from benchmark_step import alternate, compile_twice
+from ml_collections import ConfigDict
 
 from prdarts_jax.run import problems, settings
 from prdarts_jax.search.step import init_search, search_step
 
 
-def measure(name: str, rounds: int) -> str:
+def measure(base: ConfigDict, name: str, rounds: int) -> str:
     """A row of the table."""
-    config = settings.darts()
-    config.update_from_flattened_dict(family.METHODS[name])
-    settings.validate(config)
+    config = family.variant(base, name)
     problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
     images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
@@ -44,13 +44,20 @@ def measure(name: str, rounds: int) -> str:
 def main() -> None:
     """Prints the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
+    parser.add_argument(
+        "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of the step")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     arguments = parser.parse_args()
     print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name in arguments.methods:
-        print(measure(name, arguments.rounds), flush=True)
+    try:
+        base = family.with_fields(settings.search("darts"), family.parse_fields(arguments.set))
+        for name in arguments.methods:
+            print(measure(base, name, arguments.rounds), flush=True)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

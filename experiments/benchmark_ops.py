@@ -1,9 +1,9 @@
-"""Step time against the number of executed ops: is what a gate shuts really free?
+"""Step time against the number of executed ops: does a closed gate really cost nothing?
 
     python experiments/benchmark_ops.py --figure=experiments/figures/benchmark_ops.png
 
-One compiled step of the network of configs/cifar10_released.py (batch 64, random images) executes 1, 2, 4 and all 7
-computing ops on each of the 14 edges of every cell, chosen at random, in alternation. Prints the medians and the
+One compiled step of the network of configs/cifar10.py:pr_darts_released (batch 64, random images) executes 1, 2, 4 and
+all 7 computing ops on each of the 14 edges of every cell, chosen at random, in alternation. Prints the medians and the
 straight line through them. Takes about four minutes on two cores.
 """
 
@@ -13,26 +13,26 @@ import statistics
 import time
 from pathlib import Path
 
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
-from prdarts_jax import SearchProblem, init_search, search_step
-from prdarts_jax.run import settings
-from prdarts_jax.run.problems import make_search_problem
+import prdarts_jax as pdx
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search import gates
-from prdarts_jax.search.methods import Darts
 
 PER_EDGE = (1, 2, 4, 7)
-EDGES, BATCH = 14, 64
+EDGES = 14
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomOps(Darts):
+class RandomOps(pdx.relaxations.Softmax):
     """Executes `PER_EDGE[i]` random ops an edge, all but none, at the step i."""
 
-    def weigh(self, logits, key, progress):
+    def weigh(self, space, logits, key, progress):
         """Weights 1 and 0, with the gradient of the logits: they must depend on them for it to be computed."""
         count = jnp.array(PER_EDGE)[jnp.round(progress * (len(PER_EDGE) - 1)).astype(jnp.int32)]
 
@@ -40,17 +40,17 @@ class RandomOps(Darts):
             ranks = jnp.argsort(jnp.argsort(jax.random.uniform(key, (len(logits), logits.shape[1] - 1))))
             return gates.straight_through(jnp.pad(ranks < count, ((0, 0), (1, 0))), logits)  # none comes first
 
-        keys = jax.random.split(key, len(logits))
-        return {t: choose(k, logits[t]) for k, t in zip(keys, sorted(logits), strict=True)}
+        return {t: choose(k, logits[t]) for t, k in pdx.relaxations.keys(key, logits).items()}
 
 
-def measure(rounds: int) -> dict[int, list[float]]:
+def measure(config: ConfigDict, rounds: int) -> dict[int, list[float]]:
     """Seconds of a step for each number of ops per cell."""
-    problem: SearchProblem = make_search_problem(settings.released(), 10, len(PER_EDGE))
-    problem = dataclasses.replace(problem, method=RandomOps(weights_first=True))
-    batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, 32, 32, 3)), "label": jnp.arange(BATCH) % 10}
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch["image"])
-    step = jax.jit(search_step, static_argnums=0).lower(problem, state, batch, batch).compile()
+    method = pdx.Method(relaxation=RandomOps(), weights_first=True)
+    problem = problems.make_search_problem(config, 10, len(PER_EDGE), method)
+    images = jax.random.normal(jax.random.key(1), (config.batch_size, 32, 32, 3))
+    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
+    state = jax.jit(pdx.init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    step = jax.jit(pdx.search_step, static_argnums=0).lower(problem, state, batch, batch).compile()
     seconds: dict[int, list[float]] = {count * EDGES: [] for count in PER_EDGE}
     for i in range(rounds + 1):
         for number, count in enumerate(PER_EDGE):
@@ -63,10 +63,17 @@ def measure(rounds: int) -> dict[int, list[float]]:
     return seconds
 
 
-def run(rounds: int, figure: Path) -> None:
+def main() -> None:
     """Measures, prints and draws."""
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    seconds = measure(rounds)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
+    parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
+    arguments = parser.parse_args()
+    arguments.figure.parent.mkdir(parents=True, exist_ok=True)
+    config = settings.search("pr_darts_released")
+    config.batch_size = 64
+    seconds = measure(family.with_fields(config, family.parse_fields(arguments.set)), arguments.rounds)
     counts = np.array(list(seconds))
     medians = np.array([statistics.median(values) for values in seconds.values()])
     slope, offset = np.polyfit(counts, medians, 1)
@@ -84,12 +91,8 @@ def run(rounds: int, figure: Path) -> None:
     axes.plot(line, offset + slope * line, color="C1", label=f"{offset:.2f} s + {1e3 * slope:.1f} ms x ops")
     axes.set(xlabel="executed ops per cell", ylabel="seconds per step", xlim=(0, None), ylim=(0, None))
     axes.legend()
-    picture.savefig(figure, dpi=120)
+    picture.savefig(arguments.figure, dpi=120)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
-    arguments = parser.parse_args()
-    run(arguments.rounds, arguments.figure)
+    main()

@@ -2,8 +2,8 @@
 
 Populations: four seeds in one compiled function beside the same four one after another. Weak scaling: a step with 32 +
 32 images on one device of one core; on each of two such devices, that know nothing of each other; and with 64 + 64
-images on both together, with exchange and, to see what that costs, without. PR-DARTS (paper's form) in DARTS's space,
-C = 8, five cells, 16x16.
+images on both together, with exchange and, to see what that costs, without. PR-DARTS (as in the paper) in DARTS's
+space, C = 8, five cells, 16x16.
 
 Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
 of 32x32), and from those an estimate of the efficiency on more devices, if nothing overlaps. The arrays of a gradient
@@ -15,21 +15,25 @@ More than ten minutes on two cores, nothing may run beside it.
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from benchmark_step import alternate
+from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from prdarts_jax import devices
 from prdarts_jax.nets.supernet import Supernet
-from prdarts_jax.search.methods import Darts, Method, PRDarts
+from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 
 SEEDS, STEPS = 4, 5
@@ -38,19 +42,32 @@ LINKS = {8: (20e-6, 150e9), 256: (60e-6, 25e9)}
 STEP_SECONDS = (0.05, 0.2, 1.0)
 
 
-def make_problem(axis_name: str | None = None, method: Method | None = None, **size: int) -> SearchProblem:
-    """By default PR-DARTS in a small supernet."""
+class Size(NamedTuple):
+    """Of a supernet, and of a device's part of a batch."""
+
+    channels: int
+    cells: int
+    images: int
+    side: int
+
+
+SMALL, WHOLE = Size(8, 5, 32, 16), Size(16, 8, 64, 32)
+
+
+def make_problem(size: Size, axis_name: str | None = None, method: str = "pr_darts") -> SearchProblem:
+    """In a supernet of DARTS's space."""
     return SearchProblem(
-        supernet=Supernet(**({"channels": 8, "cells": 5} | size), axis_name=axis_name),
-        method=method or PRDarts(),
+        supernet=Supernet(channels=size.channels, cells=size.cells, axis_name=axis_name),
+        method=methods.find(method)(),
         weight_optimizer=optax.sgd(0.025, momentum=0.9),
         arch_optimizer=optax.adam(3e-4, b1=0.5),
         total_steps=1000,
     )
 
 
-def make_batch(images: int, side: int = 16) -> dict[str, jax.Array]:
+def make_batch(size: Size, parts: int = 1) -> dict[str, jax.Array]:
     """Random images."""
+    images, side = size.images * parts, size.side
     return {"image": jax.random.normal(jax.random.key(1), (images, side, side, 3)), "label": jnp.arange(images) % 10}
 
 
@@ -59,9 +76,9 @@ def start(problem: SearchProblem, seed: int, batch: dict[str, jax.Array]):
     return jax.jit(functools.partial(init_search, problem))(jax.random.key(seed), batch["image"])
 
 
-def populations(rounds: int) -> None:
+def populations(size: Size, rounds: int) -> None:
     """Prints how long four seeds take together and one after another."""
-    problem, batch = make_problem(), make_batch(32)
+    problem, batch = make_problem(size), make_batch(size)
 
     def steps(state):
         return jax.lax.fori_loop(0, STEPS, lambda _, state: search_step(problem, state, batch, batch)[0], state)
@@ -86,15 +103,15 @@ def populations(rounds: int) -> None:
     print(f"logits equal bit for bit: {same}", flush=True)
 
 
-def one_size(count: int, rounds: int) -> None:
+def one_size(size: Size, count: int, rounds: int) -> None:
     """Prints the seconds of a step on so many devices, and of one that exchanges nothing."""
-    mesh, batch = devices.make_mesh(), make_batch(32 * count)
+    mesh, batch = devices.make_mesh(), make_batch(size, count)
     assert mesh.size == count
     spread = devices.device_put(batch, mesh, devices.SPREAD)
     specs = (devices.REPLICATED, devices.SPREAD, devices.SPREAD)
 
     def steps(axis_name):
-        problem = make_problem(axis_name)
+        problem = make_problem(size, axis_name)
         step = jax.jit(devices.shard_map(functools.partial(search_step, problem), mesh, specs))
         state = devices.device_put(start(problem, 0, batch), mesh)
         compiled = step.lower(state, spread, spread).compile()
@@ -104,49 +121,59 @@ def one_size(count: int, rounds: int) -> None:
     print(*(statistics.median(values) / STEPS for values in seconds.values()))
 
 
-def measure(count: int, cores: str, rounds: int) -> subprocess.Popen:
+def measure(size: Size, count: int, cores: str, rounds: int) -> subprocess.Popen:
     """Begins `one_size` on given cores."""
     given = f"--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
-    command = ["taskset", "-c", cores, sys.executable, __file__, "--devices", str(count), "--rounds", str(rounds)]
+    numbers = [f"--devices={count}", f"--rounds={rounds}", "--small", *map(str, size)]
+    command = ["taskset", "-c", cores, sys.executable, __file__, *numbers]
     environment = os.environ | {"XLA_FLAGS": f"{given} intra_op_parallelism_threads=1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def weak_scaling(rounds: int) -> None:
+def weak_scaling(size: Size, rounds: int) -> None:
     """Prints the seconds on one device, on two apart, and on two together with and without exchange, a thread each."""
 
     def seconds(*started):
         lines = [process.communicate()[0].splitlines()[-1].split() for process in started]
         return [statistics.mean(map(float, column)) for column in zip(*lines, strict=True)]
 
-    one, _ = seconds(measure(1, "0", rounds))
-    apart, _ = seconds(measure(1, "0", rounds), measure(1, "1", rounds))
-    together, silent = seconds(measure(2, "0-1", rounds))
+    one, _ = seconds(measure(size, 1, "0", rounds))
+    apart, _ = seconds(measure(size, 1, "0", rounds), measure(size, 1, "1", rounds))
+    together, silent = seconds(measure(size, 2, "0-1", rounds))
     print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s")
     print(f"two together {together:.3f} s, without exchange {silent:.3f} s")
     print(f"efficiency {one / together:.2f}, without exchange {one / silent:.2f}, apart {one / apart:.2f}", flush=True)
 
 
-def traffic(method: Method) -> None:
-    """Prints how many all-reduces of how many bytes a step of DARTS's search executes, and what that lets expect."""
-    problem, batch = make_problem(devices.DATA, method, channels=16, cells=8), make_batch(64, 32)
-    found, pmean = [], jax.lax.pmean
-    jax.clear_caches()  # of functions traced with the pmean of the method before
+@contextlib.contextmanager
+def counted_all_reduces() -> Iterator[list[int]]:
+    """The bytes of each all-reduce that is executed within."""
+    found: list[int] = []
+    pmean = lax.pmean
 
     def counting(tree, axis_name):
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         jax.debug.callback(lambda: found.append(size))
         return pmean(tree, axis_name)
 
-    jax.lax.pmean = counting
+    jax.clear_caches()  # of functions traced with the other pmean
+    lax.pmean = counting
     try:
+        yield found
+        jax.effects_barrier()
+    finally:
+        lax.pmean = pmean
+        jax.clear_caches()
+
+
+def traffic(size: Size, method: str) -> None:
+    """Prints how many all-reduces of how many bytes a step of a search executes, and what that lets expect."""
+    problem, batch = make_problem(size, devices.DATA, method), make_batch(size)
+    with counted_all_reduces() as found:
         mesh = jax.sharding.Mesh(jax.devices()[:1], (devices.DATA,))
         step = functools.partial(search_step, problem)
         step = jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
         jax.block_until_ready(jax.jit(step)(start(problem, 0, batch), batch, batch))
-        jax.effects_barrier()
-    finally:
-        jax.lax.pmean = pmean
     print(
         f"{method}: {len(found)} all-reduces of {sum(found) / 1e6:.1f} MB a step, the largest {max(found) / 1e6:.1f} MB"
     )
@@ -160,15 +187,20 @@ def main() -> None:
     """Prints it all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement")
+    of_size = {"nargs": 4, "type": int, "metavar": ("CHANNELS", "CELLS", "IMAGES", "SIDE")}
+    parser.add_argument("--small", **of_size, default=SMALL, help="populations and weak scaling")
+    parser.add_argument("--whole", **of_size, default=WHOLE, help="traffic")
+    parser.add_argument("--methods", nargs="+", default=("pr_darts", "pr_darts_released", "darts"), help="of traffic")
     parser.add_argument("--devices", type=int, help="measure a step on so many, for the script itself")
     arguments = parser.parse_args()
+    small, whole = Size(*arguments.small), Size(*arguments.whole)
     if arguments.devices:
-        one_size(arguments.devices, arguments.rounds)
+        one_size(small, arguments.devices, arguments.rounds)
         return
-    populations(arguments.rounds)
-    weak_scaling(arguments.rounds)
-    for method in (PRDarts(), PRDarts(form="released"), Darts()):
-        traffic(method)
+    populations(small, arguments.rounds)
+    weak_scaling(small, arguments.rounds)
+    for method in arguments.methods:
+        traffic(whole, method)
 
 
 if __name__ == "__main__":

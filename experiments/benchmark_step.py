@@ -1,6 +1,6 @@
 """Compile time, step time and memory of a search step, on the real data of a config.
 
-    python experiments/benchmark_step.py --config=configs/cifar10_released.py --batch_size=64 --data_dir=DIR
+    python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --set=batch_size=64,data_dir=DIR
 
 With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
 README's table says what it takes.
@@ -8,7 +8,6 @@ README's table says what it takes.
 
 import argparse
 import functools
-import importlib.util
 import itertools
 import resource
 import statistics
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import authors_code
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
@@ -32,16 +31,8 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.program import program
 from prdarts_jax.run import problems, settings
-from prdarts_jax.search.step import SearchProblem, init_search, search_epoch, search_step
-from prdarts_jax.spaces import CELL_TYPES
-
-
-def read_config(path: str) -> ConfigDict:
-    """The config of a file."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+from prdarts_jax.search import terms
+from prdarts_jax.search.step import SearchProblem, batch_loss, init_search, search_epoch, search_step
 
 
 def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, list[tuple[float, float]]]:
@@ -50,7 +41,7 @@ def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compi
     Returns:
       The compiled function, and the seconds of tracing and of compilation, cold and warm.
     """
-    seconds = []
+    seconds, cache = [], jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         compilation_cache.reset_cache()
@@ -61,7 +52,7 @@ def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compi
             traced = time.perf_counter()
             compiled = lowered.compile()
             seconds.append((traced - start, time.perf_counter() - traced))
-        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_compilation_cache_dir", cache)
         compilation_cache.reset_cache()
     return compiled, seconds
 
@@ -85,10 +76,10 @@ def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -
       XLA's count of floating-point operations of each op and its gradients, and the seconds (medians) of their compiled
       functions, both times how often gates of 20 draws execute the op.
     """
-    supernet = problem.supernet
+    supernet, relaxation = problem.supernet, problem.method.relaxation
     keys = jax.random.split(jax.random.key(0), 20)
-    drawn = jax.vmap(lambda key: problem.method.weigh(state.arch, key, 0.0))(keys)
-    executed = {t: np.mean(np.asarray(drawn[t]) != 0, axis=0) for t in CELL_TYPES}
+    drawn = jax.vmap(lambda key: relaxation.weigh(supernet.space, state.arch, key, 0.0))(keys)
+    executed = {t: np.mean(np.asarray(weights) != 0, axis=0) for t, weights in drawn.items()}
     size, channels, totals = batch["image"].shape[1], supernet.channels, np.zeros(2)
     measured = functools.cache(_op_alone)
     for cell_type in supernet.cell_types:
@@ -137,28 +128,26 @@ def _op_alone(name, shape, dtype, stride, pool_norm):
 
 def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
     """The gradient of the weights alone, and that of the logits alone, each with new gates at every call."""
-    layers = problem.supernet.layers
+    method, space, progress = problem.method, problem.supernet.space, jnp.float32(0)
 
-    def weights_loss(params, arch, key, batch, stats):
-        op_weights = problem.method.weigh(arch, key, 0.0)
-        variables = {"params": params, "arch": arch, "batch_stats": stats}
-        layered = {t: jnp.broadcast_to(w, (layers[t], *w.shape)) for t, w in op_weights.items()}
-        logits, _ = problem.supernet.apply(variables, batch["image"], layered, train=True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), op_weights
+    def weights_loss(params, arch, key, state, batch):
+        op_weights = problem.op_weights(arch, key, progress)
+        return batch_loss(problem, state, key, batch, {"params": params, "arch": arch}, op_weights)[0]
 
-    def logits_loss(params, arch, key, batch, stats):
-        loss, op_weights = weights_loss(params, arch, key, batch, stats)
-        return problem.method.objective(loss, arch, op_weights, 0.0)
+    def logits_loss(params, arch, key, state, batch):
+        loss = weights_loss(params, arch, key, state, batch)
+        view = terms.View(space, arch, method.activation(space, arch, progress), jax.lax.stop_gradient(loss))
+        op_weights = method.relaxation.weigh(space, arch, key, progress)
+        return loss + terms.total(method.terms, view, op_weights, progress)[0]
 
-    # Copies, since the state is donated to the step.
-    params, arch, stats = jax.tree.map(jnp.copy, (state.params, state.arch, state.batch_stats))
+    state = jax.tree.map(jnp.copy, state)  # since it is donated to the step
     found = {}
     for number, (name, loss) in enumerate({"weights": weights_loss, "logits": logits_loss}.items()):
-        gradient = jax.jit(jax.value_and_grad(loss, argnums=number, has_aux=True))
-        compiled = gradient.lower(params, arch, jax.random.key(0), batch, stats).compile()
+        gradient = jax.jit(jax.value_and_grad(loss, argnums=number))
+        compiled = gradient.lower(state.params, state.arch, jax.random.key(0), state, batch).compile()
         keys = (jax.random.key(i) for i in itertools.count())
         found[f"gradient of the {name}"] = lambda f=compiled, keys=keys: jax.block_until_ready(
-            f(params, arch, next(keys), batch, stats)
+            f(state.params, state.arch, next(keys), state, batch)
         )
     return found
 
@@ -173,7 +162,7 @@ def paired(first: list[float], second: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
-def run(config: ConfigDict, steps: int, against: Path | None) -> None:
+def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
     """Compiles the step, runs it, and prints what it took.
 
     Raises:
@@ -222,9 +211,9 @@ def run(config: ConfigDict, steps: int, against: Path | None) -> None:
     if theirs:
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"], np.int64)
         functions["authors' step"] = lambda: theirs(images, labels)
-    seconds = alternate(functions, steps)
+    seconds = alternate(functions, rounds)
 
-    print(f"{steps} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
+    print(f"{rounds} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")
     for name, values in seconds.items():
         print(describe(name, values))
     median = statistics.median(seconds["step"])
@@ -244,21 +233,20 @@ def run(config: ConfigDict, steps: int, against: Path | None) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Reads the config and measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="a file of configs/")
-    parser.add_argument("--batch_size", type=int, help="instead of the config's")
-    parser.add_argument("--method", help="instead of the config's")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="instead of the config's")
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps the data")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--config", required=True, help="a file of configs/, or FILE:METHOD")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance data_dir=DIR")
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--against", type=Path, help="a checkout of the authors' code")
-    flags = parser.parse_args()
-    chosen = read_config(flags.config)
-    chosen.data_dir = flags.data_dir
-    for field in ("batch_size", "method", "dtype"):
-        chosen[field] = getattr(flags, field) or chosen[field]
+    arguments = parser.parse_args()
     try:
-        run(chosen, flags.steps, flags.against)
+        config = family.with_fields(family.read_config(arguments.config), family.parse_fields(arguments.set))
+        run(config, arguments.rounds, arguments.against)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,6 @@ folder a search, table.md and trajectories.png.
 
 import argparse
 import sys
-from pathlib import Path
 
 import family
 from ml_collections import ConfigDict
@@ -58,17 +57,18 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
 def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    family.add_arguments(parser)
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=list(family.METHODS), help="only these")
-    parser.add_argument("--seeds", nargs="+", type=int, default=family.SEEDS, help="only these")
+    parser.add_argument(
+        "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
+    )
     arguments = parser.parse_args()
     try:
         table = tabular.load(arguments.table)
-        config = make_config(arguments.data_dir, arguments.table)
-        variants = {name: family.METHODS[name] for name in arguments.methods}
-        results = family.run(config, variants, arguments.workdir, arguments.seeds)
+        config = family.with_fields(
+            make_config(arguments.data_dir, arguments.table), family.parse_fields(arguments.set)
+        )
+        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)

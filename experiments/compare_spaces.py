@@ -14,17 +14,17 @@ folder a search, table.md, and for each space skips_s1.png, ...
 
 import argparse
 import sys
-from pathlib import Path
 
 import family
 from ml_collections import ConfigDict
 
 from prdarts_jax import ops
 from prdarts_jax.run import loop
+from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 SPACES = ("s1", "s2", "s3", "s4", "darts")
-METHODS = ("DARTS", "PR-DARTS")
+METHODS = ("darts", "pr_darts")
 
 
 def make_config(space: str, data_dir: str) -> ConfigDict:
@@ -33,7 +33,9 @@ def make_config(space: str, data_dir: str) -> ConfigDict:
     config.num_examples = 4000
     config.epochs = 6
     config.cells = 5
-    config.pr_darts.distinct_inputs = True  # as in the rule of DARTS
+    for name, method in methods.NAMED.items():
+        if "distinct_inputs" in method.schema:
+            config[name].distinct_inputs = True  # as in the rule of DARTS
     return config
 
 
@@ -43,11 +45,11 @@ def _weak_share(genotype):
     return 100 * sum(ops.group(op) in ("skip", "noise") for op in names) / len(names)
 
 
-def make_table(results: dict[str, family.Results], methods: list[str]) -> str:
+def make_table(results: dict[str, family.Results], names: list[str]) -> str:
     """The cells derived at the end."""
     lines = ["| space | method | skip connections (S4: noise), % | depth |", "|---|---|---|---|"]
     for space, found in results.items():
-        for name in methods:
+        for name in names:
             cells = [result.genotype for result in family.of(found, name)]
             skips = family.spread([_weak_share(cell) for cell in cells], ".0f")
             depth = family.spread([family.depth(cell) for cell in cells], ".1f")
@@ -58,18 +60,16 @@ def make_table(results: dict[str, family.Results], methods: list[str]) -> str:
 def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--methods", nargs="+", choices=family.METHODS, default=METHODS, help="only these")
-    parser.add_argument("--seeds", nargs="+", type=int, default=family.SEEDS, help="only these")
+    family.add_arguments(parser)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="only these")
     arguments = parser.parse_args()
     results = {}
-    variants = {name: family.METHODS[name] for name in arguments.methods}
     try:
+        fields = family.parse_fields(arguments.set)
         for space in arguments.spaces:
-            config = make_config(space, arguments.data_dir)
-            results[space] = family.run(config, variants, arguments.workdir / space, arguments.seeds)
+            config = family.with_fields(make_config(space, arguments.data_dir), fields)
+            results[space] = family.run(config, arguments.methods, arguments.workdir / space, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods)

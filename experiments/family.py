@@ -1,49 +1,110 @@
-"""The methods that the comparisons put side by side, and how they run, tabulate and draw them."""
+"""What the experiments share: configs made of a line of text, and how a comparison runs, tabulates and draws searches.
 
-from collections.abc import Callable, Mapping, Sequence
+A comparison names what it compares by the methods of the package, `methods.NAMED`: NAME, or NAME:FIELD=VALUE,... where
+a field is one of the method's settings or, with a dot, any other of the config.
+"""
+
+import argparse
+import ast
+import re
+import runpy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 SEEDS = (0, 1, 2)
+VARIANTS = (
+    *methods.NAMED,
+    "darts:second_order=True",
+    "lambda_darts:variant=signcorr",
+    "r_darts:drop_path=0.2,weights.weight_decay=3e-4",  # drop-path instead of weight decay
+)
 
-# What each method sets, beside the settings that all share.
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "DARTS": {"method": "darts"},
-    "DARTS, second order": {"method": "darts", "darts.second_order": True},
-    "PR-DARTS": {"method": "pr_darts"},
-    "PR-DARTS, gates only": {"method": "pr_darts", "pr_darts.parts": "gates"},
-    "PR-DARTS, path only": {"method": "pr_darts", "pr_darts.parts": "path"},
-    "PR-DARTS, released": {
-        "method": "pr_darts",
-        "pr_darts.form": "released",
-        "pr_darts.start_temperature": 1.0,
-        "weights.nesterov": True,
-        "weights.weight_decay": 5e-4,
-    },
-    "Lambda-DARTS": {"method": "lambda_darts"},
-    "Lambda-DARTS, signcorr": {"method": "lambda_darts", "lambda_darts.variant": "signcorr"},
-    "Fair DARTS": {"method": "fair_darts"},
-    "P-DARTS": {"method": "p_darts"},
-    "R-DARTS, L2": {"method": "r_darts", "weights.weight_decay": 27e-4},
-    "R-DARTS, drop-path": {"method": "r_darts", "r_darts.drop_path": 0.2},
-    "PC-DARTS": {"method": "pc_darts"},
-    "GDAS": {"method": "gdas"},
-    "random search": {"method": "random_search"},
-    "REINFORCE": {"method": "reinforce"},
-}
+# What a comparison takes of a paper's settings: those that regularise the weights are a part of the method.
+_REGULARISING = ("weights.weight_decay", "weights.nesterov")
+
+
+def read_config(text: str) -> ConfigDict:
+    """The config that the package's `--config` names: a file of configs/, or FILE:METHOD."""
+    path, _, method = text.partition(":")
+    return runpy.run_path(path)["get_config"](*filter(None, [method]))
+
+
+def check_fields(config: ConfigDict, names: Iterable[str], source: str = "this config") -> None:
+    """Refuses names such as 'weights.speed' that no field of the config has.
+
+    Raises:
+      ValueError: naming the field and those there are.
+    """
+    known = flatten_dict(config.to_dict(), sep=".")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"config.{name} is not a field of {source}; the fields are {', '.join(known)}")
+
+
+def parse_fields(text: str) -> dict[str, Any]:
+    """Of 'epochs=1,p_darts.cells=(1, 2),space=s2': {'epochs': 1, 'p_darts.cells': (1, 2), 'space': 's2'}.
+
+    Raises:
+      ValueError: an entry has no value.
+    """
+    fields: dict[str, Any] = {}
+    for entry in re.split(r",(?=[\w.]+=)", text) if text else ():
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ValueError(f"{entry!r} must have the form FIELD=VALUE")
+        try:
+            fields[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            fields[name] = value
+    return fields
+
+
+def with_fields(base: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A config with some fields replaced.
+
+    Raises:
+      ValueError: there is no such field.
+    """
+    check_fields(base, fields)
+    return ConfigDict(unflatten_dict(flatten_dict(base.to_dict(), sep=".") | fields, sep="."))
+
+
+def variant(base: ConfigDict, text: str) -> ConfigDict:
+    """The settings that all share, with those of a method or another variant (see the module).
+
+    Raises:
+      ValueError: there is no such method or field, or it may not have the value.
+    """
+    name, _, given = text.partition(":")
+    regularising = {field: value for field, value in methods.find(name).paper.items() if field in _REGULARISING}
+    own = {field if "." in field else f"{name}.{field}": value for field, value in parse_fields(given).items()}
+    config = with_fields(base, {"method": name} | regularising | own)
+    settings.validate(config)
+    return config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of all comparisons."""
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="only these")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for all runs")
 
 
 def small_config(space: str, data_dir: str) -> ConfigDict:
     """What the searches of all comparisons share: images of 16x16, C = 8, batch 32, logits that move fast."""
-    config = settings.defaults()
+    config = settings.search()
     config.space = space
     config.data_dir = data_dir
     config.image_size = 16
@@ -65,36 +126,41 @@ class Result(NamedTuple):
     genotype: genotypes.AnyGenotype
 
 
-Results = dict[tuple[str, int], Result]  # by method or other variant, and seed
+Results = dict[tuple[str, int], Result]  # by variant and seed
 
 
 def workdir(folder: Path, name: str, seed: int) -> Path:
     """Where `run` puts a search."""
-    return folder / f"{name.lower().replace(',', '').replace(' ', '_')}_seed_{seed}"
+    return folder / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}_seed_{seed}"
 
 
-def run(
-    base: ConfigDict, variants: Mapping[str, Mapping[str, Any]], folder: Path, seeds: Sequence[int] = SEEDS
-) -> Results:
+def use_compilation_cache(folder: Path) -> None:
+    """Lets JAX keep compiled functions in the folder, unless it keeps them elsewhere (JAX_COMPILATION_CACHE_DIR)."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compilation_cache"))
+
+
+def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Results:
     """Runs the searches that are missing, each in a folder of its own, seed by seed.
 
     Args:
       base: the settings that all share.
-      variants: what each sets beside them, by name; for instance some of `METHODS`.
+      variants: what is compared; see the module.
       folder: where the folders go.
-      seeds: of each method.
+      seeds: of each variant.
+
+    Raises:
+      ValueError, OSError, loop.Stopped: as `search.run`.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compilation_cache"))
+    use_compilation_cache(folder)
+    configs = {name: variant(base, name) for name in variants}  # all are checked before the first is run
     results = {}
     for seed in seeds:
-        for name, fields in variants.items():
-            config = ConfigDict(base.to_dict())
-            config.seed = seed
-            config.update_from_flattened_dict(fields)
+        for name, config in configs.items():
             place = workdir(folder, name, seed)
             print(f"{name}, seed {seed}", flush=True)
             try:
-                (genotype,) = search.run(config, place)
+                (genotype,) = search.run(with_fields(config, {"seed": seed}), place)
             except loop.Diverged as error:
                 print(error)
                 continue
@@ -106,8 +172,8 @@ def run(
 
 
 def of(results: Results, name: str) -> list[Result]:
-    """Those of one method, by seed."""
-    return [result for (method, _), result in results.items() if method == name]
+    """Those of one variant, by seed."""
+    return [result for (found, _), result in results.items() if found == name]
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
@@ -136,7 +202,7 @@ def trajectories(
     marks: Mapping[str, float],
     limits: tuple[float, float],
 ) -> Figure:
-    """A panel a method, a line a seed, over the epochs (of all stages).
+    """A panel a variant, a line a seed, over the epochs (of all stages).
 
     Args:
       results: from `run`.
@@ -153,12 +219,12 @@ def trajectories(
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     for name, panel in zip(names, panels, strict=False):
-        for seed in (seed for method, seed in results if method == name):
+        for seed in (seed for found, seed in results if found == name):
             values = [value(record) for record in results[name, seed].records]
             panel.plot(range(1, len(values) + 1), values, color=f"C{seed}", marker=".", label=f"seed {seed}")
         for style, (mark, height) in zip((":", "--", "-."), marks.items(), strict=False):
             panel.axhline(height, color="grey", linestyle=style, linewidth=1, label=mark)
-        panel.set_title(name, fontsize=10)
+        panel.set_title(re.sub("([:,])", "\\1\n", name), fontsize=9)
         panel.set_ylim(limits)
     for panel in panels[: len(names)][-columns:]:
         panel.set_xlabel("epoch")

@@ -25,14 +25,13 @@ from prdarts_jax import spaces
 from prdarts_jax.run import loop, reporting
 from prdarts_jax.search import diagnostics, gates
 
-_NONE = {"method": "pr_darts", "pr_darts.lambda_skip": 0.0, "pr_darts.lambda_nonskip": 0.0, "pr_darts.lambda_path": 0.0}
 VARIANTS = {
-    "all": {"method": "pr_darts"},
-    "no skip": {"method": "pr_darts", "pr_darts.lambda_skip": 0.0},
-    "no nonskip": {"method": "pr_darts", "pr_darts.lambda_nonskip": 0.0},
-    "no path": {"method": "pr_darts", "pr_darts.lambda_path": 0.0},
-    "none": _NONE,
-    "sparsity tenfold": {"method": "pr_darts", "pr_darts.lambda_skip": 0.1, "pr_darts.lambda_nonskip": 0.05},
+    "all": "pr_darts",
+    "no skip": "pr_darts:lambda_skip=0.0",
+    "no nonskip": "pr_darts:lambda_nonskip=0.0",
+    "no path": "pr_darts:lambda_path=0.0",
+    "none": "pr_darts:lambda_skip=0.0,lambda_nonskip=0.0,lambda_path=0.0",
+    "sparsity tenfold": "pr_darts:lambda_skip=0.1,lambda_nonskip=0.05",
 }
 GROUPS = ("skip", "conv", "pool", "none", "all")
 
@@ -80,20 +79,19 @@ def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
 def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    family.add_arguments(parser)
     arguments = parser.parse_args()
-    config = make_config(arguments.data_dir, table="")
     try:
-        family.run(config, VARIANTS, arguments.workdir)
+        config = family.with_fields(make_config(arguments.data_dir, table=""), family.parse_fields(arguments.set))
+        family.run(config, list(VARIANTS.values()), arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     found = {
         name: [
-            activation(family.workdir(arguments.workdir, name, seed), config.epochs, config.pr_darts.end_temperature)
-            for seed in family.SEEDS
+            activation(family.workdir(arguments.workdir, variant, seed), config.epochs, config.pr_darts.end_temperature)
+            for seed in arguments.seeds
         ]
-        for name in VARIANTS
+        for name, variant in VARIANTS.items()
     }
     text = make_table(found)
     (arguments.workdir / "table.md").write_text(text)

@@ -23,13 +23,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import family
 import numpy as np
 import submitit
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import reporting
 
 _MOST_TIMEOUTS = 100
 PANELS = {
@@ -77,19 +78,19 @@ def _ignore_submitit():
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-def combinations(grid: list[str]) -> list[dict[str, str]]:
+def combinations(grid: list[str], config: str) -> list[dict[str, str]]:
     """Of ['method=a,b', 'seed=0,1']: {'method': 'a', 'seed': '0'}, ...
 
     Raises:
-      ValueError: an entry has no values, or names no field of a config.
+      ValueError: an entry has no values, or names no field of the config.
     """
     values = {}
     for entry in grid:
         field, _, given = entry.partition("=")
         if not given:
             raise ValueError(f"--grid {entry} must have the form FIELD=VALUE,VALUE")
-        settings.check_field(field)
         values[field] = given.split(",")
+    family.check_fields(family.read_config(config), values, config)
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -181,8 +182,11 @@ def main() -> None:
     ):
         sys.exit("error: --grid seed and --config.seeds exclude each other: a seed would be searched twice")
     try:
-        runs = {",".join(f"{k}={v}" for k, v in fields.items()): fields for fields in combinations(arguments.grid)}
-    except ValueError as error:
+        runs = {
+            ",".join(f"{k}={v}" for k, v in fields.items()): fields
+            for fields in combinations(arguments.grid, arguments.config)
+        }
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     executor = submitit.AutoExecutor(
         folder=arguments.workdir / "jobs", cluster=arguments.cluster, slurm_max_num_timeout=_MOST_TIMEOUTS

@@ -16,6 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import family
 import jax
 import numpy as np
 from matplotlib.figure import Figure
@@ -107,18 +108,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--draws", nargs="+", type=int, default=DRAWS, help="only these")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for all trainings")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="only these")
     arguments = parser.parse_args()
-    jax.config.update("jax_compilation_cache_dir", str(arguments.workdir.absolute() / "compilation_cache"))
+    family.use_compilation_cache(arguments.workdir)
     found: dict[str, dict[int, np.ndarray]] = {}
     try:
+        fields = family.parse_fields(arguments.set)
         for dataset in arguments.datasets:
             runs: dict[int, list[np.ndarray]] = {skips: [] for skips in SKIPS}
-            for draw in DRAWS:
+            for draw in arguments.draws:
                 for skips in SKIPS:
                     print(f"{dataset}, draw {draw}, {skips} of 8 ops are skip connections", flush=True)
                     workdir = arguments.workdir / f"{dataset}_draw_{draw}_skips_{skips}"
-                    train.run(make_config(dataset, draw, skips, arguments.data_dir), workdir)
+                    config = make_config(dataset, draw, skips, arguments.data_dir)
+                    train.run(family.with_fields(config, fields), workdir)
                     runs[skips].append(losses(workdir))
                     jax.clear_caches()
             found[dataset] = {skips: np.array(curves) for skips, curves in runs.items()}

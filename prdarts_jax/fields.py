@@ -60,8 +60,11 @@ def one_of(values: Collection[str]) -> Range:
 
 
 def each(of: Range, what: str) -> Range:
-    """Tuples of at least one value, all in the range."""
-    return Range(lambda values: len(values) > 0 and all(map(of.allows, values)), lambda: f"a tuple of {what}")
+    """Tuples of at least one number, all in the range."""
+    return Range(
+        lambda values: len(values) > 0 and all(type(value) in (int, float) and of.allows(value) for value in values),
+        lambda: f"a tuple of {what}",
+    )
 
 
 SEED = from_to(0, 2**32 - 1)

@@ -1,17 +1,22 @@
 """A supernet of a few numbers, twice differentiable: three layers of two edges with three ops each."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.ops import kernels
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search
+from prdarts_jax.spaces import SearchSpace
 
+SPACE = SearchSpace("chain", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
+SHAPE = SPACE.shape  # of two edges; their ops are functions of a number here
 LAYERS, EDGES, WIDTH, CLASSES = 3, 2, 3, 4
-SHAPE = (EDGES, 3)
 
 
 def op_results(h):
@@ -53,8 +58,15 @@ def make_logits(seed):
     return jnp.array(np.random.default_rng(seed).normal(size=SHAPE))
 
 
+def weights_of(logits):
+    """The softmax, the same in every layer."""
+    return jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
+
+
 class Chain(nn.Module):
     """`predict` as a supernet of normal cells alone."""
+
+    space: SearchSpace = SPACE
 
     @property
     def layers(self):
@@ -67,8 +79,8 @@ class Chain(nn.Module):
             "kernel": self.param("kernel", nn.initializers.normal(1.0), (LAYERS, EDGES, WIDTH, WIDTH)),
             "head": self.param("head", nn.initializers.normal(1.0), (WIDTH, CLASSES)),
         }
-        weights = jnp.broadcast_to(jax.nn.softmax(logits), (LAYERS, *SHAPE))
-        return predict(params, weights if op_weights is None else op_weights["normal"], self.stem(images))
+        weights = weights_of(logits) if op_weights is None else op_weights["normal"]
+        return predict(params, weights, self.stem(images))
 
     def stem(self, images):
         return images
@@ -84,23 +96,50 @@ class Normed(Chain):
         return kernels.batch_norm(images @ kernel, self.axis_name)[0]
 
 
-def make_problem(supernet=Chain()):  # noqa: B008
-    """First order DARTS, in five steps."""
-    return SearchProblem(
-        supernet=supernet,
-        method=methods.Darts(),
-        weight_optimizer=optax.sgd(0.1, momentum=0.9),
-        arch_optimizer=optax.adam(0.03),
-        total_steps=5,
-    )
+MOMENTUM = optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.4, momentum=0.9))
+
+
+def make_problem(supernet=Chain(), method=methods.darts(), weights=MOMENTUM):  # noqa: B008
+    """Five steps, by default of first order DARTS, in which the logits move by their gradient."""
+    return SearchProblem(supernet, method, weights, arch_optimizer=optax.sgd(1.0), total_steps=5)
 
 
 start = jax.jit(init_search, static_argnums=0)
 
 
+def state_of(problem, step, logits):
+    """A state with `make_params(0)`, before which nothing was done."""
+    variables = {"params": make_params(0), "arch": {"normal": logits}}
+    state = problem.optimizer.init(variables)
+    return SearchState(jnp.int32(step), **variables, batch_stats={}, opt_state=state, key=jax.random.key(0))
+
+
+def split(batch, parts=4, axis=0):
+    """The parts of a batch, stacked along the axis that was the batch's."""
+    return jax.tree.map(lambda a: a.reshape(*a.shape[:axis], parts, -1, *a.shape[axis + 1 :]), batch)
+
+
 def slopes(function, at, step=1e-5):
     """Central differences of a scalar function of a pytree, in every number of it."""
-    flat, unravel = jax.flatten_util.ravel_pytree(at)
+    flat, unravel = ravel_pytree(at)
     values = jax.jit(jax.vmap(lambda shift: function(unravel(flat + shift))))
     shifts = step * jnp.eye(flat.size, dtype=flat.dtype)
     return unravel((values(shifts) - values(-shifts)) / (2 * step))
+
+
+def flat(tree):
+    """All numbers of a pytree."""
+    return np.asarray(ravel_pytree(tree)[0])
+
+
+def assert_near(found, expected, relative):
+    """The largest error, as a fraction of the largest number; in float64."""
+    found, expected = flat(found), flat(expected)
+    assert found.shape == expected.shape and found.dtype == np.float64
+    assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
+
+
+def assert_shrinks_by_squares(errors):
+    """A hundredth of the error at a tenth of the step, as of central differences."""
+    for large, small in itertools.pairwise(errors):
+        assert 80 < large / small < 125

@@ -17,6 +17,7 @@ import scipy.stats
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.run import reporting
+from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
 ROOT = Path(__file__).parents[1]
@@ -171,6 +172,13 @@ SHUFFLED = spaces.SearchSpace(
 def logits_of(seed, shape=SHUFFLED.shape, scale=1.0):
     rng = np.random.default_rng(seed)
     return {t: jnp.array(rng.normal(0, scale, shape), jnp.float32) for t in spaces.CELL_TYPES}
+
+
+def objective(method, space, val_loss, logits, op_weights, progress):
+    """(what the logits of a method minimise, metrics of its terms)."""
+    view = terms.View(space, logits, method.activation(space, logits, progress), val_loss)
+    value, metrics = terms.total(method.terms, view, op_weights, progress)
+    return val_loss + value, metrics
 
 
 def two_an_edge(space, seed):

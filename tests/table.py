@@ -1,8 +1,7 @@
 """A supernet whose loss is a known function of the op weights and, a little, of the images."""
 
-from collections.abc import Mapping
-
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +22,9 @@ class Table(nn.Module):
     1 + sum w (black + (white - black) x) + sum (v w)^2
 
     for images of the pixels x and the supernet's weights v, which are 1/2 at first.
+
+    Attributes:
+      number: of the cells of each type.
     """
 
     space: SearchSpace
@@ -30,7 +32,7 @@ class Table(nn.Module):
     num_classes: int = 2
 
     @property
-    def layers(self) -> Mapping[str, int]:
+    def layers(self) -> dict[str, int]:
         return dict.fromkeys(self.space.cell_types, self.number)
 
     @nn.compact
@@ -40,12 +42,11 @@ class Table(nn.Module):
         shape = (self.number, *self.space.shape)
         v = {t: self.param(f"v_{t}", nn.initializers.constant(0.5), shape) for t in start}
         if op_weights is None:
-            op_weights = arch
+            op_weights = {t: jnp.broadcast_to(jax.nn.softmax(beta), shape) for t, beta in arch.items()}
         black, white = tables(self.space, self.number)
         x = images[:, 0, 0, 0]
         loss = jnp.ones(len(images))
-        for t in start:
-            w = jnp.broadcast_to(op_weights[t], shape)
+        for t, w in op_weights.items():
             loss += jnp.sum(w * black[t]) * (1 - x) + jnp.sum(w * white[t]) * x + jnp.sum((v[t] * w) ** 2)
         others = self.num_classes - 1
         logit = loss + jnp.log1p(-jnp.exp(-loss)) - np.log(others)  # of each class but 0

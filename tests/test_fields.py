@@ -21,7 +21,11 @@ RANGES = {
     "at least 2 and below 3": (below(3, 2), [2, 3 - TINY], [2 - TINY, 3, math.nan]),
     "from 0 to 4294967295": (SEED, [0, 2**32 - 1], [-1, 2**32]),
     "one of a, b": (one_of(("a", "b")), ["a", "b"], ["", "c", "a, b"]),
-    "a tuple of fractions": (each(below(1), "fractions"), [(0,), (0.0, 0.9)], [(), (0.5, 1.0), (-TINY,), (math.nan,)]),
+    "a tuple of fractions": (
+        each(below(1), "fractions"),
+        [(0,), (0.0, 0.9)],
+        [(), (0.5, 1.0), (-TINY,), (math.nan,), ("a", 0.4), (False, 0.0), (None,)],
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The oracle of test_torch_weights.py: the discrete networks in plain PyTorch.
+"""The oracle of test_torch_networks.py and test_torch_weights.py: the discrete networks in plain PyTorch.
 
 Written after the papers: the cells, ops and networks of DARTS (Liu et al., ICLR 2019, section 3 and appendix) and
 PR-DARTS (Zhou et al., NeurIPS 2020), and the factorised reduction, 7x1-1x7 convolution and auxiliary head of NASNet
@@ -7,8 +7,18 @@ PR-DARTS (Zhou et al., NeurIPS 2020), and the factorised reduction, 7x1-1x7 conv
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def size_of(form):
+    """Of the images, in pixels."""
+    return 32 if form == "cifar" else 224
 
 
 def conv(inputs, outputs, size, *, stride=1, dilation=1, groups=1):

@@ -13,7 +13,7 @@ from prdarts_jax.spaces import SearchSpace
 MACROS: Mapping[str, type[Macro]] = MappingProxyType({"darts": Supernet, "nas_bench_201": Supernet201})
 
 
-def supernet(space: SearchSpace, **fields: Any) -> Macro:
+def supernet_of(space: SearchSpace, **fields: Any) -> Macro:
     """The supernet that a space has.
 
     Args:

@@ -1,8 +1,8 @@
 """The cell as a small program: a list of instructions that `executor.py` executes in one compiled loop.
 
 An instruction is (source, target, op, edge): take the state of node `source`, apply the op with the edge's parameters,
-scale by the op's weight and add to the state of node `target`. Only ops of nonzero weight become instructions, so what
-a gate shuts is neither computed nor differentiated: its weight has the gradient 0.
+scale by the op's weight and add to the state of node `target`. Only ops of nonzero weight become instructions: a closed
+gate costs neither computation nor differentiation, and its weight has the gradient 0.
 
 The edges of a cell that have one stride are an `EdgeGroup`; parameters are stacked over its edges. A normal cell is one
 group. A reduction cell is two: the edges that leave the inputs (stride 2), then the others.

@@ -1,4 +1,4 @@
-"""Weights of PyTorch: the evaluation checkpoints of PR-DARTS and DARTS as variables of `discrete.Network`, and back.
+"""Weights of PyTorch: evaluation checkpoints of PR-DARTS and DARTS as variables of `DiscreteNetwork`, and back.
 
 One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
 """

@@ -43,7 +43,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
         "dtype": jnp.dtype(config.dtype),
         "axis_name": axis_name,
     }
-    return nets.supernet(spaces.named(config.space), **fields | dict(method.supernet))
+    return nets.supernet_of(spaces.named(config.space), **fields | dict(method.supernet))
 
 
 def make_search_problem(

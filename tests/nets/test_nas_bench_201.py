@@ -161,7 +161,7 @@ def test_a_cell_leads_from_its_first_node_to_its_last():
 
 
 def test_a_search_step_moves_weights_and_logits_and_reports_the_alignment_of_the_layers():
-    problem = SearchProblem(NET, methods.Darts(), optax.sgd(0.1), optax.adam(0.1), total_steps=3)
+    problem = SearchProblem(NET, methods.darts(), optax.sgd(0.1), optax.adam(0.1), total_steps=3)
     # Its start, less what is not needed here of its random numbers.
     start = SearchState(
         step=jnp.zeros((), jnp.int32),

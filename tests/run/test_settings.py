@@ -1,335 +1,231 @@
-"""What configs may hold, what the files in configs/ hold, and the optimizers they describe."""
+"""What the fields of a config may hold, alone, together and beside the data, and how the rest is refused."""
 
-import importlib.util
-import itertools
 import math
-import operator
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
 from prdarts_jax.data import sources
-from prdarts_jax.run import problems, settings
-from prdarts_jax.search import methods
-
-FOLDER = Path(__file__).parents[2] / "configs"
+from prdarts_jax.run import settings
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def flat(config):
+    return flatten_dict(config.to_dict(), sep=".")
 
 
-def test_sections_of_the_digits_config_are_their_own():
-    config = load("digits").get_config()
-    config.evaluation.augmentation.cutout = 2
-    assert config.augmentation.cutout == 0 and config.evaluation.augmentation.pad == config.augmentation.pad == 1
+def changed(config, **fields):
+    """The config with fields set, '__' for a dot in a name, whatever their types."""
+    values = config.to_dict()
+    for name, value in fields.items():
+        *sections, field = name.split("__")
+        section = values
+        for key in sections:
+            section = section[key]
+        section[field] = value
+    return ConfigDict(values)
 
 
-def test_defaults_are_fresh_each_time():
-    changed = settings.defaults()
-    changed.weights.momentum = 0.1
-    assert settings.defaults().weights.momentum == 0.9
+def refusal(config):
+    with pytest.raises(ValueError) as error:
+        settings.validate(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-# The settings of the papers and of the released code; what a file shares with others is stated once.
-COMMON = {
-    "weights.learning_rate": 0.025,
-    "weights.momentum": 0.9,
-    "weights.clip": 5.0,
-    "logits.learning_rate": 3e-4,
-    "logits.b1": 0.5,
-    "logits.b2": 0.999,
-    "logits.weight_decay": 1e-3,
-    "augmentation.pad": 4,
-    "channels": 16,
-    "dtype": "float32",
-    "image_size": 0,
-    "num_examples": 0,
+# A field alone ------------------------------------------------------------------------------------------------------
+
+DEFAULTS = {"search": settings.search(), "train": settings.training()}
+FIELDS = [(job, name) for job, config in DEFAULTS.items() for name in flat(config)]
+# By the type of the default. No number may be negative, none NaN.
+WRONG = {
+    int: [-1, 1.5, math.nan, True, "1", None],
+    float: [-1, -0.1, math.nan, math.inf, True, "0.1", None, (0.1,)],
+    bool: [1, "yes", None],
+    str: ["absent", 1, None],
+    tuple: [(), (-1,), (math.nan,), ("1",), (False,), (True,), 1, None, [1]],
+    type(None): [-0.1, math.nan, math.inf, True, "0.1"],
 }
-PAPER = COMMON | {
-    "method": "pr_darts",
-    "pr_darts.form": "paper",
-    "pr_darts.lambda_skip": 0.01,
-    "pr_darts.lambda_nonskip": 0.005,
-    "pr_darts.lambda_path": 0.005,
-    "pr_darts.start_temperature": 10.0,
-    "pr_darts.end_temperature": 0.1,
-    "epochs": 200,
-    "batch_size": 128,
-    "augmentation.cutout": 16,
-    "augmentation.flip": True,
-    "weights.end_learning_rate": 0.0,
-    "weights.nesterov": False,
-    "weights.weight_decay": 3e-4,
-    "cells": 8,
+# By the last part of the name: what lies outside beside that, and what is right though it may look otherwise.
+OUTSIDE = {
+    **dict.fromkeys(("learning_rate", "start_temperature", "end_temperature", "clip"), [0.0]),
+    **dict.fromkeys(("momentum", "b1", "b2", "ema", "label_smoothing", "drop_path", "start", "rest"), [1.0]),
+    **dict.fromkeys(("drop", "threshold"), [1.1]),
+    **dict.fromkeys(("batch_size", "accumulate", "steps_per_call", "cells", "seeds", "window", "samples"), [0]),
+    **dict.fromkeys(("seed", "split_seed"), [2**32]),
+    "ratio": [0.0, 1.1],
+    "channels": [0, 3],
+    "partial": [1],
+    "ops": [(8, 1, 3), (8, 2.5, 3)],
+    "skip_dropout": [(0.0, 1.0, 0.7)],
 }
-RELEASED = PAPER | {
-    "dataset": "cifar10",
-    "pr_darts.form": "released",
-    "pr_darts.start_temperature": 1.0,
-    "pr_darts.drop": 0.4,
-    "pr_darts.threshold": 0.2,
-    "batch_size": 250,
-    "augmentation.cutout": 0,
-    "weights.end_learning_rate": 0.001,
-    "weights.nesterov": True,
-    "weights.weight_decay": 5e-4,
-    "cells": 6,
-    "pool_norm": False,
-    "head_norm": True,
-    "running_statistics": False,
+RIGHT = {
+    "clip": [math.inf, 5],
+    "drop": [0.0, 1.0],
+    "threshold": [0.0, 1.0],
+    "ratio": [1.0],
+    "momentum": [0.0],
+    "seed": [2**32 - 1],
+    "start": [None, 0.0, 0.9],
+    "evaluation.epochs": [0],
+    "skip_dropout": [(0, 0.9, 0.0)],
+    **dict.fromkeys(("data_dir", "table", "genotype", "torch_checkpoint"), [""]),
 }
-DARTS = COMMON | {
-    "dataset": "cifar10",
-    "method": "darts",
-    "epochs": 50,
-    "batch_size": 64,
-    "augmentation.cutout": 0,
-    "augmentation.flip": True,
-    "weights.end_learning_rate": 0.001,
-    "weights.nesterov": False,
-    "weights.weight_decay": 3e-4,
-    "cells": 8,
-    "space": "darts",
-    "darts.second_order": False,
-    "pool_norm": True,
-    "head_norm": False,
-}
-EXPECTED = {
-    "cifar10": PAPER | {"dataset": "cifar10"},
-    "cifar100": PAPER | {"dataset": "cifar100"},
-    "fashion_mnist": PAPER | {"dataset": "fashion_mnist"},
-    "svhn": PAPER | {"dataset": "svhn", "augmentation.flip": False},
-    "cifar10_released": RELEASED,
-    "darts_cifar10": DARTS,
-    "digits": {"dataset": "digits", "method": "pr_darts", "data_dir": ""},
-}
-CIFAR10_EVAL = {
-    "job": "train",
-    "dataset": "cifar10",
-    "form": "cifar",
-    "genotype": "PRDARTS",
-    "channels": 36,
-    "cells": 20,
-    "auxiliary_weight": 0.0,
-    "drop_path": 0.3,
-    "label_smoothing": 0.0,
-    "epochs": 600,
-    "batch_size": 128,
-    "augmentation.pad": 4,
-    "augmentation.flip": True,
-    "augmentation.cutout": 16,
-    "weights.learning_rate": 0.025,
-    "weights.end_learning_rate": 0.0,
-    "weights.schedule": "cosine",
-    "weights.momentum": 0.9,
-    "weights.nesterov": False,
-    "weights.weight_decay": 3e-4,
-    "weights.clip": 5.0,
-}
-EXPECTED |= {
-    "cifar10_eval": CIFAR10_EVAL,
-    "cifar100_eval": CIFAR10_EVAL | {"dataset": "cifar100", "drop_path": 0.4},
-    "svhn_eval": CIFAR10_EVAL | {"dataset": "svhn", "augmentation.flip": False},
-    "imagenet_eval": CIFAR10_EVAL
-    | {
-        "dataset": "imagenet",
-        "form": "imagenet",
-        "image_size": 224,
-        "channels": 48,
-        "cells": 14,
-        "auxiliary_weight": 0.4,
-        "drop_path": 0.0,
-        "label_smoothing": 0.1,
-        "epochs": 250,
-        "batch_size": 256,
-        "weights.learning_rate": 0.1,
-        "weights.schedule": "linear",
-        "weights.weight_decay": 3e-5,
-    },
-}
+FREE = {"data_dir", "table", "genotype", "torch_checkpoint"}  # any text
 
 
-EXPECTED |= {
-    "darts_second_order_cifar10": DARTS | {"darts.second_order": True},
-    "lambda_darts_cifar10": DARTS
-    | {
-        "method": "lambda_darts",
-        "space": "darts_no_none",
-        "lambda_darts.strength": 0.125,
-        "lambda_darts.variant": "cosine",
-    },
-    "fair_darts_cifar10": DARTS
-    | {
-        "method": "fair_darts",
-        "space": "darts_no_none",
-        "fair_darts.zero_one": 10.0,
-        "fair_darts.threshold": 0.85,
-        "batch_size": 128,
-        "weights.learning_rate": 0.005,
-        "logits.learning_rate": 3e-3,
-        "logits.b1": 0.9,
-    },
-    "p_darts_cifar10": DARTS
-    | {
-        "method": "p_darts",
-        "p_darts.cells": (5, 11, 17),
-        "p_darts.ops": (8, 5, 3),
-        "p_darts.skip_dropout": (0.0, 0.4, 0.7),
-        "p_darts.most_skips": 2,
-        "p_darts.logits_start": 0.4,
-        "epochs": 25,
-        "batch_size": 96,
-        "weights.end_learning_rate": 0.0,
-        "logits.learning_rate": 6e-4,
-    },
-    "r_darts_cifar10": DARTS
-    | {
-        "method": "r_darts",
-        "r_darts.window": 5,
-        "r_darts.ratio": 0.75,
-        "r_darts.early_stopping": True,
-        "weights.weight_decay": 27e-4,
-    },
-    "pc_darts_cifar10": DARTS
-    | {
-        "method": "pc_darts",
-        "pc_darts.partial": 4,
-        "pc_darts.logits_start": 0.3,
-        "batch_size": 256,
-        "weights.learning_rate": 0.1,
-        "weights.end_learning_rate": 0.0,
-        "logits.learning_rate": 6e-4,
-    },
-    "gdas_cifar10": DARTS
-    | {"method": "gdas", "gdas.start_temperature": 10.0, "gdas.end_temperature": 0.1, "epochs": 250},
-    "random_search_cifar10": DARTS | {"method": "random_search"},
-    "reinforce_cifar10": DARTS | {"method": "reinforce", "logits.learning_rate": 3e-3},
-    "nas_bench_201": {field: value for field, value in DARTS.items() if field != "pool_norm"}
-    | {"space": "nas_bench_201", "cells": 5, "weights.nesterov": True, "weights.weight_decay": 5e-4},
-    "theory": {"claim": "", "thorough": False, "seed": 0},
-}
+def test_the_defaults_are_valid_and_fresh_each_time():
+    for config in (settings.search(), settings.training()):
+        settings.validate(config)
+        config.weights.momentum = 0.1
+    assert settings.search().weights.momentum == settings.training().weights.momentum == 0.9
 
 
-def test_the_configs_are_those_expected():
-    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(EXPECTED)
+@pytest.mark.parametrize("job, name", FIELDS)
+def test_a_wrong_value_of_a_field_is_refused_in_a_sentence_with_both_and_a_right_one_is_not(job, name):
+    last, config = name.rpartition(".")[2], DEFAULTS[job]
+    right = RIGHT.get(last, []) + RIGHT.get(name, [])
+    for value in WRONG[type(flat(config)[name])] + OUTSIDE.get(last, []):
+        if not (value in right or (last in FREE and value == "absent")):
+            message = refusal(changed(config, **{name.replace(".", "__"): value}))
+            assert message.startswith(f"config.{name}={value!r} must be ")
+    for value in right:
+        settings.validate(changed(config, **{name.replace(".", "__"): value}))
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_config_is_valid_says_its_command_and_has_the_published_numbers(name):
-    module = load(name)
-    config = module.get_config()
-    settings.validate(config)
-    command = f"python -m prdarts_jax.main --config=configs/{name}.py --workdir=runs/{name}"
-    assert command in module.__doc__
-    assert {field: operator.attrgetter(field)(config) for field in EXPECTED[name]} == EXPECTED[name]
+def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default():
+    for name in ("epoch", "pr_darts__tau", "darts__drop", "weights__lr"):
+        message = refusal(changed(settings.search(), **{name: 1}))
+        assert message.startswith(f"config.{name.replace('__', '.')} is not a field of this config; the fields are ")
+        assert "pr_darts.start_temperature" in message
+    config = settings.search()
+    del config.weights.momentum
+    assert refusal(config) == "config.weights.momentum is missing; its default is 0.9"
+    del config.weights
+    assert refusal(config) == "config.weights.learning_rate is missing; its default is 0.025"
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if not name.endswith("_eval") and name != "theory"])
-def test_every_method_may_take_a_config_and_every_space_that_is_not_trained_in_afterwards(name):
-    for method, space in itertools.product(methods.NAMED, spaces.NAMED):
-        config = load(name).get_config()
-        config.method, config.space = method, space
-        if space == "nas_bench_201" and config.evaluation.epochs:
-            with pytest.raises(ValueError, match="config.evaluation.epochs=20 must be 0 in the space nas_bench_201"):
-                settings.validate(config)
-        else:
-            settings.validate(config)
-
-
-def test_a_call_of_the_digits_config_is_an_epoch():
-    config = load("digits").get_config()
-    digits = sources.load("digits")
-    settings.validate_against_data(config, digits)
-    assert len(digits.labels) // 2 // config.batch_size == config.steps_per_call
-    assert len(digits.labels) // config.evaluation.batch_size == config.evaluation.steps_per_call
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar10_released", "darts_cifar10"])
-def test_a_config_builds_its_method(name):
-    config = load(name).get_config()
-    config.pr_darts.lambda_path = 0.125
-    config.pr_darts.distinct_inputs = False
-    built = problems.make_method(config)
-    if name == "darts_cifar10":
-        assert built == methods.Darts()
-    else:
-        start, form = (10.0, "paper") if name == "cifar10" else (1.0, "released")
-        assert built == methods.PRDarts(form, lambda_path=0.125, distinct_inputs=False, start_temperature=start)
-
-
-STEPS = 6
-PARAMS = {"a": np.array([0.5, -1.0]), "b": np.array([2.0])}
-GRADIENTS = [{"a": np.array([3.0, -k]), "b": np.array([0.1 + 2 * k])} for k in range(STEPS)]  # some norms exceed 5
-
-
-def run(optimizer):
-    params = jax.tree.map(np.float32, PARAMS)
-    state = optimizer.init(params)
-    for gradient in GRADIENTS:
-        updates, state = optimizer.update(jax.tree.map(np.float32, gradient), state, params)
-        params = optax.apply_updates(params, updates)
-    return np.concatenate([params["a"], params["b"]])
-
-
-def vectors():
-    return np.concatenate([*PARAMS.values()]), [np.concatenate([*gradient.values()]) for gradient in GRADIENTS]
+# Fields together ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name, end, decay, nesterov",
-    [("cifar10", 0.0, 3e-4, False), ("cifar10_released", 0.001, 5e-4, True), ("darts_cifar10", 0.001, 3e-4, False)],
+    "job, fields, message",
+    [
+        ("search", {"job": "rest"}, "config.job='rest' must be search or train"),
+        (
+            "search",
+            {"table": "accuracies.txt"},
+            "config.table='accuracies.txt' must be '' in the space darts: its cells are not in it",
+        ),
+        (
+            "search",
+            {"space": "nas_bench_201", "evaluation__epochs": 2},
+            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201, whose cells' accuracies config.table has",
+        ),
+        (
+            "search",
+            {"method": "darts", "darts__second_order": True, "accumulate": 2},
+            "config.accumulate=2 must be 1 with a method of second order, config.darts, which looks ahead to the "
+            "weights after each step",
+        ),
+        (
+            "search",
+            {"seeds": 3, "evaluation__epochs": 2},
+            "config.evaluation.epochs=2 must be 0 with config.seeds=3: train a seed's cell with "
+            "configs/cifar10_eval.py and its genotype.json",
+        ),
+        (
+            "search",
+            {"seed": 2**32 - 1, "seeds": 2},
+            "config.seeds=2 must be at most 1, the seeds there are from config.seed on",
+        ),
+        (
+            "search",
+            {"method": "pc_darts", "channels": 12},
+            "config.channels=12 must be a multiple of 8, twice config.pc_darts.partial",
+        ),
+        (
+            "search",
+            {"method": "pc_darts", "pc_darts__partial": 3},
+            "config.channels=16 must be a multiple of 6, twice config.pc_darts.partial",
+        ),
+        (
+            "search",
+            {"method": "p_darts", "p_darts__ops": (8, 5)},
+            "config.p_darts: cells=(5, 11, 17), ops=(8, 5) and skip_dropout=(0.0, 0.4, 0.7) must be of one length, a "
+            "stage each",
+        ),
+        ("search", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
+        (
+            "search",
+            {"evaluation__accumulate": 3},
+            "config.evaluation.accumulate=3 must divide config.evaluation.batch_size=128",
+        ),
+        ("train", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
+        (
+            "search",
+            {"evaluation__epochs": 3, "evaluation__weights__warmup_epochs": 3},
+            "config.evaluation.weights.warmup_epochs=3 must be below config.evaluation.epochs=3",
+        ),
+        (
+            "train",
+            {"epochs": 3, "weights__warmup_epochs": 3},
+            "config.weights.warmup_epochs=3 must be below config.epochs=3",
+        ),
+    ],
 )
-def test_the_weights_follow_sgd_as_the_papers_have_it(name, end, decay, nesterov):
-    """Clip, then decay, then momentum as PyTorch has it, the rate along a cosine."""
-    config = load(name).get_config()
-    w, gradients = vectors()
-    velocity = np.zeros(3)
-    for step, gradient in enumerate(gradients):
-        rate = end + (0.025 - end) * (1 + math.cos(math.pi * step / STEPS)) / 2
-        gradient = gradient * min(1, 5 / np.linalg.norm(gradient)) + decay * w
-        velocity = 0.9 * velocity + gradient
-        w = w - rate * (gradient + 0.9 * velocity if nesterov else velocity)
-    np.testing.assert_allclose(run(problems.make_search_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
+def test_fields_that_do_not_fit_together_are_refused(job, fields, message):
+    assert refusal(changed(DEFAULTS[job], **fields)) == message
 
 
-def test_the_logits_follow_adam_with_decay_in_the_gradient():
-    beta, gradients = vectors()
-    first, second = np.zeros(3), np.zeros(3)
-    for step, gradient in enumerate(gradients, start=1):
-        gradient = gradient + 1e-3 * beta
-        first = 0.5 * first + 0.5 * gradient
-        second = 0.999 * second + 0.001 * gradient**2
-        beta = beta - 3e-4 * (first / (1 - 0.5**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-    found = run(problems.make_search_problem(settings.defaults(), 10, STEPS).arch_optimizer)
-    np.testing.assert_allclose(found - vectors()[0], beta - vectors()[0], rtol=1e-4)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"space": "nas_bench_201", "table": "accuracies.txt"},
+        {"space": "nas_bench_201", "evaluation__random_cells": 3},
+        {"channels": 12},  # PC-DARTS's channels and P-DARTS's stages matter to their methods alone
+        {"p_darts__ops": (8, 5)},
+        {"method": "pc_darts", "pc_darts__partial": 8},
+        {"method": "p_darts", "p_darts__cells": (1,), "p_darts__ops": (8,), "p_darts__skip_dropout": (0.1,)},
+        {"accumulate": 2},
+    ],
+)
+def test_fields_that_fit_are_accepted(fields):
+    settings.validate(changed(settings.search(), **fields))
 
 
-def test_a_search_in_pieces_moves_once_a_batch_by_the_mean_of_their_gradients():
-    config = settings.defaults()
-    config.accumulate = 2
-    pieces, whole = (
-        problems.make_search_problem(config, 10, 2 * STEPS),
-        problems.make_search_problem(settings.defaults(), 10, STEPS),
-    )
-    for name in ("weight_optimizer", "arch_optimizer"):
-        of_pieces, of_whole = getattr(pieces, name), getattr(whole, name)
-        w = expected = jnp.ones(3)
-        state, expected_state = of_pieces.init(w), of_whole.init(w)
-        update_piece, update_whole = jax.jit(of_pieces.update), jax.jit(of_whole.update)
-        for step in range(STEPS):
-            gradient, difference = (a.astype(np.float32) for a in (np.sin(step + np.arange(3)), np.cos(np.arange(3))))
-            updates, expected_state = update_whole(gradient, expected_state, expected)
-            expected = optax.apply_updates(expected, updates)
-            for piece in (gradient + difference, gradient - difference):
-                updates, state = update_piece(piece, state, w)
-                w = optax.apply_updates(w, updates)
-            np.testing.assert_allclose(w, expected, rtol=1e-6)
+def dataset(count=11, size=8):
+    return sources.Dataset("digits", np.zeros((count, size, size, 1), np.uint8), np.zeros(count, np.int32), 10)
+
+
+def for_the_data(**fields):
+    tiny = {"batch_size": 5, "augmentation__pad": 1, "augmentation__cutout": 0}
+    return changed(settings.search(), **tiny | fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"augmentation__pad": 8}, {"augmentation__cutout": 8}])
+def test_what_just_fits_the_data_is_accepted(fields):
+    settings.validate_against_data(for_the_data(**fields), dataset())
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            {"batch_size": 6},
+            "config.batch_size=6 must be at most 5, half of the 11 images of digits in use: one half trains the "
+            "weights, the other the logits",
+        ),
+        ({"augmentation__pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
+        ({"augmentation__cutout": 9}, "config.augmentation.cutout=9 must be at most 8, the images' size"),
+        (
+            {"evaluation__epochs": 1, "evaluation__batch_size": 12},
+            "config.evaluation.batch_size=12 must be at most 11, the images of digits in use",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(fields, message):
+    with pytest.raises(ValueError) as error:
+        settings.validate_against_data(for_the_data(**fields), dataset())
+    assert str(error.value) == message

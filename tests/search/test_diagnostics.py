@@ -11,8 +11,7 @@ import pytest
 
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import Supernet
-from prdarts_jax.search import diagnostics
-from prdarts_jax.search.methods import Darts
+from prdarts_jax.search import diagnostics, methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 from prdarts_jax.spaces import genotypes
 
@@ -21,7 +20,11 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)
 RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
 PROBLEM = SearchProblem(
-    Supernet(space=OWN, channels=2, cells=4), Darts(second_order=True), optax.sgd(RATE), optax.sgd(1.0), total_steps=4
+    Supernet(space=OWN, channels=2, cells=4),
+    methods.darts(second_order=True),
+    optax.sgd(RATE),
+    optax.sgd(1.0),
+    total_steps=4,
 )
 
 
@@ -116,7 +119,7 @@ def test_a_space_of_a_user_s_own_searches(state, after):
     assert int(found.step) == 1 and all(np.isfinite(value) for value in metrics.values())
     for t in state.arch:
         assert (np.asarray(found.arch[t]) != np.asarray(state.arch[t])).all()
-    genotype = Darts().derive(OWN, jax.device_get(found.arch))
+    genotype = methods.darts().derive(OWN, jax.device_get(found.arch))
     assert len(genotype.normal) == len(genotype.reduce) == 6
     assert {op for op, _ in genotype.normal} <= set(OWN.ops)
 

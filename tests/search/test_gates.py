@@ -1,7 +1,4 @@
-"""The gates and the choice of ops, whose frequencies are tested against their laws.
-
-Keys are fixed. LEVEL is how often a right law would fail such a test with other keys.
-"""
+"""The gates and the choice of ops, whose frequencies are tested against their laws."""
 
 import functools
 import itertools
@@ -12,20 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from shared import LEVEL, accept_counts, counted, law_of_the_released_choice, logistic
 
+from prdarts_jax import spaces
 from prdarts_jax.search import gates
 
-LEVEL = 1e-3
 A, B = -0.1, 1.1
 BETAS, TAUS = (-2.0, 0.0, 0.5, 3.0), (0.1, 1.0, 2.5)
 GRID = list(itertools.product(BETAS, TAUS))
 DRAWS = 40_000
 
 hard_concrete = jax.jit(gates.hard_concrete)
-
-
-def logistic(x):
-    return 1 / (1 + np.exp(-x))
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +30,6 @@ def drawn():
         (beta, tau): np.asarray(hard_concrete(key, jnp.full(DRAWS, beta), tau), np.float64)
         for key, (beta, tau) in zip(keys, GRID, strict=True)
     }
-
-
-def accept_counts(counts, probabilities):
-    """Chi-square test of counts against a law, given as dicts with the same kind of keys."""
-    assert set(counts) <= set(probabilities)
-    total = sum(counts.values())
-    expected = np.array([total * p for p in probabilities.values()])
-    assert expected.min() > 5
-    observed = np.array([counts.get(outcome, 0) for outcome in probabilities])
-    assert scipy.stats.chisquare(observed, expected).pvalue > LEVEL
-
-
-def counted(chosen):
-    """How often each set of ops was chosen: bool[draws, ops] -> {tuple of ops: count}."""
-    rows, counts = np.unique(np.asarray(chosen), axis=0, return_counts=True)
-    return {tuple(np.flatnonzero(row).tolist()): int(n) for row, n in zip(rows, counts, strict=True)}
-
-
-def law_of_the_released_choice(edge_gates, drop, k=2):
-    """P(set of chosen ops) of one edge: every pattern of pushes and every order of visits, enumerated."""
-    law: dict = {}
-    n = len(edge_gates)
-    orders = list(itertools.permutations(range(n)))
-    for pushed in itertools.product((0, 1), repeat=n):
-        p = math.prod(drop if push else 1 - drop for push in pushed)
-        score = [g - push for g, push in zip(edge_gates, pushed, strict=True)]
-        for order in orders:
-            kept = tuple(
-                sorted(sorted(order, key=lambda op: -score[op])[:k])
-            )  # a stable sort: first visited, first kept
-            law[kept] = law.get(kept, 0.0) + p / len(orders)
-    return {kept: p for kept, p in law.items() if p > 0}
 
 
 @pytest.mark.parametrize("beta, tau", GRID)
@@ -123,16 +85,6 @@ def test_the_gradient_of_a_gate_is_0_where_clipped_and_that_of_the_sigmoid_elsew
 def test_the_probabilities_are_the_closed_forms(probability, ratio, tau):
     beta = np.linspace(-4, 4, 9)
     np.testing.assert_allclose(probability(jnp.array(beta), tau), logistic(beta - tau * np.log(ratio)), rtol=1e-5)
-
-
-def test_softmax_normalises_the_ops_of_every_edge_of_both_cell_types():
-    logits = {t: np.random.default_rng(i).normal(size=(5, 3)) for i, t in enumerate(("normal", "reduce"))}
-    weights = gates.softmax({t: jnp.array(beta) for t, beta in logits.items()})
-    assert set(weights) == set(logits)
-    for t, beta in logits.items():
-        for e in range(5):
-            total = sum(math.exp(b) for b in beta[e])
-            np.testing.assert_allclose(weights[t][e], [math.exp(b) / total for b in beta[e]], rtol=1e-5)
 
 
 def test_a_random_choice_takes_two_ops_an_edge_uniformly_and_independently_of_the_other_edges():
@@ -193,3 +145,44 @@ def test_straight_through_is_exactly_0_or_1_with_the_gradient_of_the_gates():
     np.testing.assert_array_equal(weights, np.asarray(chosen, np.float32))
     slope = jax.grad(lambda g: jnp.sum(scale * gates.straight_through(chosen, g)))(g)
     np.testing.assert_array_equal(np.asarray(slope)[chosen], np.asarray(scale)[chosen])
+
+
+def drawn_cells(space, candidates, count=20_000):
+    choose = jax.jit(jax.vmap(lambda key: gates.choose_cell(key, space, candidates)))
+    return np.asarray(choose(jax.random.split(jax.random.key(0), count)))
+
+
+def test_random_cells_of_a_space_with_two_inputs_a_node_are_uniform():
+    space = spaces.SearchSpace("small", ("skip_connect", "none", "sep_conv_3x3"), nodes=4)
+    chosen = drawn_cells(space, jnp.ones(space.shape, bool))
+    assert chosen.dtype == bool
+    cells = [
+        frozenset(zip(((0, 2), (1, 2), *inputs), ops, strict=True))
+        for inputs in itertools.combinations(((0, 3), (1, 3), (2, 3)), 2)
+        for ops in itertools.product(("skip_connect", "sep_conv_3x3"), repeat=4)
+    ]
+    rows, counts = np.unique(chosen, axis=0, return_counts=True)
+    named = [frozenset((space.edges[e], space.ops[o]) for e, o in np.argwhere(row)) for row in rows]
+    accept_counts(dict(zip(named, counts.tolist(), strict=True)), dict.fromkeys(cells, 1 / len(cells)))
+
+
+def test_random_cells_of_nas_bench_201_have_one_of_five_ops_on_every_edge_uniformly():
+    space = spaces.nas_bench_201()
+    chosen = drawn_cells(space, jnp.ones(space.shape, bool))
+    assert (chosen.sum(axis=-1) == 1).all()
+    ops = chosen.argmax(axis=-1)
+    for a, b in itertools.combinations(range(6), 2):
+        counts = np.bincount(5 * ops[:, a] + ops[:, b], minlength=25)
+        assert scipy.stats.chisquare(counts).pvalue > LEVEL / 15
+
+
+def test_random_cells_have_candidates_only():
+    space = spaces.s1()
+    for t in space.cell_types:
+        chosen = drawn_cells(space, jnp.array(space.candidates(t)), 2000)
+        assert not chosen[:, ~space.candidates(t)].any()
+        for node in range(2, 6):
+            edges = [e for e, (_, target) in enumerate(space.edges) if target == node]
+            assert (chosen[:, edges].any(axis=-1).sum(axis=-1) == 2).all()
+        assert (chosen.sum(axis=-1) <= 1).all()
+        assert (chosen.any(axis=0) == space.candidates(t)).all()

@@ -1,350 +1,278 @@
-"""The methods against loops, enumerations and closed forms."""
+"""The named methods: the papers' defaults, ranges of arguments, when logits move, stages and early stopping."""
 
-import functools
+import dataclasses
+import inspect
 import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.stats
-from test_gates import LEVEL, accept_counts, counted, law_of_the_released_choice, logistic
-from test_regularizers import (
-    SHUFFLED,
-    chosen_group_loop,
-    chosen_path_loop,
-    nonskip_loop,
-    path_loop,
-    skip_loop,
-    slope_of,
-    two_an_edge,
-)
+from shared import SHUFFLED, softmax_of
+from table import Table, batch_of, tables
 
+import prdarts_jax as pdx
 from prdarts_jax import spaces
-from prdarts_jax.search.methods import Darts, PRDarts
-from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.nets.program import instructions, program
+from prdarts_jax.run import problems, settings
+from prdarts_jax.search import gates, methods
+from prdarts_jax.search.schedules import Linear
+from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.spaces import discretizations
 
-CELL_TYPES = ("normal", "reduce")
-# Large and different weights, so that a term which is missing or mixed up shows.
-LAMBDAS = {"lambda_skip": 0.7, "lambda_nonskip": 0.4, "lambda_path": 0.9}
-PAPER = PRDarts("paper", space=SHUFFLED, start_temperature=4.0, **LAMBDAS)
-RELEASED = PRDarts("released", space=SHUFFLED, start_temperature=1.0, **LAMBDAS)
-FORMS = pytest.mark.parametrize("method", [PAPER, RELEASED], ids=lambda method: method.form)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-
-def logits_of(seed, shape=SHUFFLED.shape, scale=1.0):
-    rng = np.random.default_rng(seed)
-    return {t: jnp.array(rng.normal(0, scale, shape), jnp.float32) for t in CELL_TYPES}
-
-
-def softmax_of(beta):
-    exponentials = np.exp(np.asarray(beta, np.float64))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+CELL_TYPES = spaces.CELL_TYPES
+EACH = pytest.mark.parametrize("name", methods.NAMED)
+SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
+jit_init = jax.jit(init_search, static_argnums=0)
+jit_step = jax.jit(search_step, static_argnums=0)
 
 
-def objective_loop(method, val_loss, logits, op_weights, progress):
-    """Both forms of the outer objective, {name: value} of the terms, in double precision."""
-    tau = method.start_temperature + (method.end_temperature - method.start_temperature) * progress
-    p = {t: logistic(np.asarray(logits[t], np.float64) - tau * math.log(0.1 / 1.1)) for t in CELL_TYPES}
-    space = method.space
-    if method.form == "paper":
-        terms = {
-            "l_skip": np.mean([skip_loop(space, p[t]) for t in CELL_TYPES]),
-            "l_nonskip": np.mean([nonskip_loop(space, p[t]) for t in CELL_TYPES]),
-            "l_path": np.mean([path_loop(space, p[t]) for t in CELL_TYPES]),
-        }
-        penalty = method.lambda_skip * terms["l_skip"] + method.lambda_nonskip * terms["l_nonskip"]
-    else:
-        c = {t: np.asarray(op_weights[t]) == 1 for t in CELL_TYPES}
-        terms = {
-            "l_skip": np.mean([chosen_group_loop(space, p[t], c[t], ["skip"]) for t in CELL_TYPES]),
-            "l_nonskip": np.mean([chosen_group_loop(space, p[t], c[t], ["none", "conv"]) for t in CELL_TYPES]),
-            "l_pool": np.mean([chosen_group_loop(space, p[t], c[t], ["pool"]) for t in CELL_TYPES]),
-            "l_path": np.mean([chosen_path_loop(space, p[t], c[t]) for t in CELL_TYPES]),
-        }
-        penalty = method.lambda_skip * max(terms["l_skip"] - 0.2, 0)
-        penalty += method.lambda_nonskip * max(terms["l_nonskip"] - 0.2, 0)
-        penalty += method.lambda_nonskip * max(terms["l_pool"] - 0.2, 0)
-    return val_loss + penalty - method.lambda_path * terms["l_path"], terms
+def make_problem(method, space, total_steps=10):
+    adam = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.01, b1=0.5))
+    return SearchProblem(Table(space), method, optax.sgd(0.1, momentum=0.9), adam, total_steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def objective(method, val_loss, logits, op_weights, progress):
-    """((total, terms), gradients in the validation loss and in the logits), compiled once a method."""
-
-    def total(val_loss, logits):
-        return method.objective(val_loss, logits, op_weights, progress)
-
-    return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(val_loss, logits)
-
-
-def check_objective(method, logits, op_weights, progress):
-    (total, metrics), (dloss, dlogits) = objective(method, 1.5, logits, op_weights, progress)
-    expected, terms = objective_loop(method, 1.5, logits, op_weights, progress)
-    np.testing.assert_allclose(total, expected, rtol=1e-5)
-    np.testing.assert_allclose(dloss, 1)
-    for name, term in terms.items():
-        np.testing.assert_allclose(metrics[name], term, rtol=1e-4, err_msg=name)
-    for t in CELL_TYPES:
-        expected = slope_of(
-            lambda beta, t=t: objective_loop(method, 1.5, logits | {t: beta}, op_weights, progress)[0], logits[t]
-        )
-        np.testing.assert_allclose(dlogits[t], expected, rtol=1e-3, atol=1e-6, err_msg=t)
-    return terms
+def search(problem, steps=3):
+    """[state before, state after each step], and the metrics of the last."""
+    states = [jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])]
+    for _ in range(steps):
+        state, metrics = jit_step(problem, states[-1], batch_of(0.0), batch_of(1.0))
+        states.append(state)
+    return states, metrics
 
 
-@FORMS
-@pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
-def test_the_objective_and_its_gradient_are_those_of_the_loops(method, progress):
-    chosen = {t: jnp.array(two_an_edge(SHUFFLED, seed), jnp.float32) for seed, t in enumerate(CELL_TYPES)}
-    check_objective(method, logits_of(0), chosen, progress)
+# Compositions ---------------------------------------------------------------------------------------------------------
 
 
-def test_below_the_threshold_the_released_groups_cost_nothing():
-    rare = {t: beta - 4 for t, beta in logits_of(1, scale=0.1).items()}
-    chosen = {t: jnp.array(two_an_edge(SHUFFLED, seed), jnp.float32) for seed, t in enumerate(CELL_TYPES)}
-    terms = check_objective(RELEASED, rare, chosen, 1.0)
-    assert 0 < max(terms["l_skip"], terms["l_nonskip"], terms["l_pool"]) < 0.2
+def test_methods_are_values_and_all_different():
+    made = [[build() for build in methods.NAMED.values()] for _ in range(2)]
+    assert made[0] == made[1] and len({*made[0], *made[1]}) == len(methods.NAMED)
+    assert methods.darts() == pdx.Method() and hash(methods.darts()) == hash(pdx.Method())
 
 
-def test_the_released_threshold_is_subtracted_from_the_average_of_the_cell_types():
-    logits = {"normal": jnp.full(SHUFFLED.shape, -4.0), "reduce": jnp.full(SHUFFLED.shape, 4.0)}
-    chosen = {t: jnp.array(two_an_edge(SHUFFLED, 0), jnp.float32) for t in CELL_TYPES}
-    terms = check_objective(RELEASED, logits, chosen, 1.0)
-    assert 0.4 < terms["l_skip"] < 0.6  # one type is far below the threshold, the average above it
+def test_the_defaults_are_the_papers():
+    for method in (methods.pr_darts(), methods.pr_darts_released()):
+        assert [term.weight for term in method.terms if term.name != "l_pool"] == [0.01, 0.005, 0.005]
+    assert methods.pr_darts().relaxation.temperature == methods.gdas().relaxation.temperature == Linear(10.0, 0.1)
+    released = methods.pr_darts_released()
+    assert released.relaxation.temperature == Linear(1.0, 0.1) and released.relaxation.drop == 0.4
+    assert [getattr(term, "threshold", None) for term in released.terms] == [0.2, 0.2, 0.2, None]
+    assert [term.weight for term in methods.fair_darts().terms] == [10.0]
+    assert methods.fair_darts().discretization == discretizations.above(0.85)
+    assert methods.pc_darts().supernet == {"partial": 4}
+    assert methods.lambda_darts().inner == pdx.alignment.Alignment(Linear(0.0, 0.125), pdx.alignment.cosine)
+    assert methods.lambda_darts(variant="signcorr").inner.measure == pdx.alignment.sign_correlation
+    assert methods.random_search().after_epoch == pdx.BestOf(100)
+    assert methods.reinforce().relaxation.baseline == 2.3
 
 
-def test_a_draw_without_skips_pools_or_convolutions_has_a_finite_objective():
-    logits = logits_of(2)
-    nothing = {t: jnp.zeros(SHUFFLED.shape) for t in CELL_TYPES}
-    terms = check_objective(RELEASED, logits, nothing, 0.5)
-    assert set(terms.values()) == {0.0}
-    one_type = nothing | {"reduce": jnp.array(two_an_edge(SHUFFLED, 1), jnp.float32)}
-    check_objective(RELEASED, logits, one_type, 0.5)
-
-
-def test_the_defaults_are_the_paper_s():
-    method = PRDarts()
-    assert (method.form, method.space) == ("paper", spaces.darts())
-    assert (method.lambda_skip, method.lambda_nonskip, method.lambda_path) == (0.01, 0.005, 0.005)
-    assert (method.start_temperature, method.end_temperature) == (10.0, 0.1)
-    assert (method.drop, method.threshold) == (0.4, 0.2)
-    assert method.weights_first and not Darts().weights_first
-
-
-@pytest.mark.parametrize("start", [10.0, 1.0])
-@pytest.mark.parametrize("total_steps", [2, 7, 39_000])
-def test_the_temperature_falls_linearly_from_the_first_step_to_exactly_the_last(start, total_steps):
-    method = PRDarts(start_temperature=start)
-    problem = SearchProblem(None, method, optax.identity(), optax.identity(), total_steps)
-    progress = [float(problem.progress(jnp.int32(step))) for step in (0, total_steps - 1, total_steps)]
-    assert progress == [0.0, 1.0, 1.0]
-    assert float(method.temperature(jnp.float32(0.0))) == start
-    assert float(method.temperature(jnp.float32(1.0))) == pytest.approx(0.1, rel=1e-5)
-    assert float(method.temperature(jnp.float32(0.25))) == pytest.approx(0.75 * start + 0.025)
-
-
-def test_a_search_of_one_step_has_a_progress():
-    problem = SearchProblem(None, Darts(), optax.identity(), optax.identity(), 1)
-    assert 0 <= float(problem.progress(jnp.int32(0))) <= 1
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def weigh(method, logits, keys, progress):
-    """(op weights, their derivatives in the logits of the same gate) for every key: {cell type: [keys, edges, ops]}."""
-
-    def total(logits, key):
-        op_weights = method.weigh(logits, key, progress)
-        return sum(w.sum() for w in op_weights.values()), op_weights
-
-    slopes, op_weights = jax.vmap(jax.grad(total, has_aux=True), in_axes=(None, 0))(logits, keys)
-    return op_weights, slopes
-
-
-KEYS = jax.random.split(jax.random.key(0), 4000)
-
-
-@pytest.fixture(scope="module")
-def draws():
-    """{(form, progress): op weights and slopes} of the same logits and keys."""
-    return {
-        (method.form, progress): jax.device_get(weigh(method, logits_of(3), KEYS, progress))
-        for method in (PAPER, RELEASED)
-        for progress in (0.0, 1.0)
-    }
-
-
-@pytest.mark.parametrize("progress, tau", [(0.0, 4.0), (1.0, 0.1)])
-def test_a_paper_draw_has_the_gates_of_at_most_two_ops_an_edge(draws, progress, tau):
-    for t in CELL_TYPES:
-        w, slope = (a[t].astype(np.float64) for a in draws["paper", progress])
-        assert w.min() >= 0 and w.max() <= 1
-        assert (np.count_nonzero(w, axis=-1) <= 2).all()
-        clipped = (w == 0) | (w == 1)
-        np.testing.assert_array_equal(slope[clipped], 0)
-        # The value determines the derivative of a hard-concrete gate: only a gate at this temperature has it.
-        gbar = (w + 0.1) / 1.2
-        np.testing.assert_allclose(slope[~clipped], (1.2 * gbar * (1 - gbar) / tau)[~clipped], rtol=1e-2, atol=1e-4)
-        expected = 2 / 5 * logistic(np.asarray(logits_of(3)[t], np.float64) + tau * math.log(11))
-        for place in np.ndindex(*SHUFFLED.shape):
-            active = int(np.count_nonzero(w[:, *place]))
-            pvalue = scipy.stats.binomtest(active, len(KEYS), expected[place]).pvalue
-            assert pvalue > LEVEL / expected.size, (t, place)
-
-
-@pytest.mark.parametrize("progress, tau", [(0.0, 1.0), (1.0, 0.1)])
-def test_a_released_draw_has_exactly_two_ones_an_edge_with_the_gradient_of_their_gates(draws, progress, tau):
-    for t in CELL_TYPES:
-        w, slope = (a[t] for a in draws["released", progress])
-        assert set(np.unique(w)) == {0.0, 1.0}
-        assert (w.sum(axis=-1) == 2).all()
-        of_chosen = slope[w == 1]
-        assert of_chosen.min() == 0 and 0.25 / tau < of_chosen.max() <= 1.2 / (4 * tau) * (1 + 1e-5)
-
-
-def test_the_released_choice_follows_the_gates_and_the_drop():
-    saturated = np.where([True, True, False, False, False], 60.0, -60.0) * np.ones(SHUFFLED.shape)
-    logits = {t: jnp.array(saturated, jnp.float32) for t in CELL_TYPES}
-    op_weights, _ = weigh(RELEASED, logits, KEYS, 0.0)
-    law = law_of_the_released_choice((1.0, 1.0, 0.0, 0.0, 0.0), 0.4)
-    for t in CELL_TYPES:
-        accept_counts(counted(op_weights[t][:, 3] != 0), law)
-
-
-@FORMS
-def test_keys_and_cell_types_have_draws_of_their_own(draws, method):
-    op_weights, _ = draws[method.form, 0.0]
-    first = {t: op_weights[t][:1000].reshape(1000, -1) != 0 for t in CELL_TYPES}
-    for t in CELL_TYPES:
-        assert len(np.unique(first[t], axis=0)) > 900
-    assert (first["normal"] != first["reduce"]).any(axis=1).mean() > 0.9
-    again, _ = weigh(method, logits_of(3), KEYS, 0.0)
-    for t in CELL_TYPES:
-        np.testing.assert_array_equal(op_weights[t], again[t])
-
-
-def test_darts_weighs_with_the_softmax_whatever_the_key_and_minimises_the_validation_loss():
-    logits = logits_of(4)
-    first, second = (Darts().weigh(logits, key, 0.3) for key in KEYS[:2])
-    for t in CELL_TYPES:
-        np.testing.assert_allclose(first[t], softmax_of(logits[t]), rtol=1e-5)
-        np.testing.assert_array_equal(first[t], second[t])
-        np.testing.assert_array_equal(first[t], Darts().activation(logits, 0.3)[t])
-    (total, metrics), (dloss, dlogits) = objective(Darts(), 1.5, logits, first, 0.3)
-    assert (float(total), float(dloss), metrics) == (1.5, 1.0, {})
-    assert not any(dlogits[t].any() for t in CELL_TYPES)
-
-
-def test_searches_start_at_one_half_in_the_paper():
-    start = PAPER.init(jax.random.key(0), logits_of(5))
-    for t in CELL_TYPES:
-        np.testing.assert_array_equal(start[t], np.full(SHUFFLED.shape, 0.5, np.float32))
-
-
-@pytest.mark.parametrize("method", [RELEASED, Darts()], ids=["released", "darts"])
-def test_searches_start_at_a_thousandth_of_a_normal_variable_elsewhere(method):
-    shape = (300, 8)
-    start = method.init(jax.random.key(1), {t: jnp.ones(shape) for t in CELL_TYPES})
-    normal, reduce = (np.asarray(start[t]).ravel() for t in CELL_TYPES)
-    for values in (normal, reduce):
-        assert scipy.stats.kstest(values / 1e-3, "norm").pvalue > LEVEL / 3
-    assert scipy.stats.pearsonr(normal, reduce).pvalue > LEVEL / 3
-
-
-@FORMS
-@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_the_activation_is_the_probability_that_a_gate_is_not_0(method, progress):
-    tau = method.start_temperature * (1 - progress) + 0.1 * progress
-    probability = method.activation(logits_of(6), progress)
-    for t in CELL_TYPES:
-        expected = logistic(np.asarray(logits_of(6)[t], np.float64) - tau * math.log(0.1 / 1.1))
-        np.testing.assert_allclose(probability[t], expected, rtol=1e-5)
-
-
-def two_of_a_node(space, scores, distinct_inputs):
-    """Every pair of (op, input) of a node is tried; the best by (larger score, smaller score) is kept."""
-    cell = []
-    for node in range(2, space.nodes):
-        first_edge = sum(range(2, node))
-        entries = [
-            (scores[first_edge + s][o], op, s) for s in range(node) for o, op in enumerate(space.ops) if op != "none"
-        ]
-        pairs = [(a, b) for a in entries for b in entries if a[0] > b[0] and not (distinct_inputs and a[2] == b[2])]
-        best = max(pairs, key=lambda pair: (pair[0][0], pair[1][0]))
-        cell += [(op, s) for _, op, s in best]
-    return tuple(cell)
-
-
-@pytest.mark.parametrize("distinct_inputs", [True, False])
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_derivation_of_pr_darts(form, distinct_inputs):
-    method = PRDarts(form, distinct_inputs=distinct_inputs)
-    space = spaces.darts()
-    shared_edges = none_is_largest = 0
-    for seed in range(10):
-        logits = logits_of(seed, space.shape, scale=2.0)
-        found = method.derive(space, logits)
-        for t in CELL_TYPES:
-            beta = np.asarray(logits[t], np.float64)
-            scores = logistic(beta) if form == "paper" else softmax_of(beta)
-            cell = getattr(found, t)
-            assert cell == two_of_a_node(space, scores, distinct_inputs)
-            shared_edges += sum(a[1] == b[1] for a, b in zip(cell[::2], cell[1::2], strict=True))
-            none_is_largest += (beta.argmax(axis=1) == 0).sum()
-        assert found.normal_concat == found.reduce_concat == (2, 3, 4, 5)
-    assert none_is_largest > 0 and (shared_edges > 0) == (not distinct_inputs)
-
-
-def test_the_paper_ranks_probabilities_and_the_released_code_the_softmax_of_each_edge():
-    space = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
-    beta = jnp.array([[-5.0, 3.0, 2.9], [-5.0, 1.0, -5.0]])
-    logits = {t: beta for t in CELL_TYPES}
-    paper, released = (PRDarts(form, space=space, distinct_inputs=False) for form in ("paper", "released"))
-    assert paper.derive(space, logits).normal == (("skip_connect", 0), ("sep_conv_3x3", 0))
-    assert released.derive(space, logits).normal == (("skip_connect", 1), ("skip_connect", 0))
-
-
-def test_large_logits_are_still_told_apart():
-    """Their probabilities all round to 1."""
-    space = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)
-    logits = {t: jnp.array([[0.0, 40.0, 41.0], [90.0, 43.0, 42.0]]) for t in CELL_TYPES}
-    assert PRDarts("paper", space=space, distinct_inputs=True).derive(space, logits).reduce == (
-        ("skip_connect", 1),
-        ("sep_conv_3x3", 0),
+@EACH
+def test_a_method_has_its_parts_and_no_others(name):
+    """Weights come first in PR-DARTS; what one method alone has, the others lack."""
+    method = methods.find(name)()
+    assert method.weights_first == name.startswith("pr_darts")
+    assert (method.logits_start, bool(method.stages)) == (
+        {"p_darts": 0.4, "pc_darts": 0.3}.get(name, 0),
+        name == "p_darts",
     )
+    assert [part for part in ("inner", "early_stopping", "after_epoch") if getattr(method, part)] == {
+        "lambda_darts": ["inner"],
+        "r_darts": ["early_stopping"],
+        "random_search": ["after_epoch"],
+    }.get(name, [])
+    assert not method.second_order and methods.darts(second_order=True).second_order
 
 
-def test_derivation_of_darts():
-    """Per edge the best op other than none, then per node the two edges where it is largest."""
-    space = spaces.darts()
-    for seed in range(10):
-        logits = logits_of(seed, space.shape, scale=2.0)
-        found = Darts().derive(space, logits)
+def test_darts_with_a_reward_for_depth_is_searched():
+    rewarded = dataclasses.replace(pdx.methods.darts(), terms=(pdx.terms.path_depth(0.005),))
+    fields = {"channels": 2, "cells": 1, "num_classes": 10}
+    supernet = pdx.Supernet(spaces.SearchSpace("tiny", ("skip_connect", "dil_conv_3x3"), nodes=3), **fields)
+    problem = SearchProblem(supernet, rewarded, optax.sgd(0.1), optax.sgd(1.0), 3)
+    state = start = jit_init(problem, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))
+    batch = {"image": jax.random.normal(jax.random.key(1), (2, 8, 8, 1)), "label": jnp.arange(2)}
+    for _ in range(3):
+        state, metrics = jit_step(problem, state, batch, batch)
+    # Of two ops, one is parameterised: the chain is the edge from node 1.
+    assert 0 < float(metrics["l_path"]) < 1 and np.isfinite(metrics["val_loss"])
+    for before, after in ((start.arch, state.arch), (start.params, state.params)):
+        assert all(np.isfinite(a).all() for a in jax.tree.leaves(after))
+        assert any((a != b).any() for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+
+
+# Arguments ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_out_of_range_is_refused_by_one_sentence():
+    for build, arguments, message in (
+        (methods.darts, {"second_order": 1}, "second_order=1 must be of type bool, as False is"),
+        (methods.gdas, {"start_temperature": 0.0}, "start_temperature=0.0 must be above 0"),
+        (methods.pc_darts, {"partial": 1}, "partial=1 must be at least 2"),
+        (methods.lambda_darts, {"variant": "sine"}, "variant='sine' must be one of cosine, signcorr"),
+        (methods.p_darts, {"ops": (8, 1, 3)}, "ops=(8, 1, 3) must be a tuple of whole numbers of at least 2"),
+        (methods.p_darts, {"cells": (5,)}, "cells=(5,), ops=(8, 5, 3) and skip_dropout=(0.0, 0.4, 0.7) must be of one"),
+    ):
+        with pytest.raises(ValueError) as error:
+            build(**arguments)
+        assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@EACH
+def test_every_number_has_a_range_and_every_argument_a_type(name):
+    build = methods.find(name)
+    assert build.schema.keys() == inspect.signature(build).parameters.keys()
+    for argument, field in build.schema.items():
+        wrong = [object()] + [math.nan] * (field.kind is float) + [-1] * (field.kind is int)
+        for value in wrong:
+            with pytest.raises(ValueError, match=rf"^{argument}=.* must be "):
+                build(**{argument: value})
+
+
+# Steps ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 7, 39_000])
+def test_progress_is_0_in_the_first_step_and_1_in_the_last(total_steps):
+    problem = make_problem(methods.pr_darts(), SHUFFLED, total_steps)
+    progress = [float(problem.progress(jnp.int32(step))) for step in (0, total_steps - 1, total_steps)]
+    assert progress == ([0.0, 1.0, 1.0] if total_steps > 1 else [0.0, 0.0, 1.0])
+
+
+def test_logits_and_their_moments_rest_until_their_start():
+    late = make_problem(dataclasses.replace(methods.darts(), logits_start=0.5), SHUFFLED, 6)
+    at_once = make_problem(methods.darts(), SHUFFLED, 6)
+    (start, *states), _ = search(late, steps=5)
+    for step, (before, state) in enumerate(zip([start, *states], states, strict=False)):
+        rests = step < 3
+        moments = [a for a in jax.tree.leaves(state.opt_state.inner_states["arch"]) if a.shape == SHUFFLED.shape]
+        assert moments and all((np.asarray(a) == 0).all() for a in moments) == rests
         for t in CELL_TYPES:
-            beta = np.asarray(logits[t], np.float64)
-            weights = softmax_of(beta)
-            cell = []
-            for node in range(2, 6):
-                best = []
-                for e, (s, target) in enumerate(space.edges):
-                    if target == node:
-                        weight, op = max((weights[e, o], op) for o, op in enumerate(space.ops) if op != "none")
-                        best.append((weight, op, s))
-                cell += [(op, s) for _, op, s in sorted(best, reverse=True)[:2]]
-            assert getattr(found, t) == tuple(cell)
+            assert (np.asarray(state.arch[t]) == np.asarray(start.arch[t])).all() == rests
+        for name in before.params:
+            assert (np.asarray(state.params[name]) != np.asarray(before.params[name])).any()
+    # The first move is Adam's first: of about the learning rate, as that of a search without a start.
+    before = states[2]
+    fresh = before.replace(opt_state=at_once.optimizer.init({"params": before.params, "arch": before.arch}))
+    moved, _ = jit_step(at_once, fresh, batch_of(0.0), batch_of(1.0))
+    for t in CELL_TYPES:
+        np.testing.assert_allclose(states[3].arch[t], moved.arch[t], rtol=1e-5)
 
 
-def test_methods_are_values_that_jit_takes_as_static_arguments():
-    assert len({PRDarts(), PRDarts(), PRDarts("released"), Darts(), Darts()}) == 3
-    traces = SimpleNamespace(count=0)
+def test_the_edges_logits_of_pc_darts_are_drawn_and_trained_from_its_start_on():
+    space = dataclasses.replace(SMALL, nodes=5)
+    problem = make_problem(dataclasses.replace(methods.pc_darts(), logits_start=0.5), space, total_steps=4)
+    (start, *states), _ = search(problem, steps=4)
+    assert start.arch.keys() == {"normal", "reduce", "normal_edges", "reduce_edges"}
+    assert start.arch["reduce_edges"].shape == (9,)
+    drawn = np.concatenate([np.ravel(a) for a in start.arch.values()])
+    assert len(np.unique(drawn)) == len(drawn) and 3e-4 < drawn.std() < 3e-3
+    for step, state in enumerate(states):
+        for name, beta in state.arch.items():
+            assert (np.asarray(beta) != np.asarray(start.arch[name])).all() == (step >= 2), name
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def temperature(method, progress):
-        traces.count += 1
-        return method.temperature(progress)
 
-    values = [temperature(PRDarts(start_temperature=start), 0.0) for start in (2.0, 2.0, 3.0)]
-    assert [float(value) for value in values] == [2.0, 2.0, 3.0]
-    assert traces.count == 2
+def test_a_step_of_reinforce_is_the_estimate_of_the_draw_that_was_made():
+    space = spaces.SearchSpace("two", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
+    beta = jnp.array([[0.3, -0.8, 0.5], [1.0, 0.0, -0.5]])
+    method = methods.reinforce(start_baseline=2.0)
+    problem = SearchProblem(Table(space), method, optax.set_to_zero(), optax.sgd(1.0), 10)
+    state = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
+    state = state.replace(arch=state.arch | {"normal": beta})
+    black = tables(space)[0]["normal"][0]
+    losses = {(a, b): 1 + black[0, a] + black[1, b] + 2 * 0.25 for a in range(3) for b in range(3)}
+    seen = set()
+    for seed in range(12):
+        before = state.replace(key=jax.random.key(seed))
+        after, metrics = jit_step(problem, before, batch_of(0.0), batch_of(0.0))
+        draw = min(losses, key=lambda draw: abs(losses[draw] - float(metrics["val_loss"])))
+        assert losses[draw] == pytest.approx(float(metrics["val_loss"]), rel=1e-5)
+        expected = (losses[draw] - 2.0) * (np.eye(3)[list(draw)] - softmax_of(beta))
+        np.testing.assert_allclose(before.arch["normal"] - after.arch["normal"], expected, rtol=1e-4, atol=1e-6)
+        assert float(after.arch["baseline"]) == pytest.approx(losses[draw], rel=1e-5)
+        assert float(metrics["baseline"]) == 2.0
+        seen.add(draw)
+    assert len(seen) > 3
+
+
+# P-DARTS and R-DARTS --------------------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_p_darts_execute_fewer_and_fewer_ops_of_an_edge():
+    space, candidates, images = spaces.darts(), None, batch_of(0.0)["image"]
+    method = methods.p_darts()
+    assert [(s.method.supernet["cells"], s.ops) for s in method.stages] == [(5, 8), (11, 5), (17, 3)]
+    assert [s.method.supernet.get("dropout", "") for s in method.stages] == ["", "skip", "skip"]
+    assert [s.method.logits_start for s in method.stages] == [0.4] * 3
+    ((_, group),) = program(space, False, channels=4)
+    kept = np.ones(space.shape, bool)
+    for number, stage in enumerate(method.stages):
+        state = jit_init(make_problem(stage.method, space), jax.random.key(number), images, candidates)
+        rng = np.random.default_rng(number)
+        logits = {t: beta + rng.normal(size=space.shape) for t, beta in state.arch.items()}
+        weights = stage.method.relaxation.weigh(space, logits, jax.random.key(0), jnp.float32(0.5))
+        for t in CELL_TYPES:
+            assert (np.count_nonzero(weights[t], axis=1) == stage.ops).all()
+            np.testing.assert_allclose(np.sum(weights[t], axis=1), 1, rtol=1e-5)
+            listed = instructions(group, weights[t], end=1)
+            assert int(listed.starts[-1]) == np.count_nonzero(np.asarray(weights[t])[:, 1:])  # `none` comes first
+        assert not np.asarray(weights["normal"])[~kept].any()
+        if number < 2:
+            fewer = method.stages[number + 1].ops
+            candidates = {t: gates.largest(w, fewer) for t, w in weights.items()}
+            kept = np.argsort(np.argsort(-np.asarray(weights["normal"]), axis=1), axis=1) < fewer
+
+
+def test_the_dropout_after_skips_falls_as_in_the_released_code():
+    """In its epochs e of 25: p (24 - e) / 25 before the logits move, then p exp(-0.2 (e - 10))."""
+    first, *later = (stage.method.dropout_rate for stage in methods.p_darts().stages)
+    assert first is None
+    for schedule, rate in zip(later, (0.4, 0.7), strict=True):
+        for epoch in range(25):
+            at_end = float(schedule(jnp.float32((epoch + 1) / 25 - 1e-6)))
+            at_start = float(schedule(jnp.float32(epoch / 25 + 1e-6)))
+            if epoch < 10:
+                assert at_end == pytest.approx(rate * (24 - epoch) / 25, abs=1e-4)
+            else:
+                assert at_start == pytest.approx(rate * math.exp(-0.2 * (epoch - 10)), abs=1e-4)
+            assert at_start >= at_end
+
+
+def test_r_darts_stops_when_the_mean_of_five_epochs_is_over_four_thirds_of_that_five_epochs_earlier():
+    stopping = methods.r_darts().early_stopping
+    assert methods.r_darts(early_stopping=False).early_stopping is None
+    assert stopping.stops([0.1] * 9) is None and stopping.stops([0.1] * 30) is None
+    # Nine epochs are too few to compare, however they grow.
+    assert stopping.stops(list(np.exp(np.arange(9.0)))) is None
+    for late, stops in ((1.3, False), (1.4, True)):
+        history = [5.0] * 7 + [1.0] * 5 + [late] * 5
+        assert stopping.stops(history) == (11 if stops else None)
+        assert methods.r_darts(ratio=0.5).early_stopping.stops(history) is None
+    # One large value is averaged: (4 + 2.6) / 5 is below 4 / 3.
+    assert stopping.stops([1.0] * 9 + [2.6]) is None
+    assert stopping.stops([1.0] * 9 + [2.7]) == 4
+    assert methods.r_darts(window=2).early_stopping.stops([1.0, 1.0, 2.0, 2.0]) == 1
+
+
+def test_r_darts_grows_its_drop_path_linearly():
+    assert methods.r_darts().supernet == {} and methods.r_darts().dropout_rate is None
+    method = methods.r_darts(drop_path=0.6)
+    assert method.supernet == {"dropout": "path"}
+    assert [float(method.dropout_rate(p)) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.0, 0.3, 0.6])
+
+
+# Methods of configs ---------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_a_config_may_set_when_the_logits_start(name):
+    config = settings.search(name)
+    as_named = problems.make_method(config)
+    assert as_named == methods.find(name)()
+    config.logits.start = 0.625
+    later = problems.make_method(config)
+    for before, after in zip(problems.stages_of(as_named), problems.stages_of(later), strict=True):
+        assert after.method == dataclasses.replace(before.method, logits_start=0.625, stages=after.method.stages)
+        assert after.ops == before.ops
+    assert later == dataclasses.replace(as_named, logits_start=0.625, stages=later.stages)

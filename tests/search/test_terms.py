@@ -1,12 +1,18 @@
-"""The terms against loops over edges and ops."""
+"""The terms, and what methods minimise with them, against loops over edges and ops."""
+
+import dataclasses
+import functools
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import SHUFFLED, logistic, logits_of, objective, slope_of, softmax_of, two_an_edge
 
 from prdarts_jax import spaces
-from prdarts_jax.search import terms
+from prdarts_jax.search import methods, terms
 
 KINDS = {
     "none": "none",
@@ -18,10 +24,6 @@ KINDS = {
     "avg_pool_3x3": "pool",
     "max_pool_3x3": "pool",
 }
-# The second has its ops in another order, so that no position is taken for granted.
-SHUFFLED = spaces.SearchSpace(
-    "shuffled", ("sep_conv_3x3", "max_pool_3x3", "skip_connect", "dil_conv_5x5", "none"), nodes=4
-)
 SPACES = [spaces.darts(), SHUFFLED]
 
 
@@ -120,22 +122,6 @@ def compiled(space, named):
     return jax.jit(all_terms)
 
 
-def slope_of(loop, probability, step=1e-6):
-    """Central differences of a loop, f64[edges, ops]."""
-    probability = np.asarray(probability, np.float64)
-    slope = np.zeros_like(probability)
-    for place in np.ndindex(*probability.shape):
-        shift = np.zeros_like(probability)
-        shift[place] = step
-        slope[place] = (loop(probability + shift) - loop(probability - shift)) / (2 * step)
-    return slope
-
-
-def two_an_edge(space, seed):
-    rng = np.random.default_rng(seed)
-    return np.array([rng.permutation([True] * 2 + [False] * (len(space.ops) - 2)) for _ in space.edges])
-
-
 def only(space, *ops, edges=None):
     """bool[edges, ops]: these ops, on all edges or on those given."""
     return np.array([[op in ops and (edges is None or e in edges) for op in space.ops] for e in space.edges])
@@ -232,3 +218,156 @@ def test_values_worked_out_by_hand():
     chosen = only(space, "sep_conv_3x3", "dil_conv_5x5", edges=[(2, 3)]) | only(space, "dil_conv_5x5", edges=[(1, 2)])
     assert value(terms.path_depth(1.0, chosen=True), chosen) == pytest.approx(0.4 * 0.75)
     assert value(of_groups("none", "conv")[0], chosen) == pytest.approx((0.4 + 0.9 + 0.6) / 3)
+
+
+# What methods minimise ------------------------------------------------------------------------------------------------
+
+# Large and different weights, so that a term which is missing or mixed up shows.
+LAMBDAS = {"lambda_skip": 0.7, "lambda_nonskip": 0.4, "lambda_path": 0.9}
+METHODS = {
+    "paper": methods.pr_darts(start_temperature=4.0, **LAMBDAS),
+    "released": methods.pr_darts_released(**LAMBDAS),
+}
+START = {"paper": 4.0, "released": 1.0}
+CHOSEN = {t: jnp.array(two_an_edge(SHUFFLED, seed), jnp.float32) for seed, t in enumerate(spaces.CELL_TYPES)}
+
+
+def objective_loop(form, val_loss, logits, op_weights, progress, lambda_path=LAMBDAS["lambda_path"]):
+    """Both forms of the outer objective, and {name: value} of the terms, in double precision."""
+    tau = START[form] + (0.1 - START[form]) * progress
+    p = {t: logistic(np.asarray(beta, np.float64) - tau * math.log(0.1 / 1.1)) for t, beta in logits.items()}
+
+    def mean(of_cell, *kinds):
+        chosen = {t: [np.asarray(op_weights[t]) == 1] if form == "released" else [] for t in p}
+        return np.mean([of_cell(SHUFFLED, p[t], *chosen[t], *kinds) for t in p])
+
+    if form == "paper":
+        found = {"l_skip": mean(skip_loop), "l_nonskip": mean(nonskip_loop), "l_path": mean(path_loop)}
+        penalty = 0.7 * found["l_skip"] + 0.4 * found["l_nonskip"]
+    else:
+        found = {
+            "l_skip": mean(chosen_group_loop, ["skip"]),
+            "l_nonskip": mean(chosen_group_loop, ["none", "conv"]),
+            "l_pool": mean(chosen_group_loop, ["pool"]),
+            "l_path": mean(chosen_path_loop),
+        }
+        penalty = 0.7 * max(found["l_skip"] - 0.2, 0)
+        penalty += 0.4 * max(found["l_nonskip"] - 0.2, 0) + 0.4 * max(found["l_pool"] - 0.2, 0)
+    return val_loss + penalty - lambda_path * found["l_path"], found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def objective_and_slopes(method, val_loss, logits, op_weights, progress):
+    """((total, metrics), gradients in the validation loss and in the logits), compiled once a method."""
+
+    def total(val_loss, logits):
+        return objective(method, SHUFFLED, val_loss, logits, op_weights, progress)
+
+    return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(val_loss, logits)
+
+
+def check_objective(form, logits, op_weights, progress):
+    (total, metrics), (dloss, dlogits) = objective_and_slopes(METHODS[form], 1.5, logits, op_weights, progress)
+    expected, found = objective_loop(form, 1.5, logits, op_weights, progress)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(dloss, 1)
+    assert metrics.keys() == found.keys()
+    for name, value in found.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    for t in logits:
+        expected = slope_of(
+            lambda beta, t=t: objective_loop(form, 1.5, logits | {t: beta}, op_weights, progress)[0], logits[t]
+        )
+        np.testing.assert_allclose(dlogits[t], expected, rtol=1e-3, atol=1e-6, err_msg=t)
+    return found
+
+
+@pytest.mark.parametrize("form", METHODS)
+@pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
+def test_the_objective_of_pr_darts_and_its_gradient_are_those_of_the_loops(form, progress):
+    check_objective(form, logits_of(0), CHOSEN, progress)
+
+
+def test_below_the_threshold_the_released_groups_cost_nothing():
+    rare = {t: beta - 4 for t, beta in logits_of(1, scale=0.1).items()}
+    found = check_objective("released", rare, CHOSEN, 1.0)
+    assert 0 < max(found["l_skip"], found["l_nonskip"], found["l_pool"]) < 0.2
+
+
+def test_the_released_threshold_is_subtracted_from_the_average_of_the_cell_types():
+    logits = {"normal": jnp.full(SHUFFLED.shape, -4.0), "reduce": jnp.full(SHUFFLED.shape, 4.0)}
+    found = check_objective("released", logits, dict.fromkeys(logits, CHOSEN["normal"]), 1.0)
+    assert 0.4 < found["l_skip"] < 0.6  # one type is far below the threshold, the average above it
+
+
+def test_a_draw_without_skips_pools_or_convolutions_has_a_finite_objective():
+    nothing = dict.fromkeys(spaces.CELL_TYPES, jnp.zeros(SHUFFLED.shape))
+    assert set(check_objective("released", logits_of(2), nothing, 0.5).values()) == {0.0}
+    check_objective("released", logits_of(2), nothing | {"reduce": CHOSEN["reduce"]}, 0.5)
+
+
+def test_the_gates_alone_have_no_reward_for_depth():
+    both = METHODS["paper"]
+    weights = {"lambda_skip": 0.7, "lambda_nonskip": 0.4, "start_temperature": 4.0}
+    alone = {
+        "paper": methods.pr_darts_gates(**weights),
+        "released": dataclasses.replace(METHODS["released"], terms=METHODS["released"].terms[:-1]),
+    }
+    assert alone["paper"] == dataclasses.replace(both, terms=both.terms[:-1])
+    for form, method in alone.items():
+        total, metrics = objective(method, SHUFFLED, 1.5, logits_of(0), CHOSEN, 0.4)
+        expected, _ = objective_loop(form, 1.5, logits_of(0), CHOSEN, 0.4, lambda_path=0.0)
+        assert float(total) == pytest.approx(expected, rel=1e-5) and "l_path" not in metrics
+
+
+def test_the_path_alone_is_darts_with_a_reward_for_depth():
+    method, logits = methods.pr_darts_path(lambda_path=0.9), logits_of(0)
+    assert method.relaxation == dataclasses.replace(methods.darts().relaxation, initial=0.5, noise=0.0)
+    weights = {t: softmax_of(beta) for t, beta in logits.items()}
+    depth = np.mean([path_loop(SHUFFLED, w) for w in weights.values()])
+    total, metrics = objective(method, SHUFFLED, 1.5, logits, weights, 0.4)
+    assert float(total) == pytest.approx(1.5 - 0.9 * depth, rel=1e-5)
+    assert float(metrics["l_path"]) == pytest.approx(depth, rel=1e-5) and len(metrics) == 1
+
+
+def test_fair_darts_pushes_sigmoids_to_0_or_1():
+    logits = logits_of(0, scale=2.0)
+    p = {t: logistic(np.asarray(beta, np.float64)) for t, beta in logits.items()}
+    (total, metrics), (_, slope) = objective_and_slopes(methods.fair_darts(), 1.5, logits, logits, 0.5)
+    l_01 = -np.mean([np.mean((q - 0.5) ** 2) for q in p.values()])
+    assert float(metrics["l_01"]) == pytest.approx(l_01, rel=1e-5)
+    assert float(total) == pytest.approx(1.5 + 10 * l_01, rel=1e-5)
+    for t, q in p.items():
+        np.testing.assert_allclose(slope[t], 10 * -2 * (q - 0.5) * q * (1 - q) / (2 * q.size), rtol=1e-3, atol=1e-7)
+
+
+def test_a_method_without_terms_minimises_the_validation_loss():
+    for method in (methods.darts(), methods.gdas(), methods.lambda_darts()):
+        (total, metrics), (dloss, dlogits) = objective_and_slopes(method, 1.5, logits_of(4), logits_of(5), 0.3)
+        assert (float(total), float(dloss), metrics) == (1.5, 1.0, {})
+        assert not any(d.any() for d in dlogits.values())
+
+
+# The score function of REINFORCE
+
+TWO = spaces.SearchSpace("two", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
+
+
+@pytest.mark.parametrize("baseline", [0.0, 2.3, -5.0])
+def test_the_expectation_of_the_score_function_is_the_gradient_of_the_expected_loss(baseline):
+    draws = np.array([np.eye(3)[list(draw)] for draw in itertools.product(range(3), repeat=2)])  # of the two edges
+    losses, beta = np.random.default_rng(2).uniform(0.5, 4.0, 9), np.array([[0.3, -0.8, 0.5], [1.0, 0.0, -0.5]])
+
+    def surrogate(logits, draw, loss):
+        return terms.score_function()(terms.View(TWO, logits, {}, loss), {"normal": draw}, jnp.float32(0.5))[0]
+
+    with jax.enable_x64(True):
+        logits = {"normal": jnp.array(beta), "baseline": jnp.array(baseline)}
+        slopes = jax.device_get(jax.vmap(jax.grad(surrogate), in_axes=(None, 0, 0))(logits, draws, losses))
+    p = softmax_of(beta)
+    joint = np.prod(np.sum(draws * p, axis=2), axis=1)
+    # d p(draw) = p(draw) (draw - p)
+    expected = sum(q * loss * (draw - p) for q, loss, draw in zip(joint, losses, draws, strict=True))
+    np.testing.assert_allclose(np.tensordot(joint, slopes["normal"], 1), expected, rtol=1e-6, atol=1e-9)
+    # The square of the error pulls the baseline to the mean of the losses.
+    np.testing.assert_allclose(slopes["baseline"], baseline - losses, rtol=1e-6)

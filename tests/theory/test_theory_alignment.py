@@ -42,7 +42,7 @@ def test_layer_gradients_are_central_differences_in_each_layers_weights():
         params, logits, batch = chain.make_params(1), chain.make_logits(2), chain.make_batch(3)
         state = state_of(params=params, arch={"normal": logits})
         found = jax.jit(alignment.layer_gradients, static_argnums=0)(chain.make_problem(), state, batch)
-        weights = jnp.broadcast_to(jax.nn.softmax(logits), (chain.LAYERS, *chain.SHAPE))
+        weights = chain.weights_of(logits)
         loss = shifted_loss(lambda w: chain.predict(params, w, batch["image"]), weights, batch["label"])
         expected = chain.slopes(loss, jnp.zeros_like(weights))
     assert found.dtype == np.float64 and np.abs(found).max() > 0.01

@@ -33,9 +33,12 @@ class Named:
         """The method.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: an argument is out of its range, or what the function returns is no method.
         """
-        return self._build(*args, **kwargs)
+        method = self._build(*args, **kwargs)
+        if not isinstance(method, Method):
+            raise ValueError(f"method {self.name} must return a Method, not {type(method).__name__}")
+        return method
 
 
 def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable[..., Method]], Named]:
@@ -50,21 +53,29 @@ def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable
 def imported(name: str) -> Named:
     """A method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
+    Like a module, a file is run once in a process, so that the methods of two calls are equal.
+
     Raises:
-      ValueError: there is no such module, file or function, or the function is no method.
+      ValueError: there is no such module, file or function, or it is no function.
     """
     place, _, function = name.rpartition(":")
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"method_{Path(place).stem}", place)
-            assert spec is not None and spec.loader is not None
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
+        module = _module_of(Path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
         build = getattr(module, function)
     except (ImportError, OSError, AttributeError) as error:
         raise ValueError(
             f"method={name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
         ) from error
+    if not callable(build):
+        raise ValueError(f"method={name!r} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
+
+
+@functools.cache
+def _module_of(file):
+    """The module of a file, by its resolved path."""
+    spec = importlib.util.spec_from_file_location(f"method_{file}", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import objective
 from table import Table, batch_of
 
 from prdarts_jax import spaces
-from prdarts_jax.search.methods import NAMED, Darts, PRDarts
-from prdarts_jax.search.step import SearchProblem, init_search, search_step, select
+from prdarts_jax.search import methods, relaxations, terms
+from prdarts_jax.search.step import SearchProblem, init_search, search_step
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -30,21 +31,14 @@ SPARSE = spaces.SearchSpace(
 CANDIDATES = {t: SPARSE.candidates(t) for t in SPARSE.cell_types}
 
 
-def build(kind, space, **fields):
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**({"space": space} if "space" in names else {}), **fields)
-
-
-def methods_on(space):
-    found = {name: build(kind, space) for name, kind in NAMED.items()}
-    return found | {
-        "pr_darts released": PRDarts("released", space=space, start_temperature=1.0),
-        "pr_darts path": PRDarts(parts="path", space=space),
-        "darts second order": Darts(second_order=True),
-    }
-
-
-ALL = pytest.mark.parametrize("name", methods_on(SPARSE))
+METHODS = {name: build() for name, build in methods.NAMED.items()} | {
+    "second order": methods.darts(second_order=True),
+    "several terms": dataclasses.replace(
+        methods.darts(), terms=(terms.skip_sparsity(0.1), terms.path_depth(0.1), terms.zero_one(1.0))
+    ),
+}
+DRAWN = (relaxations.HardConcrete, relaxations.Gumbel, relaxations.Policy, relaxations.Uniform)
+EACH = pytest.mark.parametrize("name", METHODS)
 
 
 def logits_of(method, space, seed=0):
@@ -54,32 +48,32 @@ def logits_of(method, space, seed=0):
         t: jnp.array(np.where(space.candidates(t), rng.normal(size=space.shape), -np.inf), jnp.float32)
         for t in space.cell_types
     }
-    return method.init(jax.random.key(0), logits) | logits
+    return method.relaxation.init(space, jax.random.key(0), logits) | logits
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def examine(method, logits, key, progress):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def examine(method, space, logits, key, progress):
     """(op weights, gradient of a sum of them, objective, its gradient, activation)."""
 
     def total(logits):
-        w = method.weigh(logits, key, progress)
+        w = method.relaxation.weigh(space, logits, key, progress)
         return sum(jnp.sum(jnp.sin(1 + jnp.arange(v.size)).reshape(v.shape) * v) for v in w.values()), w
 
-    def objective(logits):
-        return method.objective(jnp.float32(2.0), logits, method.weigh(logits, key, progress), progress)[0]
+    def minimised(logits):
+        op_weights = method.relaxation.weigh(space, logits, key, progress)
+        return objective(method, space, jnp.float32(2.0), logits, op_weights, progress)[0]
 
     (_, w), slope = jax.value_and_grad(total, has_aux=True)(logits)
-    return w, slope, *jax.value_and_grad(objective)(logits), method.activation(logits, progress)
+    return w, slope, *jax.value_and_grad(minimised)(logits), method.activation(space, logits, progress)
 
 
-@ALL
+@EACH
 def test_what_is_no_candidate_has_the_weight_0_and_no_gradient(name):
-    space = spaces.s1()
-    method = methods_on(space)[name]
+    space, method = spaces.s1(), METHODS[name]
     for seed in range(3):
         for progress in (0.0, 1.0):
             logits = logits_of(method, space, seed)
-            found = jax.device_get(examine(method, logits, jax.random.key(seed), jnp.float32(progress)))
+            found = jax.device_get(examine(method, space, logits, jax.random.key(seed), jnp.float32(progress)))
             w, slope, value, objective_slope, activation = found
             assert np.isfinite(value)
             for t in space.cell_types:
@@ -93,11 +87,11 @@ def test_what_is_no_candidate_has_the_weight_0_and_no_gradient(name):
                         assert not values[~space.candidates(key)].any()
 
 
-@pytest.mark.parametrize("name", ["pr_darts", "pr_darts released", "gdas", "reinforce", "random_search"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if isinstance(method.relaxation, DRAWN)])
 def test_what_is_drawn_is_drawn_among_the_candidates_of_an_edge(name):
-    method, per_edge = methods_on(SPARSE)[name], {"pr_darts": 2, "pr_darts released": 2}.get(name, 1)
+    method, per_edge = METHODS[name], 1 + name.startswith("pr_darts")
     logits = {t: jnp.where(jnp.isfinite(beta), 3.0, beta) for t, beta in logits_of(method, SPARSE).items()}
-    draw = jax.jit(jax.vmap(lambda key: method.weigh(logits, key, jnp.float32(0.0))))
+    draw = jax.jit(jax.vmap(lambda key: method.relaxation.weigh(SPARSE, logits, key, jnp.float32(0.0))))
     weights = jax.device_get(draw(jax.random.split(jax.random.key(1), 300)))
     for t, may in CANDIDATES.items():
         count = np.count_nonzero(weights[t], axis=-1)
@@ -120,12 +114,9 @@ def make_problem(method, number=3):
     )
 
 
-@ALL
+@EACH
 def test_steps_leave_what_is_no_candidate_at_minus_infinity(name):
-    method = methods_on(SPARSE)[name]
-    if method.logits_start:
-        method = dataclasses.replace(method, logits_start=0.0)
-    problem = make_problem(method)
+    problem = make_problem(dataclasses.replace(METHODS[name], logits_start=0.0))
     state = start = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch_of(0.0)["image"])
     step = jax.jit(search_step, static_argnums=0)
     for i in range(3):
@@ -143,7 +134,7 @@ def test_steps_leave_what_is_no_candidate_at_minus_infinity(name):
 def test_candidates_given_to_a_search_are_those_it_has():
     wide = spaces.SearchSpace("wide", OPS, nodes=4)
     for name in ("darts", "pc_darts"):
-        problem = SearchProblem(Table(wide), methods_on(wide)[name], optax.sgd(0.1), optax.adam(0.1), 3)
+        problem = SearchProblem(Table(wide), METHODS[name], optax.sgd(0.1), optax.adam(0.1), 3)
         state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), jnp.zeros((2, 1, 1, 1)), CANDIDATES)
         for t, may in CANDIDATES.items():
             np.testing.assert_array_equal(np.isfinite(state.arch[t]), may)
@@ -153,10 +144,10 @@ def test_candidates_given_to_a_search_are_those_it_has():
 
 
 def test_the_best_random_cell_is_among_the_candidates():
-    problem = make_problem(methods_on(SPARSE)["random_search"])
+    problem = make_problem(METHODS["random_search"])
     state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), jnp.zeros((2, 1, 1, 1)))
     batches = jax.tree.map(lambda a: a[None], batch_of(0.0, 1.0))
-    found = jax.jit(select, static_argnums=0)(problem, state, batches).arch
+    found = jax.jit(problem.method.after_epoch, static_argnums=0)(problem, state, batches).arch
     for t, may in CANDIDATES.items():
         beta = np.asarray(found[t])
         assert set(np.unique(beta)) == {-np.inf, 0.0, 1.0} and (beta[~may] == -np.inf).all()

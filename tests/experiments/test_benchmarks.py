@@ -1,0 +1,210 @@
+"""Every benchmark runs, at a tiny size; what it takes is not looked at."""
+
+import contextlib
+import functools
+import io
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import scripts
+from table import Table
+
+from prdarts_jax import spaces
+from prdarts_jax.run import problems, settings
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+TINY = spaces.SearchSpace("tiny", ops=("none", "skip_connect", "dil_conv_3x3"), nodes=3)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In place of the supernet."""
+
+    def supernet(config, method, num_classes, axis_name):
+        return Table(spaces.named(config.space), config.cells, num_classes)
+
+    monkeypatch.setattr(problems, "make_supernet", supernet)
+
+
+def test_kernels(capsys):
+    import benchmark_kernels
+
+    names = list(benchmark_kernels.cases(batch_size=1, channels=2))
+    assert [name for name in names if not name.startswith("depthwise")] == [
+        "max pool, stride 1",
+        "average pool, stride 1",
+        "max pool, stride 2",
+        "average pool, stride 2",
+        "batch norm",
+        "pointwise",
+    ]
+    only = "depthwise 5x5, dilation 2, stride 2", "average pool, stride 2", "batch norm", "pointwise"
+    scripts.run("benchmark_kernels", "--rounds=1", "--batch_size=1", "--channels=2", "--only", *only)
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name.strip() for name, *_ in rows] == 3 * [only[0]] + [name for name in only[1:] for _ in range(2)]
+    assert np.isfinite([float(number) for row in rows for number in row[2:] if number.strip()]).all()
+
+
+def test_methods(stand_in, capsys):
+    names = "gdas", "pr_darts:lambda_path=0.1"
+    scripts.run("benchmark_methods", "--rounds=1", "--set=batch_size=4,cells=1", "--methods", *names)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert tuple(name for name, *_ in rows) == names
+    assert np.isfinite([[float(number) for number in numbers] for _, *numbers in rows]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["benchmark_methods", "--methods", "enas"], "method 'enas' must be one of pr_darts,"),
+        (["benchmark_methods", "--methods", "darts:speed=1"], "config.darts.speed is not a field"),
+        (["benchmark_step", "--config=configs/digits.py:enas"], "method 'enas' must be one of pr_darts,"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(arguments, error, monkeypatch):
+    monkeypatch.chdir(scripts.ROOT)
+    with pytest.raises(SystemExit, match=f"^error: {error}"):
+        scripts.run(*arguments)
+
+
+def test_executed_ops(stand_in, tmp_path, capsys):
+    figure = tmp_path / "figures/ops.png"
+    scripts.run("benchmark_ops", "--rounds=1", "--set=batch_size=2,cells=1", f"--figure={figure}")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["14", "28", "56", "98", "line:"]
+    assert figure.exists()
+
+
+def test_random_ops_are_as_many_as_asked_for():
+    import benchmark_ops
+
+    space = spaces.darts()
+    logits = {t: np.zeros(space.shape, np.float32) for t in space.cell_types}
+    weigh = jax.jit(lambda key, progress: benchmark_ops.RandomOps().weigh(space, logits, key, progress))
+    for i, count in enumerate(benchmark_ops.PER_EDGE):
+        for weights in weigh(jax.random.key(i), i / 3).values():
+            np.testing.assert_array_equal((np.asarray(weights) != 0).sum(axis=1), count)
+            assert (np.asarray(weights)[:, space.ops.index("none")] == 0).all()
+
+
+def test_scale(monkeypatch, capsys):
+    """The processes of weak scaling are this one, where they have one device, and replaced where they have two."""
+    import benchmark_scale
+
+    class Process:
+        def __init__(self, command, env, **_):
+            assert command[:2] == ["taskset", "-c"]
+            self.flags = command[command.index(benchmark_scale.__file__) + 1 :]
+            assert f"--xla_force_host_platform_device_count={self.flags[0][-1]}" in env["XLA_FLAGS"]
+
+        def communicate(self):
+            return (of_one_device(tuple(self.flags)) if "--devices=1" in self.flags else "0.5 0.25\n"), None
+
+    @functools.cache
+    def of_one_device(flags):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            scripts.run("benchmark_scale", *flags)
+        return out.getvalue()
+
+    monkeypatch.setattr(benchmark_scale.subprocess, "Popen", Process)
+    monkeypatch.setattr(benchmark_scale, "Supernet", functools.partial(benchmark_scale.Supernet, space=TINY))
+    size = "2", "1", "4", "8"
+    scripts.run("benchmark_scale", "--rounds=1", "--small", *size, "--whole", *size, "--methods", "darts")
+    text = capsys.readouterr().out
+    assert "logits equal bit for bit: True" in text
+    assert "two together 0.500 s, without exchange 0.250 s" in text
+    assert re.search("^darts: [1-9][0-9]* all-reduces of ", text, re.MULTILINE) and "  256 devices: " in text
+
+
+def test_step(monkeypatch, capsys):
+    monkeypatch.chdir(scripts.ROOT)
+    monkeypatch.setattr(spaces, "named", lambda name: TINY)
+    scripts.run(
+        "benchmark_step",
+        "--config=configs/digits.py",
+        "--set=evaluation.epochs=0,batch_size=8,channels=2,cells=1,num_examples=32",
+        "--rounds=1",
+    )
+    text = capsys.readouterr().out
+    for line in ("warm: tracing", "gradient of the weights: median", "gradient of the logits: median", "GFLOP a step"):
+        assert line in text
+    assert "inside search_epoch / step, paired" in text
+
+
+# The authors' code ----------------------------------------------------------------------------------------------------
+
+NETWORK = """
+import torch
+from torch import nn
+
+class {name}(nn.Module):
+    def __init__(self, *arguments):
+        super().__init__()
+        self.classifier = nn.Linear(3, 10)
+        self.alphas = nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        logits = self.classifier(x.mean((2, 3))) * self.alphas
+        return {result}
+
+    def arch_parameters(self):
+        return [self.alphas]
+
+    get_alphas = arch_parameters
+
+    def get_weights(self):
+        return self.classifier.parameters()
+"""
+
+
+def test_a_checkout_that_cannot_be_compared_with_is_refused(tmp_path):
+    import authors_code
+
+    with pytest.raises(
+        ValueError, match="config.method='gdas' must have code of its authors: pr_darts_released, darts"
+    ):
+        authors_code.make_step(tmp_path, settings.search("gdas"), 10)
+    with pytest.raises(ValueError, match="has no folder cnn, where the code of darts is expected"):
+        authors_code.make_step(tmp_path, settings.search("darts"), 10)
+    (tmp_path / "cnn").mkdir()
+    config = settings.search("darts")
+    config.darts.second_order = True
+    with pytest.raises(ValueError, match="config.darts.second_order=True must be False for the authors' code"):
+        authors_code.make_step(tmp_path, config, 10)
+    (tmp_path / "PRDARTS_search").mkdir()
+    config = settings.search("pr_darts_released")
+    config.cells = 8
+    with pytest.raises(ValueError, match="config.cells=8 must be 6 for the authors' code"):
+        authors_code.make_step(tmp_path, config, 10)
+
+
+@pytest.mark.parametrize("method", ["pr_darts_released", "darts"])
+def test_the_authors_step_moves_weights_and_logits(method, tmp_path):
+    """Of a network that stands in for theirs; in a process of its own, since their modules have no package."""
+    pytest.importorskip("torch", reason="needs PyTorch, as the authors' code does")
+    cnn, released = tmp_path / "cnn", tmp_path / "PRDARTS_search"
+    cnn.mkdir()
+    released.mkdir()
+    (cnn / "model_search.py").write_text(NETWORK.format(name="Network", result="logits"))
+    (released / "cell_operations.py").write_text("SearchSpaceNames = {'darts': []}")
+    theirs = NETWORK.format(name="NASNetworkPRDARTS", result="x, logits, self.alphas.square().sum()")
+    (released / "search_model_prdarts_nasnet.py").write_text(theirs)
+    script = f"""
+import gc, sys
+from pathlib import Path
+sys.path[:0] = [{str(scripts.ROOT)!r}, {str(scripts.ROOT / "experiments")!r}]
+import numpy as np, torch
+import authors_code
+from prdarts_jax.run import settings
+step = authors_code.make_step(Path({str(tmp_path)!r}), settings.search({method!r}), 10)
+(network,) = [o for o in gc.get_objects() if type(o).__name__ in ("Network", "NASNetworkPRDARTS")]
+before = [p.detach().clone() for p in network.parameters()]
+step(np.ones((4, 8, 8, 3), np.float32), np.arange(4))
+assert all((a != b).any() for a, b in zip(before, network.parameters())), before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

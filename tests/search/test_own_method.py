@@ -1,0 +1,87 @@
+"""A method of the user's own, named in a config."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from shared import ROOT, get_config
+from table import Table, batch_of
+
+from prdarts_jax import spaces
+from prdarts_jax.run import problems, settings
+from prdarts_jax.search import methods
+from prdarts_jax.search.step import init_search, search_step
+
+OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+def test_a_method_of_a_file_is_found_built_and_searched():
+    config = get_config("own_method")
+    settings.validate(config)
+    problem = problems.make_search_problem(config, 10, total_steps=3)
+    # It is one value, and so one compiled function.
+    assert problem.method == problems.make_method(config) == methods.find(OWN)()
+    problem = dataclasses.replace(problem, supernet=Table(spaces.nas_bench_201()))
+    state = start = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch_of(0.0)["image"])
+    step = jax.jit(search_step, static_argnums=0)
+    for _ in range(3):
+        state, metrics = step(problem, state, batch_of(0.0), batch_of(1.0))
+    beta = state.arch["normal"]
+    assert (beta != start.arch["normal"]).all() and np.isfinite(metrics["val_loss"])
+    weights = problem.op_weights(state.arch, jax.random.key(0), jnp.float32(1))["normal"]
+    np.testing.assert_allclose(weights[0], jax.nn.softmax(10 * beta), rtol=1e-5)
+    assert float(metrics["l_entropy"]) == pytest.approx(np.log(5), rel=0.05)  # of five ops, hardly told apart yet
+
+
+def test_a_setting_of_an_own_method_has_a_section_and_a_range(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from typing import Annotated\n"
+        "import prdarts_jax as pdx\n"
+        "from prdarts_jax.fields import at_least\n"
+        "def deep(weight: Annotated[float, at_least(0)] = 0.5):\n"
+        "    return pdx.Method(terms=(pdx.terms.path_depth(weight),))\n"
+    )
+    config = settings.search(f"{tmp_path / 'mine.py'}:deep")
+    assert config.deep.to_dict() == {"weight": 0.5}
+    config.deep.weight, config.logits.start = 0.25, 0.5
+    settings.validate(config)
+    method = problems.make_method(config)
+    assert [term.weight for term in method.terms] == [0.25] and method.logits_start == 0.5
+    config.deep.weight = -1.0
+    with pytest.raises(ValueError, match=r"^config.deep.weight=-1.0 must be at least 0$"):
+        settings.validate(config)
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path):
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / f"{number}/mine.py").write_text(
+            f"import prdarts_jax as pdx\ndef method{number}():\n    return pdx.methods.r_darts(window={number})\n"
+        )
+    for number in (1, 2, 1):
+        made = methods.find(f"{tmp_path}/{number}/mine.py:method{number}")()
+        assert made.early_stopping.window == number
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("dart", r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION of your own$"),
+        ("no_such_module:f", r"^method='no_such_module:f' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
+        ("no_such_file.py:f", r"^method='no_such_file.py:f' cannot be imported as "),
+        ("math:no_such_function", r"^method='math:no_such_function' cannot be imported as "),
+        ("math:pi", r"^method='math:pi' must be a function that returns a Method$"),
+    ],
+)
+def test_what_is_no_method_is_refused_by_one_sentence(name, message):
+    with pytest.raises(ValueError, match=message):
+        methods.find(name)
+
+
+def test_a_function_that_returns_something_else_is_refused():
+    with pytest.raises(ValueError, match=r"^method getcwd must return a Method, not str$"):
+        methods.find("os:getcwd")()
