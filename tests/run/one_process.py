@@ -5,47 +5,35 @@ PYTHONPATH=.:tests python tests/run/one_process.py NETWORK WORKDIR PORT PROCESSE
 NETWORK is `supernet` or `stand-in`.
 """
 
-import os
 import sys
 from pathlib import Path
 
 import jax
 import pytest
 from conftest import quick_compiler
-from test_population import tiny_config
-from test_search_job import Toy
+from shared import make_toy, tiny_config, without_pictures
 
-from prdarts_jax import devices, spaces
 from prdarts_jax.run import loop, problems, reporting, search
 
-
-class Network(Toy):
-    axis_name: str | None = None
-
-
-def stand_in(config, method, classes, axis_name):
-    return Network(spaces.named(config.space), axis_name)
+EPOCHS = 20
 
 
 def run(network, workdir):
     """The search, or the rest of it."""
-    config = tiny_config(epochs=20, steps_per_call=1)
-    with quick_compiler(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "write_pictures", lambda *_: None)  # takes longer than the search
+    config = tiny_config(epochs=EPOCHS, steps_per_call=1)
+    with quick_compiler(), without_pictures(), pytest.MonkeyPatch.context() as patch:
         if network == "stand-in":
-            config.method = "darts"  # compiles faster
-            patch.setattr(problems, "make_supernet", stand_in)
+            config = tiny_config("darts", epochs=EPOCHS, steps_per_call=1)  # compiles faster
+            patch.setattr(problems, "make_supernet", make_toy)
         search.run(config, workdir)
 
 
 def main(network, workdir, port, processes, process):
     jax.distributed.initialize(f"localhost:{port}", processes, process)
-    if not devices.is_main():
-        sys.stdout = open(os.devnull, "w")
     try:
         run(network, workdir)
     except loop.Stopped as stopped:
-        print(stopped)
+        reporting.say(str(stopped))
 
 
 if __name__ == "__main__":

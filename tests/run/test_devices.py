@@ -1,4 +1,4 @@
-"""Many devices give what one gives: eight of the CPU in a process of its own, and vmap where that shows it."""
+"""Many devices give what one gives: two or eight of the CPU in a process of its own, and vmap where that shows it."""
 
 import math
 import os
@@ -19,51 +19,41 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import take_batch
 from prdarts_jax.run import loop
 
-EIGHT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-ON_EIGHT = os.environ | SCRIPT_PATH | EIGHT
-JOBS = ("stream", "supernets")
-SLOW_TOO = os.environ.get("PRDARTS_SLOW_TESTS") == "1"
-SLOW = pytest.mark.skipif(not SLOW_TOO, reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1")
+JOBS = {2: ("search", "train", "darts"), 8: ("search", "train", "r_darts", "stream", "supernets")}
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """{'eight/search/arch': ..., 'one/...'}, see eight_devices.py."""
+@pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)], ids=str)
+def found(request, tmp_path_factory):
+    """{'many/search/arch': ..., 'one/...'}, see many_devices.py."""
     path = tmp_path_factory.mktemp("devices") / "found.npz"
-    script = Path(__file__).with_name("eight_devices.py")
-    subprocess.run(
-        [sys.executable, script, path, *(JOBS if SLOW_TOO else ())], env=ON_EIGHT, check=True, cwd=script.parent
-    )
+    script = Path(__file__).with_name("many_devices.py")
+    flag = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={request.param}"}
+    environment = os.environ | SCRIPT_PATH | {"JAX_PLATFORMS": "cpu"} | flag
+    subprocess.run([sys.executable, script, path, *JOBS[request.param]], env=environment, check=True)
     return dict(np.load(path, allow_pickle=True))
 
 
-def of(found, prefix):
-    return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
-
-
-@pytest.mark.parametrize("what", ("search", "train", "population", *(pytest.param(job, marks=SLOW) for job in JOBS)))
-def test_eight_devices_give_what_one_gives(found, what):
-    """After 20 steps of the same global batches, or nine of each seed of a population, whose devices are two times
-    four: within 1e-4 of the largest number of each kind."""
-    eight, one = of(found, f"eight/{what}/"), of(found, f"one/{what}/")
-    assert eight.keys() == one.keys()
-    for name, expected in one.items():
-        np.testing.assert_allclose(eight[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
-
-
-def test_one_device_needs_no_collectives(found):
-    assert found["one/collectives"].item() == {}
+def test_many_devices_give_what_one_gives(found):
+    """After the same global batches, or three epochs of each seed of a population, whose seeds two parts of the devices
+    share: within 1e-4 of the largest number of each kind."""
+    compared = {name.removeprefix("one/") for name in found if name.startswith("one/")}
+    assert compared == {name.removeprefix("many/") for name in found if name.startswith("many/")}
+    for name in compared - {"search/collectives"}:
+        expected = found[f"one/{name}"]
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(found[f"many/{name}"], expected, rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_the_step_reduces_moments_and_gradients_and_gathers_nothing(found):
     """No collective moves images: what is reduced has the size of a weight, of a logit's array or of a moment, of which
-    two or three go together."""
-    collectives = found["eight/collectives"].item()
+    two or three go together. One device needs none."""
+    assert found["one/search/collectives"].item() == {}
+    collectives = found["many/search/collectives"].item()
     assert collectives.keys() == {"all-reduce"}
     found_shapes = re.findall(r"(\w+)\[([\d,]*)\]", " ".join(collectives["all-reduce"]))
     assert {dtype for dtype, _ in found_shapes} == {"f32"}
     shapes = [tuple(map(int, filter(None, sides.split(",")))) for _, sides in found_shapes]
-    sizes = set(found["sizes"].tolist())
+    sizes = set(found["one/search/sizes"].tolist())
     assert len(shapes) > 30
     for shape in shapes:
         assert math.prod(shape) in sizes or (shape[0] in (2, 3) and math.prod(shape[1:]) in sizes)

@@ -1,5 +1,6 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
+import os
 import signal
 
 import jax
@@ -77,6 +78,36 @@ def test_a_stop_in_mid_epoch_leaves_no_trace(tmp_path, capsys):
     assert "resumed at step 7 of 12\n" in capsys.readouterr().out
     assert (state, found) == (undisturbed, expected[1:])
     assert [record["epoch"] for record in run.records[0]] == [0, 1, 2]
+
+
+def test_a_process_stops_when_another_is_asked_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "any", lambda value: True)  # true in another process
+    with pytest.raises(loop.Stopped, match="^stopped at step 3 of 12; the same command resumes it$"):
+        go(run_of_two(tmp_path))
+    assert (tmp_path / "checkpoints/3").is_dir()
+
+
+def truncate(checkpoint):
+    largest = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint is due after each epoch
+    undisturbed, expected = go(run_of_two(tmp_path))
+    before, newest = (tmp_path / f"checkpoints/{epochs * STEPS}" for epochs in (2, 3))
+    truncate(newest)
+    run = run_of_two(tmp_path)
+    assert go(run) == (undisturbed, expected[2:])
+    out = capsys.readouterr().out
+    assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
+    assert f"resumed at step {2 * STEPS} of 12\n" in out
+    assert [record["epoch"] for record in reporting.read_records(tmp_path / "seed_1")] == [0, 1, 2]
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        if checkpoint.name.isdigit():
+            truncate(checkpoint)
+    with pytest.raises(ValueError, match="^all checkpoints in .*/checkpoints are damaged: use another --workdir, or"):
+        go(run_of_two(tmp_path))
 
 
 def test_records_after_the_newest_checkpoint_are_written_again(tmp_path, monkeypatch):

@@ -8,29 +8,18 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import imagenet_folder
 import numpy as np
 import one_process
 import pytest
 from conftest import SCRIPT_PATH
-from test_train import CELL
+from shared import CELL, ROOT
 
 from prdarts_jax.run import reporting
 from prdarts_jax.spaces import genotypes
 
-ROOT = Path(__file__).parents[2]
-EPOCHS, STEPS = 20, 3
-SLOW = pytest.mark.skipif(
-    os.environ.get("PRDARTS_SLOW_TESTS") != "1", reason="takes minutes: runs with PRDARTS_SLOW_TESTS=1"
-)
-
-
-@pytest.fixture(scope="module", params=["stand-in", pytest.param("supernet", marks=SLOW)])
-def network(request):
-    """What is searched in: the search's own supernet takes long to compile, in each process."""
-    return request.param
+EPOCHS, STEPS = one_process.EPOCHS, 3
 
 
 def start(network, workdir):
@@ -82,27 +71,60 @@ def wait_for_epochs(started, workdir, epochs):
         time.sleep(0.05)
 
 
+def kill(started):
+    """Both, since one alone cannot go on; what each has printed."""
+    for process in started:
+        process.kill()
+    return [process.communicate()[0] for process in started]
+
+
+def assert_same_logits(found, expected, epochs, **tolerance):
+    for epoch in epochs:
+        logits, others = (reporting.read_logits(workdir, epoch) for workdir in (found, expected))
+        for cell_type in others:
+            np.testing.assert_allclose(logits[cell_type], others[cell_type], **tolerance)
+
+
+def test_two_processes_search_as_one_does_and_once_killed_are_resumed_by_one_alone(tmp_path, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    started = start("stand-in", two)
+    wait_for_epochs(started, two, 3)
+    texts = kill(started)
+    assert "48 images of digits" in texts[0] and "images" not in texts[1]  # one process speaks
+    assert json.loads((two / "config.json").read_text())["epochs"] == EPOCHS
+    killed = len(reporting.read_records(two))
+    assert 3 <= killed < EPOCHS
+
+    one_process.run("stand-in", two)
+    assert re.search(r"^resumed at step \d+ of 60$", capsys.readouterr().out, re.MULTILINE)
+    one_process.run("stand-in", one)
+    for workdir in (one, two):  # each epoch is written once
+        steps = [record["step"] for record in reporting.read_records(workdir)]
+        assert steps == [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
+    assert_same_logits(two, one, range(EPOCHS), atol=1e-4)
+
+
+# Slow: several times two processes
+
+
+@pytest.fixture(scope="module", params=["stand-in", "supernet"])
+def network(request):
+    """What is searched in: the search's own supernet takes long to compile, in each process."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def undisturbed(network, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    texts = finish(start(network, workdir))
-    assert "48 images of digits" in texts[0] and "images" not in texts[1]  # one process speaks
+    finish(start(network, workdir))
     return workdir
 
 
-def test_two_processes_write_each_file_once(undisturbed):
-    records = reporting.read_records(undisturbed)
-    assert [record["step"] for record in records] == [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
-    assert json.loads((undisturbed / "config.json").read_text())["epochs"] == EPOCHS
-
-
-def test_a_killed_search_is_resumed_bit_for_bit_and_one_process_can_end_it(network, undisturbed, tmp_path, capsys):
+@pytest.mark.slow
+def test_killed_processes_are_resumed_bit_for_bit_and_stop_together(network, undisturbed, tmp_path, capsys):
     started = start(network, tmp_path)
     wait_for_epochs(started, tmp_path, 3)
-    started[1].kill()
-    started[0].kill()  # which alone cannot go on
-    for process in started:
-        process.communicate()
+    kill(started)
     killed = len(reporting.read_records(tmp_path))
     assert 3 <= killed < EPOCHS
 
@@ -114,24 +136,19 @@ def test_a_killed_search_is_resumed_bit_for_bit_and_one_process_can_end_it(netwo
     step = int(re.search(r"stopped at step (\d+) of 60; the same command resumes it", text)[1])
     done = step // STEPS
     assert killed + 3 <= done < EPOCHS
-    for epoch in range(done):
-        logits, expected = (reporting.read_logits(workdir, epoch) for workdir in (tmp_path, undisturbed))
-        for cell_type in expected:
-            np.testing.assert_array_equal(logits[cell_type], expected[cell_type])
+    assert_same_logits(tmp_path, undisturbed, range(done), rtol=0)
 
     one_process.run(network, tmp_path)
     assert f"resumed at step {step}" in capsys.readouterr().out
-    records, expected_records = (
+    records, expected = (
         [record | {"seconds": 0} for record in reporting.read_records(workdir)] for workdir in (tmp_path, undisturbed)
     )
-    assert records[:done] == expected_records[:done]
-    assert [record["step"] for record in records] == [record["step"] for record in expected_records]
-    logits, expected = (reporting.read_logits(workdir, done) for workdir in (tmp_path, undisturbed))
-    for cell_type in expected:  # after at most three steps by one process instead of two
-        np.testing.assert_allclose(logits[cell_type], expected[cell_type], atol=1e-3)
+    assert records[:done] == expected[:done]
+    assert [record["step"] for record in records] == [record["step"] for record in expected]
+    assert_same_logits(tmp_path, undisturbed, [done], atol=1e-3)  # after at most three steps by one process, not two
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["digits", "imagenet"])
 def test_two_processes_train_as_one_does(dataset, tmp_path):
     fields = {"genotype": genotypes.to_json(CELL), "channels": 4, "cells": 1, "auxiliary_weight": 0.0, "epochs": 3}
@@ -151,7 +168,7 @@ def test_two_processes_train_as_one_does(dataset, tmp_path):
         assert record["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
 
 
-@SLOW
+@pytest.mark.slow
 def test_two_processes_search_a_seed_each(tmp_path):
     fields = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 2, "seeds": 2}
     fields |= {"evaluation.epochs": 0, "hessian": True, "logits.learning_rate": 0.1}

@@ -2,36 +2,28 @@
 
 import itertools
 import json
-import runpy
 import shutil
 import signal
-from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import make_toy, tiny_config
 from tqdm import tqdm
 
 from prdarts_jax import spaces
-from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.run import loop, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-ROOT = Path(__file__).parents[2]
-STEPS = 3  # 48 images: 24 train the weights, 3 batches of 8 an epoch
-TINY = {"channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 3, "steps_per_call": 2}
+STEPS = 3  # an epoch
 
 
-def tiny_config(method, space, **fields):
-    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
-    config.update(TINY | {"method": method, "space": space} | fields)
-    config.evaluation.epochs = 0
-    config.logits.learning_rate = 0.5  # so that every epoch has another cell
-    return config
+def changing_config(method, space, **fields):
+    """A tiny one, of which every epoch has another cell."""
+    return tiny_config(method, space, **fields | {"logits.learning_rate": 0.5})
 
 
 def derived(workdir, config, epoch):
@@ -44,7 +36,7 @@ def written(workdir):
 
 
 def staged_config():
-    config = tiny_config("p_darts", "s3", epochs=2)
+    config = changing_config("p_darts", "s3")
     config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "rest": 0.0})
     return config
 
@@ -56,82 +48,73 @@ def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate()
     assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
 
 
-class Toy(nn.Module):
-    """In place of a supernet, since it compiles faster: every candidate op of an edge is the tanh of a dense layer."""
-
-    space: spaces.SearchSpace
-
-    @property
-    def layers(self):
-        return dict.fromkeys(self.space.cell_types, 1)
-
-    @nn.compact
-    def __call__(self, images, op_weights=None, *, train, dropout_rate=0.0):
-        x = images.reshape(len(images), -1)
-        for t in self.space.cell_types:
-            logits = self.variable("arch", t, lambda t=t: init_logits(self.make_rng("params"), self.space, t)).value
-            y = jnp.tanh(nn.Dense(2 * logits.size)(x)).reshape(len(x), *logits.shape, 2)
-            x = jnp.einsum("beof,eo->bf", y, jax.nn.softmax(logits) if op_weights is None else op_weights[t][0])
-        return nn.Dense(10)(x * (1 - dropout_rate))
-
-
 @pytest.fixture(scope="module")
 def toy():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            problems, "make_supernet", lambda config, method, classes, axis_name: Toy(spaces.named(config.space))
-        )
+        patch.setattr(problems, "make_supernet", make_toy)
         yield
 
 
 # Early stopping -------------------------------------------------------------------------------------------------------
 
 
-def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(toy, no_pictures, tmp_path, monkeypatch, capsys):
+EIGENVALUES = 0.0, 5.0, 6.0, 8.1, 1.0, 1.0
+
+
+def early_config(**fields):
+    return changing_config("r_darts", "s2", **fields | {"epochs": 5, "r_darts.window": 1})
+
+
+@pytest.fixture(scope="module")
+def ended_early(toy, no_pictures, tmp_path_factory):
+    """The workdir of a search that ends early, and what it found."""
+
     def eigenvalue(problem, state, batches):
         assert batches["image"].shape == (4, 8, 8, 8, 1)
-        return jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS]
+        return jnp.array(EIGENVALUES)[state.step // STEPS]
 
-    monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
-    config = tiny_config("r_darts", "s2", epochs=5)
-    config.r_darts.window = 1
-    (found,) = search.run(config, tmp_path)
-    records = reporting.read_records(tmp_path)
+    workdir = tmp_path_factory.mktemp("early")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "hessian_eigenvalue", eigenvalue)
+        return workdir, search.run(early_config(), workdir)
+
+
+def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(ended_early, capsys):
+    workdir, found = ended_early
+    records = reporting.read_records(workdir)
     # 6 is no more than 5 / 0.75, 8.1 is more than 6 / 0.75.
     np.testing.assert_allclose([record["eigenvalue"] for record in records], [5, 6, 8.1], rtol=1e-6)
-    assert "stopped early: the logits of epoch 1 count" in capsys.readouterr().out
-    assert found == written(tmp_path) == derived(tmp_path, config, 1)
-    assert found != derived(tmp_path, config, 2)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == str(3 * STEPS)
+    assert found == [written(workdir)] == [derived(workdir, early_config(), 1)]
+    assert found != [derived(workdir, early_config(), 2)]
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir())[-1] == str(3 * STEPS)
 
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert search.run(config, tmp_path) == [found]
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    assert "compiled" not in capsys.readouterr().out
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert search.run(early_config(), workdir) == found
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    out = capsys.readouterr().out
+    assert "stopped early: the logits of epoch 1 count" in out and "compiled" not in out
 
 
 def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
-    toy, no_pictures, tmp_path, monkeypatch, capsys
+    ended_early, tmp_path, monkeypatch, capsys
 ):
     first = jax.random.key_data(jax.random.split(jax.random.key(0), 3)[2])
 
     def eigenvalue(problem, state, batches):
         ends_early = jnp.all(jax.random.key_data(state.key) == first)
-        return jnp.where(ends_early, jnp.array([0.0, 5.0, 6.0, 8.1, 1.0, 1.0])[state.step // STEPS], 1.0)
+        return jnp.where(ends_early, jnp.array(EIGENVALUES)[state.step // STEPS], 1.0)
 
     monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
-    together, alone = tiny_config("r_darts", "s2", epochs=5, seeds=2), tiny_config("r_darts", "s2", epochs=5)
-    for config in (together, alone):
-        config.r_darts.window = 1
-    found = search.run(together, tmp_path / "together")
+    found = search.run(early_config(seeds=2), tmp_path)
     assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
-    assert search.run(alone, tmp_path / "alone") == found[:1]
+    alone, of_it = ended_early
+    assert of_it == found[:1]
     of_seed, by_itself, other = (
-        [record | {"seconds": 0} for record in reporting.read_records(tmp_path / folder)]
-        for folder in ("together/seed_0", "alone", "together/seed_1")
+        [record | {"seconds": 0} for record in reporting.read_records(folder)]
+        for folder in (tmp_path / "seed_0", alone, tmp_path / "seed_1")
     )
     assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
-    assert search.run(together, tmp_path / "together") == found  # nothing is left to do
+    assert search.run(early_config(seeds=2), tmp_path) == found  # nothing is left to do
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
@@ -206,8 +189,7 @@ def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_tru
     table, cells = tmp_path / "table.txt", list(itertools.product(range(5), repeat=6))
     accuracies = {cell: sum(5**i * op for i, op in enumerate(cell)) / 200 for cell in cells}
     table.write_text("".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items()))
-    config = tiny_config("random_search", "nas_bench_201", epochs=2, table=str(table))
-    config.random_search.samples = 3
+    config = changing_config("random_search", "nas_bench_201", **{"table": str(table), "random_search.samples": 3})
     (found,) = search.run(config, tmp_path / "run")
     records = reporting.read_records(tmp_path / "run")
     assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])

@@ -2,27 +2,26 @@
 
 import json
 import os
-import runpy
 import shutil
 import signal
-from pathlib import Path
+from types import SimpleNamespace
 
 import imagenet_folder
 import jax
 import numpy as np
 import pytest
+import shared
+from shared import CELL, get_config, without_pictures
 
 from prdarts_jax import devices
-from prdarts_jax.data import sources
+from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import compare, loop, problems, reporting, settings, train
+from prdarts_jax.run import compare, feeds, loop, problems, settings, train
 from prdarts_jax.spaces import genotypes
 
-ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 4, 10
-CELL = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
 TINY = {
     "dataset": "digits",
     "genotype": genotypes.to_json(CELL),
@@ -100,7 +99,8 @@ def test_a_killed_training_is_resumed_to_the_same_end(trained, tmp_path, capsys,
         patch.setattr(loop.tqdm, "update", kill)
         train.run(tiny_config(), tmp_path)
     assert len(records(tmp_path)) == 2 and not (tmp_path / "result.json").exists()
-    train.run(tiny_config(), tmp_path)
+    with without_pictures():
+        train.run(tiny_config(), tmp_path)
     assert f"resumed at step {2 * STEPS} of {EPOCHS * STEPS}\n" in capsys.readouterr().out
     assert records(tmp_path) == records(trained)
     for name in ("result.json", "genotype.json", "config.json"):
@@ -109,7 +109,8 @@ def test_a_killed_training_is_resumed_to_the_same_end(trained, tmp_path, capsys,
 
 def test_a_finished_training_is_only_tested_again(trained, tmp_path, capsys):
     copied = shutil.copytree(trained, tmp_path / "run")
-    assert train.run(tiny_config(), copied) == json.loads((trained / "result.json").read_text())
+    with without_pictures():
+        assert train.run(tiny_config(), copied) == json.loads((trained / "result.json").read_text())
     assert "compiled" not in capsys.readouterr().out
 
 
@@ -242,15 +243,21 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 # Streamed from disk
 
 
-def test_imagenet_is_trained_from_its_files_by_two_workers(compiled_quickly, tmp_path, capsys, monkeypatch):
-    """And by none, with a stop in the middle of an epoch: the end is the same."""
-    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
-    folder = str(imagenet_folder.write(tmp_path))
-    config = runpy.run_path(str(ROOT / "configs/imagenet_eval.py"))["get_config"]()
-    tiny = {"data_dir": folder, "genotype": genotypes.to_json(CELL), "image_size": 32, "channels": 4, "cells": 1}
-    config.update(tiny | {"auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2, "workers": 2})
-    config.steps_per_call = 1
-    expected = train.run(config, tmp_path / "whole")
+def imagenet_config(folder):
+    config = get_config("imagenet_eval")
+    tiny = {"data_dir": str(imagenet_folder.write(folder)), "genotype": genotypes.to_json(CELL), "image_size": 32}
+    tiny |= {"channels": 4, "cells": 1, "auxiliary_weight": 0.0, "epochs": 2, "batch_size": 8, "accumulate": 2}
+    config.update(tiny | {"workers": 0, "steps_per_call": 1})
+    return config
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_imagenet_is_trained_from_its_files(workers, compiled_quickly, tmp_path, capsys):
+    """And with a stop in the middle of an epoch, by no workers: the end is the same."""
+    config = imagenet_config(tmp_path)
+    config.workers = workers
+    with without_pictures():
+        expected = train.run(config, tmp_path / "whole")
     assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
     assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
 
@@ -265,17 +272,35 @@ def test_imagenet_is_trained_from_its_files_by_two_workers(compiled_quickly, tmp
     with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 10"):
         patch.setattr(loop.tqdm, "update", stop)
         train.run(config, tmp_path / "parts")
-    assert train.run(config, tmp_path / "parts") == expected
+    with without_pictures():
+        assert train.run(config, tmp_path / "parts") == expected
     assert "resumed at step 3 of 10" in capsys.readouterr().out
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_as_many_workers_read_as_the_config_says(tmp_path, monkeypatch):
+    seen = []
+
+    def batches(*_, workers, **__):
+        seen.append(workers)
+        return iter([{}])
+
+    monkeypatch.setattr(streaming, "train_batches", batches)
+    monkeypatch.setattr(streaming, "test_batches", batches)
+    config = imagenet_config(tmp_path)
+    config.workers = 3
+    feed = feeds.open_feed(config, devices.make_mesh())
+    assert list(feed.test_batches()) == [{}]
+    for _, calls in feed.calls(SimpleNamespace(step=0, calls=lambda: [1])):
+        assert list(calls) == [({},)]
+    assert seen == [3, 3]
 
 
 # Comparison
 
 
 def search_config():
-    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"]()
-    config.num_examples = 80
+    config = shared.tiny_config(num_examples=80)
     config.evaluation.update({"random_cells": 1, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
     return config
 
@@ -290,12 +315,12 @@ def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(m
         compare.check(search_config())
 
 
-def test_found_and_other_cells_are_trained_alike_and_ranked(compiled_quickly, tmp_path, monkeypatch):
-    monkeypatch.setattr(reporting, "write_training_pictures", lambda *_: None)
+def test_found_and_other_cells_are_trained_alike_and_ranked(compiled_quickly, tmp_path):
     config = search_config()
     config.seed = 3
     compare.check(config)
-    table = compare.run(config, tmp_path, CELL)
+    with without_pictures():
+        table = compare.run(config, tmp_path, CELL)
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert list(rows) == ["found", "random_0", "all_skip"]
     assert (tmp_path / "comparison.md").read_text() == table

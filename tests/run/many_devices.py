@@ -1,7 +1,7 @@
-r"""What eight devices give beside one, for test_devices.py: run with eight CPU devices, it writes arrays to a file.
+r"""What many devices give beside one, for test_devices.py: writes arrays to a file, for each job that is named.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 PYTHONPATH=.:tests \
-    python tests/run/eight_devices.py FILE [stream] [supernets]
+    python tests/run/many_devices.py FILE search train r_darts stream supernets
 """
 
 import functools
@@ -17,8 +17,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import quick_compiler
-from test_population import tiny_config
-from test_search_job import Toy
+from shared import Toy, tiny_config, without_pictures
 
 from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
@@ -28,7 +27,7 @@ from prdarts_jax.ops import kernels
 from prdarts_jax.run import problems, reporting, settings
 from prdarts_jax.run import search as search_job
 from prdarts_jax.run import train as train_job
-from prdarts_jax.search.methods import PRDarts
+from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
 from prdarts_jax.spaces import SearchSpace, genotypes
 
@@ -45,8 +44,6 @@ CELL = genotypes.Genotype(
 
 class NormedToy(Toy):
     """In place of a supernet, with batch normalisation, whose moments parts of a batch share."""
-
-    axis_name: str | None = None
 
     def __call__(self, images, op_weights=None, **options):
         return super().__call__(kernels.batch_norm(images, self.axis_name)[0], op_weights, **options)
@@ -70,11 +67,12 @@ def flat(tree):
     return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
 
 
-def search(mesh):
+def search(workdir):
     """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
+    mesh = devices.make_mesh()
     problem = SearchProblem(
         supernet=Supernet(space=SPACE, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
-        method=PRDarts(space=SPACE),
+        method=methods.pr_darts(),
         weight_optimizer=optax.sgd(0.025, momentum=0.9),
         arch_optimizer=optax.adam(3e-4, b1=0.5),
         total_steps=STEPS,
@@ -92,16 +90,14 @@ def search(mesh):
     for _ in range(STEPS // 5):
         state, metrics = advance(state, *halves)
         means.append(metrics)
-    return (
-        {
-            "arch": flat(state.arch),
-            "params": flat(state.params),
-            "batch_stats": flat(state.batch_stats),
-            **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
-        },
-        collectives(advance.as_text()),
-        {leaf.size for leaf in jax.tree.leaves((state.params, state.arch, state.batch_stats))},
-    )
+    return {
+        "arch": flat(state.arch),
+        "params": flat(state.params),
+        "batch_stats": flat(state.batch_stats),
+        **{name: jnp.stack([m[name] for m in means]) for name in means[0]},
+        "collectives": collectives(advance.as_text()),
+        "sizes": sorted({1} | {leaf.size for leaf in jax.tree.leaves((state.params, state.arch, state.batch_stats))}),
+    }
 
 
 def train(workdir):
@@ -129,20 +125,28 @@ def outcome(config, workdir, images):
     return {"logits": classifier.call(images), "confusion": result["confusion"], **curves(workdir)}
 
 
-def population(workdir):
-    """The job of two seeds of R-DARTS, with a stand-in for the supernet: logits and metrics."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            problems,
-            "make_supernet",
-            lambda config, _, classes, axis_name: NormedToy(spaces.named(config.space), axis_name),
-        )
-        return searched(workdir, "r_darts")
+def darts(workdir):
+    """The job of two seeds, with a stand-in for the supernet: logits and metrics."""
+    return searched_in_toys(workdir, "darts")
+
+
+def r_darts(workdir):
+    """The same with the eigenvalue of a Hessian after each epoch."""
+    return searched_in_toys(workdir, "r_darts")
 
 
 def supernets(workdir):
-    """The same of PR-DARTS with the supernet, where each seed executes other ops."""
+    """The same of PR-DARTS in the supernet, where each seed executes other ops."""
     return searched(workdir, "pr_darts")
+
+
+def searched_in_toys(workdir, method):
+    def make_toy(config, method, num_classes, axis_name):
+        return NormedToy(spaces.named(config.space), axis_name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems, "make_supernet", make_toy)
+        return searched(workdir, method)
 
 
 def searched(workdir, method):
@@ -162,19 +166,16 @@ def curves(workdir):
 
 
 def main(path, *jobs):
-    assert len(jax.devices()) == 8
-    reporting.write_pictures = reporting.write_training_pictures = lambda *_: None  # takes longer than the runs
     results, make_mesh = {}, devices.make_mesh
-    for name, used in (("eight", jax.devices()), ("one", jax.devices()[:1])):
+    for name, used in (("many", jax.devices()), ("one", jax.devices()[:1])):
         devices.make_mesh = functools.partial(make_mesh, devices=used)
-        found, results[f"{name}/collectives"], sizes = search(devices.make_mesh())
-        with tempfile.TemporaryDirectory() as folder:
-            of_jobs = {job.__name__: job(Path(folder, job.__name__)) for job in (train, population, *jobs)}
-        for what, fields in ({"search": found} | of_jobs).items():
-            results |= {f"{name}/{what}/{field}": np.asarray(value) for field, value in fields.items()}
-    np.savez(path, sizes=[1, *sizes], **results)
+        for job in jobs:
+            with tempfile.TemporaryDirectory() as folder:
+                found = globals()[job](Path(folder))
+            results |= {f"{name}/{job}/{field}": np.asarray(value) for field, value in found.items()}
+    np.savez(path, **results)
 
 
 if __name__ == "__main__":
-    with quick_compiler():
-        main(sys.argv[1], *map(globals().get, sys.argv[2:]))
+    with quick_compiler(), without_pictures():
+        main(*sys.argv[1:])
