@@ -26,6 +26,9 @@ from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
+# Of ml_collections, where it reads a file of the flag.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 EPOCHS, STEPS = 15, 3
 DIGITS = f"--config={ROOT}/configs/digits.py"
 PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves", "diagnostics")
