@@ -16,8 +16,8 @@ from prdarts_jax.run import settings
 class Annealed(pdx.relaxations.Softmax):
     """A softmax that becomes ten times as sharp in the course of the search."""
 
-    def weigh(self, space, logits, key, progress):
-        """The softmax of the scaled logits."""
+    def activation(self, space, logits, progress):
+        """The softmax of the scaled logits, which is what ops are weighed by too."""
         return {t: jax.nn.softmax((1 + 9 * progress) * logits[t]) for t in space.cell_types}
 
 

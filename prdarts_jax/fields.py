@@ -39,7 +39,7 @@ def at_least(low: float) -> Range:
 
 
 def above(low: float, most: float = math.inf) -> Range:
-    """Numbers above `low`, finite unless `most` says otherwise."""
+    """Finite numbers above `low`, up to and with `most`."""
     text = f"above {low}" + ("" if most == math.inf else f" and at most {most}")
     return Range(lambda value: low < value <= most and value < math.inf, lambda: text)
 
@@ -55,12 +55,12 @@ def below(high: float, low: float = 0) -> Range:
 
 
 def one_of(values: Collection[str]) -> Range:
-    """The members of a collection, such as a registry, as it is when a value is checked."""
+    """The members of a collection; what is added to it later, for instance to a registry, is allowed too."""
     return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}")
 
 
 def each(of: Range, what: str) -> Range:
-    """Tuples of at least one number, all in the range."""
+    """Tuples of at least one number, all in the range; `what` names such numbers in messages."""
     return Range(
         lambda values: len(values) > 0 and all(type(value) in (int, float) and of.allows(value) for value in values),
         lambda: f"a tuple of {what}",

@@ -281,9 +281,11 @@ def network(
       **fields: others of `DiscreteNetwork`.
 
     Raises:
-      ValueError: there is no such form.
+      ValueError: there is no such form, or the genotype is none with normal and reduction cells.
     """
     defaults = published(form)
+    if not isinstance(genotype, Genotype):
+        raise ValueError(f"genotype={genotype!r} must be a Genotype, with normal and reduction cells")
     return DiscreteNetwork(
         genotype,
         form,

@@ -25,9 +25,9 @@ def describe(
     Args:
       genotype: the cells.
       form: 'cifar' or 'imagenet'.
-      channels: as for `discrete.network`.
-      cells: as for `discrete.network`.
-      num_classes: as for `discrete.network`.
+      channels: C of the first cells; 36 or 48 by default.
+      cells: how many; 20 or 14 by default.
+      num_classes: length of the logits; 10 or 1000 by default.
       image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
 
     Returns:
@@ -36,7 +36,7 @@ def describe(
       macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
 
     Raises:
-      ValueError: there is no such form.
+      ValueError: there is no such form, or the genotype is none with normal and reduction cells.
     """
     shape = (1, *(image_shape or discrete.published(form).image_shape))
     plain = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)

@@ -49,12 +49,14 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
       A decorator that gives the function back.
 
     Raises:
-      ValueError: the name is taken or has other characters, or there is no such group.
+      ValueError: the name is taken or has other characters, there is no such group, or torch maps no strides.
     """
     if not name.isidentifier():
         raise ValueError(f"name={name!r} of an op must consist of letters, digits and underscores")
     if name in _CANDIDATES:
         raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
+    if torch is not None and not (isinstance(torch, Mapping) and set(torch) <= {1, 2}):
+        raise ValueError(f"torch={torch!r} of the op {name!r} must be a mapping of strides, 1 or 2, to layers")
     if group not in get_args(Group):
         raise ValueError(f"group={group!r} of the op {name!r} must be one of {', '.join(get_args(Group))}")
 

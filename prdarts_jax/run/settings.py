@@ -213,8 +213,8 @@ def _check_search(config):
         raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
     if config.evaluation.epochs and space.genotype_class is not Genotype:
         raise ValueError(
-            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space {space.name}, whose cells' "
-            "accuracies config.table has"
+            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space {space.name}: only cells of "
+            "two inputs, normal and reduction, can be trained from scratch"
         )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed

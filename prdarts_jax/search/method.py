@@ -16,7 +16,7 @@ from prdarts_jax.spaces.genotypes import AnyGenotype
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A search method; as it stands it is first order DARTS. It holds no space.
+    """A search method; as it stands it is first order DARTS. The space comes from the supernet.
 
     >>> from prdarts_jax.search import terms
     >>> method = Method(terms=(terms.path_depth(0.005),))  # DARTS with the reward for depth of PR-DARTS
@@ -29,13 +29,16 @@ class Method:
       inner: what is added to the training loss that the weights minimise; see `alignment.py`.
       discretization: `(space, scores) -> genotype`; see `spaces/discretizations.py`.
       weights_first: whether a step updates the weights before the logits.
-      second_order: whether the logits' gradient goes through the step of the weights that follows.
+      second_order: whether the logits minimise the validation loss of the weights after their next step.
       logits_start: the progress from which the logits move.
       early_stopping: when a search ends before its last epoch; see `curvature.py`.
       after_epoch: `(problem, state, batches) -> state` after each epoch; see `selection.py`.
       supernet: fields of the supernet that it needs, by name, for instance {'partial': 4}.
       dropout_rate: a schedule: the `dropout_rate` of the supernet's call; None where the supernet has none.
-      stages: the searches that it is made of, one after another; empty: this one alone.
+      stages: if there are any, the searches that are run one after another in place of this one.
+
+    Raises:
+      ValueError: the relaxation or the terms are not of that kind.
     """
 
     relaxation: Relaxation = Softmax()
@@ -53,6 +56,10 @@ class Method:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
+        if not isinstance(self.relaxation, Relaxation):
+            raise ValueError(f"relaxation={self.relaxation!r} must be a value such as relaxations.Softmax()")
+        if not isinstance(self.terms, tuple) or not all(callable(t) and not isinstance(t, type) for t in self.terms):
+            raise ValueError(f"terms={self.terms!r} must be a tuple of values such as terms.path_depth(0.005)")
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """How likely, or how strongly, each op takes part, f32[edges, ops] for each cell type."""
@@ -69,8 +76,8 @@ class Stage:
 
     Attributes:
       method: of this search.
-      ops: how many candidates an edge keeps of those of the search before, the ones of the largest logits. Without
-        meaning for the first.
+      ops: how many candidates each edge keeps of those of the search before, by the largest logits; the first search
+        has all candidates of the space.
     """
 
     method: Method

@@ -26,7 +26,10 @@ def keys(key: jax.Array, logits: Arch) -> dict[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """The base of all: logits start at `initial` + `noise` N(0, 1), and rank the ops.
+    """The base of all: logits start at `initial` + `noise` N(0, 1), and ops are ranked by them.
+
+    A subclass defines `activation`. It defines `weigh` too where not all ops run with that weight, and `scores` where
+    ops of different edges are not to be compared by their logits.
 
     Attributes:
       initial: mean of the logits at the start.
@@ -44,12 +47,14 @@ class Relaxation:
         }
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """Op weights of one forward pass; an op of weight 0 is not executed. Here the activation: every op runs."""
+        """Op weights of one forward pass, by default the activation; an op of weight 0 is not executed."""
         return self.activation(space, logits, progress)
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """How likely, or how strongly, each op takes part, in [0, 1]."""
-        raise NotImplementedError(f"{type(self).__name__} must say how likely each op takes part")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define activation, how likely or how strongly each op takes part"
+        )
 
     def scores(self, space: SearchSpace, logits: Arch) -> Arch:
         """What a discretization ranks the ops of a node by: here the logits."""

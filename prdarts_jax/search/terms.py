@@ -1,7 +1,8 @@
 """Terms: what a method adds to the validation loss that the logits minimise.
 
 A term is a frozen, hashable value called as `(view, op_weights, progress) -> (scalar, metrics)`; a plain function of
-these arguments is one too. Arrays are {cell type: f32[edges, ops]} in the order of `space.edges` and `space.ops`.
+these arguments is one too. `progress` is the fraction of the search done, f32[] in [0, 1]. Arrays are
+{cell type: f32[edges, ops]} in the order of `space.edges` and `space.ops`.
 """
 
 import dataclasses
@@ -42,15 +43,25 @@ Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
-    """The sum of the terms, f32[], and all their metrics."""
+    """The sum of the terms, f32[], and all their metrics.
+
+    Raises:
+      ValueError: a term gives anything but a scalar and a dict, or two give a metric of one name.
+    """
     found = [term(view, op_weights, progress) for term in terms]
+    names = [name for result in found for name in _metrics(result)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
     value = sum((value for value, _ in found), jnp.float32(0))
     return value, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
 
 
 @dataclasses.dataclass(frozen=True)
 class CellTerm:
-    """weight * (a mean over the cell types), reported without the weight as the metric `name`."""
+    """The base of terms that are a mean over the cell types; that mean is reported as the metric `name`.
+
+    A subclass defines `of_cell`, the value of one cell, and may define `added`, what the mean adds to the loss.
+    """
 
     weight: float
     name: str
@@ -62,11 +73,11 @@ class CellTerm:
 
         Args:
           space: names the edges and ops.
-          probability: activation, f32[edges, ops].
+          probability: how likely, or how strongly, each op takes part (`View.activation`), f32[edges, ops].
           weights: op weights of this step, f32[edges, ops].
           candidates: which ops there are, bool[edges, ops].
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what it is of a cell")
+        raise NotImplementedError(f"{type(self).__name__} must define of_cell, its value for one cell")
 
     def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
         """The weighted term, and the metric."""
@@ -75,9 +86,9 @@ class CellTerm:
             for t in view.space.cell_types
         ]
         mean: jax.Array = sum(values) / len(values)  # type: ignore[assignment]
-        return self.weigh(mean), {self.name: mean}
+        return self.added(mean), {self.name: mean}
 
-    def weigh(self, mean: jax.Array) -> jax.Array:
+    def added(self, mean: jax.Array) -> jax.Array:
         """What is added to the loss."""
         return self.weight * mean
 
@@ -104,7 +115,7 @@ class GroupSparsity(CellTerm):
         counted = (weights != 0 if self.chosen else candidates)[:, columns]
         return _mean(probability[:, columns], counted)
 
-    def weigh(self, mean: jax.Array) -> jax.Array:
+    def added(self, mean: jax.Array) -> jax.Array:
         """What is above the threshold, weighted."""
         return self.weight * jnp.maximum(mean - self.threshold, 0.0)
 
@@ -154,7 +165,7 @@ class PathDepth(CellTerm):
         mean = jnp.sum(probability[chain, columns] * mask, axis=1) / jnp.maximum(count, 1)
         return jnp.any(mask) * jnp.prod(jnp.where(count > 0, mean, 1.0))
 
-    def weigh(self, mean: jax.Array) -> jax.Array:
+    def added(self, mean: jax.Array) -> jax.Array:
         """A reward."""
         return -self.weight * mean
 
@@ -209,6 +220,13 @@ def score_function() -> ScoreFunction:
     the baseline it is that of half the square of the error.
     """
     return ScoreFunction()
+
+
+def _metrics(result):
+    """The metrics of what a term has given."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
+        raise ValueError(f"a term must give (scalar, dict of metrics), not {result!r:.100}")
+    return result[1]
 
 
 def _mean(values, counted):

@@ -60,7 +60,13 @@ def check(config, genotype, records):
     assert json.loads(json.dumps(records[-1]["genotype"])).keys() == vars(genotype).keys()
 
 
-@pytest.mark.parametrize("method", methods.NAMED)
+# Those that a search runs in ways of their own: gates, stages, early stopping, a choice after each epoch.
+QUICK = {"pr_darts", "p_darts", "r_darts", "random_search"}
+
+
+@pytest.mark.parametrize(
+    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in methods.NAMED]
+)
 def test_every_method_searches(method, tmp_path, monkeypatch):
     def supernet(config, stage, num_classes, axis_name):
         assert stage.supernet.get("partial", 1) == (4 if method == "pc_darts" else 1)

@@ -24,6 +24,13 @@ CHANNELS = 2
 NORMAL, SMALL, REDUCE_0, REDUCE_1 = (False, 0, 4), (False, 0, 3), (True, 0, 3), (True, 1, 4)
 
 
+@pytest.fixture
+def compiled_quickly():
+    """For all but the main comparison, which compiles as users do."""
+    with quick_compiler():
+        yield
+
+
 def problem(kind, *, space=None, channels=CHANNELS, pool_norm=True, train=True, **fields):
     """A group of a cell and arguments for its executors; three weights of five are 0."""
     reduction, index, nodes = kind
@@ -129,6 +136,7 @@ def test_loop_is_the_plain_sum(kind, pool_norm, train):
     ),
     ids=("noise and dropped skips", "dropped paths", "half", "half of a reduction", "NAS-Bench-201"),
 )
+@pytest.mark.usefixtures("compiled_quickly")
 def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names, inputs, fields):
     space = SearchSpace("small", names, nodes=kind[2], inputs=inputs)
     group, *arguments, weights = problem(kind, space=space, channels=4, **fields)
@@ -144,6 +152,7 @@ def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names
     assert dweights.tolist() == executed_ops
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_without_running_statistics_an_evaluation_is_differentiated_through_the_batch():
     group, params, _, *arguments = problem(SMALL, train=True)
     group = dataclasses.replace(group, train=False)
@@ -151,6 +160,7 @@ def test_without_running_statistics_an_evaluation_is_differentiated_through_the_
     assert_same_run(group, arguments[-1], loop, plain)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_a_stage_without_parameters_is_the_plain_sum():
     names = ("max_pool_3x3", "none", "skip_connect")
     group = EdgeGroup(((0, 2), (1, 2), (2, 3)), names, CHANNELS, stride=1)
@@ -211,6 +221,7 @@ def reference(name, p, x, stride):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_each_op_is_the_papers(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     edge = 1
@@ -226,6 +237,7 @@ def test_each_op_is_the_papers(kind):
         assert_near(found, states.at[target].add(0.7 * y), 1e-5)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_an_edge_with_two_ops_adds_them_up():
     group, params, stats, inputs, states, weights = problem(NORMAL)
     edge, (source, target) = 3, group.edges[3]
@@ -240,6 +252,7 @@ def test_an_edge_with_two_ops_adds_them_up():
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_what_has_no_weight_is_neither_read_nor_differentiated(kind):
     group, params, *arguments, weights = problem(kind)
     expected = run_loop(group, params, *arguments, weights)
@@ -263,6 +276,7 @@ def test_what_has_no_weight_is_neither_read_nor_differentiated(kind):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_without_weights_the_states_stay_as_they_were(kind):
     group, *arguments, states, weights = problem(kind)
     found = run_loop(group, *arguments, states, jnp.zeros_like(weights))
@@ -295,6 +309,7 @@ def test_only_ops_with_a_weight_run(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     both = run_loop(group, params, stats, inputs, states, weights)["gradients"]
@@ -311,6 +326,7 @@ def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
     assert products(1) < products((0, 1))  # the step of the logits does not pay for the gradients of the weights
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_vmap_over_weights_is_a_loop_over_them():
     group, *arguments, weights = problem(SMALL, pool_norm=False, train=False)
     many = jnp.stack([weights, jnp.roll(weights, 1), jnp.zeros_like(weights)])
@@ -321,6 +337,7 @@ def test_vmap_over_weights_is_a_loop_over_them():
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_bfloat16_is_near_and_keeps_parameters_in_float32(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     inputs16, states16 = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (inputs, states))

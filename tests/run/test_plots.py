@@ -10,6 +10,7 @@ from shared import diagnosed, one_cell_type, record
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.run import cell_plot, plots
+from prdarts_jax.search.diagnostics import DIAGNOSTICS
 from prdarts_jax.spaces import genotypes
 
 SEP3, SKIP, DIL5, MAX = "sep_conv_3x3", "skip_connect", "dil_conv_5x5", "max_pool_3x3"
@@ -172,9 +173,8 @@ def test_diagnostics_are_those_of_the_records():
     assert [line.get_label() for line in alone.get_lines()] == ["validation"]
     with pytest.raises(ValueError) as error:
         plots.diagnostics_figure([{"epoch": 0}])
-    assert str(error.value) == (
-        "records have none of the fields entropy, skip_share, depth, alignment_val, alignment_train, eigenvalue"
-    )
+    fields = ", ".join(diagnostic.field for diagnostic in DIAGNOSTICS)
+    assert str(error.value) == f"records have none of the fields {fields}"
 
 
 def test_a_confusion_has_labels_in_rows_in_percent():

@@ -121,7 +121,8 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         (
             "search",
             {"space": "nas_bench_201", "evaluation__epochs": 2},
-            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201, whose cells' accuracies config.table has",
+            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201: only cells of two "
+            "inputs, normal and reduction, can be trained from scratch",
         ),
         (
             "search",

@@ -176,10 +176,6 @@ def test_activation_counts_candidates_only(name):
 def test_a_record_has_the_measure_of_each_diagnostic_that_has_one():
     space, genotype = spaces.darts(), genotypes.named("PRDARTS")
     found = diagnostics.measure_all(space, dict.fromkeys(spaces.CELL_TYPES, np.ones(space.shape)), genotype)
-    assert found == {
-        "entropy": pytest.approx(dict.fromkeys(spaces.CELL_TYPES, np.log(len(space.ops)))),
-        "skip_share": {"normal": 0.125, "reduce": 0.0},
-        "depth": {"normal": 4, "reduce": 4},
-    }
-    fields = [diagnostic.field for diagnostic in diagnostics.DIAGNOSTICS]
-    assert fields == [*found, "alignment_val", "alignment_train", "eigenvalue"]
+    assert found.keys() == {diagnostic.field for diagnostic in diagnostics.DIAGNOSTICS if diagnostic.measure}
+    assert found["entropy"] == pytest.approx(dict.fromkeys(spaces.CELL_TYPES, np.log(len(space.ops))))
+    assert (found["skip_share"], found["depth"]) == ({"normal": 0.125, "reduce": 0.0}, {"normal": 4, "reduce": 4})

@@ -262,5 +262,5 @@ def test_relaxations_are_values_that_jit_takes_as_static_arguments():
 @pytest.mark.parametrize("part", ["weigh", "activation"])
 def test_a_relaxation_that_says_too_little_is_refused_by_one_sentence(part):
     arguments = {"weigh": (jax.random.key(0), 0.0), "activation": (0.0,)}[part]
-    with pytest.raises(NotImplementedError, match="Relaxation must say how"):
+    with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
         getattr(relaxations.Relaxation(), part)(SHUFFLED, logits_of(0), *arguments)

@@ -10,7 +10,7 @@ from prdarts_jax import ops, spaces
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.discretizations import above, limited_skips, strongest
 
-NODE_SPACES = [name for name in spaces.NAMED if name != "nas_bench_201"]
+NODE_SPACES = [name for name, make in spaces.NAMED.items() if len(make().edges) == 14]
 BENCH = spaces.nas_bench_201()
 ALL = (strongest(), strongest(distinct_inputs=False), above(0.5), limited_skips(2))
 

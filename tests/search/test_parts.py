@@ -1,0 +1,43 @@
+"""Parts of a user's own that cannot be used are refused in a sentence."""
+
+import jax.numpy as jnp
+import pytest
+
+import prdarts_jax as pdx
+from prdarts_jax.search.terms import View, total
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    (
+        ({"terms": [pdx.terms.path_depth(1.0)]}, "must be a tuple of values such as terms.path_depth"),
+        ({"terms": (pdx.terms.CellTerm,)}, "must be a tuple of values"),
+        ({"relaxation": pdx.relaxations.Softmax}, "must be a value such as relaxations.Softmax"),
+    ),
+)
+def test_a_method_is_made_of_values(fields, message):
+    with pytest.raises(ValueError, match=message):
+        pdx.Method(**fields)
+
+
+@pytest.mark.parametrize(
+    "terms, message",
+    (
+        ((lambda *_: jnp.float32(1),), "must give .scalar, dict of metrics., not"),
+        ((lambda *_: (jnp.ones(2), {}),), "must give .scalar, dict of metrics., not"),
+        ((lambda *_: (1.0, {"l": 1.0}),) * 2, "different names, but l comes twice"),
+    ),
+)
+def test_a_term_gives_a_scalar_and_metrics_of_its_own(terms, message):
+    view = View(pdx.spaces.s2(), {}, {}, jnp.float32(0))
+    with pytest.raises(ValueError, match=message):
+        total(terms, view, {}, jnp.float32(0))
+
+
+def test_what_a_subclass_must_define_is_named():
+    with pytest.raises(NotImplementedError, match="CellTerm must define of_cell"):
+        pdx.terms.CellTerm(1.0, "l").of_cell(*[None] * 4)
+    with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
+        pdx.relaxations.Relaxation().weigh(*[None] * 4)
+    with pytest.raises(ValueError, match="genotype=.* must be a Genotype"):
+        pdx.describe(pdx.EdgeGenotype(["none"]))
