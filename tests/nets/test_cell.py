@@ -309,7 +309,6 @@ def test_only_ops_with_a_weight_run(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     both = run_loop(group, params, stats, inputs, states, weights)["gradients"]
