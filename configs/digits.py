@@ -1,9 +1,9 @@
 """PR-DARTS on the handwritten digits that scikit-learn embeds, and what the found cell is worth: the main job of
 `make search`.
 
-No published result: 7 minutes on two CPU cores, to see everything work. The released form unless another method is
-named, five cells of eight channels. Then the found cell, ten random ones and one of skip connections alone are trained
-from scratch for 20 epochs.
+No published result: five and a half minutes on two CPU cores, to see everything work. The released form unless another
+method is named, five cells of eight channels. Then the found cell, ten random ones and one of skip connections alone
+are trained from scratch for 20 epochs.
 
     python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
     python -m prdarts_jax.main --config=configs/digits.py:darts --workdir=runs/digits_darts
