@@ -168,6 +168,6 @@ class Streamed(Feed):
             start = 0
 
     def test_batches(self) -> Iterator[dict[str, Any]]:
-        """Read anew."""
+        """Read from disk again at each test."""
         for batch in streaming.test_batches(self._test, **self._size):
             yield devices.device_put(batch, self.mesh, devices.SPREAD)

@@ -168,7 +168,7 @@ class Run:
         return self.step % self.steps_per_epoch == 0
 
     def means(self) -> dict[int, Record]:
-        """The mean metrics over the epoch that has ended, by the number of each run that goes on.
+        """The mean metrics over the epoch that has ended, by the number of each run that has not ended.
 
         Raises:
           Diverged: one is not finite.

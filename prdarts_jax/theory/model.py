@@ -36,7 +36,7 @@ class Model:
       nodes: h, of the cell.
       width: m.
       branches: 1 is the deep cell; 2 the shallow one of Theorem 4, in which the nodes from h/2 on form a second branch
-        that starts from the input anew.
+        that starts from the input again.
       activation: sigma, one of `ACTIVATIONS`.
 
     Raises:
