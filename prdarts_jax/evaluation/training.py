@@ -61,6 +61,7 @@ class TrainState(flax.struct.PyTreeNode):
       step: i32[], steps done.
       params: weights.
       batch_stats: running statistics.
+      fixed: collections that the network reads and nothing changes, such as the genotype of an `EncodedNetwork`.
       averaged: running mean of {'params', 'batch_stats'}, empty without `TrainProblem.ema`.
       opt_state: state of the optimizer.
       key: never consumed; every draw is made from it, the step and a purpose.
@@ -69,6 +70,7 @@ class TrainState(flax.struct.PyTreeNode):
     step: jax.Array
     params: dict
     batch_stats: dict
+    fixed: dict
     averaged: dict
     opt_state: optax.OptState
     key: jax.Array
@@ -76,7 +78,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> Variables:
         """What to test: the running mean where there is one."""
-        return self.averaged or {"params": self.params, "batch_stats": self.batch_stats}
+        return (self.averaged or {"params": self.params, "batch_stats": self.batch_stats}) | self.fixed
 
 
 def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -> TrainState:
@@ -85,11 +87,14 @@ def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -
     Args:
       problem: what to train.
       key: the training's only source of randomness.
-      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`.
+      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`; all others are
+        fixed.
     """
-    variables = {name: variables[name] for name in ("params", "batch_stats")}
+    fixed = dict(variables)
+    variables = {name: fixed.pop(name) for name in ("params", "batch_stats")}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        fixed=fixed,
         averaged=jax.tree.map(jnp.copy, variables) if problem.ema else {},
         opt_state=problem.optimizer.init(variables["params"]),
         key=key,
@@ -116,7 +121,7 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
 
     def objective(params):
         logits, updated = problem.network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": state.batch_stats, **state.fixed},
             batch["image"],
             train=True,
             drop_path=drop_path,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import devices, ops
-from prdarts_jax.nets.layers import BatchNorm, Conv, classifier, torch_init
+from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, classifier
 from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import Genotype
 
@@ -132,50 +132,6 @@ class DiscreteCell(nn.Module):
             if i % 2:
                 states.append(results[-2] + y)
         return jnp.concatenate([states[node] for node in self.concat], axis=-1)
-
-
-class AuxiliaryHead(nn.Module):
-    """A classifier of the features two thirds up the network; its loss is added in training.
-
-    Attributes:
-      num_classes: length of the logits.
-      stride: of the pool: 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
-      dtype: as for `DiscreteNetwork`.
-      axis_name: as for `DiscreteNetwork`.
-    """
-
-    num_classes: int
-    stride: int
-    dtype: jax.typing.DTypeLike
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, h, w, C] -> f32[B, num_classes].
-
-        Raises:
-          ValueError: the features are not of a size that the pool makes 2x2.
-        """
-        height, width = x.shape[1:3]
-        if any((size - 5) // self.stride != 1 for size in (height, width)):
-            raise ValueError(
-                f"the auxiliary head needs features of {5 + self.stride} to {4 + 2 * self.stride} pixels, but these "
-                f"have {height}x{width}; three or more cells have them for images of 32 pixels in the form 'cifar' and "
-                "of 224 in 'imagenet'"
-            )
-        x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
-        for i, (features, size) in enumerate(((128, 1), (768, 2))):
-            x = nn.Conv(
-                features,
-                (size, size),
-                padding="VALID",
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=torch_init,
-                name=f"conv_{i}",
-            )(x)
-            x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))
-        return classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))
 
 
 class DiscreteNetwork(nn.Module):

@@ -35,7 +35,7 @@ class EdgeGroup:
       op_names: candidate ops, the last axis of the weights.
       channels: C.
       stride: 1 or 2.
-      pool_norm, dropout, partial: see `ops.candidate`.
+      pool_norm, affine, dropout, partial: see `ops.candidate`.
       train: normalise by the batch, and return its moments.
       axis_name: mapped axis over which the batch is spread, if any.
     """
@@ -45,6 +45,7 @@ class EdgeGroup:
     channels: int
     stride: int
     pool_norm: bool = False
+    affine: bool = False
     dropout: ops.Dropout = ""
     partial: int = 1
     train: bool = True
@@ -58,6 +59,7 @@ class EdgeGroup:
             channels=self.channels,
             stride=self.stride,
             pool_norm=self.pool_norm,
+            affine=self.affine,
             dropout=self.dropout,
             partial=self.partial,
         )
@@ -167,7 +169,8 @@ def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[t
     Args:
       space: nodes, edges and ops of the cell.
       reduction: whether the edges that leave the inputs have stride 2.
-      **fields: of every `EdgeGroup`: channels, pool_norm, dropout, partial, train, axis_name.
+      **fields: of every `EdgeGroup`: channels, pool_norm, affine, dropout, partial, train,
+        axis_name.
 
     Returns:
       A pair (rows, group) for each group: `rows` are the positions of its edges in `space.edges`.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from prdarts_jax import ops
 from prdarts_jax.nets import executor
-from prdarts_jax.nets.layers import BatchNorm, Conv, Normalizing, Preprocess, classifier
+from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Normalizing, Preprocess, classifier
 from prdarts_jax.nets.program import program
 from prdarts_jax.spaces import SearchSpace, darts, layout
 
@@ -30,12 +30,13 @@ class SearchCell(Normalizing):
     Attributes:
       space: nodes, edges and ops.
       channels: C of its nodes.
-      pool_norm, dropout, partial: see `ops.candidate`.
+      pool_norm, affine, dropout, partial: see `ops.candidate`.
     """
 
     space: SearchSpace
     channels: int
     pool_norm: bool
+    affine: bool
     dropout: ops.Dropout
     partial: int
 
@@ -50,7 +51,8 @@ class SearchCell(Normalizing):
           train: normalise by the batch.
           dropout_rate: f32[].
         """
-        fields = {name: getattr(self, name) for name in ("channels", "pool_norm", "dropout", "partial", "axis_name")}
+        names = ("channels", "pool_norm", "affine", "dropout", "partial", "axis_name")
+        fields = {name: getattr(self, name) for name in names}
         for i, (rows, group) in enumerate(program(self.space, reduction, train=train, **fields)):
             params = self.param(f"stage_{i}", group.init_params)
             stats = self._running(f"stage_{i}", group.init_stats)
@@ -95,11 +97,10 @@ class Cell(SearchCell):
         Returns:
           The intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
         """
-        shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-        s0 = Preprocess(**shared, channels=self.channels, reduce=self.reduction_before, name="preprocess_0")(
-            s0, train=train
-        )
-        s1 = Preprocess(**shared, channels=self.channels, reduce=False, name="preprocess_1")(s1, train=train)
+        names = ("channels", "affine", "running_statistics", "axis_name")
+        shared: dict[str, Any] = {name: getattr(self, name) for name in names}
+        s0 = Preprocess(**shared, reduce=self.reduction_before, name="preprocess_0")(s0, train=train)
+        s1 = Preprocess(**shared, reduce=False, name="preprocess_1")(s1, train=train)
         inputs = jnp.stack([s0, s1])
         batch, height, width = s0.shape[:3]
         if self.reduction:
@@ -122,6 +123,7 @@ class Macro(nn.Module):
       cells: how many there are; see the supernet.
       num_classes: length of the logits of the classifier.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
+      affine: whether the normalisations of the cells have a scale and a bias, as those of stem and head always have.
       dropout: what is dropped at the `dropout_rate` of a call, see `ops.candidate`.
       partial: K: ops process 1 / K of the channels; see `ops.partially`.
       running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
@@ -134,6 +136,7 @@ class Macro(nn.Module):
     cells: int = 8
     num_classes: int = 10
     dtype: jax.typing.DTypeLike = jnp.float32
+    affine: bool = False
     dropout: ops.Dropout = ""
     partial: int = 1
     running_statistics: bool = True
@@ -163,7 +166,7 @@ class Macro(nn.Module):
         Args:
           images: f32[B, H, W, channels].
           op_weights: per cell type f32[layers, edges, ops], those of its cells in order; 0 means: not executed. By
-            default the softmax of the supernet's own logits, in every cell.
+            default the softmax of the supernet's own logits, in every cell; logits are not needed where they are given.
           train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
           dropout_rate: f32[], for what `dropout` names.
 
@@ -174,7 +177,8 @@ class Macro(nn.Module):
           ValueError: op weights are of another shape.
         """
         chex.assert_rank(images, 4)
-        logits = {t: self.variable("arch", t, self._init_logits, t).value for t in self.space.cell_types}
+        if op_weights is None or self.is_initializing():
+            logits = {t: self.variable("arch", t, self._init_logits, t).value for t in self.space.cell_types}
         shapes = {t: (layers, *self.space.shape) for t, layers in self.layers.items()}
         if op_weights is None:
             op_weights = {t: jnp.broadcast_to(jax.nn.softmax(beta), shapes[t]) for t, beta in logits.items()}
@@ -202,7 +206,7 @@ class Macro(nn.Module):
 
     @property
     def _of_cells(self) -> dict[str, Any]:
-        return self._shared | {"space": self.space, "dropout": self.dropout, "partial": self.partial}
+        return self._shared | {name: getattr(self, name) for name in ("space", "affine", "dropout", "partial")}
 
     def _stem(self, images, channels, train):
         x = Conv(channels, dtype=self.dtype, name="stem")(images)
@@ -221,11 +225,14 @@ class Supernet(Macro):
         convolutions).
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
       head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
+      auxiliary: an auxiliary head after the last reduction; when training its logits are sown as `logits` into the
+        collection `auxiliary`.
     """
 
     space: SearchSpace = darts()
     pool_norm: bool = True
     head_norm: bool = False
+    auxiliary: bool = False
 
     @property
     def cell_types(self) -> tuple[str, ...]:
@@ -248,4 +255,7 @@ class Supernet(Macro):
             )
             s0, s1 = s1, cell(s0, s1, weights[k], train, dropout_rate)
             reduction_before = reduction
+            if self.auxiliary and train and reduction and "reduce" not in self.cell_types[k + 1 :]:
+                head = AuxiliaryHead(self.num_classes, 3, self.dtype, self.axis_name, name="auxiliary_head")
+                self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return nn.relu(self._norm("head_norm", s1, train)) if self.head_norm else s1

@@ -1,7 +1,7 @@
 """What an edge may compute: kernels, and a registry of candidate ops."""
 
 from prdarts_jax.ops import candidates, kernels
-from prdarts_jax.ops.changes import Dropout, candidate, drop_path_factors, partially
+from prdarts_jax.ops.changes import Dropout, candidate, drop_path_factors, partially, with_affine
 from prdarts_jax.ops.op import Moments, Norm, Op, Params, random_key, running
 from prdarts_jax.ops.parameters import (
     batch_normalizer,
@@ -49,4 +49,5 @@ __all__ = [
     "relu_conv_norm",
     "running",
     "update_running",
+    "with_affine",
 ]

@@ -8,11 +8,18 @@ import jax.numpy as jnp
 from prdarts_jax.ops.op import Op, random_key, running
 from prdarts_jax.ops.registry import find
 
-Dropout = Literal["", "skip", "path"]
+Dropout = Literal["", "skip", "path", "nonskip"]
 
 
 def candidate(
-    name: str, *, channels: int, stride: int, pool_norm: bool = False, dropout: Dropout = "", partial: int = 1
+    name: str,
+    *,
+    channels: int,
+    stride: int,
+    pool_norm: bool = False,
+    affine: bool = False,
+    dropout: Dropout = "",
+    partial: int = 1,
 ) -> Op:
     """The op `name` as a cell of width `channels` has it.
 
@@ -22,8 +29,10 @@ def candidate(
       stride: 1 or 2.
       pool_norm: whether batch normalisation follows the pools that have none of their own, as in DARTS's supernet (not
         in PR-DARTS's released one).
+      affine: whether normalisations have a scale and a bias, as in a discrete network.
       dropout: 'skip': the entries of what a skip connection of stride 1 gives are dropped (P-DARTS); 'path': what any
-        op gives for an image is (R-DARTS).
+        op gives for an image is (R-DARTS); 'nonskip': what any op but a skip connection of stride 1 gives is, as in a
+        discrete network.
       partial: K of `partially`.
 
     Raises:
@@ -35,11 +44,14 @@ def candidate(
     op = entry.build(channels // partial, stride)
     if pool_norm and entry.group == "pool" and not op.norms:
         op = with_norm(op)
+    if affine:
+        op = with_affine(op, channels // partial)
     if partial > 1:
         op = partially(op, channels // partial, stride)
-    if dropout == "skip" and entry.group == "skip" and stride == 1:
+    identity = entry.group == "skip" and stride == 1
+    if dropout == "skip" and identity:
         return with_dropout(op)
-    return with_drop_path(op) if dropout == "path" else op
+    return with_drop_path(op) if dropout == "path" or (dropout == "nonskip" and not identity) else op
 
 
 def with_norm(op: Op) -> Op:
@@ -51,6 +63,24 @@ def with_norm(op: Op) -> Op:
         return y, {"norm": moments}
 
     return Op(apply, op.shapes, ("norm",), op.draws)
+
+
+def with_affine(op: Op, channels: int) -> Op:
+    """The op, each of its normalisations followed by a scale and a bias for each channel.
+
+    Its parameters have, beside those of the op, NORM_scale and NORM_bias f32[C] for each NORM of its normalisations.
+    """
+
+    def apply(params, stats, x, norm):
+        def scaled(x, given):
+            name, own = given
+            y, moments = norm(x, own)
+            return y * params[f"{name}_scale"].astype(y.dtype) + params[f"{name}_bias"].astype(y.dtype), moments
+
+        return op.apply(params, {name: (name, running(stats, name)) for name in op.norms}, x, scaled)
+
+    terms = {f"{name}_{term}": (channels,) for name in op.norms for term in ("scale", "bias")}
+    return Op(apply, {**op.shapes, **terms}, op.norms, op.draws)
 
 
 def partially(op: Op, seen: int, stride: int) -> Op:

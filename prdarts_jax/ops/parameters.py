@@ -18,6 +18,8 @@ def init_params(
 ) -> dict[str, jax.Array]:
     """Draws kernels from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions.
 
+    A shape of one axis is that of a scale, which is 1, or of a bias, which is 0 (see `with_affine`).
+
     The fan-in is the product of all axes of a shape but the last: k k for a depthwise kernel [k, k, C], C for a
     pointwise one [C, D]. All kernels are cut from one draw: a draw each would take longer to compile than the search
     step.
@@ -30,10 +32,14 @@ def init_params(
     Returns:
       f32[*stack, *shape] for each name.
     """
-    sizes = [math.prod((*stack, *shape)) for shape in shapes.values()]
+    kernels = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    sizes = [math.prod((*stack, *shape)) for shape in kernels.values()]
     drawn = jax.random.uniform(key, (sum(sizes),), jnp.float32, -1, 1)
     params, start = {}, 0
-    for (name, shape), size in zip(shapes.items(), sizes, strict=True):
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            params[name] = jnp.full((*stack, *shape), name.endswith("scale"), jnp.float32)
+    for (name, shape), size in zip(kernels.items(), sizes, strict=True):
         limit = 1 / math.sqrt(math.prod(shape[:-1]))
         params[name] = limit * drawn[start : start + size].reshape(*stack, *shape)
         start += size

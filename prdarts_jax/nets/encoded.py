@@ -1,0 +1,152 @@
+"""A genotype as data: one network, and so one compilation, for all genotypes of a space.
+
+The network is the space's supernet with op weights of 0 and 1, of which the executor runs what is 1. It has the weights
+of all ops, so that a training of it is larger in memory than that of a discrete network and the same in arithmetic.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from prdarts_jax.nets import discrete, supernet_of
+from prdarts_jax.nets.program import program
+from prdarts_jax.nets.supernet import Macro
+from prdarts_jax.spaces import SearchSpace, genotypes
+from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
+
+Variables = dict[str, Any]
+
+
+class EncodedNetwork(nn.Module):
+    """Equal to the discrete network of the genotype that its collection `genotype` holds, as `encode` gives it.
+
+    Collections: `params` and `batch_stats` of all ops, and `genotype`, which nothing changes.
+
+    Attributes:
+      supernet: of the space, with the fields that `network` sets.
+    """
+
+    supernet: Macro
+
+    @property
+    def axis_name(self) -> str | None:
+        """Mapped axis over which the batch is spread, if any."""
+        return self.supernet.axis_name
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
+        """Classifies images, as `DiscreteNetwork.__call__`; drop-path counts when training with an rng named draws."""
+        op_weights = {}
+        for cell_type, layers in self.supernet.layers.items():
+            chosen = self.variable("genotype", cell_type, jnp.zeros, self.supernet.space.shape).value
+            op_weights[cell_type] = jnp.broadcast_to(chosen, (layers, *chosen.shape))
+        return self.supernet(images, op_weights, train=train, dropout_rate=drop_path)
+
+
+def network(space: SearchSpace, *, drop_path: bool = False, **fields: Any) -> EncodedNetwork:
+    """The network of all genotypes of a space.
+
+    Args:
+      space: of the genotypes.
+      drop_path: whether the drop-path of a call counts; computing it costs a little.
+      **fields: channels, cells, num_classes, auxiliary, dtype and axis_name, as those of `DiscreteNetwork`. In
+        NAS-Bench-201's network `cells` are those of a stage, and there is no auxiliary head.
+    """
+    own: dict[str, Any] = {"affine": True, "pool_norm": False, "dropout": "nonskip" if drop_path else ""}
+    return EncodedNetwork(supernet_of(space, **own, **fields))
+
+
+def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
+    """A genotype as op weights, f32[edges, ops] of 0 and 1 for each cell type.
+
+    Raises:
+      ValueError: the genotype is none of the space, or has an op twice on an edge, or does not concatenate all
+        intermediate nodes.
+    """
+    if not isinstance(genotype, space.genotype_class):
+        raise ValueError(f"genotype {genotype!r} must be a {space.genotype_class.__name__} in the space {space.name}")
+    result = {}
+    for cell_type, entries in genotypes.cells(genotype).items():
+        weights = np.zeros(space.shape, np.float32)
+        nodes = genotype.nodes if isinstance(genotype, EdgeGenotype) else len(entries) // 2 + 2
+        outputs = genotypes.ends(genotype, cell_type)[1]
+        if nodes != space.nodes or (isinstance(genotype, Genotype) and outputs != tuple(range(2, nodes))):
+            raise ValueError(
+                f"the {cell_type} cell must have {space.nodes} nodes and concatenate all but its inputs in the space "
+                f"{space.name}, but has {nodes} nodes and concatenates {outputs}"
+            )
+        for op, source, target in entries:
+            if op not in space.ops:
+                raise ValueError(f"op {op!r} must be one of the space {space.name}: {', '.join(space.ops)}")
+            place = space.edges.index((source, target)), space.ops.index(op)
+            if weights[place]:
+                raise ValueError(f"the {cell_type} cell must not have {op} twice on the edge {(source, target)}")
+            weights[place] = 1
+        result[cell_type] = weights
+    return result
+
+
+def init_variables(network: EncodedNetwork, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
+    """{'params', 'batch_stats'} for images of the shape (B, H, W, C), the same for each genotype."""
+    whole = EncodedNetwork(network.supernet.clone(axis_name=None))  # so that this need not be in a mapped axis
+    variables = jax.jit(lambda key: whole.init(key, jnp.zeros(image_shape), train=True))(key)
+    return {name: variables[name] for name in ("params", "batch_stats")}
+
+
+def discrete_network(network: EncodedNetwork, genotype: Genotype) -> discrete.DiscreteNetwork:
+    """The network of one genotype that is equal to `network` with it."""
+    supernet: Any = network.supernet
+    names = ("channels", "cells", "num_classes", "auxiliary", "dtype", "axis_name")
+    return discrete.network(genotype, **{name: getattr(supernet, name) for name in names})
+
+
+def to_discrete(
+    network: EncodedNetwork, genotype: Genotype, variables: Variables, image_shape: tuple[int, ...]
+) -> Variables:
+    """Of the variables of all ops those that `discrete_network(network, genotype)` has.
+
+    Args:
+      network: of the variables.
+      genotype: in it.
+      variables: {'params', 'batch_stats'}.
+      image_shape: (B, H, W, C).
+    """
+    given = flatten_dict(variables)
+    shapes = flatten_dict(discrete.shapes_of(discrete_network(network, genotype), image_shape))
+    result = {}
+    for path in (path for path in shapes if path[0] in variables):
+        place, row = _place(network.supernet, genotype, path)
+        result[path] = given[place] if row is None else given[place][row]
+    return unflatten_dict(result)
+
+
+def from_discrete(network: EncodedNetwork, genotype: Genotype, variables: Variables, others: Variables) -> Variables:
+    """The inverse of `to_discrete`: `others`, variables of all ops, with those of the genotype's network put in."""
+    result = flatten_dict(others)
+    for path, leaf in flatten_dict(variables).items():
+        place, row = _place(network.supernet, genotype, path)
+        result[place] = leaf if row is None else jnp.asarray(result[place]).at[row].set(leaf)
+    return unflatten_dict(result)
+
+
+def _place(supernet, genotype, path):
+    """Where an array of the discrete network is among those of all ops: (path, row), None where nothing is stacked."""
+    collection, module, *rest = path
+    renamed = {"stem_conv_0": "stem", "stem_norm_0": "stem_norm"}
+    if not module.startswith("cell_"):
+        return (collection, "supernet", renamed.get(module, module), *rest), None
+    layer, kind, *name = rest
+    if collection == "params":
+        name = ["_".join(name)]  # a kernel, or NORM_scale
+    if layer.startswith("preprocess"):
+        return (collection, "supernet", module, layer, "conv" if collection == "params" else "moments", *name), None
+    cell_type = supernet.cell_types[int(module.removeprefix("cell_"))]
+    op, source, target = genotypes.cells(genotype)[cell_type][int(layer.removeprefix("op_"))]
+    edge = supernet.space.edges.index((source, target))
+    groups = [rows for rows, _ in program(supernet.space, cell_type == "reduce", channels=supernet.channels)]
+    stage = next(i for i, rows in enumerate(groups) if edge in rows)
+    return (collection, "supernet", module, f"stage_{stage}", op, *name), groups[stage].index(edge)
