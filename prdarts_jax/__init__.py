@@ -7,6 +7,7 @@ from prdarts_jax.nets.discrete import DiscreteNetwork, network
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.sizes import describe
 from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.run.evaluate import evaluate
 from prdarts_jax.search import alignment, methods, relaxations, schedules, terms
 from prdarts_jax.search.curvature import EarlyStopping
 from prdarts_jax.search.method import Method, Stage
@@ -34,6 +35,7 @@ __all__ = [
     "alignment",
     "describe",
     "discretizations",
+    "evaluate",
     "genotypes",
     "init_search",
     "init_training",

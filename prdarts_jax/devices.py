@@ -5,6 +5,7 @@ and the metrics of all parts. `shard_map` maps it. Augmentation and drop-path ar
 and the noise of candidate ops for each part by itself.
 """
 
+import contextlib
 import math
 import os
 from collections import Counter
@@ -27,16 +28,32 @@ def make_mesh(seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
 
     Args:
       seeds: searches at once.
-      devices: by default all of them, of all hosts.
+      devices: by default all of them, of all hosts; on the CPU of one process as many as each have seeds of their own,
+        since there the ops of a step use all cores already.
 
     Raises:
       ValueError: processes have different numbers of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    if devices is None:
+        devices = jax.devices()
+        if devices[0].platform == "cpu" and jax.process_count() == 1:
+            devices = devices[: mesh_shape(seeds, len(devices))[0]]
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         raise ValueError(f"the processes must have as many devices as each other, but have {list(counts.values())}")
     return jax.make_mesh(mesh_shape(seeds, len(devices)), (SEED, DATA), (AxisType.Auto,) * 2, devices=devices)
+
+
+def use_every_core() -> None:
+    """Makes each processor core a device of JAX's CPU backend: seeds, and cells that are trained, then have one each.
+
+    Call it before anything asks JAX for its devices, else it does nothing; so it does where JAX_NUM_CPU_DEVICES or
+    XLA_FLAGS set the number of devices. To a GPU or TPU it makes no difference.
+    """
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has begun
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def mesh_shape(seeds: int, devices: int) -> tuple[int, int]:
@@ -59,6 +76,18 @@ def shard_map(function: Callable, mesh: Mesh, in_specs: Any = REPLICATED, out_sp
         return function
     # The check would have the cell's own gradients declare what varies along which axis.
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def for_each_seed(function: Callable, mesh: Mesh, *specs: PartitionSpec, **options: Any) -> Any:
+    """`jax.jit` of the function of (state, *others) for states of all seeds, with the specs of the others on the mesh.
+
+    Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
+    """
+
+    def of_all(states, *others):
+        return jax.lax.map(lambda state: function(state, *others), states)
+
+    return jax.jit(shard_map(of_all, mesh, (SEEDS, *specs), SEEDS), **options)
 
 
 def device_put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:

@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
+from prdarts_jax import devices
 from prdarts_jax.run import compare, loop, population, reporting, search, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
@@ -90,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(flags.FLAGS.workdir).expanduser()
     use_compilation_cache(flags.FLAGS.cache_dir)
     join_processes()
+    if flags.FLAGS.every_core and jax.process_count() == 1:
+        devices.use_every_core()
     config = flags.FLAGS.config
     try:
         if config.get("job") == "train":
@@ -106,8 +109,8 @@ def main(argv: Sequence[str]) -> None:
                 reporting.say(f"genotype: {genotypes.to_json(genotype)}")
             if len(found) > 1:
                 reporting.say(population.run(config, workdir, found))
-            elif config.evaluation.epochs:
-                reporting.say(compare.run(config, workdir, found[0]))
+            if config.evaluation.epochs:
+                reporting.say(compare.run(config, workdir, found))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     except loop.Stopped as stopped:
@@ -127,6 +130,7 @@ def cli() -> None:
         None,
         "Folder of compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
     )
+    flags.DEFINE_bool("every_core", True, "On a CPU, give each seed and each cell that is trained a core of its own.")
     flags.DEFINE_bool("distributed", False, "Join the other processes of this SLURM or MPI job, or of this TPU pod.")
     flags.DEFINE_string("coordinator", None, "Instead: host:port of process 0, the same for all processes.")
     flags.DEFINE_integer("processes", None, "How many there are.")

@@ -107,6 +107,7 @@ def load(
     split: str = "train",
     image_size: int = 0,
     num_examples: int = 0,
+    others: bool = False,
 ) -> Dataset:
     """Reads one split of a data set into memory, without a network and without TensorFlow.
 
@@ -116,6 +117,7 @@ def load(
       split: as for `open_split`.
       image_size: side in pixels to shrink to by averaging areas; 0 keeps the original.
       num_examples: keeps that many images, the same ones in every call; 0 keeps all.
+      others: keeps those that `num_examples` leaves out instead.
 
     Raises:
       FileNotFoundError: as `open_split`.
@@ -138,7 +140,8 @@ def load(
         )
     order = np.arange(source.length)
     if num_examples:
-        order = np.random.default_rng(_STORED_SEED).permutation(order)[:num_examples]
+        order = np.random.default_rng(_STORED_SEED).permutation(order)
+        order = order[num_examples:] if others else order[:num_examples]
     images = np.empty((len(order), side, side, channels), np.uint8)
     labels = np.empty(len(order), np.int32)
     for start in range(0, len(order), _CHUNK):

@@ -4,6 +4,8 @@ The network is the space's supernet with op weights of 0 and 1, of which the exe
 of all ops, so that a training of it is larger in memory than that of a discrete network and the same in arithmetic.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from prdarts_jax.nets import discrete, supernet_of
 from prdarts_jax.nets.program import program
 from prdarts_jax.nets.supernet import Macro
-from prdarts_jax.spaces import SearchSpace, genotypes
+from prdarts_jax.spaces import SearchSpace, genotypes, nas_bench_201
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
 
 Variables = dict[str, Any]
@@ -58,6 +60,16 @@ def network(space: SearchSpace, *, drop_path: bool = False, **fields: Any) -> En
     """
     own: dict[str, Any] = {"affine": True, "pool_norm": False, "dropout": "nonskip" if drop_path else ""}
     return EncodedNetwork(supernet_of(space, **own, **fields))
+
+
+def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
+    """The smallest space that has all of the genotypes, each edge with every op of any of them."""
+    entries = [entry for genotype in cells for of_type in genotypes.cells(genotype).values() for entry in of_type]
+    names = tuple(sorted({op for op, _, _ in entries}))
+    nodes = 1 + max(target for _, _, target in entries)
+    if isinstance(cells[0], EdgeGenotype):
+        return dataclasses.replace(nas_bench_201(), name="of the genotypes", ops=names, nodes=nodes)
+    return SearchSpace("of the genotypes", names, nodes)
 
 
 def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """How large a discrete network is: its weights, and the multiply-adds of an image."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -8,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from prdarts_jax import ops
 from prdarts_jax.nets import discrete
+from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import Genotype
 
 
@@ -38,22 +41,60 @@ def describe(
     Raises:
       ValueError: there is no such form, or the genotype is none with normal and reduction cells.
     """
-    shape = (1, *(image_shape or discrete.published(form).image_shape))
+    published = discrete.published(form)
     plain = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
+    # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
+    normal, reduce = ((("none", 0),) * len(entries) for entries in (genotype.normal, genotype.reduce))
+    hollow = dataclasses.replace(genotype, normal=normal, reduce=reduce)
+    result = dict(_without_ops(plain.clone(genotype=hollow), image_shape or published.image_shape))
+    height, width, _ = image_shape or published.image_shape
+    if form == "imagenet":
+        height, width = (-(-size // 8) for size in (height, width))
+    c = plain.channels
+    for cell_type in layout(plain.cells):
+        c *= 2 if cell_type == "reduce" else 1
+        for op, source in getattr(genotype, cell_type):
+            stride = 2 if cell_type == "reduce" and source < 2 else 1
+            inner = (height, width) if stride == 2 or cell_type == "normal" else (-(-height // 2), -(-width // 2))
+            params, macs = _of_op(op, c, stride, *inner)
+            result["params"] += params
+            result["macs"] += macs
+        if cell_type == "reduce":
+            height, width = -(-height // 2), -(-width // 2)
+    return result
+
+
+@functools.lru_cache
+def _without_ops(network, image_shape):
+    """What `describe` gives for a network whose cells have no ops."""
+    shape = (1, *image_shape)
     try:
-        variables = discrete.shapes_of(plain.clone(auxiliary=True), shape)
+        variables = discrete.shapes_of(network.clone(auxiliary=True), shape)
     except ValueError:  # images too small for the auxiliary head
-        variables = discrete.shapes_of(plain, shape)
+        variables = discrete.shapes_of(network, shape)
     parts = dict(variables["params"])
     head = parts.pop("auxiliary_head", {})
-    jaxpr = jax.make_jaxpr(functools.partial(plain.apply, train=False))(
-        variables, jax.ShapeDtypeStruct(shape, jnp.float32)
-    )
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jaxpr = jax.make_jaxpr(functools.partial(network.apply, train=False))(variables, images)
 
     def count(params):
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     return {"params": count(parts), "aux_params": count(head), "macs": _multiply_adds(jaxpr.jaxpr)}
+
+
+@functools.lru_cache
+def _of_op(name, channels, stride, height, width):
+    """(weights, multiply-adds) of an op with affine normalisation for one image."""
+    if ops.group(name) == "none":
+        return 0, 0
+    op = ops.candidate(name, channels=channels, stride=stride, affine=True)
+    params = {kernel: jax.ShapeDtypeStruct(shape, jnp.float32) for kernel, shape in op.shapes.items()}
+    params |= {draw: jax.ShapeDtypeStruct((), jnp.float32) for draw in op.draws}
+    x = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
+    norm = ops.batch_normalizer(train=True, axis_name=None)
+    jaxpr = jax.make_jaxpr(lambda params, x: op.apply(params, None, x, norm)[0])(params, x)
+    return sum(map(math.prod, op.shapes.values())), _multiply_adds(jaxpr.jaxpr)
 
 
 def _multiply_adds(jaxpr: Jaxpr) -> int:

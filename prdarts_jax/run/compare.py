@@ -1,10 +1,12 @@
-"""What a found cell is worth: trained from scratch beside random cells and one of skip connections alone.
+"""What found cells are worth: trained from scratch beside random cells, DARTS's own and one of skip connections alone.
 
-In the folder of the search, evaluation/ then has a folder a cell (see `train`), and comparison.json, comparison.md and
-comparison.png put their test accuracies side by side.
+In the folder of the search, evaluation/ then has a folder a cell (see `evaluate`), and comparison.json, comparison.md
+and comparison.png put their test accuracies side by side.
 """
 
 import contextlib
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,91 +14,117 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
-from prdarts_jax.run import loop, reporting, settings, train
+from prdarts_jax.nets import encoded
+from prdarts_jax.run import evaluate, reporting, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
-def training_config(config: ConfigDict, genotype: genotypes.AnyGenotype) -> ConfigDict:
-    """The training of one cell, as the section `evaluation` of a search's config has it."""
+def training_config(config: ConfigDict) -> ConfigDict:
+    """The training of the cells, as the section `evaluation` of a search's config has it."""
     result = settings.training()
     for field in ("dataset", "data_dir", "image_size", "num_examples", "seed"):
         result[field] = config[field]
-    result.update({field: value for field, value in config.evaluation.items() if field != "random_cells"})
-    result.genotype = genotypes.to_json(genotype)
+    own = ("random_cells", "trainings")
+    result.update({field: value for field, value in config.evaluation.items() if field not in own})
     return result
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what the trainings could not be run with; see `train.check`.
+    """Refuses what the trainings could not be run with; see `evaluate.prepare`.
 
     Args:
       config: of the search, before it is run.
     """
     settings.validate(config)
-    generator = np.random.default_rng(config.seed)
-    train.check(training_config(config, reference_cells.random(spaces.named(config.space), generator)), "evaluation.")
+    space = spaces.named(config.space)
+    cell = reference_cells.random(space, np.random.default_rng(config.seed))
+    evaluate.prepare({"random": cell}, training_config(config), space, "evaluation.")
 
 
-def run(config: ConfigDict, workdir: Path, found: genotypes.AnyGenotype) -> str:
-    """Trains the cells that are not yet trained, in the same way and with the same seed, and compares them.
-
-    A cell whose training diverges is listed last, without an accuracy.
+def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
+    """Trains the cells that are not yet trained, all in the same way, and compares them.
 
     Args:
       config: of the search.
       workdir: of the search.
-      found: the genotype it has found.
+      found: the genotype that each seed has found.
 
     Returns:
       The comparison as a table in Markdown.
 
     Raises:
-      ValueError, OSError, loop.Stopped: as `train.run`.
+      ValueError, OSError, loop.Stopped: as `evaluate.evaluate`.
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
-    space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
-    cells = {"found": found}
-    cells |= {f"random_{i}": reference_cells.random(space, generator) for i in range(config.evaluation.random_cells)}
-    with contextlib.suppress(ValueError):  # S1 and S4 have no such cell
-        cells["all_skip"] = reference_cells.all_skip(space)
-    rows: dict[str, dict[str, Any]] = {}
-    for name, genotype in cells.items():
-        reporting.say(f"training {name}, {len(rows) + 1} of {len(cells)}")
-        try:
-            result = train.run(training_config(config, genotype), workdir / "evaluation" / name)
-        except loop.Diverged as error:
-            reporting.say(str(error))
-            result = {}
-        shares = genotypes.skip_share(genotype)
-        rows[name] = {
-            "accuracy": result.get("top1"),
-            "params": result.get("params"),
-            "macs": result.get("macs"),
-            "skip_share": (shares["normal"] + shares["reduce"]) / 2,
-        }
+    space = spaces.named(config.space)
+    cells = {f"found_{config.seed + i}" if len(found) > 1 else "found": cell for i, cell in enumerate(found)}
+    cells |= reference(config, space)
+    evaluation = evaluate.prepare(cells, training_config(config), space, "evaluation.")
+    rows = evaluate.run(evaluation, workdir / "evaluation", config.evaluation.trainings)
+    for name, row in rows.items():
+        row["skip_share"] = float(np.mean(list(genotypes.skip_share(cells[name]).values())))
+        row["depth"] = genotypes.depth(cells[name])
     reporting.write_json(workdir / "comparison.json", rows)
-    table = _table(rows)
-    reporting.write_bytes(workdir / "comparison.md", table.encode())
+    text = _table(rows) + "\n" + verdict(rows) + "\n"
+    reporting.write_bytes(workdir / "comparison.md", text.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
     reporting.save_figure(plots.comparison_figure(trained), workdir / "comparison.png")
-    return table
+    return text
 
 
-def _table(rows):
-    lines = ["| cell | test accuracy | weights | multiply-adds | skips |", "|---|---|---|---|---|"]
-    accuracies = {name: -1.0 if row["accuracy"] is None else row["accuracy"] for name, row in rows.items()}
-    for name in sorted(rows, key=lambda name: -accuracies[name]):
-        row = rows[name]
-        if row["accuracy"] is None:
-            trained = "diverged | |"
-        else:
-            trained = f"{100 * row['accuracy']:.2f} % | {row['params']:,} | {row['macs']:,}"
-        lines.append(f"| {name} | {trained} | {100 * row['skip_share']:.0f} % |")
-    others = [accuracy for name, accuracy in accuracies.items() if name.startswith("random_")]
-    if others:
-        better = sum(accuracies["found"] > accuracy for accuracy in others)
-        equal = sum(accuracies["found"] == accuracy for accuracy in others)
-        verdict = f"The found cell is better than {better} of {len(others)} random cells"
-        lines += ["", f"{verdict}{f' and as good as {equal}' if equal else ''}."]
+def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genotypes.AnyGenotype]:
+    """What found cells are compared with: random cells, DARTS's second order cell and skip connections alone, where the
+    space has them."""
+    generator = np.random.default_rng(config.seed)
+    cells = {f"random_{i}": reference_cells.random(space, generator) for i in range(config.evaluation.random_cells)}
+    with contextlib.suppress(ValueError):
+        encoded.encode(space, genotypes.named("DARTS_V2"))
+        cells["darts_v2"] = genotypes.named("DARTS_V2")
+    with contextlib.suppress(ValueError):  # S1 and S4 have no such cell
+        cells["all_skip"] = reference_cells.all_skip(space)
+    return cells
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| | cell | test accuracy | weights | multiply-adds | skips | depth |", "|---|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        trained = "diverged"
+        if row["accuracy"] is not None:
+            trained = f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %"
+        size = f"{row['params']:,} | {row['macs']:,}" if "params" in row else " | "
+        depth = ", ".join(map(str, row["depth"].values()))
+        lines.append(
+            f"| {row['rank'] or ''} | {name} | {trained} | {size} | {100 * row['skip_share']:.0f} % | {depth} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether found cells are better than random ones, in one sentence with the numbers that it rests on.
+
+    The difference of the means of f found and r random cells has the standard error sqrt(s_f^2 / f + s_r^2 / r), with
+    the variances s^2 over the cells; of a single found cell, which says nothing of its variance, that of the random
+    ones is taken. What is within two standard errors cannot be told apart.
+
+    >>> accuracies = {"found": 0.96, "random_0": 0.91, "random_1": 0.93}
+    >>> print(verdict({name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}))
+    The found cell (96.00 %) cannot be told apart from random cells (92.00 %). Difference 4.00, standard error 1.73.
+    """
+    found, drawn = (
+        [row["accuracy"] for name, row in rows.items() if name.startswith(kind) and row["accuracy"] is not None]
+        for kind in ("found", "random_")
+    )
+    if not found or len(drawn) < 2:
+        return "Too few cells were trained to compare found ones with random ones."
+    spread = float(np.var(drawn, ddof=1))
+    of_found = float(np.var(found, ddof=1)) if len(found) > 1 else spread
+    difference = 100 * float(np.mean(found) - np.mean(drawn))
+    error = 100 * math.sqrt(of_found / len(found) + spread / len(drawn))
+    if abs(difference) <= 2 * error:
+        how = "cannot be told apart from"
+    else:
+        how = ("is" if len(found) == 1 else "are") + (" better" if difference > 0 else " worse") + " than"
+    who = "The found cell" if len(found) == 1 else f"The {len(found)} found cells"
+    means = [f"({100 * np.mean(accuracies):.2f} %)" for accuracies in (found, drawn)]
+    return f"{who} {means[0]} {how} random cells {means[1]}. Difference {difference:.2f}, standard error {error:.2f}."

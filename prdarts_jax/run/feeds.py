@@ -1,6 +1,7 @@
 """Where a training gets its batches: from arrays on the device, or streamed from disk."""
 
 import abc
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
-from prdarts_jax.evaluation.training import TrainProblem, train_epoch, train_step
+from prdarts_jax.evaluation.training import TrainProblem, test_step, train_epoch, train_step
 from prdarts_jax.run import settings
 from prdarts_jax.run.loop import Run
 
@@ -78,6 +79,11 @@ class InMemory(Feed):
         self.steps_per_epoch = len(train.labels) // batch_size
         self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
         self._train, self._test = train, sources.load(config.dataset, config.data_dir or None, split="test", **read)
+        if config.test_on_rest:
+            unused = {"num_examples": config.num_examples, "others": True, **read}
+            rest = sources.load(config.dataset, config.data_dir or None, **unused)
+            images, labels = (np.concatenate([getattr(d, n) for d in (self._test, rest)]) for n in ("images", "labels"))
+            self._test = dataclasses.replace(self._test, images=images, labels=labels)
 
     @functools.cached_property
     def _images(self) -> dict[str, jax.Array]:
@@ -85,11 +91,30 @@ class InMemory(Feed):
 
     def function(self, problem: TrainProblem) -> Callable:
         """Of (state, images, steps)."""
+        return jax.jit(devices.shard_map(self.epoch(problem), self.mesh), donate_argnums=0)
+
+    def epoch(self, problem: TrainProblem) -> Callable:
+        """`function` of one device, not compiled."""
 
         def epoch(state, images, steps):
             return train_epoch(problem, state, images, self.augmentation, self.image_shape[0], steps)
 
-        return jax.jit(devices.shard_map(epoch, self.mesh), donate_argnums=0)
+        return epoch
+
+    def test(self, problem: TrainProblem) -> Callable:
+        """(state, `test_images`) -> the sums of `training.test_step` over them, on one device, not compiled."""
+
+        def test(state, batches):
+            def step(batch):
+                return test_step(problem.network, self.augmentation, state.variables, batch)
+
+            return jax.tree.map(lambda sums: jnp.sum(sums, axis=0), jax.lax.map(step, batches))
+
+        return test
+
+    def test_images(self) -> dict[str, jax.Array]:
+        """All batches of test images in one: u8[batches, B, H, W, C], and their labels."""
+        return devices.device_put(jax.tree.map(lambda *a: np.stack(a), *self._host_batches()), self.mesh)
 
     def example(self) -> tuple[Any, ...]:
         """The images, and one step."""
@@ -102,15 +127,18 @@ class InMemory(Feed):
 
     def test_batches(self) -> Iterator[dict[str, Any]]:
         """Black images of label -1 fill up the last one."""
+        for batch in self._host_batches():
+            yield devices.device_put(batch, self.mesh, devices.SPREAD)
+
+    def _host_batches(self):
         batch_size = self.image_shape[0]
         for start in range(0, len(self._test.labels), batch_size):
             image, label = (a[start : start + batch_size] for a in (self._test.images, self._test.labels))
             missing = batch_size - len(label)
-            batch = {
+            yield {
                 "image": np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(label, (0, missing), constant_values=-1),
             }
-            yield devices.device_put(batch, self.mesh, devices.SPREAD)
 
 
 class Streamed(Feed):

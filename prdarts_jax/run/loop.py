@@ -167,16 +167,19 @@ class Run:
         """Whether the last step was the last of its epoch."""
         return self.step % self.steps_per_epoch == 0
 
-    def means(self) -> dict[int, Record]:
+    def means(self, *, finite: bool = True) -> dict[int, Record]:
         """The mean metrics over the epoch that has ended, by the number of each run that has not ended.
 
+        Args:
+          finite: whether they must be.
+
         Raises:
-          Diverged: one is not finite.
+          Diverged: one is not finite, but must be.
         """
         means: dict[int, Record] = {}
         for number in self.going:
             mean = {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
-            if unknown := [name for name, value in mean.items() if not math.isfinite(value)]:
+            if finite and (unknown := [name for name, value in mean.items() if not math.isfinite(value)]):
                 where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
                 raise Diverged(
                     f"the {self.name}{where} diverged in epoch {self.epoch}, where {', '.join(unknown)} is not finite; "

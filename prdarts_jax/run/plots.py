@@ -208,24 +208,27 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     """Test accuracies of cells, ranked and against the size of their networks.
 
     Args:
-      rows: name -> accuracy (a fraction) and params; names that begin with random_ are shown alike.
+      rows: name -> accuracy and standard_error (fractions) and, where they are known, params; names that begin with
+        found or random are shown alike.
     """
     ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
-    names = {"found": COLOURS["conv"], "all_skip": COLOURS["skip"]}
+    colours = {"found": COLOURS["conv"], "all": COLOURS["skip"], "random": "0.6"}
     figure = _figure(10, 4.8)
     left, right = figure.subplots(1, 2)
     for place, name in enumerate(ranked):
-        accuracy, colour = 100 * rows[name]["accuracy"], names.get(name, "0.6")
-        left.plot(accuracy, place, "o", color=colour, markersize=8)
-        right.plot(rows[name]["params"], accuracy, "o", color=colour, markersize=8)
+        accuracy, error = 100 * rows[name]["accuracy"], 100 * rows[name]["standard_error"]
+        style = {"color": colours.get(name.partition("_")[0], COLOURS["pool"]), "fmt": "o", "markersize": 8}
+        left.errorbar(accuracy, place, xerr=error, **style)
+        if "params" in rows[name]:
+            right.errorbar(rows[name]["params"], accuracy, yerr=error, **style)
     left.set_yticks(range(len(ranked)), [name.replace("_", " ") for name in ranked])
-    left.set(xlabel="test accuracy (%)")
+    left.set(xlabel="test accuracy (%), with its standard error")
     right.set(xlabel="weights", ylabel="test accuracy (%)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     handles = [
-        Line2D([], [], color=names.get(name, "0.6"), marker="o", linestyle="", label=label)
-        for name, label in (("found", "found"), ("random_0", "random"), ("all_skip", "all skip connections"))
+        Line2D([], [], color=colour, marker="o", linestyle="", label=label)
+        for colour, label in zip(colours.values(), ("found", "all skip connections", "random"), strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -71,14 +71,24 @@ def make_search_problem(
     )
 
 
-def make_train_problem(
-    config: ConfigDict,
-    genotype: Genotype,
-    num_classes: int,
-    steps_per_epoch: int,
-    axis_name: str | None = None,
-) -> training.TrainProblem:
-    """The training that a valid config describes; for `axis_name` see `devices.py`.
+def make_network(
+    config: ConfigDict, genotype: Genotype, num_classes: int, axis_name: str | None = None
+) -> discrete.DiscreteNetwork:
+    """The network of a genotype that a valid config describes; for `axis_name` see `devices.py`."""
+    return discrete.network(
+        genotype,
+        form=config.form,
+        channels=config.channels,
+        cells=config.cells,
+        num_classes=num_classes,
+        auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
+    )
+
+
+def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: int) -> training.TrainProblem:
+    """The training of a network that a valid config describes.
 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
@@ -90,16 +100,7 @@ def make_train_problem(
         config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
     )
     return training.TrainProblem(
-        network=discrete.network(
-            genotype,
-            form=config.form,
-            channels=config.channels,
-            cells=config.cells,
-            num_classes=num_classes,
-            auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
-            dtype=jnp.dtype(config.dtype),
-            axis_name=axis_name,
-        ),
+        network=network,
         optimizer=in_pieces(optimizer, config.accumulate),
         total_steps=total_steps,
         drop_path=config.drop_path,

@@ -6,7 +6,7 @@ seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,10 +135,10 @@ def search_stage(
         return search_epoch(problem, state, train, val, data.augmentation, batch_size, steps)
 
     everywhere, spread = devices.REPLICATED, PartitionSpec(None, devices.DATA)
-    epoch = _for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
-    eigenvalue = _for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
+    epoch = devices.for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
+    eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
     if method.after_epoch:
-        after_epoch = _for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
+        after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
 
     with loop.Run(
         "search",
@@ -187,18 +187,6 @@ def search_stage(
             reporting.say(f"{whose}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
     return found
-
-
-def _for_each_seed(function: Callable, mesh: Mesh, *specs: PartitionSpec, **options: Any) -> Any:
-    """`jax.jit` of the function of (state, *others) for states of all seeds, with the specs of the others on the mesh.
-
-    Seeds on one device come one after another: side by side (vmap) all ops would be executed, gates or not.
-    """
-
-    def of_all(states, *others):
-        return jax.lax.map(lambda state: function(state, *others), states)
-
-    return jax.jit(devices.shard_map(of_all, mesh, (devices.SEEDS, *specs), devices.SEEDS), **options)
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:

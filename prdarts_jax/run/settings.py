@@ -14,7 +14,6 @@ from prdarts_jax.fields import SEED, Range, above, at_least, below, one_of
 from prdarts_jax.nets import discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
-from prdarts_jax.spaces.genotypes import Genotype
 
 _EVEN = Range(
     lambda value: value >= 2 and value % 2 == 0,
@@ -71,6 +70,7 @@ class _Network:
         float, below(1), "decay a step of a running mean of the weights, which is then tested; 0 is none"
     ] = 0.0
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
+    test_on_rest: Annotated[bool, "test on the training images that num_examples leaves out, too"] = False
     epochs: Annotated[int, at_least(0)] = 600
     batch_size: Annotated[int, at_least(1)] = 128
     accumulate: Annotated[
@@ -85,6 +85,7 @@ class _Network:
 class _Evaluation(_Network):
     epochs: Annotated[int, at_least(0), "of the training of the found cell, beside others; 0: no training"] = 0
     random_cells: Annotated[int, at_least(0), "to compare with, and one of skip connections alone"] = 10
+    trainings: Annotated[int, at_least(1), "of each cell, each with a seed of its own"] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,30 +201,20 @@ def validate(config: ConfigDict) -> None:
         _check_search(config)
     elif config.get("job") == "train":
         fields.check_config(fields.schema_of(_Training), config)
-        _check_batches("", config)
+        _check_batches("", config, config.num_examples)
     else:
         raise ValueError(f"config.job={config.get('job')!r} must be search or train")
 
 
 def _check_search(config):
     space, method = spaces.named(config.space), methods.find(config.method)
-    _check_batches("evaluation.", config.evaluation)
-    _check_batches("", config)
+    _check_batches("evaluation.", config.evaluation, config.num_examples)
+    _check_batches("", config, config.num_examples)
     if config.table and not tabular.covers(space):
         raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
-    if config.evaluation.epochs and space.genotype_class is not Genotype:
-        raise ValueError(
-            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 in the space {space.name}: only cells of "
-            "two inputs, normal and reduction, can be trained from scratch"
-        )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed
         raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")
-    if config.seeds > 1 and config.evaluation.epochs:
-        raise ValueError(
-            f"config.evaluation.epochs={config.evaluation.epochs} must be 0 with config.seeds={config.seeds}: train a "
-            "seed's cell with configs/cifar10_eval.py and its genotype.json"
-        )
     section = section_of(config.method)
     try:
         made = method(**config.get(section, {}))
@@ -241,11 +232,16 @@ def _check_search(config):
         )
 
 
-def _check_batches(prefix, section):
+def _check_batches(prefix, section, num_examples):
     warmup = section.weights.get("warmup_epochs", 0)
     if section.epochs and warmup >= section.epochs:
         raise ValueError(
             f"config.{prefix}weights.warmup_epochs={warmup} must be below config.{prefix}epochs={section.epochs}"
+        )
+    if section.get("test_on_rest") and not num_examples:
+        raise ValueError(
+            f"config.num_examples={num_examples} must be above 0 with config.{prefix}test_on_rest=True, which tests on "
+            "the training images that it leaves out"
         )
     if section.batch_size % section.accumulate:
         raise ValueError(

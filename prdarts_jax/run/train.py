@@ -66,7 +66,8 @@ def check(config: ConfigDict, section: str = "") -> Training:
             f"config.dataset={config.dataset!r} have {feed.image_shape[-1]}"
         )
     axis_name = devices.axis_of(mesh)
-    problem = problems.make_train_problem(config, genotype, feed.num_classes, feed.steps_per_epoch, axis_name)
+    network = problems.make_network(config, genotype, feed.num_classes, axis_name)
+    problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
 
     def start(key):
         return training.init_training(problem, key, discrete.init_variables(problem.network, key, feed.image_shape))

@@ -5,6 +5,7 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 PYTHONPATH=.:tests \
 """
 
 import functools
+import json
 import re
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
-from prdarts_jax.run import problems, reporting, settings
+from prdarts_jax.run import evaluate, problems, reporting, settings
 from prdarts_jax.run import search as search_job
 from prdarts_jax.run import train as train_job
 from prdarts_jax.search import methods
@@ -69,7 +70,7 @@ def flat(tree):
 
 def search(workdir):
     """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
-    mesh = devices.make_mesh()
+    mesh = devices.make_mesh(devices=jax.devices())
     problem = SearchProblem(
         supernet=Supernet(space=SPACE, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
         method=methods.pr_darts(),
@@ -147,6 +148,23 @@ def searched_in_toys(workdir, method):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(problems, "make_supernet", make_toy)
         return searched(workdir, method)
+
+
+def cells(workdir):
+    """Three cells trained, with two devices two at once and then one beside a stand-in."""
+    config = settings.training()
+    config.update({"dataset": "digits", "num_examples": 40, "channels": 2, "cells": 1, "batch_size": 8, "epochs": 2})
+    config.augmentation.cutout = 2
+    ops = (("skip_connect", "max_pool_3x3"), ("max_pool_3x3", "max_pool_3x3"), ("skip_connect", "dil_conv_3x3"))
+    entries = {f"cell_{i}": tuple(zip(names, (0, 1), strict=True)) for i, names in enumerate(ops)}
+    made = {name: genotypes.Genotype(pair, (2,), pair, (2,)) for name, pair in entries.items()}
+    evaluate.evaluate(made, config, workdir)
+    found = {}
+    for name in made:
+        result = json.loads((workdir / name / "seed_0/result.json").read_text())
+        found[f"{name}/confusion"] = result["confusion"]
+        found |= {f"{name}/{field}": values for field, values in curves(workdir / name / "seed_0").items()}
+    return found
 
 
 def searched(workdir, method):

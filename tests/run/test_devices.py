@@ -19,7 +19,7 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import take_batch
 from prdarts_jax.run import loop
 
-JOBS = {2: ("search", "train", "darts"), 8: ("search", "train", "r_darts", "stream", "supernets")}
+JOBS = {2: ("search", "train", "darts", "cells"), 8: ("search", "train", "r_darts", "stream", "supernets")}
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)], ids=str)
@@ -42,6 +42,12 @@ def test_many_devices_give_what_one_gives(found):
         expected = found[f"one/{name}"]
         tolerance = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(found[f"many/{name}"], expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_cells_on_two_devices_are_those_of_one_bit_for_bit(found):
+    names = [name.removeprefix("one/") for name in found if name.startswith("one/cells/")]
+    for name in names:
+        np.testing.assert_array_equal(found[f"many/{name}"], found[f"one/{name}"], err_msg=name)
 
 
 def test_the_step_reduces_moments_and_gradients_and_gathers_nothing(found):

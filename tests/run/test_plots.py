@@ -189,6 +189,7 @@ def test_a_confusion_has_labels_in_rows_in_percent():
 
 def test_a_comparison_is_ranked():
     rows = {"found": {"accuracy": 0.9, "params": 5}, "random_0": {"accuracy": 0.95, "params": 7}}
+    rows = {name: row | {"standard_error": 0.01} for name, row in rows.items()}
     left, right = plots.comparison_figure(rows).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["found", "random 0"]
     points = [line.get_xydata()[0].tolist() for line in right.lines]

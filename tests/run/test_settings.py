@@ -120,21 +120,15 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ),
         (
             "search",
-            {"space": "nas_bench_201", "evaluation__epochs": 2},
-            "config.evaluation.epochs=2 must be 0 in the space nas_bench_201: only cells of two "
-            "inputs, normal and reduction, can be trained from scratch",
+            {"evaluation__test_on_rest": True},
+            "config.num_examples=0 must be above 0 with config.evaluation.test_on_rest=True, which tests on the "
+            "training images that it leaves out",
         ),
         (
             "search",
             {"method": "darts", "darts__second_order": True, "accumulate": 2},
             "config.accumulate=2 must be 1 with a method of second order, config.darts, which looks ahead to the "
             "weights after each step",
-        ),
-        (
-            "search",
-            {"seeds": 3, "evaluation__epochs": 2},
-            "config.evaluation.epochs=2 must be 0 with config.seeds=3: train a seed's cell with "
-            "configs/cifar10_eval.py and its genotype.json",
         ),
         (
             "search",

@@ -1,4 +1,4 @@
-"""The jobs `train` and `compare`: what they leave behind, that a kill leaves no trace, what they say to bad input."""
+"""The job `train`: what it leaves behind, that a kill leaves no trace, what it says to bad input."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import imagenet_folder
 import jax
 import numpy as np
 import pytest
-import shared
 from shared import CELL, get_config, without_pictures
 
 from prdarts_jax import devices
@@ -18,7 +17,7 @@ from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import compare, feeds, loop, problems, settings, train
+from prdarts_jax.run import feeds, loop, problems, settings, train
 from prdarts_jax.spaces import genotypes
 
 EPOCHS, STEPS = 4, 10
@@ -42,6 +41,10 @@ def tiny_config(**fields):
     config = settings.training()
     config.update_from_flattened_dict(TINY | fields)
     return config
+
+
+def train_problem(config, num_classes, steps_per_epoch):
+    return problems.make_train_problem(config, problems.make_network(config, CELL, num_classes), steps_per_epoch)
 
 
 def records(workdir):
@@ -122,13 +125,13 @@ def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
 
 def test_a_problem_has_the_settings_of_its_config():
     fields = {"auxiliary_weight": 0.3, "drop_path": 0.15, "label_smoothing": 0.05, "ema": 0.8, "dtype": "bfloat16"}
-    problem = problems.make_train_problem(tiny_config(**fields, form="imagenet"), CELL, 7, steps_per_epoch=STEPS)
+    problem = train_problem(tiny_config(**fields, form="imagenet"), 7, STEPS)
     found = {name: getattr(problem, name) for name in ("auxiliary_weight", "drop_path", "label_smoothing", "ema")}
     assert found == {name: fields[name] for name in found} and problem.total_steps == EPOCHS * STEPS
     network = problem.network
     assert (network.genotype, network.form, network.channels, network.cells) == (CELL, "imagenet", 4, 1)
     assert (network.num_classes, network.auxiliary, network.dtype) == (7, True, jax.numpy.bfloat16)
-    without = problems.make_train_problem(tiny_config(), CELL, 7, steps_per_epoch=STEPS)
+    without = train_problem(tiny_config(), 7, STEPS)
     assert not without.network.auxiliary and without.network.dtype == jax.numpy.float32
 
 
@@ -138,7 +141,7 @@ def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, ac
     """PyTorch's SGD in NumPy: clip, decay, momentum; two epochs of warm-up in five, three updates an epoch."""
     fields = {"weights.schedule": schedule, "weights.warmup_epochs": 2, "weights.end_learning_rate": 0.001, "epochs": 5}
     config = tiny_config(**fields, **{"accumulate": accumulate, "weights.learning_rate": 0.5, "weights.clip": 1.0})
-    optimizer = problems.make_train_problem(config, CELL, 10, steps_per_epoch=3 * accumulate).optimizer
+    optimizer = train_problem(config, 10, 3 * accumulate).optimizer
     rng = np.random.default_rng(0)
     w = rng.normal(size=4).astype(np.float32)
     found, velocity = jax.numpy.array(w), np.zeros(4)
@@ -159,7 +162,7 @@ def test_the_weights_follow_sgd_with_warm_up_to_the_end_of_the_rate(schedule, ac
 
 def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
     config = tiny_config(accumulate=4)
-    problem = problems.make_train_problem(config, CELL, 10, steps_per_epoch=40)
+    problem = train_problem(config, 10, 40)
     variables = discrete.init_variables(problem.network, jax.random.key(0), (2, 8, 8, 1))
     state = training.init_training(problem, jax.random.key(1), variables)
     step = jax.jit(training.train_step, static_argnums=0)
@@ -294,64 +297,3 @@ def test_as_many_workers_read_as_the_config_says(tmp_path, monkeypatch):
     for _, calls in feed.calls(SimpleNamespace(step=0, calls=lambda: [1])):
         assert list(calls) == [({},)]
     assert seen == [3, 3]
-
-
-# Comparison
-
-
-def search_config():
-    config = shared.tiny_config(num_examples=80)
-    config.evaluation.update({"random_cells": 1, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
-    return config
-
-
-def test_a_batch_of_the_evaluation_that_does_not_divide_is_refused_by_its_name(monkeypatch):
-    class Seven:
-        shape = {"seed": 1, "data": 7}
-
-    monkeypatch.setattr(devices, "make_mesh", Seven)
-    name = r"config\.evaluation\.batch_size / config\.evaluation\.accumulate"
-    with pytest.raises(ValueError, match=rf"{name}=40 must be a multiple of 7, the devices that share a batch"):
-        compare.check(search_config())
-
-
-def test_found_and_other_cells_are_trained_alike_and_ranked(compiled_quickly, tmp_path):
-    config = search_config()
-    config.seed = 3
-    compare.check(config)
-    with without_pictures():
-        table = compare.run(config, tmp_path, CELL)
-    rows = json.loads((tmp_path / "comparison.json").read_text())
-    assert list(rows) == ["found", "random_0", "all_skip"]
-    assert (tmp_path / "comparison.md").read_text() == table
-    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    for name, row in rows.items():
-        folder = tmp_path / "evaluation" / name
-        result = json.loads((folder / "result.json").read_text())
-        assert (row["accuracy"], row["params"], row["macs"]) == (result["top1"], result["params"], result["macs"])
-        used = json.loads((folder / "config.json").read_text())
-        fields = {"job": "train", "dataset": "digits", "seed": 3, "num_examples": 80, "epochs": 1, "channels": 4}
-        fields |= {"cells": 1, "batch_size": 40, "drop_path": 0.0, "torch_checkpoint": "", "form": "cifar"}
-        fields["augmentation"] = {"pad": 1, "flip": False, "cutout": 0}
-        assert fields.items() <= used.items() and "random_cells" not in used
-        assert f"| {name} | {100 * row['accuracy']:.2f} % |" in table
-    assert rows["all_skip"]["skip_share"] == 1.0 and rows["found"]["skip_share"] == 0.25
-    assert genotypes.load(tmp_path / "evaluation/found/genotype.json") == CELL
-    accuracies = [float(line.split("|")[2].strip(" %")) for line in table.splitlines()[2:5]]
-    assert accuracies == sorted(accuracies, reverse=True)
-    better = int(rows["found"]["accuracy"] > rows["random_0"]["accuracy"])
-    assert f"better than {better} of 1 random cells" in table
-
-
-def test_a_cell_that_diverges_does_not_end_a_comparison(tmp_path, monkeypatch):
-    def diverge(config, workdir):
-        if workdir.name == "random_0":
-            raise loop.Diverged("the training diverged")
-        return {"top1": 0.5, "params": 10, "macs": 20}
-
-    monkeypatch.setattr(train, "run", diverge)
-    table = compare.run(search_config(), tmp_path, CELL)
-    assert table.splitlines()[4].startswith("| random_0 | diverged | | | ")
-    assert "better than 1 of 1 random cells" in table and (tmp_path / "comparison.png").exists()
-    rows = json.loads((tmp_path / "comparison.json").read_text())
-    assert rows["random_0"]["accuracy"] is None and rows["found"]["accuracy"] == 0.5

@@ -1,0 +1,266 @@
+"""What cells are worth: any number of them trained from scratch by one compiled function, one on each device at a time.
+
+A cell is the data of the network that is trained (`nets/encoded.py`), so that one compilation does for all. In the
+workdir each cell has a folder, and in it seed_0, seed_1, ... with metrics.jsonl, genotype.json and result.json;
+results.json has a row a cell.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from prdarts_jax import devices
+from prdarts_jax.data import sources
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import encoded, sizes
+from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run.feeds import InMemory
+from prdarts_jax.spaces import SearchSpace, genotypes
+from prdarts_jax.spaces.genotypes import AnyGenotype, Genotype
+
+Row = dict[str, Any]
+
+
+class _Job(NamedTuple):
+    """A training: of which cell, with which seed."""
+
+    name: str
+    seed: int
+
+
+class Evaluation(NamedTuple):
+    """Trainings that can be run; see `prepare`."""
+
+    config: ConfigDict
+    space: SearchSpace
+    cells: Mapping[str, AnyGenotype]
+    codes: Mapping[str, dict[str, np.ndarray]]
+    feed: InMemory
+    problem: training.TrainProblem
+
+
+def prepare(
+    cells: Mapping[str, AnyGenotype], config: ConfigDict, space: SearchSpace | None = None, section: str = ""
+) -> Evaluation:
+    """Checks everything and opens the data, without running anything; see `evaluate`.
+
+    Args:
+      cells: by name.
+      config: of the training.
+      space: of the cells.
+      section: of the user's config that `config` was made of, as 'evaluation.', for messages.
+
+    Raises:
+      ValueError, OSError: for what cannot be used, in one sentence.
+    """
+    settings.validate(config)
+    for field, allowed in (("form", "cifar"), ("torch_checkpoint", "")):
+        if config[field] != allowed:
+            raise ValueError(
+                f"config.{section}{field}={config[field]!r} must be {allowed!r} where many cells are trained"
+            )
+    if sources.DATASETS[config.dataset].streamed:
+        raise ValueError(
+            f"config.{section}dataset={config.dataset!r} must fit into memory where many cells are trained"
+        )
+    if not cells:
+        raise ValueError("cells must have at least one genotype")
+    if unfit := [name for name in cells if not name or Path(name).name != name]:
+        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have")
+    space = space or encoded.space_of(list(cells.values()))
+    codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
+    feed = InMemory(config, devices.make_mesh(len(jax.devices())))
+    network = {name: config[name] for name in ("channels", "cells")} | {"num_classes": feed.num_classes}
+    if config.auxiliary_weight and space.genotype_class is Genotype:
+        network["auxiliary"] = True
+    problem = problems.make_train_problem(
+        config,
+        encoded.network(space, drop_path=config.drop_path > 0, dtype=jnp.dtype(config.dtype), **network),
+        feed.steps_per_epoch,
+    )
+    return Evaluation(config, space, cells, codes, feed, problem)
+
+
+def evaluate(
+    cells: Mapping[str, AnyGenotype],
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    space: SearchSpace | None = None,
+    trainings: int = 1,
+) -> dict[str, Row]:
+    """Trains and tests cells from scratch, or those that are left, and writes the results into `workdir`.
+
+    Trainings of one seed start from the same weights, wherever cells have the same op on the same edge. Killed or
+    stopped, the same call resumes. A cell whose training diverges has no accuracy.
+
+    Args:
+      cells: by name, all of one kind.
+      config: of the training, as `settings.training()`; its genotype does not matter.
+      workdir: created or resumed.
+      space: of the cells, by default the smallest that has them all. The weights at the start depend on it.
+      trainings: of each cell, with the seeds config.seed, config.seed + 1, ...
+
+    Returns:
+      For each cell, the best first:
+        accuracy: on the test images, a fraction, the mean of the trainings; None where one diverged.
+        standard_error: of the accuracy. With n test images and t trainings, whose accuracies have the variance s^2
+          (0 for one), sqrt(accuracy (1 - accuracy) / n + s^2 / t).
+        rank: 1 is best; None where a training diverged.
+        accuracies: of each training.
+        params, macs: weights, and multiply-adds of an image; only for a `Genotype`.
+
+    Raises:
+      ValueError, OSError: for what cannot be used, in one sentence.
+      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+    """
+    return run(prepare(cells, config, space), Path(workdir), trainings)
+
+
+def run(evaluation: Evaluation, workdir: Path, trainings: int = 1) -> dict[str, Row]:
+    """`evaluate` for what is prepared."""
+    config, _, cells, _, feed, _ = evaluation
+    fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
+    fields |= {"space": list(evaluation.space.ops)}
+    checkpoints.check_config(workdir, fields)
+    _check_folders(cells, workdir)
+    reporting.write_json(workdir / "config.json", fields)
+
+    jobs = [_Job(name, config.seed + number) for number in range(trainings) for name in cells]
+    folders = {job: workdir / job.name / f"seed_{job.seed}" for job in jobs}
+    left = [job for job in jobs if not (folders[job] / "result.json").exists()]
+    reporting.say(f"{len(cells)} cells, {len(left)} of {len(jobs)} trainings left, {feed.mesh.size} at once")
+
+    if left:
+        trainer = _Trainer(evaluation, fields, workdir / "running")
+        for first in range(0, len(left), feed.mesh.size):
+            group = left[first : first + feed.mesh.size]
+            for job, result in zip(group, trainer.train(group, [folders[job] for job in group]), strict=True):
+                reporting.write_json(folders[job] / "genotype.json", dataclasses.asdict(cells[job.name]))
+                reporting.write_json(folders[job] / "result.json", result)
+            shutil.rmtree(trainer.workdir)
+
+    rows = {name: _row([_result(folders[job]) for job in jobs if job.name == name]) for name in cells}
+    network = (config.channels, config.cells, feed.num_classes, feed.image_shape[1:])
+    accuracies = [row["accuracy"] for row in rows.values() if row["accuracy"] is not None]
+    for name, genotype in cells.items():
+        if rows[name]["accuracy"] is not None:
+            rows[name]["rank"] = 1 + sum(other > rows[name]["accuracy"] for other in accuracies)
+        if isinstance(genotype, Genotype):
+            size = sizes.describe(genotype, "cifar", *network)
+            rows[name] |= {field: size[field] for field in ("params", "macs")}
+    rows = dict(sorted(rows.items(), key=lambda item: item[1]["rank"] or math.inf))
+    reporting.write_json(workdir / "results.json", rows)
+    return rows
+
+
+def _result(folder):
+    return json.loads((folder / "result.json").read_bytes())
+
+
+def _row(results: Sequence[Mapping[str, Any]]) -> Row:
+    """Of one cell, without its rank; see `evaluate`."""
+    row: Row = {"accuracy": None, "standard_error": None, "rank": None, "accuracies": [r["top1"] for r in results]}
+    if None not in row["accuracies"]:
+        mean = float(np.mean(row["accuracies"]))
+        variance = float(np.var(row["accuracies"], ddof=1)) / len(results) if len(results) > 1 else 0.0
+        error = math.sqrt(mean * (1 - mean) / results[0]["images"] + variance)
+        row |= {"accuracy": mean, "standard_error": error}
+    return row
+
+
+class _Trainer:
+    """Trains and tests groups of cells, one on each device, by functions that are compiled once."""
+
+    def __init__(self, evaluation: Evaluation, fields: dict[str, Any], workdir: Path) -> None:
+        self.config, _, self.cells, self.codes, feed, problem = evaluation
+        self.feed, self.problem, self.fields, self.workdir = feed, problem, fields, workdir
+
+        def start(key_and_code):
+            key, code = key_and_code
+            key_params, key_training = jax.random.split(key)
+            network: Any = problem.network
+            variables = encoded.init_variables(network, key_params, feed.image_shape)
+            return training.init_training(problem, key_training, variables | {"genotype": code})
+
+        everywhere = devices.REPLICATED
+        self.start = jax.jit(functools.partial(jax.lax.map, start))
+        self.test = devices.for_each_seed(feed.test(problem), feed.mesh, everywhere)
+        epoch = devices.for_each_seed(feed.epoch(problem), feed.mesh, everywhere, everywhere, donate_argnums=0)
+        self.images = feed.example()[0]
+        self.shapes = epoch.eval_shape(self.start.eval_shape(self._first([])), self.images, jnp.int32(1))
+        spread = devices.sharding(feed.mesh, devices.SEEDS) if feed.mesh.size > 1 else None
+        states = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=spread), self.shapes[0])
+        self.epoch = loop.compiled(epoch, states, self.images, jnp.int32(1))
+
+    def _first(self, group):
+        """What the states of a group start from; a device that is left over has the group's last cell."""
+        jobs = [*group, *[group[-1] if group else _Job(next(iter(self.cells)), 0)] * (self.feed.mesh.size - len(group))]
+        keys = jnp.stack([jax.random.key(job.seed) for job in jobs])
+        return keys, jax.tree.map(lambda *a: jnp.stack(a), *(self.codes[job.name] for job in jobs))
+
+    def train(self, group: Sequence[_Job], folders: Sequence[Path]) -> list[dict[str, Any]]:
+        """The results of a group's tests; its checkpoints are in the workdir, its records in the folders."""
+        members = [[job.name, job.seed, genotypes.to_json(self.cells[job.name])] for job in group]
+        fields = self.fields | {"cells": members}
+        try:
+            checkpoints.check_config(self.workdir, fields)
+        except ValueError:  # of other trainings than these, for instance with another number of devices
+            shutil.rmtree(self.workdir)
+        with loop.Run(
+            "training",
+            self.workdir,
+            fields,
+            folders=folders,
+            total_steps=self.problem.total_steps,
+            steps_per_epoch=self.feed.steps_per_epoch,
+            steps_per_call=self.config.steps_per_call,
+            ended=_diverged,
+        ) as run:
+            states = run.restore(*self.shapes) or self.start(self._first(group))
+            states = devices.device_put(states, self.feed.mesh, devices.SEEDS)
+            for steps in run.calls():
+                states, metrics = self.epoch(states, self.images, jnp.int32(steps))
+                run.add(steps, metrics)
+                if run.epoch_ended:
+                    run.record(*_records(run.means(finite=False)))
+                run.save_if_due(states)
+        sums = devices.device_get(self.test(states, self.feed.test_images()))
+        results = [training.summarize({name: a[number] for name, a in sums.items()}) for number in range(len(group))]
+        return [
+            {"top1": None} if _diverged(records) else result
+            for records, result in zip(run.records, results, strict=True)
+        ]
+
+
+def _check_folders(cells, workdir):
+    """Refuses a folder of another cell of the same name."""
+    for name, genotype in cells.items():
+        for path in (workdir / name).glob("seed_*/genotype.json"):
+            if genotypes.load(path) != genotype:
+                raise ValueError(
+                    f"{path.parent.parent} has the trainings of another cell: use another --workdir or name"
+                )
+
+
+def _diverged(records: Sequence[loop.Record]) -> bool:
+    return bool(records) and "diverged" in records[-1]
+
+
+def _records(means):
+    """Those of an epoch, and what the progress bar shows."""
+    records = {
+        number: mean if all(map(math.isfinite, mean.values())) else {"diverged": True} for number, mean in means.items()
+    }
+    losses = [record["train_loss"] for record in records.values() if "diverged" not in record]
+    return records, f"loss {np.mean(losses):.3f}" if losses else "diverged"

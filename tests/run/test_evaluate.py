@@ -1,0 +1,201 @@
+"""Many cells trained by one compiled function, and the comparison after a search: rows, resumed, what is refused."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+import shared
+from shared import without_pictures
+
+from prdarts_jax import spaces
+from prdarts_jax.data import sources
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import encoded, sizes
+from prdarts_jax.run import compare, evaluate, loop, settings
+from prdarts_jax.spaces import genotypes, reference_cells
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+CELL = genotypes.Genotype(
+    (("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0), ("max_pool_3x3", 1)), (2,)
+)
+POOLS = genotypes.Genotype((("max_pool_3x3", 0), ("skip_connect", 1)), (2,), CELL.reduce, (2,))
+CELLS = {"found": CELL, "pools": POOLS}
+TINY = {
+    "dataset": "digits",
+    "num_examples": 80,
+    "test_on_rest": True,
+    "channels": 4,
+    "cells": 1,
+    "batch_size": 8,
+    "epochs": 2,
+    "steps_per_call": 3,
+    "augmentation.pad": 1,
+    "augmentation.cutout": 2,
+}
+
+
+def tiny_config(**fields):
+    config = settings.training()
+    config.update_from_flattened_dict(TINY | fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """Two trainings of each cell."""
+    workdir = tmp_path_factory.mktemp("evaluated")
+    return workdir, evaluate.evaluate(CELLS, tiny_config(), workdir, trainings=2)
+
+
+def results(workdir, name):
+    return [json.loads((workdir / name / f"seed_{seed}/result.json").read_text()) for seed in (0, 1)]
+
+
+def test_a_row_a_cell(evaluated):
+    workdir, rows = evaluated
+    assert json.loads((workdir / "results.json").read_text()) == rows
+    assert sorted(rows) == ["found", "pools"] and [row["rank"] for row in rows.values()] in ([1, 2], [1, 1])
+    for name, row in rows.items():
+        found = results(workdir, name)
+        assert [result["top1"] for result in found] == row["accuracies"]
+        assert {result["images"] for result in found} == {1797 - 80}  # all digits that no training has seen
+        a = np.mean(row["accuracies"])
+        variance = np.sum((np.array(row["accuracies"]) - a) ** 2)  # of two numbers
+        np.testing.assert_allclose(row["standard_error"], np.sqrt(a * (1 - a) / 1717 + variance / 2), rtol=1e-6)
+        size = sizes.describe(CELLS[name], "cifar", 4, 1, 10, (8, 8, 1))
+        assert (row["params"], row["macs"]) == (size["params"], size["macs"])
+        assert genotypes.load(workdir / name / "seed_1/genotype.json") == CELLS[name]
+        records = [json.loads(line) for line in (workdir / name / "seed_0/metrics.jsonl").read_text().splitlines()]
+        assert [record["step"] for record in records] == [10, 20]
+    assert not (workdir / "running").exists()
+
+
+def test_killed_twice_and_resumed_it_gives_the_same(evaluated, tmp_path, monkeypatch):
+    """In mid-training of the first cell, and between two cells."""
+    add, calls = loop.Run.add, []
+
+    def add_or_die(self, *arguments):
+        calls.append(self.step)
+        if len(calls) in (3, 8):
+            raise KeyboardInterrupt
+        add(self, *arguments)
+
+    monkeypatch.setattr(loop.Run, "add", add_or_die)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate(CELLS, tiny_config(), tmp_path, trainings=2)
+    evaluate.evaluate(CELLS, tiny_config(), tmp_path, trainings=2)
+    for name in CELLS:
+        assert results(tmp_path, name) == results(evaluated[0], name)
+
+
+def test_a_training_is_that_of_the_cells_network(evaluated):
+    """The first record, from scratch: the mean loss of an epoch of `train_epoch` on the encoded network by itself."""
+    workdir, _ = evaluated
+    prepared = evaluate.prepare({"pools": POOLS}, tiny_config(), encoded.space_of(list(CELLS.values())))
+    key_params, key_training = jax.random.split(jax.random.key(1))
+    variables = encoded.init_variables(prepared.problem.network, key_params, (8, 8, 8, 1))
+    state = training.init_training(prepared.problem, key_training, variables | {"genotype": prepared.codes["pools"]})
+    data = sources.load("digits", num_examples=80)
+    epoch = jax.jit(training.train_epoch, static_argnums=(0, 3, 4))
+    images = {"image": data.images, "label": data.labels}
+    _, metrics = epoch(prepared.problem, state, images, prepared.feed.augmentation, 8)
+    record = json.loads((workdir / "pools/seed_1/metrics.jsonl").read_text().splitlines()[0])
+    np.testing.assert_allclose(record["train_loss"], metrics["train_loss"], rtol=1e-4)
+
+
+def test_a_cell_that_diverges_has_no_accuracy(tmp_path):
+    config = tiny_config(**{"weights.learning_rate": 1e30})
+    rows = evaluate.evaluate({"found": CELL}, config, tmp_path, space=encoded.space_of(list(CELLS.values())))
+    assert (rows["found"]["accuracy"], rows["found"]["rank"]) == (None, None)
+
+
+def test_cells_of_nas_bench_201(tmp_path):
+    cell = genotypes.EdgeGenotype(("skip_connect",))
+    rows = evaluate.evaluate({"skip": cell}, tiny_config(epochs=1), tmp_path)
+    assert 0 < rows["skip"]["accuracy"] < 1 and "params" not in rows["skip"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "fields", "message"),
+    [
+        ({}, {}, "cells must have at least one genotype"),
+        ({"a/b": CELL}, {}, "the name 'a/b' of a cell must be one that a folder may have"),
+        ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
+        ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
+        ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
+        ({"a": CELL}, {"batch_size": 90}, "config.batch_size=90 must be at most 80"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(cells, fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate(cells, tiny_config(**fields), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_other_trainings_is_refused(evaluated):
+    workdir, _ = evaluated
+    with pytest.raises(ValueError, match="has the trainings of another cell"):
+        evaluate.evaluate({"found": POOLS, "pools": CELL}, tiny_config(), workdir)
+    with pytest.raises(ValueError, match="config.epochs is 2 there and 3 here"):
+        evaluate.evaluate(CELLS, tiny_config(epochs=3), workdir)
+
+
+# Comparison
+
+
+def search_config(**fields):
+    config = shared.tiny_config(num_examples=80, **fields)
+    config.evaluation.update({"random_cells": 2, "epochs": 1, "channels": 4, "cells": 1, "batch_size": 40})
+    return config
+
+
+def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
+    config = search_config(seed=3)
+    compare.check(config)
+    found = reference_cells.all_skip(spaces.named("s2"))
+    with without_pictures():
+        text = compare.run(config, tmp_path, [found])
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert set(rows) == {"found", "random_0", "random_1", "all_skip"}
+    assert (tmp_path / "comparison.md").read_text() == text
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    used = json.loads((tmp_path / "evaluation/config.json").read_text())
+    fields = {"job": "train", "dataset": "digits", "seed": 3, "num_examples": 80, "epochs": 1, "channels": 4}
+    fields |= {"cells": 1, "batch_size": 40, "drop_path": 0.0, "torch_checkpoint": "", "form": "cifar"}
+    fields["augmentation"] = {"pad": 1, "flip": False, "cutout": 0}
+    assert fields.items() <= used.items() and "random_cells" not in used
+    for row in rows.values():
+        assert f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %" in text
+    assert rows["all_skip"]["skip_share"] == 1.0 and rows["all_skip"]["depth"] == {"normal": 1, "reduce": 1}
+    assert rows["found"]["accuracy"] == rows["all_skip"]["accuracy"]  # the same cell, the same seed
+    accuracies = [float(line.split("|")[3].split("±")[0]) for line in text.splitlines()[2:6]]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_darts_own_cell_is_among_them_where_the_space_has_it():
+    assert "darts_v2" in compare.reference(search_config(space="darts"), spaces.named("darts"))
+    for name in ("s2", "nas_bench_201"):
+        assert "darts_v2" not in compare.reference(search_config(space=name), spaces.named(name))
+
+
+def rows_of(**accuracies):
+    return {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
+
+
+def test_the_verdict_rests_on_the_standard_error():
+    drawn = {"random_0": 0.90, "random_1": 0.92, "random_2": 0.94}  # variance 0.02^2
+    error = 0.02 * math.sqrt(1 + 1 / 3)
+    for shift, words in ((2.1, "is better than"), (1.9, "cannot be told apart from"), (-2.1, "is worse than")):
+        text = compare.verdict(rows_of(found=0.92 + shift * error, **drawn))
+        assert words in text and text.endswith(
+            f"Difference {100 * shift * error:.2f}, standard error {100 * error:.2f}."
+        )
+    text = compare.verdict(rows_of(found_0=0.96, found_1=0.98, **drawn))
+    error = math.sqrt(0.01**2 * 2 / 2 + 0.02**2 / 3)
+    assert text.startswith("The 2 found cells (97.00 %) are better than random cells (92.00 %).")
+    assert text.endswith(f"standard error {100 * error:.2f}.")
+    assert compare.verdict(rows_of(found=None, **drawn)).startswith("Too few cells")
