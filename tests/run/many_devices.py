@@ -70,7 +70,7 @@ def flat(tree):
 
 def search(workdir):
     """The state after STEPS steps, the collectives of an epoch, and the sizes of the state's arrays."""
-    mesh = devices.make_mesh(devices=jax.devices())
+    mesh = devices.make_mesh()
     problem = SearchProblem(
         supernet=Supernet(space=SPACE, channels=4, cells=1, num_classes=3, axis_name=devices.axis_of(mesh)),
         method=methods.pr_darts(),
