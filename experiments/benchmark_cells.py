@@ -1,0 +1,63 @@
+"""Many cells trained by one compiled function, beside a compilation for each.
+
+Random cells of DARTS's space, trained as the main job trains them (configs/digits.py): all by `pdx.evaluate`, one on
+each core, and a few as networks of their own (`run/train.py`), from which the time of all is extrapolated. Compilation
+counts; nothing is compiled beforehand.
+
+    python experiments/benchmark_cells.py
+
+Nothing may run beside it.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import family
+import jax
+import numpy as np
+
+import prdarts_jax as pdx
+from prdarts_jax import devices
+from prdarts_jax.run import compare, reporting, train
+from prdarts_jax.spaces import genotypes, reference_cells
+
+
+def main() -> None:
+    """Trains, and prints the seconds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=100)
+    parser.add_argument("--alone", type=int, default=5, help="how many of them are trained as networks of their own")
+    parser.add_argument(
+        "--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance evaluation.epochs=1"
+    )
+    arguments = parser.parse_args()
+    devices.use_every_core()
+    jax.config.update("jax_enable_compilation_cache", False)
+    fields = family.parse_fields(arguments.set)
+    config = compare.training_config(family.with_fields(family.read_config("configs/digits.py"), fields))
+    space, generator = pdx.spaces.darts(), np.random.default_rng(0)
+    cells = {f"random_{i}": reference_cells.random(space, generator) for i in range(arguments.cells)}
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        rows = pdx.evaluate(cells, config, Path(folder) / "together", space=space)
+        together = time.perf_counter() - start
+        alone, accuracies = [], []
+        for name in list(cells)[: arguments.alone]:
+            config.genotype = genotypes.to_json(cells[name])
+            start = time.perf_counter()
+            accuracies.append(train.run(config, Path(folder) / name)["top1"])
+            alone.append(time.perf_counter() - start)
+    found = [row["accuracy"] for row in rows.values()]
+    reporting.say(f"accuracies: {np.mean(found):.4f} on average, those alone {np.mean(accuracies):.4f}")
+    reporting.say(f"{len(cells)} cells by one compiled function on {len(jax.devices())} devices: {together:.0f} s")
+    each = statistics.mean(alone)
+    times = ", ".join(f"{seconds:.1f}" for seconds in alone)
+    reporting.say(f"as networks of their own {each:.1f} s each ({times}), so {each * len(cells):.0f} s in all")
+    reporting.say(f"ratio {each * len(cells) / together:.1f}")
+
+
+if __name__ == "__main__":
+    main()
