@@ -20,9 +20,13 @@ class Normalizing(nn.Module):
         """The variable of the running statistics, or None."""
         return self.variable("batch_stats", name, init) if self.running_statistics else None
 
-    def _store(self, variable, statistics):
-        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-            variable.value = statistics
+    def _move(self, variable, moments, train, executed=True):
+        """In training, moves running statistics towards the moments."""
+        if train and variable and self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            variable.value = ops.update_running(variable.value, moments, executed)
+
+    def _norm_by(self, train):
+        return ops.batch_normalizer(train=train, axis_name=self.axis_name)
 
 
 class BatchNorm(Normalizing):
@@ -32,24 +36,16 @@ class BatchNorm(Normalizing):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalises [B, H, W, C]."""
         channels = x.shape[-1]
-        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
         stats = self._running("moments", lambda: ops.init_moments(channels))
-        y, moments = norm(x, stats and stats.value)
-        if train and stats:
-            self._store(stats, ops.update_running(stats.value, moments))
+        y, moments = self._norm_by(train)(x, stats and stats.value)
+        self._move(stats, moments, train)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         return y * scale.astype(y.dtype) + bias.astype(y.dtype)
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution without bias; see `kernels.conv`.
-
-    Attributes:
-      features: channels of the output.
-      strides: of the rows and of the columns.
-      dtype: of the computation.
-    """
+    """A 3x3 convolution without bias of so many `features`; see `kernels.conv`."""
 
     features: int
     strides: tuple[int, int] = (1, 1)
@@ -63,12 +59,7 @@ class Conv(nn.Module):
 
 
 class Preprocess(Normalizing):
-    """Maps an input of a cell to the cell's width: ReLU, 1x1 convolution, BN, or a factorised reduction.
-
-    Attributes:
-      channels: C of the cell.
-      reduce: halve the image, since the input comes from before a reduction.
-    """
+    """Maps an input of a cell to the cell's width; with `reduce` it halves the image, of before a reduction."""
 
     channels: int
     reduce: bool
@@ -78,11 +69,10 @@ class Preprocess(Normalizing):
         """[B, H, W, D] -> [B, H, W, C], or half the height and width."""
         build = ops.factorized_reduce if self.reduce else ops.relu_conv_norm
         op = build(x.shape[-1], self.channels)
-        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
         stats = self._running("moments", lambda: ops.init_stats(op, self.channels))
-        y, moments = op.apply(self.param("conv", ops.init_params, op.shapes), stats and stats.value, x, norm)
-        if train and stats:
-            self._store(stats, ops.update_running(stats.value, moments))
+        params = self.param("conv", ops.init_params, op.shapes)
+        y, moments = op.apply(params, stats and stats.value, x, self._norm_by(train))
+        self._move(stats, moments, train)
         return y
 
 
