@@ -24,12 +24,10 @@ REPLICATED, SPREAD, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(
 
 
 def make_mesh(seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices with the axes `seed` and `data`; devices along `data` share the batch of a search.
+    """A mesh with the axes `seed` and `data`, for `seeds` searches at once; devices along `data` share a batch.
 
-    Args:
-      seeds: searches at once.
-      devices: by default all of them, of all hosts; on the CPU of one process as many as each have seeds of their own,
-        since there the ops of a step use all cores already.
+    `devices` are by default all, of all hosts; on the CPU of one process as many as each have seeds of their own, since
+    there the ops of a step use all cores already.
 
     Raises:
       ValueError: processes have different numbers of devices.
@@ -119,12 +117,7 @@ def sharding(mesh: Mesh, spec: PartitionSpec) -> Any:
 
 
 def check_divides(batch_size: int, mesh: Mesh, name: str) -> None:
-    """Refuses a batch that cannot be spread evenly.
-
-    Args:
-      batch_size: images of a batch.
-      mesh: over which to spread it.
-      name: of the batch size, for the message.
+    """Refuses a batch that cannot be spread evenly over the mesh.
 
     Raises:
       ValueError: with the name, the value and what is allowed.
@@ -152,14 +145,10 @@ def memory(compiled: jax.stages.Compiled) -> tuple[int | None, float]:
 
 
 def grad(function: Callable, axis_name: str | None = None, **options: Any) -> Callable:
-    """`jax.grad` of a loss that is a mean over the batch: with `axis_name` gradients and aux are means over its parts.
+    """`jax.grad`, with its options, of a loss that is a mean over a batch, maybe spread over the axis `axis_name`.
 
-    Use it for all derivatives inside a mapped axis: each part then sees the gradient of the whole batch.
-
-    Args:
-      function: the loss of a part.
-      axis_name: mapped axis over which the batch is spread, if any.
-      **options: of `jax.grad`.
+    Use it for all derivatives inside a mapped axis: gradients and aux are means over the parts of the batch, so that
+    each part sees those of the whole.
     """
     gradient = jax.grad(function, **options)
     if axis_name is None:

@@ -22,12 +22,7 @@ from ml_collections.config_dict import placeholder
 
 
 class Range(NamedTuple):
-    """The values that a setting may have.
-
-    Attributes:
-      allows: whether a value is among them.
-      text: continues the sentence "epochs=0 must be ...".
-    """
+    """The values that a setting may have; `text()` continues the sentence "epochs=0 must be ..."."""
 
     allows: Callable[[Any], bool]
     text: Callable[[], str]
@@ -71,19 +66,12 @@ SEED = from_to(0, 2**32 - 1)
 
 
 class Field(NamedTuple):
-    """One setting.
+    """One setting."""
 
-    Attributes:
-      kind: its type, for instance int, or float | None.
-      default: its value unless it is set.
-      ranges: which values of the type it may have; all of these must allow it.
-      meaning: what it decides, in a phrase; "" where a docstring says it.
-    """
-
-    kind: Any
+    kind: Any  # its type, for instance int, or float | None
     default: Any
-    ranges: tuple[Range, ...] = ()
-    meaning: str = ""
+    ranges: tuple[Range, ...] = ()  # all of them must allow a value
+    meaning: str = ""  # what it decides, in a phrase; "" where a docstring says it
 
 
 Schema = Mapping[str, Any]  # name -> Field, or a section: Schema
@@ -133,14 +121,9 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def _classes(kind: Any) -> tuple[type, ...]:
     """Those of the values of a type: str of a literal, tuple of tuple[int, ...], object where any value will do."""
-    return tuple(
-        object
-        if member is Any
-        else str
-        if (origin := typing.get_origin(member)) is typing.Literal
-        else origin or member
-        for member in _members(kind)
-    )
+    special = {Any: object, typing.Literal: str}
+    origins = [typing.get_origin(member) or member for member in _members(kind)]
+    return tuple(special.get(origin, origin) for origin in origins)
 
 
 def check(field: Field, name: str, value: Any) -> None:
@@ -159,11 +142,7 @@ def check(field: Field, name: str, value: Any) -> None:
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, refusing arguments that its annotations do not allow.
-
-    Raises:
-      ValueError: when it is called, naming the argument, its value and what is allowed.
-    """
+    """The function; called with arguments that its annotations do not allow it raises the ValueError of `check`."""
     schema = schema_of(function)
 
     @functools.wraps(function)
@@ -176,7 +155,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_config(schema: Schema, config: ConfigDict) -> None:
-    """Refuses a config with an unknown or missing field, a value of another type, or one out of range.
+    """Refuses a config with an unknown or missing field, or one of another type or out of range.
 
     Raises:
       ValueError: naming the field, its value and what is allowed.

@@ -1,8 +1,11 @@
 """A folder as TFDS prepares ImageNet, with a few noisy images of many sizes."""
 
+import functools
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,28 +23,57 @@ def write(root: Path) -> Path:
     import tensorflow_datasets as tfds
 
     folder = root / "imagenet2012" / "5.1.0"
-    folder.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(num_classes=1000),
-            "file_name": tfds.features.Text(),
-        }
-    )
-    features.save_config(str(folder))
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=1000),
+        "file_name": tfds.features.Text(),
+    }
     half = COUNT // 2
-    splits = [
-        {"name": "train", "filepathTemplate": template, "shardLengths": [str(half), str(half)]},
-        {"name": "validation", "filepathTemplate": template, "shardLengths": [str(VALIDATION)]},
-    ]
-    info = {"name": "imagenet2012", "version": "5.1.0", "fileFormat": "array_record", "splits": splits}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
+    describe(folder, features, {"train": [half, half], "validation": [VALIDATION]})
     rng = np.random.default_rng(0)
     for number in range(2):
-        _write_file(shard(root, number), range(number * half, (number + 1) * half), rng)
-    _write_file(folder / "imagenet2012-validation.array_record-00000-of-00001", range(VALIDATION), rng)
+        write_file(
+            shard(root, number), map(functools.partial(_example, rng), range(number * half, (number + 1) * half))
+        )
+    last = folder / "imagenet2012-validation.array_record-00000-of-00001"
+    write_file(last, map(functools.partial(_example, rng), range(VALIDATION)))
     return root
+
+
+def describe(folder: Path, features: dict[str, Any], splits: dict[str, list[int]]) -> None:
+    """Makes the folder name/version of a data set, in it all but the examples; `splits` has the length of each file."""
+    import tensorflow_datasets as tfds
+
+    folder.mkdir(parents=True)
+    tfds.features.FeaturesDict(features).save_config(str(folder))
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    listed = [
+        {"name": name, "filepathTemplate": template, "shardLengths": list(map(str, lengths))}
+        for name, lengths in splits.items()
+    ]
+    info = {"name": folder.parent.name, "version": folder.name, "fileFormat": "array_record", "splits": listed}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+def write_file(path: Path, examples: Iterable[dict[str, bytes | int]]) -> None:
+    """A file of examples, {name: value of a feature}."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for values in examples:
+        example = tf_example_pb2.Example()
+        for name, value in values.items():
+            feature = example.features.feature[name]
+            (feature.bytes_list if isinstance(value, bytes) else feature.int64_list).value.append(value)
+        writer.write(example.SerializeToString())
+    writer.close()
+
+
+def encoded(pixels: np.ndarray, form: str, **options: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form, **options)
+    return file.getvalue()
 
 
 def shard(root: Path, number: int) -> Path:
@@ -49,19 +81,7 @@ def shard(root: Path, number: int) -> Path:
     return root / "imagenet2012" / "5.1.0" / f"imagenet2012-train.array_record-0000{number}-of-00002"
 
 
-def _write_file(path: Path, positions: range, rng: np.random.Generator) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for position in positions:
-        shape = (20 + position, 60 - position) + (() if position % 5 == 0 else (3,))
-        pixels = (grey(position) + rng.integers(-9, 10, shape)).astype(np.uint8)
-        jpeg = io.BytesIO()
-        Image.fromarray(pixels).save(jpeg, "JPEG", quality=95)
-        example = tf_example_pb2.Example()
-        example.features.feature["image"].bytes_list.value.append(jpeg.getvalue())
-        example.features.feature["label"].int64_list.value.append(position)
-        example.features.feature["file_name"].bytes_list.value.append(b"name")
-        writer.write(example.SerializeToString())
-    writer.close()
+def _example(rng: np.random.Generator, position: int) -> dict[str, bytes | int]:
+    shape = (20 + position, 60 - position) + (() if position % 5 == 0 else (3,))
+    pixels = (grey(position) + rng.integers(-9, 10, shape)).astype(np.uint8)
+    return {"image": encoded(pixels, "JPEG", quality=95), "label": position, "file_name": b"name"}

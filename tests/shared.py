@@ -14,13 +14,28 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from prdarts_jax import spaces
+from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.run import reporting
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
 ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def refused(message, error=ValueError):
+    """Within it an error is raised that says exactly this."""
+    with pytest.raises(error) as found:
+        yield
+    assert str(found.value) == message
+
+
+def regroup(monkeypatch, **groups):
+    """Ops count as of another group, so that their names cannot tell it."""
+    group = ops.group
+    monkeypatch.setattr(ops, "group", lambda op: groups.get(op, group(op)))
+
 
 # Runs ---------------------------------------------------------------------------------------------------------------
 
@@ -179,6 +194,16 @@ def objective(method, space, val_loss, logits, op_weights, progress):
     view = terms.View(space, logits, method.activation(space, logits, progress), val_loss)
     value, metrics = terms.total(method.terms, view, op_weights, progress)
     return val_loss + value, metrics
+
+
+def sparse_weights(net):
+    """Positive weights, the same in every cell of a type, but for some ops, which are not executed."""
+    weights, rng = {}, np.random.default_rng(0)
+    for cell_type, layers in net.layers.items():
+        drawn = rng.random(net.space.shape, np.float32)
+        drawn[np.arange(drawn.size).reshape(drawn.shape) % 5 == 2] = 0
+        weights[cell_type] = np.repeat(drawn[None], layers, axis=0)
+    return weights
 
 
 def two_an_edge(space, seed):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from ml_collections import ConfigDict
+from shared import refused
 
 from prdarts_jax import fields
 from prdarts_jax.fields import SEED, Field, above, at_least, below, each, from_to, one_of
@@ -45,7 +46,7 @@ def test_what_is_registered_later_is_allowed_from_then_on():
 
 
 @pytest.mark.parametrize(
-    "kind, accepted, refused, names",
+    "kind, accepted, others, names",
     [
         (int, [0, -3], [1.0, True, "1", None], "int"),
         (float, [0.5, 2, math.inf, math.nan], [True, "0.5", None, (0.5,)], "float"),
@@ -60,14 +61,13 @@ def test_what_is_registered_later_is_allowed_from_then_on():
     ],
     ids=str,
 )
-def test_a_value_must_be_of_the_type_of_its_field(kind, accepted, refused, names):
+def test_a_value_must_be_of_the_type_of_its_field(kind, accepted, others, names):
     field = Field(kind, default := accepted[0])
     for value in accepted:
         fields.check(field, "it", value)
-    for value in refused:
-        with pytest.raises(ValueError) as error:
+    for value in others:
+        with refused(f"it={value!r} must be of type {names}, as {default!r} is"):
             fields.check(field, "it", value)
-        assert str(error.value) == f"it={value!r} must be of type {names}, as {default!r} is"
 
 
 def test_a_value_must_lie_in_every_range_and_none_in_no_range():
@@ -75,9 +75,8 @@ def test_a_value_must_lie_in_every_range_and_none_in_no_range():
     for value in (None, 1, 2.9):
         fields.check(field, "it", value)
     for value, allowed in ((0.5, "at least 1"), (3, "at least 0 and below 3"), (math.nan, "at least 1")):
-        with pytest.raises(ValueError) as error:
+        with refused(f"it={value!r} must be {allowed}"):
             fields.check(field, "it", value)
-        assert str(error.value) == f"it={value!r} must be {allowed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +152,8 @@ def test_defaults_are_a_config_of_their_own_each_time_in_which_none_keeps_its_ty
 def test_a_config_is_refused_in_one_sentence_with_the_field_its_value_and_what_is_allowed(change, message):
     schema = fields.schema_of(Outer)
     config = ConfigDict(fields.defaults(schema).to_dict() | change)
-    with pytest.raises(ValueError) as error:
+    with refused(message):
         fields.check_config(schema, config)
-    assert str(error.value) == message
 
 
 def test_a_checked_function_refuses_arguments_that_its_annotations_do_not_allow():
@@ -167,8 +165,7 @@ def test_a_checked_function_refuses_arguments_that_its_annotations_do_not_allow(
         ({"rate": "fast"}, "rate='fast' must be of type float, as 0.1 is"),
         ({"shape": "c"}, "shape='c' must be one of a, b"),
     ):
-        with pytest.raises(ValueError) as error:
+        with refused(message):
             checked(**arguments)
-        assert str(error.value) == message
     with pytest.raises(TypeError, match="unexpected keyword argument 'speed'"):
         checked(speed=1)

@@ -17,6 +17,14 @@ def assert_close(found, expected, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
+def assert_near(found, expected, tolerance=1e-4, absolute=0.0):
+    """Every array is within `tolerance` of the largest entry expected in it, and `absolute` beside."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        f, e = (np.asarray(a, np.float32) for a in (f, e))
+        np.testing.assert_allclose(f, e, rtol=0, atol=tolerance * np.abs(e).max(initial=0) + absolute)
+
+
 def assert_identical(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(arrays(found), arrays(expected), strict=True):

@@ -33,13 +33,13 @@ def augment(
 ) -> jax.Array:
     """Pads and crops, flips, normalises and cuts out, each image by its own random numbers.
 
-    The padding is black before normalising, as in DARTS (Liu, Simonyan, Yang, ICLR 2019). The
-    square of Cutout (DeVries and Taylor, 2017) has its centre anywhere in the image and is clipped
-    at the border; it is 0, which is the mean colour, since it comes after normalising.
+    The padding is black before normalising, as in DARTS (Liu, Simonyan, Yang, ICLR 2019). The square of Cutout (DeVries
+    and Taylor, 2017) has its centre anywhere in the image and is clipped at the border; it is 0, which is the mean
+    colour, since it comes after normalising.
 
     Args:
       augmentation: static.
-      key: one key, consumed.
+      key: consumed.
       images: u8[B, H, W, C].
       axis_name: mapped axis over which the batch is spread, if any.
 
@@ -63,12 +63,9 @@ def augment(
         return normalised
     sides = jnp.array([height, width])[:, None, None]
     centre = draw_part(lambda n: jax.random.randint(cutout_key, (2, n, 1), 0, sides), batch, axis_name, 1)
-    first_row, first_column = centre - augmentation.cutout // 2
-    cut_rows = _within(jnp.arange(height), first_row, augmentation.cutout)
-    cut_columns = _within(jnp.arange(width), first_column, augmentation.cutout)
-    cut = cut_rows[:, :, None] & cut_columns[:, None, :]
-    return jnp.where(cut[..., None], 0.0, normalised)
-
-
-def _within(positions: jax.Array, first: jax.Array, length: int) -> jax.Array:
-    return (positions >= first) & (positions < first + length)
+    first = centre - augmentation.cutout // 2
+    cut_rows, cut_columns = (
+        (places >= start) & (places < start + augmentation.cutout)
+        for places, start in zip((jnp.arange(height), jnp.arange(width)), first, strict=True)
+    )
+    return jnp.where((cut_rows[:, :, None] & cut_columns[:, None, :])[..., None], 0.0, normalised)

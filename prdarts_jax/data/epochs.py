@@ -1,7 +1,7 @@
 """Several steps of a search or a training in one compiled loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,6 @@ Metrics = dict[str, jax.Array]
 State = TypeVar("State")
 
 
-class Keyed(Protocol):
-    """The state of a search or a training."""
-
-    @property
-    def step(self) -> jax.Array:
-        """i32[], steps done."""
-
-    @property
-    def key(self) -> jax.Array:
-        """Never consumed: every draw is made from it, the step and a purpose."""
-
-
-KeyedState = TypeVar("KeyedState", bound=Keyed)
-
-
 def key_for(key: jax.Array, purpose: int, count: jax.Array) -> jax.Array:
     """A key of its own for each purpose and step or epoch."""
     return jax.random.fold_in(jax.random.fold_in(key, purpose), count)
@@ -36,12 +21,7 @@ def key_for(key: jax.Array, purpose: int, count: jax.Array) -> jax.Array:
 def repeat(
     step: Callable[[State], tuple[State, Metrics]], state: State, steps: int | jax.Array
 ) -> tuple[State, Metrics]:
-    """Takes `steps` steps.
-
-    Args:
-      step: state in, (state, metrics) out.
-      state: before.
-      steps: how many, at least 1; may be traced.
+    """Takes `steps` steps, at least 1, from a state; the number may be traced.
 
     Returns:
       (state, metrics): the state after, and the mean of each metric over the steps.
@@ -72,7 +52,7 @@ def take_batch(
     Args:
       augmentation: static.
       data: {'image': u8[N, H, W, C], 'label': i32[N]}.
-      order: i32[N], the order of the epoch.
+      order: i32[N], of the epoch.
       position: i32[], at most N // batch_size - 1.
       batch_size: static.
       key: of the augmentation, consumed.
@@ -90,22 +70,23 @@ def take_batch(
 
 
 def run_epoch(
-    step: Callable[..., tuple[KeyedState, Metrics]],
-    state: KeyedState,
+    step: Callable[..., tuple[Any, Metrics]],
+    state: Any,
     datasets: Sequence[Batch],
     purposes: tuple[int, int],
     augmentation: Augmentation,
     batch_size: int,
     steps: int | jax.Array | None = None,
     axis_name: str | None = None,
-) -> tuple[KeyedState, Metrics]:
+) -> tuple[Any, Metrics]:
     """Steps of one epoch, each on one batch of each data set, shuffled and augmented on the device.
 
     Orders and augmentation are a function of the state's key and step alone, so an epoch may be run in parts.
 
     Args:
       step: (state, a batch of each data set) -> (state, metrics); counts `state.step` and keeps `state.key`.
-      state: before; its step says where in which epoch to begin.
+      state: its `step`, i32[], says where in which epoch to begin; its `key` is never consumed: every draw is made from
+        it, the step and a purpose.
       datasets: each {'image': u8[N, H, W, C], 'label': i32[N]}, of the same N.
       purposes: of the keys (see `key_for`) for the orders of an epoch and for the augmentation of a step. One data set
         takes the key as it is, several share it out by `jax.random.split`.
@@ -115,7 +96,7 @@ def run_epoch(
       axis_name: mapped axis over which batches are spread, if any.
 
     Returns:
-      (state, metrics): the state after, and the mean of each metric over the steps.
+      As `repeat`.
     """
     images = len(datasets[0]["label"])
     steps_per_epoch = images // batch_size

@@ -5,16 +5,13 @@ Nothing here touches a network: data lie prepared on the disk, or the error says
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prdarts_jax.data import tfds
-from prdarts_jax.data.splits import Source, check_split
-
-Folder = str | os.PathLike[str]
+from prdarts_jax.data.tfds import Folder, Source, check_split
 
 # Decides the split of digits and which images a subset keeps; never change it.
 _STORED_SEED = 0
@@ -85,18 +82,11 @@ def _open(allowed: Mapping[str, Entry], name: str, data_dir: Folder | None, spli
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a data set, in memory.
+    """One split of a data set, in memory."""
 
-    Attributes:
-      name: a key of `DATASETS`.
-      images: u8[N, H, W, C].
-      labels: i32[N], in [0, num_classes).
-      num_classes: number of classes.
-    """
-
-    name: str
-    images: np.ndarray
-    labels: np.ndarray
+    name: str  # a key of `DATASETS`
+    images: np.ndarray  # u8[N, H, W, C]
+    labels: np.ndarray  # i32[N], in [0, num_classes)
     num_classes: int
 
 
@@ -113,15 +103,13 @@ def load(
 
     Args:
       name: a key of `DATASETS` that is not streamed.
-      data_dir: as for `open_split`.
-      split: as for `open_split`.
+      data_dir, split: as for `open_split`.
       image_size: side in pixels to shrink to by averaging areas; 0 keeps the original.
       num_examples: keeps that many images, the same ones in every call; 0 keeps all.
       others: keeps those that `num_examples` leaves out instead.
 
     Raises:
-      FileNotFoundError: as `open_split`.
-      ValueError: as `open_split`; or an impossible image_size or num_examples.
+      FileNotFoundError, ValueError: as `open_split`, or an impossible image_size or num_examples.
     """
     in_memory = {key: entry for key, entry in DATASETS.items() if not entry.streamed}
     source = _open(in_memory, name, data_dir, split)
@@ -155,28 +143,21 @@ def load(
 def split_halves(dataset: Dataset, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Cuts a data set into the two disjoint halves of a bilevel search.
 
-    Args:
-      dataset: N images; for an odd N one image is left out.
-      seed: decides the halves, in every run and on every machine.
+    The seed decides them, in every run and on every machine. Of an odd number of images, N, one is left out.
 
     Returns:
       (train, val), each {'image': u8[N // 2, H, W, C], 'label': i32[N // 2]}.
     """
     half = len(dataset.labels) // 2
     order = np.random.default_rng(seed).permutation(len(dataset.labels))
-
-    def take(indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": dataset.images[indices], "label": dataset.labels[indices]}
-
-    return take(order[:half]), take(order[half : 2 * half])
+    train, val = ({"image": dataset.images[i], "label": dataset.labels[i]} for i in order[: 2 * half].reshape(2, half))
+    return train, val
 
 
 def statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, with pixels in [0, 1].
 
-    Returns:
-      (mean, std), C floats each; std is at least one grey level, 1 / 255, so that a constant
-      channel can be divided by it.
+    Both are C floats; std is at least one grey level, 1 / 255, so that a constant channel can be divided by it.
     """
     axes = (0, 1, 2)
     mean = dataset.images.mean(axes, dtype=np.float64)

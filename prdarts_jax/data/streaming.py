@@ -46,8 +46,7 @@ def train_batches(
       source: N images.
       image_size: side S in pixels.
       batch_size: B.
-      seed: at least 0.
-      epoch: at least 0.
+      seed, epoch: at least 0.
       start: batches of the epoch to leave out.
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
         the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
@@ -72,13 +71,8 @@ def test_batches(
 ) -> Generator[Batch, None, None]:
     """All images in order, in batches of one shape.
 
-    The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out.
-
-    Args:
-      source: N images.
-      image_size: side S in pixels.
-      batch_size: B.
-      workers: as in `train_batches`.
+    The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out. The arguments are as for
+    `train_batches`.
 
     Returns:
       As `train_batches`, but ceil(N / B) batches; black images with the label -1, which must not count, fill up the
@@ -92,13 +86,10 @@ def test_batches(
 
 
 def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """The box that torchvision's RandomResizedCrop cuts out of an image, before it is resized to a square.
+    """The box (left, top, right, bottom), in pixels, that torchvision's RandomResizedCrop makes a square of.
 
     It covers 8 to 100 % of the image with an aspect of 3/4 to 4/3, anywhere. If ten tries do not fit, it is the
     largest box in the centre whose aspect is allowed.
-
-    Returns:
-      (left, top, right, bottom) in pixels.
     """
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1)
@@ -113,11 +104,9 @@ def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int,
 
 
 def jitter_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter on PIL images.
+    """Changes brightness, contrast, saturation and hue of an RGB image, as torchvision's ColorJitter on PIL images.
 
-    Args:
-      image: in mode RGB.
-      rng: gives three factors in [0.6, 1.4) and a turn of the hue in [-0.2, 0.2), then the order of the four.
+    `rng` gives three factors in [0.6, 1.4) and a turn of the hue in [-0.2, 0.2), then the order of the four.
     """
     brightness, contrast, saturation = rng.uniform(0.6, 1.4, 3)
     turn = rng.uniform(-0.2, 0.2)

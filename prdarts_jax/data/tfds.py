@@ -1,28 +1,43 @@
-"""Reads data sets that TFDS prepared as array_record files."""
+"""One split of a data set, read in pieces, and those that TFDS prepared as array_record files."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prdarts_jax.data.splits import Source, check_split
+Folder = str | os.PathLike[str]
 
 
-def open_split(tfds_name: str, name: str, data_dir: str | os.PathLike[str] | None, split: str) -> Source:
-    """Opens one split of the newest version of a data set, without a network and without TensorFlow.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """One split of a data set that can be read in pieces; cloudpickle can send it to another process.
 
-    Args:
-      tfds_name: TFDS's name of the data set, which is that of its folder.
-      name: ours, for messages.
-      data_dir: the folder of TFDS; by default TFDS's own, $TFDS_DATA_DIR or else ~/tensorflow_datasets.
-      split: one that the data set has.
-
-    Raises:
-      FileNotFoundError: the data set is not there, or a part of it is missing.
-      ValueError: an unknown split, or files that cannot be read; the last also later, when they are read.
+    `read` takes positions and gives dicts of 'image', u8[H, W, C] or u8[H, W], and 'label', in [0, num_classes).
     """
+
+    shape: tuple[int, int, int]  # (H, W, C) of its images; H and W are None where they differ
+    num_classes: int
+    length: int  # number of images
+    read: Callable[[list[int]], Sequence[dict[str, Any]]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.read([index])[0]
+
+
+def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
+    """Raises a ValueError with the split, the data set's name and what is allowed, if that does not have it."""
+    if split not in allowed:
+        raise ValueError(f"Unknown split {split!r} of {name}: allowed are {', '.join(allowed)}.")
+
+
+def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -> Source:
+    """`sources.open_split` of the newest version of the data set that TFDS, in messages we, call by these names."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(root).expanduser().absolute()
     prepare = (

@@ -14,14 +14,10 @@ MACROS: Mapping[str, type[Macro]] = MappingProxyType({"darts": Supernet, "nas_be
 
 
 def supernet_of(space: SearchSpace, **fields: Any) -> Macro:
-    """The supernet that a space has.
-
-    Args:
-      space: whose `macro` names the supernet.
-      **fields: of the supernet. What it has not, but another one has, is left out.
+    """The supernet that a space names by its `macro`, with those of the fields that it has.
 
     Raises:
-      ValueError: no supernet has the name, or a field.
+      ValueError: no supernet has the name, or none has a field.
     """
     if space.macro not in MACROS:
         raise ValueError(f"space.macro={space.macro!r} must be one of {', '.join(MACROS)}")

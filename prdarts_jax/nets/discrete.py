@@ -38,13 +38,7 @@ FORMS = tuple(_PUBLISHED)
 
 
 class Layer(nn.Module):
-    """An op of `ops` with affine batch normalisation and running statistics.
-
-    Attributes:
-      op: what to apply.
-      channels: of its output.
-      axis_name: mapped axis over which the batch is spread, if any.
-    """
+    """An op of `ops` that gives so many channels, with affine batch normalisation and running statistics."""
 
     op: ops.Op
     channels: int
@@ -62,32 +56,24 @@ class Layer(nn.Module):
         if not self.op.norms:
             return self.op.apply(params, None, x, None)[0]
         stats = self.variable("batch_stats", "norm", ops.init_stats, self.op, self.channels)
-        affine = self.param("norm", self._init_affine)
 
-        def norm(x, terms):
-            y, moments = ops.batch_normalizer(train=train, axis_name=self.axis_name)(x, terms)
-            return y * terms["scale"].astype(y.dtype) + terms["bias"].astype(y.dtype), moments
+        def init_affine(_):
+            return {n: {"scale": jnp.ones(self.channels), "bias": jnp.zeros(self.channels)} for n in self.op.norms}
 
-        terms = {name: stats.value[name] | affine[name] for name in self.op.norms}
-        y, moments = self.op.apply(params, terms, x, norm)
+        affine = self.param("norm", init_affine)
+        params = params | {f"{n}_{term}": value for n, terms in affine.items() for term, value in terms.items()}
+        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
+        y, moments = ops.with_affine(self.op, self.channels).apply(params, stats.value, x, norm)
         if train and self.is_mutable_collection("batch_stats") and not self.is_initializing():
             stats.value = ops.update_running(stats.value, moments)
         return y
 
-    def _init_affine(self, _):
-        return {name: {"scale": jnp.ones(self.channels), "bias": jnp.zeros(self.channels)} for name in self.op.norms}
-
 
 class DiscreteCell(nn.Module):
-    """One cell of a genotype.
+    """One cell of a genotype: `entries` and `concat` as there, of C `channels`.
 
-    Attributes:
-      entries: (op, input) of every edge, two for each node.
-      concat: the nodes that make the output.
-      channels: C.
-      reduction: halves the image.
-      reduction_before: the input of cell k-2 has twice the size of that of cell k-1.
-      axis_name: mapped axis over which the batch is spread, if any.
+    It halves the image if it is a `reduction`; with `reduction_before` the input of cell k-2 has twice the size of that
+    of cell k-1.
     """
 
     entries: tuple[tuple[str, int], ...]
@@ -99,16 +85,9 @@ class DiscreteCell(nn.Module):
 
     @nn.compact
     def __call__(self, s0: jax.Array, s1: jax.Array, keep: jax.Array | None, *, train: bool) -> jax.Array:
-        """Runs the cell.
+        """[B, H, W, D] of cells k-2 and k-1 -> [B, h, w, len(concat) C].
 
-        Args:
-          s0: output of cell k-2, [B, H, W, D].
-          s1: output of cell k-1.
-          keep: what drop-path multiplies the entries by, f32[entries, B], or None.
-          train: normalise by the batch.
-
-        Returns:
-          [B, h, w, len(concat) C].
+        `keep` is f32[entries, B], what drop-path multiplies the entries by, or None.
         """
 
         def apply(name, op, x):
@@ -146,8 +125,7 @@ class DiscreteNetwork(nn.Module):
       channels: C of the first cells, even.
       cells: k, at least 1.
       num_classes: length of the logits.
-      auxiliary: whether there is an auxiliary head; when training its logits are sown as `logits` into the collection
-        `auxiliary`.
+      auxiliary: with an auxiliary head; in training its logits are sown as `logits` into the collection `auxiliary`.
       dtype: compute dtype, float32 or bfloat16. Parameters, BN statistics and classifiers stay float32.
       axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
     """
@@ -186,7 +164,7 @@ class DiscreteNetwork(nn.Module):
             s0 = norm("stem_norm_1", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_1")(nn.relu(x)))
             s1 = norm("stem_norm_2", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_2")(nn.relu(s0)))
 
-        keep = None
+        keep: Any = [None] * self.cells
         if train and self.has_rng("drop_path"):
             paths, key = max(len(self.genotype.normal), len(self.genotype.reduce)), self.make_rng("drop_path")
             keep = devices.draw_part(
@@ -206,7 +184,7 @@ class DiscreteNetwork(nn.Module):
                 axis_name=self.axis_name,
                 name=f"cell_{k}",
             )
-            s0, s1 = s1, cell(s0, s1, None if keep is None else keep[k], train=train)
+            s0, s1 = s1, cell(s0, s1, keep[k], train=train)
             reduction_before = reduction
             if self.auxiliary and train and reduction and "reduce" not in types[k + 1 :]:
                 stride = 3 if self.form == "cifar" else 2
@@ -225,7 +203,7 @@ def network(
     auxiliary: bool = False,
     **fields: Any,
 ) -> DiscreteNetwork:
-    """The network of a genotype; what is left out is as published for the form (CIFAR-10 or ImageNet).
+    """The `DiscreteNetwork` of these fields; what is left out is as published for CIFAR-10 or ImageNet.
 
     Args:
       genotype: the cells.
@@ -254,39 +232,26 @@ def network(
 
 
 def published(form: str) -> Published:
-    """What the authors' networks of a form have.
-
-    Raises:
-      ValueError: there is no such form.
-    """
+    """What the authors' networks of a form have; a ValueError if there is no such form."""
     if form not in FORMS:
         raise ValueError(f"form={form!r} must be one of {', '.join(FORMS)}")
     return _PUBLISHED[form]
 
 
 def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `DiscreteNetwork.init` gives, in less time: all kernels are cut from one draw.
-
-    Args:
-      network: a `DiscreteNetwork`.
-      key: consumed.
-      image_shape: (B, H, W, C), as for `DiscreteNetwork.__call__`.
+    """What `network.init` gives for images of the shape (B, H, W, C), in less time: all kernels are cut from one draw.
 
     Returns:
       {'params', 'batch_stats'}, arrays of float32.
     """
     shapes = shapes_of(network, image_shape)
-    params, stats = (flatten_dict(shapes[name], sep="/") for name in ("params", "batch_stats"))
-    kernels = {name: leaf.shape for name, leaf in params.items() if leaf.ndim > 1}
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(shapes).items() if path[0] in ("params", "batch_stats")}
+    kernels = {path: shape for path, shape in shapes.items() if len(shape) > 1 and path[0] == "params"}
 
     @jax.jit
     def draw(key):
-        params_drawn, stats_drawn = (
-            {name: jnp.full(leaf.shape, name.endswith(("scale", "var")), jnp.float32) for name, leaf in leaves.items()}
-            for leaves in (params, stats)
-        )
-        params_drawn |= ops.init_params(key, kernels)
-        return {"params": unflatten_dict(params_drawn, sep="/"), "batch_stats": unflatten_dict(stats_drawn, sep="/")}
+        start = {path: jnp.full(shape, path[-1] in ("scale", "var"), jnp.float32) for path, shape in shapes.items()}
+        return unflatten_dict(start | ops.init_params(key, kernels))
 
     return draw(key)
 

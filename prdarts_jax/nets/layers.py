@@ -1,5 +1,7 @@
 """Layers that the networks share: convolutions and batch normalisation around the cells."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,13 @@ class Normalizing(nn.Module):
         """The variable of the running statistics, or None."""
         return self.variable("batch_stats", name, init) if self.running_statistics else None
 
-    def _store(self, variable, statistics):
-        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-            variable.value = statistics
+    def _move(self, variable, moments, train, executed=True):
+        """In training, moves running statistics towards the moments."""
+        if train and variable and self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            variable.value = ops.update_running(variable.value, moments, executed)
+
+    def _norm_by(self, train):
+        return ops.batch_normalizer(train=train, axis_name=self.axis_name)
 
 
 class BatchNorm(Normalizing):
@@ -32,24 +38,16 @@ class BatchNorm(Normalizing):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalises [B, H, W, C]."""
         channels = x.shape[-1]
-        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
         stats = self._running("moments", lambda: ops.init_moments(channels))
-        y, moments = norm(x, stats and stats.value)
-        if train and stats:
-            self._store(stats, ops.update_running(stats.value, moments))
+        y, moments = self._norm_by(train)(x, stats and stats.value)
+        self._move(stats, moments, train)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         return y * scale.astype(y.dtype) + bias.astype(y.dtype)
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution without bias; see `kernels.conv`.
-
-    Attributes:
-      features: channels of the output.
-      strides: of the rows and of the columns.
-      dtype: of the computation.
-    """
+    """A 3x3 convolution without bias of so many `features`; see `kernels.conv`."""
 
     features: int
     strides: tuple[int, int] = (1, 1)
@@ -63,13 +61,7 @@ class Conv(nn.Module):
 
 
 class Preprocess(Normalizing):
-    """Maps an input of a cell to the cell's width: ReLU, 1x1 convolution, BN, or a factorised reduction.
-
-    Attributes:
-      channels: C of the cell.
-      reduce: halve the image, since the input comes from before a reduction.
-      affine: whether the normalisation has a scale and a bias.
-    """
+    """Maps an input of a cell to the cell's width; with `reduce` it halves the image, of before a reduction."""
 
     channels: int
     reduce: bool
@@ -82,11 +74,10 @@ class Preprocess(Normalizing):
         op = build(x.shape[-1], self.channels)
         if self.affine:
             op = ops.with_affine(op, self.channels)
-        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
         stats = self._running("moments", lambda: ops.init_stats(op, self.channels))
-        y, moments = op.apply(self.param("conv", ops.init_params, op.shapes), stats and stats.value, x, norm)
-        if train and stats:
-            self._store(stats, ops.update_running(stats.value, moments))
+        params = self.param("conv", ops.init_params, op.shapes)
+        y, moments = op.apply(params, stats and stats.value, x, self._norm_by(train))
+        self._move(stats, moments, train)
         return y
 
 
@@ -98,11 +89,7 @@ def classifier(num_classes: int) -> nn.Dense:
 class AuxiliaryHead(nn.Module):
     """A classifier of the features two thirds up the network; its loss is added in training.
 
-    Attributes:
-      num_classes: length of the logits.
-      stride: of the pool: 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
-      dtype: of the convolutions.
-      axis_name: mapped axis over which the batch is spread, if any.
+    The `stride` of its pool is 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
     """
 
     num_classes: int
@@ -124,16 +111,9 @@ class AuxiliaryHead(nn.Module):
                 f"have {height}x{width}; three or more cells have them for images of 32 pixels in the form 'cifar' and "
                 "of 224 in 'imagenet'"
             )
+        conv = functools.partial(nn.Conv, padding="VALID", use_bias=False, dtype=self.dtype, kernel_init=torch_init)
         x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
         for i, (features, size) in enumerate(((128, 1), (768, 2))):
-            x = nn.Conv(
-                features,
-                (size, size),
-                padding="VALID",
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=torch_init,
-                name=f"conv_{i}",
-            )(x)
+            x = conv(features, (size, size), name=f"conv_{i}")(x)
             x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))
         return classifier(self.num_classes)(x[:, 0, 0].astype(jnp.float32))

@@ -1,12 +1,10 @@
-"""The supernet of NAS-Bench-201 (Dong, Yang, ICLR 2020): stages of cells, joined by fixed residual blocks."""
-
-from typing import Any
+"""The supernet of NAS-Bench-201 (Dong, Yang, ICLR 2020)."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.nets.layers import BatchNorm, Conv, torch_init
+from prdarts_jax.nets.layers import BatchNorm, Conv, Normalizing, torch_init
 from prdarts_jax.nets.supernet import Macro, SearchCell
 from prdarts_jax.spaces import SearchSpace, nas_bench_201
 
@@ -21,28 +19,26 @@ class Cell201(SearchCell):
         return self._execute(False, None, states, weights, train, dropout_rate)[-1]
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Normalizing):
     """Halves the image and doubles the width: two 3x3 convolutions beside a pool and a 1x1 convolution."""
-
-    running_statistics: bool
-    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H / 2, W / 2, 2 C], rounded up."""
-        shared: dict[str, Any] = {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
+
+        def norm(i, y):
+            return BatchNorm(self.running_statistics, self.axis_name, name=f"norm_{i}")(y, train=train)
+
         channels = 2 * x.shape[-1]
-        y = Conv(channels, strides=(2, 2), dtype=x.dtype, name="conv_0")(nn.relu(x))
-        y = BatchNorm(**shared, name="norm_0")(y, train=train)
-        y = Conv(channels, dtype=x.dtype, name="conv_1")(nn.relu(y))
-        y = BatchNorm(**shared, name="norm_1")(y, train=train)
+        y = norm(0, Conv(channels, strides=(2, 2), dtype=x.dtype, name="conv_0")(nn.relu(x)))
+        y = norm(1, Conv(channels, dtype=x.dtype, name="conv_1")(nn.relu(y)))
         odd = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
         pooled = nn.avg_pool(x, (2, 2), (2, 2), padding=odd, count_include_pad=False)
         return y + nn.Dense(channels, use_bias=False, dtype=x.dtype, kernel_init=torch_init, name="shortcut")(pooled)
 
 
 class Supernet201(Macro):
-    """The supernet of NAS-Bench-201: three stages of cells, joined by residual blocks.
+    """Three stages of cells, joined by residual blocks.
 
     Attributes, beside those of `Macro`:
       space: of one input and one type of cell.
@@ -62,7 +58,8 @@ class Supernet201(Macro):
         x = self._stem(images, self.channels, train)
         for k in range(3 * self.cells):
             if k in (self.cells, 2 * self.cells):
-                x = ResidualBlock(**self._shared, name=f"block_{k // self.cells}")(x, train=train)
+                block = ResidualBlock(self.running_statistics, self.axis_name, name=f"block_{k // self.cells}")
+                x = block(x, train=train)
             cell = Cell201(**self._of_cells, channels=x.shape[-1], pool_norm=False, name=f"cell_{k}")
             x = cell(x, weights[k], train, dropout_rate)
         return nn.relu(self._norm("head_norm", x, train))

@@ -9,13 +9,12 @@ group. A reduction cell is two: the edges that leave the inputs (stride 2), then
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 from prdarts_jax import devices, ops
@@ -54,16 +53,9 @@ class EdgeGroup:
     @property
     def candidates(self) -> dict[str, ops.Op]:
         """The executable candidates by name."""
-        build = functools.partial(
-            ops.candidate,
-            channels=self.channels,
-            stride=self.stride,
-            pool_norm=self.pool_norm,
-            affine=self.affine,
-            dropout=self.dropout,
-            partial=self.partial,
-        )
-        return {self.op_names[o]: build(self.op_names[o]) for o in self.columns}
+        names = ("channels", "stride", "pool_norm", "affine", "dropout", "partial")
+        fields = {name: getattr(self, name) for name in names}
+        return {self.op_names[o]: ops.candidate(self.op_names[o], **fields) for o in self.columns}
 
     @property
     def columns(self) -> np.ndarray:
@@ -77,11 +69,8 @@ class EdgeGroup:
 
     def init_params(self, key: jax.Array) -> Tree:
         """{op: {name: f32[edges, ...]}} for the ops that have parameters."""
-        shapes = {
-            f"{name}/{kernel}": shape for name, op in self.candidates.items() for kernel, shape in op.shapes.items()
-        }
-        drawn = ops.init_params(key, shapes, (len(self.edges),))
-        return unflatten_dict(drawn, sep="/")
+        shapes = flatten_dict({name: dict(op.shapes) for name, op in self.candidates.items()})
+        return unflatten_dict(ops.init_params(key, shapes, (len(self.edges),)))
 
     def init_stats(self) -> Tree:
         """{op: {norm: {'mean', 'var': f32[edges, C]}}} for the ops that normalise."""
@@ -94,26 +83,20 @@ class EdgeGroup:
     def init_draws(self, key: jax.Array, rate: jax.Array, images: int) -> Tree:
         """What the ops that draw need beside their parameters, as `Op.draws` names it: {op: {name: f32[edges, ...]}}.
 
-        The ops of an edge share their draws, so that what is dropped for an image is their sum.
-
-        Args:
-          key: consumed.
-          rate: f32[], of dropout and drop-path.
-          images: of the batch, or of this device's part of it.
+        The ops of an edge share their draws, so that what is dropped for an image is their sum. `rate` is f32[], that
+        of dropout and drop-path, and `images` the size of the batch, or of this device's part of it.
         """
         key_seed, key_keep = jax.random.split(key)
         if self.axis_name is not None:
             key_seed = jax.random.fold_in(key_seed, lax.axis_index(self.axis_name))
         edges = len(self.edges)
-
-        def keep(images):
-            return ops.drop_path_factors(key_keep, rate, (edges, images))
-
         draws = {
             # Whole numbers that f32 holds exactly, so that they may travel with the parameters.
             "seed": jax.random.randint(key_seed, (edges,), 0, 2**24).astype(jnp.float32),
             "rate": jnp.broadcast_to(jnp.float32(rate), (edges,)),
-            "keep": devices.draw_part(keep, images, self.axis_name, 1),
+            "keep": devices.draw_part(
+                lambda n: ops.drop_path_factors(key_keep, rate, (edges, n)), images, self.axis_name, axis=1
+            ),
         }
         return {name: {draw: draws[draw] for draw in op.draws} for name, op in self.candidates.items() if op.draws}
 
@@ -122,30 +105,20 @@ class Instructions(NamedTuple):
     """A program, node by node: the instructions of `nodes[i]` are at `starts[i]` to `starts[i + 1]`, exclusive.
 
     Indices are unsigned, which spares every use of them a test for negative ones. What comes after `starts[-1]` is
-    filling.
-
-    Attributes:
-      nodes: u32[nodes].
-      starts: u32[nodes + 1].
-      table: u32[edges * candidates, 5]: source, target, edge, candidate and edge * candidates + candidate of each
-        instruction.
-      weights: f32[edges * candidates] of each instruction.
+    filling. A row of the table is source, target, edge, candidate and edge * candidates + candidate of an instruction.
     """
 
-    nodes: jax.Array
-    starts: jax.Array
-    table: jax.Array
-    weights: jax.Array
+    nodes: jax.Array  # u32[nodes]
+    starts: jax.Array  # u32[nodes + 1]
+    table: jax.Array  # u32[edges * candidates, 5]
+    weights: jax.Array  # f32[edges * candidates]
 
 
 def instructions(group: EdgeGroup, weights: jax.Array, end: int) -> Instructions:
     """The program that `weights` f32[edges, ops] select: an instruction for each that is not 0.
 
-    Args:
-      group: whose edges.
-      weights: f32[edges, ops].
-      end: the end of its edge that an instruction belongs to: 0 for the source, the last source first, as the backward
-        pass needs it; 1 for the target, the first target first.
+    `end` is the end of its edge that an instruction belongs to: 0 for the source, the last source first, as the
+    backward pass needs it; 1 for the target, the first target first.
     """
     nodes = sorted({edge[end] for edge in group.edges}, reverse=end == 0)
     edges = [e for node in nodes for e, edge in enumerate(group.edges) if edge[end] == node]
@@ -181,8 +154,7 @@ def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[t
     result = []
     for stride, first_source in ((2, 0), (1, space.inputs)):
         rows = tuple(e for e, (s, _) in enumerate(space.edges) if (s < space.inputs) == (stride == 2))
-        if not rows:
-            continue
         edges = tuple((space.edges[e][0] - first_source, space.edges[e][1] - space.inputs) for e in rows)
-        result.append((rows, EdgeGroup(edges, space.ops, stride=stride, **fields)))
+        if rows:
+            result.append((rows, EdgeGroup(edges, space.ops, stride=stride, **fields)))
     return tuple(result)

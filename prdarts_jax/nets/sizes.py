@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,7 @@ def describe(
     """The size of a network, without building its arrays.
 
     Args:
-      genotype: the cells.
-      form: 'cifar' or 'imagenet'.
-      channels: C of the first cells; 36 or 48 by default.
-      cells: how many; 20 or 14 by default.
-      num_classes: length of the logits; 10 or 1000 by default.
+      genotype, form, channels, cells, num_classes: as for `discrete.network`.
       image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
 
     Returns:
@@ -99,14 +94,18 @@ def _of_op(name, channels, stride, height, width):
 
 def _multiply_adds(jaxpr: Jaxpr) -> int:
     """Of the convolutions and matrix products of a program; of alternatives, those of the largest."""
+
+    def shapes(equation):
+        return [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
+
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
-            _, kernel, out = map(_shape, (*equation.invars, *equation.outvars))
+            _, kernel, out = shapes(equation)
             features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             total += math.prod(out) * math.prod(kernel) // features
         elif equation.primitive.name == "dot_general":
-            left, _, out = map(_shape, (*equation.invars, *equation.outvars))
+            left, _, out = shapes(equation)
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += math.prod(out) * math.prod(left[i] for i in contracted)
         elif equation.primitive.name == "cond":
@@ -115,7 +114,3 @@ def _multiply_adds(jaxpr: Jaxpr) -> int:
             inner = (value.jaxpr for value in equation.params.values() if isinstance(value, ClosedJaxpr))
             total += sum(map(_multiply_adds, inner))
     return total
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape

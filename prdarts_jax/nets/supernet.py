@@ -1,7 +1,4 @@
-"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2).
-
-`nas_bench_201.py` has that of the other space with a network of its own.
-"""
+"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +22,7 @@ def init_logits(key: jax.Array, space: SearchSpace, cell_type: str) -> jax.Array
 
 
 class SearchCell(Normalizing):
-    """What every cell of a supernet has; see `program.py` for how it runs.
-
-    Attributes:
-      space: nodes, edges and ops.
-      channels: C of its nodes.
-      pool_norm, affine, dropout, partial: see `ops.candidate`.
-    """
+    """What every cell of a supernet has; see `program.py` for how it runs, and `ops.candidate` for its ops."""
 
     space: SearchSpace
     channels: int
@@ -41,15 +32,9 @@ class SearchCell(Normalizing):
     partial: int
 
     def _execute(self, reduction, inputs, states, weights, train, dropout_rate):
-        """The states of the nodes after all edge groups; call it in a compact method.
+        """The states of the nodes, [nodes, B, h, w, C], after all edge groups; call it in a compact method.
 
-        Args:
-          reduction: see `program.program`.
-          inputs: [2, B, H, W, C] of a reduction cell, otherwise None.
-          states: [nodes, B, h, w, C], without the input nodes in a reduction cell.
-          weights: f32[edges, ops].
-          train: normalise by the batch.
-          dropout_rate: f32[].
+        A reduction cell has the `inputs` [2, B, H, W, C] and no input nodes in its states; others have None.
         """
         names = ("channels", "pool_norm", "affine", "dropout", "partial", "axis_name")
         fields = {name: getattr(self, name) for name in names}
@@ -63,20 +48,13 @@ class SearchCell(Normalizing):
             group_weights = weights[jnp.array(rows)]
             of_inputs = inputs if group.stride == 2 else None
             states, moments = executor.execute(group, params, stats and stats.value, of_inputs, states, group_weights)
-            if train and stats:
-                executed = {name: group_weights[:, group.op_names.index(name)] != 0 for name in moments}
-                updated = {n: ops.update_running(stats.value[n], moments[n], executed[n]) for n in moments}
-                self._store(stats, updated)
+            executed = {name: group_weights[:, group.op_names.index(name)] != 0 for name in moments}
+            self._move(stats, moments, train, executed)
         return states
 
 
 class Cell(SearchCell):
-    """One cell of the DARTS supernet.
-
-    Attributes:
-      reduction: halves the image.
-      reduction_before: the previous cell was a reduction.
-    """
+    """One cell of the DARTS supernet; it and the one before may be reductions, which halve the image."""
 
     reduction: bool
     reduction_before: bool
@@ -85,23 +63,17 @@ class Cell(SearchCell):
     def __call__(
         self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool, dropout_rate: jax.Array | float
     ) -> jax.Array:
-        """Runs the cell.
+        """[B, H, W, D] of cells k-2 and k-1 -> the intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
 
-        Args:
-          s0: output of cell k-2, [B, H, W, D], of double the size of s1 if that is a reduction's.
-          s1: output of cell k-1.
-          weights: f32[edges, ops].
-          train: normalise by the batch.
-          dropout_rate: f32[], see `ops.candidate`.
-
-        Returns:
-          The intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
+        The weights are f32[edges, ops]; s0 is of double the size of s1 if that is a reduction's.
         """
-        names = ("channels", "affine", "running_statistics", "axis_name")
-        shared: dict[str, Any] = {name: getattr(self, name) for name in names}
-        s0 = Preprocess(**shared, reduce=self.reduction_before, name="preprocess_0")(s0, train=train)
-        s1 = Preprocess(**shared, reduce=False, name="preprocess_1")(s1, train=train)
-        inputs = jnp.stack([s0, s1])
+
+        def preprocess(i, x, reduce):
+            shared = (self.running_statistics, self.axis_name)
+            return Preprocess(*shared, self.channels, reduce, self.affine, name=f"preprocess_{i}")(x, train=train)
+
+        s0 = preprocess(0, s0, self.reduction_before)
+        inputs = jnp.stack([s0, preprocess(1, s1, False)])
         batch, height, width = s0.shape[:3]
         if self.reduction:
             height, width = -(-height // 2), -(-width // 2)
@@ -125,7 +97,7 @@ class Macro(nn.Module):
       dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
       affine: whether the normalisations of the cells have a scale and a bias, as those of stem and head always have.
       dropout: what is dropped at the `dropout_rate` of a call, see `ops.candidate`.
-      partial: K: ops process 1 / K of the channels; see `ops.partially`.
+      partial: K: ops process 1 / K of the channels; see `ops.candidate`.
       running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
         batch.
       axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
@@ -178,7 +150,10 @@ class Macro(nn.Module):
         """
         chex.assert_rank(images, 4)
         if op_weights is None or self.is_initializing():
-            logits = {t: self.variable("arch", t, self._init_logits, t).value for t in self.space.cell_types}
+            logits = {
+                t: self.variable("arch", t, lambda t=t: init_logits(self.make_rng("params"), self.space, t)).value
+                for t in self.space.cell_types
+            }
         shapes = {t: (layers, *self.space.shape) for t, layers in self.layers.items()}
         if op_weights is None:
             op_weights = {t: jnp.broadcast_to(jax.nn.softmax(beta), shapes[t]) for t, beta in logits.items()}
@@ -193,27 +168,21 @@ class Macro(nn.Module):
         x = self._run_cells(images, weights, train, dropout_rate)
         return classifier(self.num_classes)(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
 
-    def _init_logits(self, cell_type):
-        return init_logits(self.make_rng("params"), self.space, cell_type)
-
     def _run_cells(self, images, weights, train, dropout_rate):
         """What the head pools; `weights` are f32[edges, ops] for each cell."""
         raise NotImplementedError
 
     @property
-    def _shared(self) -> dict[str, Any]:
-        return {"running_statistics": self.running_statistics, "axis_name": self.axis_name}
-
-    @property
     def _of_cells(self) -> dict[str, Any]:
-        return self._shared | {name: getattr(self, name) for name in ("space", "affine", "dropout", "partial")}
+        """What every `SearchCell` has of the supernet."""
+        names = ("running_statistics", "axis_name", "space", "affine", "dropout", "partial")
+        return {name: getattr(self, name) for name in names}
 
     def _stem(self, images, channels, train):
-        x = Conv(channels, dtype=self.dtype, name="stem")(images)
-        return self._norm("stem_norm", x, train)
+        return self._norm("stem_norm", Conv(channels, dtype=self.dtype, name="stem")(images), train)
 
     def _norm(self, name, x, train):
-        return BatchNorm(**self._shared, name=name)(x, train=train)
+        return BatchNorm(self.running_statistics, self.axis_name, name=name)(x, train=train)
 
 
 class Supernet(Macro):
@@ -221,8 +190,7 @@ class Supernet(Macro):
 
     Attributes, beside those of `Macro`:
       cells: k, at least 1.
-      channels: C of the first cells, even (a factorised reduction makes half of the channels with each of two
-        convolutions).
+      channels: even, as each of the two convolutions of a factorised reduction makes half of them.
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
       head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
       auxiliary: an auxiliary head after the last reduction; when training its logits are sown as `logits` into the

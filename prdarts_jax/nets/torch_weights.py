@@ -41,11 +41,8 @@ def load(
 
     Args:
       path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors.
-      genotype: the cells, its entries in the order in which the checkpoint has them.
-      form: 'cifar' or 'imagenet'.
-      channels: C of the first cells, even; 36 and 48 as published.
-      cells: number of cells; 20 and 14 as published.
-      num_classes: length of the logits.
+      genotype: its entries in the order in which the checkpoint has them.
+      form, channels, cells, num_classes: as for `discrete.network`.
       auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
 
     Returns:
@@ -62,7 +59,9 @@ def load(
         source, content = "state_dict", path_or_state_dict
     else:
         source, content = f"checkpoint {os.fspath(path_or_state_dict)}", _read(pathlib.Path(path_or_state_dict))
-    arrays = {name: _array(value) for name, value in _state_dict(source, content).items() if not _is_counter(name)}
+    arrays = {
+        name: _array(value) for name, value in _state_dict(source, content).items() if not name.endswith(f".{_COUNTER}")
+    }
     head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
     if auxiliary is None:
         auxiliary = bool(head)
@@ -86,19 +85,14 @@ def to_torch(
     Args:
       variables: with 'params' and 'batch_stats' of `discrete.network` of the other arguments, with or without an
         auxiliary head; other collections are left out.
-      genotype: as for `load`.
-      form: as for `load`.
-      channels: as for `load`.
-      cells: as for `load`.
-      num_classes: as for `load`.
+      genotype, form, channels, cells, num_classes: as for `load`.
 
     Returns:
       PyTorch's name -> float32 array, in the order of its state_dict; and, as we do not count batches, an int64 zero
       for each `num_batches_tracked`.
 
     Raises:
-      ValueError: arrays are missing, left over or of another shape; an op has weights but no names in PyTorch; or
-        another argument is impossible.
+      ValueError: as `load`.
     """
     _check_arguments(genotype, form, channels, cells, num_classes)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
@@ -169,12 +163,11 @@ def _entries(
         cell, path = f"cells.{k}", f"cell_{k}"
         reduction = cell_type == "reduce"
         channels *= 2 if reduction else 1
-        op, layers = ops.relu_conv_norm(width_0, channels), ops.RELU_CONV_NORM_LAYERS
-        if reduction_before:
-            op, layers = ops.factorized_reduce(width_0, channels), ops.FACTORIZED_REDUCE_LAYERS
-        yield from _op(f"{cell}.preprocess0", (path, "preprocess_0"), layers, op, channels)
-        op = ops.relu_conv_norm(width_1, channels)
-        yield from _op(f"{cell}.preprocess1", (path, "preprocess_1"), ops.RELU_CONV_NORM_LAYERS, op, channels)
+        for i, width in enumerate((width_0, width_1)):
+            op, layers = ops.relu_conv_norm(width, channels), ops.RELU_CONV_NORM_LAYERS
+            if reduction_before and i == 0:
+                op, layers = ops.factorized_reduce(width, channels), ops.FACTORIZED_REDUCE_LAYERS
+            yield from _op(f"{cell}.preprocess{i}", (path, f"preprocess_{i}"), layers, op, channels)
         for i, (name, node) in enumerate(getattr(genotype, cell_type)):
             stride = 2 if reduction and node < 2 else 1
             op = ops.candidate(name, channels=channels, stride=stride)
@@ -264,10 +257,6 @@ def _state_dict(source: str, content: Any) -> dict[str, Any]:
         raise ValueError(f"{source} must hold a mapping of names to arrays, itself or under 'net' or 'state_dict'")
     prefix = "module." if all(name.startswith("module.") for name in state) else ""
     return {name.removeprefix(prefix): value for name, value in state.items()}
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith(f".{_COUNTER}")
 
 
 def _array(value: Any) -> np.ndarray | None:

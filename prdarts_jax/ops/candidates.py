@@ -1,7 +1,8 @@
 """The ops that this package registers: each is one entry, so a new one is a function here and nothing elsewhere.
 
 They are those of DARTS (Liu et al., ICLR 2019, section 3.1.1) where not said otherwise. They take x [B, H, W, channels]
-and give y [B, ceil(H / stride), ceil(W / stride), channels], stride 1 or 2.
+and give y [B, ceil(H / stride), ceil(W / stride), channels], stride 1 or 2. `relu_conv_norm` and `factorized_reduce`
+map a cell's inputs to its width too. `torch` and `..._LAYERS` name the layers as PyTorch's checkpoints do.
 """
 
 import functools
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.ops import kernels
-from prdarts_jax.ops.op import Op, random_key, running
-from prdarts_jax.ops.preprocess import FACTORIZED_REDUCE_LAYERS, factorized_reduce, relu_conv_norm
-from prdarts_jax.ops.registry import register
+from prdarts_jax.ops.op import Op, normalizing, random_key, running
+from prdarts_jax.ops.registry import Layers, register
 
+RELU_CONV_NORM_LAYERS: Layers = (("op.1", "pointwise"), ("op.2", "norm"))
+FACTORIZED_REDUCE_LAYERS: Layers = (("conv_1", "even"), ("conv_2", "odd"), ("bn", "norm"))
 _DIL_CONV = (("op.1", "depthwise_0"), ("op.2", "pointwise_0"), ("op.3", "norm_0"))
 _SEP_CONV = (*_DIL_CONV, ("op.5", "depthwise_1"), ("op.6", "pointwise_1"), ("op.7", "norm_1"))
 _CONV_7X1_1X7 = (("1", "row"), ("2", "column"), ("3", "norm"))
@@ -22,6 +24,31 @@ _CONV_7X1_1X7 = (("1", "row"), ("2", "column"), ("3", "norm"))
 def _both(layers):
     """The layers of an op that has the same ones at either stride."""
     return {1: layers, 2: layers}
+
+
+def relu_conv_norm(channels_in: int, channels: int) -> Op:
+    """ReLU, 1x1 convolution, BN: x [B, H, W, channels_in], y [B, H, W, channels]."""
+
+    def compute(params, x):
+        return kernels.pointwise_conv(jax.nn.relu(x), params["pointwise"])
+
+    return normalizing(compute, {"pointwise": (channels_in, channels)})
+
+
+def factorized_reduce(channels_in: int, channels: int) -> Op:
+    """Halves the image: x [B, H, W, channels_in], y [B, ceil(H / 2), ceil(W / 2), channels].
+
+    ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel, concatenation, BN.
+    """
+
+    def compute(params, x):
+        x = jax.nn.relu(x)
+        shifted = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1::2, 1::2]
+        even = kernels.pointwise_conv(x[:, ::2, ::2], params["even"])
+        return jnp.concatenate([even, kernels.pointwise_conv(shifted, params["odd"])], axis=-1)
+
+    half = channels // 2
+    return normalizing(compute, {"even": (channels_in, half), "odd": (channels_in, channels - half)})
 
 
 @register("none", group="none")
@@ -97,13 +124,11 @@ register("sep_conv_7x7", group="conv", torch=_both(_SEP_CONV))(functools.partial
 def conv_7x1_1x7(channels: int, stride: int) -> Op:
     """ReLU, 1x7 convolution, 7x1 convolution, BN: the factorised 7x7 convolution of NASNet and AmoebaNet."""
 
-    def apply(params, stats, x, norm):
+    def compute(params, x):
         x = kernels.conv(jax.nn.relu(x), params["row"], (1, stride))
-        y, moments = norm(kernels.conv(x, params["column"], (stride, 1)), running(stats, "norm"))
-        return y, {"norm": moments}
+        return kernels.conv(x, params["column"], (stride, 1))
 
-    shapes = {"row": (1, 7, channels, channels), "column": (7, 1, channels, channels)}
-    return Op(apply, shapes, ("norm",))
+    return normalizing(compute, {"row": (1, 7, channels, channels), "column": (7, 1, channels, channels)})
 
 
 def nor_conv(size: int, channels: int, stride: int) -> Op:
@@ -111,11 +136,10 @@ def nor_conv(size: int, channels: int, stride: int) -> Op:
     if size == 1 and stride == 1:
         return relu_conv_norm(channels, channels)
 
-    def apply(params, stats, x, norm):
-        y, moments = norm(kernels.conv(jax.nn.relu(x), params["kernel"], (stride, stride)), running(stats, "norm"))
-        return y, {"norm": moments}
+    def compute(params, x):
+        return kernels.conv(jax.nn.relu(x), params["kernel"], (stride, stride))
 
-    return Op(apply, {"kernel": (size, size, channels, channels)}, ("norm",))
+    return normalizing(compute, {"kernel": (size, size, channels, channels)})
 
 
 register("nor_conv_1x1", group="conv")(functools.partial(nor_conv, 1))

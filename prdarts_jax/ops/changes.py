@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.ops.op import Op, random_key, running
+from prdarts_jax.ops.op import Op, normalizing, random_key, running
 from prdarts_jax.ops.registry import find
 
 Dropout = Literal["", "skip", "path", "nonskip"]
@@ -27,8 +27,7 @@ def candidate(
       name: of a registered op.
       channels: C, of input and output.
       stride: 1 or 2.
-      pool_norm: whether batch normalisation follows the pools that have none of their own, as in DARTS's supernet (not
-        in PR-DARTS's released one).
+      pool_norm: normalise after pools that do not do so themselves, as DARTS's supernet does (PR-DARTS's does not).
       affine: whether normalisations have a scale and a bias, as in a discrete network.
       dropout: 'skip': the entries of what a skip connection of stride 1 gives are dropped (P-DARTS); 'path': what any
         op gives for an image is (R-DARTS); 'nonskip': what any op but a skip connection of stride 1 gives is, as in a
@@ -43,26 +42,16 @@ def candidate(
         raise ValueError(f"channels={channels} must be a multiple of {partial}, since an op sees 1/{partial} of them")
     op = entry.build(channels // partial, stride)
     if pool_norm and entry.group == "pool" and not op.norms:
-        op = with_norm(op)
+        pool = op
+        op = normalizing(lambda params, x: pool.apply(params, None, x, None)[0], pool.shapes, pool.draws)
     if affine:
         op = with_affine(op, channels // partial)
     if partial > 1:
         op = partially(op, channels // partial, stride)
     identity = entry.group == "skip" and stride == 1
     if dropout == "skip" and identity:
-        return with_dropout(op)
-    return with_drop_path(op) if dropout == "path" or (dropout == "nonskip" and not identity) else op
-
-
-def with_norm(op: Op) -> Op:
-    """The op, which has no normalisation, followed by one."""
-
-    def apply(params, stats, x, norm):
-        y, _ = op.apply(params, stats, x, norm)
-        y, moments = norm(y, running(stats, "norm"))
-        return y, {"norm": moments}
-
-    return Op(apply, op.shapes, ("norm",), op.draws)
+        return _changed(op, _drop_entries, "seed", "rate")
+    return _changed(op, _drop_images, "keep") if dropout == "path" or (dropout == "nonskip" and not identity) else op
 
 
 def with_affine(op: Op, channels: int) -> Op:
@@ -86,12 +75,8 @@ def with_affine(op: Op, channels: int) -> Op:
 def partially(op: Op, seen: int, stride: int) -> Op:
     """PC-DARTS (Xu et al., ICLR 2020, section 3.2): the op sees the first `seen` channels, the others go past it.
 
-    At stride 2 those go through a 2x2 maximum. Then the channels are shuffled, so that another part is first.
-
-    Args:
-      op: of width `seen`.
-      seen: C / K where x is [B, H, W, C].
-      stride: of the op.
+    At stride 2 those go through a 2x2 maximum. Then the channels are shuffled, so that another part is first. `seen` is
+    the width of `op`, C / K where x is [B, H, W, C].
     """
 
     def apply(params, stats, x, norm):
@@ -109,26 +94,26 @@ def _halve(x):
     return x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).max(axis=(2, 4))
 
 
-def with_dropout(op: Op) -> Op:
-    """The op, each entry of what it gives multiplied by 0 with the probability `rate`, else by 1 / (1 - rate)."""
+def _changed(op, change, *draws):
+    """The op, what it gives put through `change(params, y)`."""
 
     def apply(params, stats, x, norm):
         y, moments = op.apply(params, stats, x, norm)
-        keep = 1 - params["rate"]
-        kept = jax.random.bernoulli(random_key(params), keep, y.shape)
-        return jnp.where(kept, y / keep.astype(y.dtype), 0), moments
+        return change(params, y), moments
 
-    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "seed", "rate"))
+    return Op(apply, op.shapes, op.norms, (*op.draws, *draws))
 
 
-def with_drop_path(op: Op) -> Op:
-    """The op, what it gives for an image multiplied by the image's `keep`; see `drop_path_factors`."""
+def _drop_entries(params, y):
+    """Each entry multiplied by 0 with the probability `rate`, else by 1 / (1 - rate)."""
+    keep = 1 - params["rate"]
+    kept = jax.random.bernoulli(random_key(params), keep, y.shape)
+    return jnp.where(kept, y / keep.astype(y.dtype), 0)
 
-    def apply(params, stats, x, norm):
-        y, moments = op.apply(params, stats, x, norm)
-        return y * jax.lax.stop_gradient(params["keep"])[:, None, None, None].astype(y.dtype), moments
 
-    return Op(apply, op.shapes, op.norms, draws=(*op.draws, "keep"))
+def _drop_images(params, y):
+    """Each image multiplied by its `keep`; see `drop_path_factors`."""
+    return y * jax.lax.stop_gradient(params["keep"])[:, None, None, None].astype(y.dtype)
 
 
 def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:

@@ -1,8 +1,7 @@
 """The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prdarts_jax.ops.op import Op
 
@@ -10,17 +9,16 @@ Group = Literal["none", "skip", "noise", "pool", "conv"]
 Build = Callable[[int, int], Op]
 Layers = tuple[tuple[str, str], ...]
 
-_CANDIDATES: dict[str, "Candidate"] = {}
 
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An entry of the registry; see `register`."""
 
-    name: str
     group: Group
     build: Build
     torch: Mapping[int, Layers]
+
+
+_CANDIDATES: dict[str, Candidate] = {}
 
 
 def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = None) -> Callable[[Build], Build]:
@@ -45,9 +43,6 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
       torch: stride -> the layers that have weights in the order of PyTorch's state_dict, PyTorch's name of each and
         ours, that of a kernel or a normalisation of the op. It is needed only to read or write weights of PyTorch.
 
-    Returns:
-      A decorator that gives the function back.
-
     Raises:
       ValueError: the name is taken or has other characters, there is no such group, or torch maps no strides.
     """
@@ -61,7 +56,7 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
         raise ValueError(f"group={group!r} of the op {name!r} must be one of {', '.join(get_args(Group))}")
 
     def add(build: Build) -> Build:
-        _CANDIDATES[name] = Candidate(name, group, build, torch or {})
+        _CANDIDATES[name] = Candidate(group, build, torch or {})
         return build
 
     return add
@@ -84,9 +79,5 @@ def names() -> tuple[str, ...]:
 
 
 def group(name: str) -> Group:
-    """The group of a registered op: 'none', 'skip', 'noise', 'pool' or 'conv'.
-
-    Raises:
-      ValueError: no op is registered under the name.
-    """
+    """The group of a registered op: 'none', 'skip', 'noise', 'pool' or 'conv'; raises as `find`."""
     return find(name).group

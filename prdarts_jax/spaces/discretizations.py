@@ -5,9 +5,8 @@ Each is a frozen, hashable value, called with a space and the scores {cell type:
     discretizations.strongest(distinct_inputs=True)(space, scores)
 
 An op of score -inf is never chosen. Where a node has no other left, its entry is `none` from its lowest input that is
-not used; where an edge has no other left, its op is `none`. Ties go to the lower edge, then to the lower op. All of
-them raise ValueError for scores of another shape than the space's, for NaN among them, and for a space whose cells no
-genotype holds.
+not used; where an edge has no other left, its op is `none`. Ties go to the lower edge, then to the lower op. They raise
+ValueError for scores of another shape than the space's, for NaN, and for a space whose cells no genotype holds.
 """
 
 import dataclasses
@@ -29,21 +28,16 @@ Discretization = Callable[[SearchSpace, Scores], AnyGenotype]
 class strongest:
     """The genotype of the strongest ops.
 
-    Where a node keeps `entries_per_node`, they are its strongest ops outside the group 'none', by falling score.
-    Without distinct_inputs several may share an edge (PR-DARTS, Zhou et al. 2020, scores being the activation
-    probabilities). With it an edge keeps at most one op, which is DARTS section 2.4 (Liu et al. 2019): per edge its
-    best op, per node the two edges where that is largest. Where every edge keeps one op (NAS-Bench-201), it is the
-    strongest of all.
-
-    Attributes:
-      distinct_inputs: whether the entries of a node must come from different nodes; without meaning where every edge
-        keeps one op.
+    Where a node keeps `entries_per_node`, these are the strongest outside the group 'none', by falling score. Without
+    `distinct_inputs` several may share an edge (PR-DARTS, Zhou et al. 2020; the scores are activation probabilities).
+    With it an edge keeps at most one op, which is DARTS section 2.4 (Liu et al. 2019): per edge its best op, per node
+    the two edges where that is largest. Where every edge keeps one op (NAS-Bench-201), it is the strongest of all.
     """
 
     distinct_inputs: bool = True
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
-        """The genotype of the scores; see the class and the module."""
+        """The genotype of the scores."""
         numbers = _checked(space, scores)
         keep = self._of_nodes if space.entries_per_node else _of_edges
         return space.genotype({cell: keep(space, values) for cell, values in numbers.items()})
@@ -76,15 +70,13 @@ class above:
     An edge offers its best op outside the group 'none' if the score is above the threshold; a node keeps the strongest
     of what its edges offer, at most `entries_per_node`. What is missing are entries of `none`. Where every edge keeps
     one op (NAS-Bench-201), the strongest stands whatever its score.
-
-    Attributes:
-      threshold: the paper's is 0.85, its scores are the sigmoids of the logits.
+    The paper's threshold is 0.85, its scores are the sigmoids of the logits.
     """
 
     threshold: float
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
-        """The genotype of the scores; see the class and the module."""
+        """The genotype of the scores."""
         numbers = _checked(space, scores)
         if space.entries_per_node:
             numbers = {cell: np.where(values > self.threshold, values, -np.inf) for cell, values in numbers.items()}
@@ -93,20 +85,18 @@ class above:
 
 @dataclasses.dataclass(frozen=True)
 class limited_skips:
-    """DARTS's genotype of at most so many skip connections in the normal cell (P-DARTS, Chen et al., ICCV 2019, section
-    3.3.2).
+    """DARTS's genotype of at most so many ops of the group 'skip' in the normal cell (P-DARTS, Chen et al., ICCV 2019,
+    section 3.3.2).
 
     As long as there are more, the weakest of those chosen gets the score -inf, and the cell is derived again. Where
-    nothing but an entry of `none` could then stand in its place, the genotype keeps the skip connections it has.
-
-    Attributes:
-      most: how many ops of the group 'skip' the cell may have; the paper's M is 2.
+    nothing but an entry of `none` could then stand in its place, the genotype keeps the skip connections it has. The
+    paper's `most`, M, is 2.
     """
 
     most: int
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
-        """The genotype of the scores; see the class and the module."""
+        """The genotype of the scores."""
         numbers = _checked(space, scores)
         genotype = strongest(distinct_inputs=True)(space, numbers)
         while len(skips := _entries(genotype, "skip")) > max(self.most, 0):

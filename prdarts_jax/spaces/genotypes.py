@@ -7,22 +7,41 @@ import os
 import pathlib
 
 from prdarts_jax import ops
-from prdarts_jax.spaces import published, topology
-from prdarts_jax.spaces.topology import CELL_TYPES
+from prdarts_jax.spaces import published
+
+CELL_TYPES = ("normal", "reduce")
+
+
+def edges(nodes: int, inputs: int) -> tuple[tuple[int, int], ...]:
+    """Pairs (source, target) of a cell, sorted by target, source: of its `nodes` all but the first `inputs`, which are
+    its inputs, have an edge from every earlier one.
+
+    >>> edges(nodes=4, inputs=2)
+    ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+    """
+    return tuple((source, target) for target in range(inputs, nodes) for source in range(target))
+
+
+def layout(cells: int) -> tuple[str, ...]:
+    """The type of each cell of a network in order: cells k // 3 and 2k // 3 of k reduce (Liu et al., ICLR 2019).
+
+    >>> layout(6)
+    ('normal', 'normal', 'reduce', 'normal', 'reduce', 'normal')
+    """
+    reductions = {cells // 3, 2 * cells // 3}
+    return tuple("reduce" if k in reductions else "normal" for k in range(cells))
 
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
     """One normal and one reduction cell, in the form the DARTS papers print them.
 
-    Lists, as JSON has them, are accepted and become tuples. Nodes 0 and 1 are the outputs of the
-    cells k-2 and k-1; entries 2i and 2i+1 are the two that node i+2 sums.
+    Lists, as JSON has them, are accepted and become tuples. Nodes 0 and 1 are the outputs of the cells k-2 and k-1;
+    entries 2i and 2i+1 are the two that node i+2 sums.
 
     Attributes:
-      normal: (op, input node) pairs, two a node.
-      normal_concat: nodes whose concatenation is the output of the cell.
-      reduce: as normal, for the reduction cell.
-      reduce_concat: as normal_concat, for the reduction cell.
+      normal, reduce: (op, input node) pairs, two a node.
+      normal_concat, reduce_concat: nodes whose concatenation is the output of the cell.
 
     Raises:
       ValueError: an entry is impossible; the sentence names it and what is allowed.
@@ -34,7 +53,6 @@ class Genotype:
     reduce_concat: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Checks every entry; see the class."""
         for cell in CELL_TYPES:
             entries = _checked_entries(cell, getattr(self, cell))
             concat = _checked_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), nodes=len(entries) // 2 + 2)
@@ -62,7 +80,6 @@ class EdgeGenotype:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Checks every op; see the class."""
         if not isinstance(self.ops, list | tuple) or not self.ops or len(self.edges) != len(self.ops):
             found = f"{len(self.ops)} ops" if isinstance(self.ops, list | tuple) else repr(self.ops)
             raise ValueError(f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops")
@@ -79,7 +96,7 @@ class EdgeGenotype:
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Pairs (source, target) in the order of `ops`."""
-        return topology.edges(self.nodes, inputs=1)
+        return edges(self.nodes, inputs=1)
 
     def __str__(self) -> str:
         nodes: dict[int, str] = {}
@@ -203,12 +220,11 @@ def find(text: str) -> AnyGenotype:
 def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:
     """What joins the nodes of each cell: {cell type: ((op, source, target), ...)}, sorted by target.
 
-    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of the group
-    'none', which add nothing, are among them.
+    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of the group 'none', which add
+    nothing, are among them.
     """
     if isinstance(genotype, EdgeGenotype):
-        pairs = zip(genotype.ops, genotype.edges, strict=True)
-        return {"normal": tuple((op, source, target) for op, (source, target) in pairs)}
+        return {"normal": tuple((op, *edge) for op, edge in zip(genotype.ops, genotype.edges, strict=True))}
     return {
         cell: tuple((op, source, i // 2 + 2) for i, (op, source) in enumerate(getattr(genotype, cell)))
         for cell in CELL_TYPES
@@ -233,9 +249,8 @@ def skip_share(genotype: AnyGenotype) -> dict[str, float]:
 def depth(genotype: AnyGenotype) -> dict[str, int]:
     """Connections on the longest path from an input to an output node of each cell: {cell type: depth}.
 
-    After Shu, Wang, Cai, Understanding Architectures Learnt by Cell-based NAS, ICLR 2020: skip connections count. The
-    outputs are the concatenated nodes of a Genotype (that paper counts the concatenation as one connection more) and
-    the last node of an EdgeGenotype. An op of the group 'none' is no connection; without a path the depth is 0.
+    After Shu, Wang, Cai, Understanding Architectures Learnt by Cell-based NAS, ICLR 2020, who count the concatenation
+    as one more: skip connections count, ops of the group 'none' do not; without a path the depth is 0.
     """
     depths = {}
     for cell, connections in cells(genotype).items():

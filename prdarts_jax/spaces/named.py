@@ -9,19 +9,8 @@ from prdarts_jax.spaces.space import SearchSpace
 
 def darts() -> SearchSpace:
     """The DARTS space (Liu, Simonyan, Yang, ICLR 2019): 14 edges, eight ops."""
-    return SearchSpace(
-        name="darts",
-        ops=(
-            "none",
-            "skip_connect",
-            "sep_conv_3x3",
-            "sep_conv_5x5",
-            "dil_conv_3x3",
-            "dil_conv_5x5",
-            "avg_pool_3x3",
-            "max_pool_3x3",
-        ),
-    )
+    convolutions = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+    return SearchSpace(name="darts", ops=("none", "skip_connect", *convolutions, "avg_pool_3x3", "max_pool_3x3"))
 
 
 def darts_no_none() -> SearchSpace:

@@ -77,12 +77,7 @@ def names() -> tuple[str, ...]:
 
 
 def parsed(name: str) -> tuple[Cell, Cell]:
-    """(normal, reduction) cell of one of `names()`: each its (op, input) entries, in the order in which the paper's
-    authors give them, and the nodes that are concatenated.
-
-    Raises:
-      ValueError: the name is not one of `names()`.
-    """
+    """(normal, reduction) cell: each its (op, input) entries, and the nodes that are concatenated."""
     if name not in _PUBLISHED:
         raise ValueError(f"genotype {name!r} is unknown; allowed are {', '.join(names())}")
     normal, reduce = _PUBLISHED[name]
@@ -92,7 +87,4 @@ def parsed(name: str) -> tuple[Cell, Cell]:
 def _cell(text: str) -> Cell:
     entries, concat = text.split("->")
     pairs = (entry.split() for entry in entries.replace("|", ",").split(","))
-    return (
-        tuple((ABBREVIATIONS[op], int(source)) for op, source in pairs),
-        tuple(int(node) for node in concat.split()),
-    )
+    return tuple((ABBREVIATIONS[op], int(source)) for op, source in pairs), tuple(map(int, concat.split()))

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from prdarts_jax import ops
-from prdarts_jax.spaces import topology
-from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
-from prdarts_jax.spaces.topology import CELL_TYPES
+from prdarts_jax.spaces import genotypes
+from prdarts_jax.spaces.genotypes import CELL_TYPES, AnyGenotype, EdgeGenotype, Genotype
 
 EdgeOps = tuple[tuple[str, ...], ...]
 
@@ -55,7 +54,7 @@ class SearchSpace:
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Pairs (source, target), sorted by target then source: the first axis of the logits."""
-        return topology.edges(self.nodes, self.inputs)
+        return genotypes.edges(self.nodes, self.inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,10 +90,9 @@ class SearchSpace:
         )
 
     def genotype(self, cells: Mapping[str, Sequence[Any]]) -> AnyGenotype:
-        """The genotype of what the cells keep; all intermediate nodes of a Genotype are concatenated.
+        """The genotype of {cell type: (op, input) pairs, `entries_per_node` a node}, or {'normal': an op an edge}.
 
-        Args:
-          cells: {cell type: (op, input) pairs, `entries_per_node` a node}, or {'normal': an op an edge}.
+        All intermediate nodes of a Genotype are concatenated.
 
         Raises:
           ValueError: as `genotype_class`, or an entry is impossible.

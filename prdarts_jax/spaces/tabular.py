@@ -18,11 +18,7 @@ from prdarts_jax.spaces.space import SearchSpace
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Test accuracies.
-
-    Attributes:
-      accuracies: percent, f64[5, 5, 5, 5, 5, 5], an axis an edge.
-    """
+    """Test accuracies in percent, f64[5, 5, 5, 5, 5, 5], an axis an edge."""
 
     accuracies: np.ndarray
 

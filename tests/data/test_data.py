@@ -1,23 +1,24 @@
 """Data sets from disk, with every way they can be absent or damaged, and the augmentation."""
 
 import dataclasses
-import io
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import imagenet_folder
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from PIL import Image
+from imagenet_folder import encoded
 
 from prdarts_jax.data import augmentation, sources
 from prdarts_jax.data.augmentation import Augmentation
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 COUNT = 20
 augment = jax.jit(augmentation.augment, static_argnums=0)
@@ -28,38 +29,13 @@ PLAIN = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
 def prepared(tmp_path: Path) -> Path:
     """A TFDS folder with a gray 12x12 fashion_mnist of 20 images, as TFDS itself lays it out."""
     import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.proto import tf_example_pb2
 
     folder = tmp_path / "fashion_mnist" / "3.0.1"
-    folder.mkdir(parents=True)
+    features = {"image": tfds.features.Image(shape=(12, 12, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
+    imagenet_folder.describe(folder, features, {"train": [COUNT]})
     (tmp_path / "fashion_mnist" / "incomplete.A1B2C3_9.0.0").mkdir()
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(12, 12, 1)),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-    )
-    features.save_config(str(folder))
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    split = {"name": "train", "filepathTemplate": template, "shardLengths": [str(COUNT)]}
-    info = {
-        "name": "fashion_mnist",
-        "version": "3.0.1",
-        "fileFormat": "array_record",
-        "splits": [split],
-    }
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    images, labels = written()
-    writer = ArrayRecordWriter(str(shard(tmp_path)), "group_size:1")
-    for image, label in zip(images, labels, strict=True):
-        png = io.BytesIO()
-        Image.fromarray(image[..., 0]).save(png, "PNG")
-        example = tf_example_pb2.Example()
-        example.features.feature["image"].bytes_list.value.append(png.getvalue())
-        example.features.feature["label"].int64_list.value.append(label)
-        writer.write(example.SerializeToString())
-    writer.close()
+    examples = [{"image": encoded(x[..., 0], "PNG"), "label": y} for x, y in zip(*written(), strict=True)]
+    imagenet_folder.write_file(shard(tmp_path), examples)
     return tmp_path
 
 
@@ -137,9 +113,7 @@ def test_prepared_folder_is_read_as_it_was_written(prepared: Path) -> None:
     assert subset.images.shape == (7, 6, 6, 1)
 
 
-def test_prepared_folder_is_found_by_the_variable_of_tfds_without_its_chatter(
-    prepared: Path,
-) -> None:
+def test_prepared_folder_is_found_by_the_variable_of_tfds_without_its_chatter(prepared: Path) -> None:
     """In a fresh process, where TensorFlow must stay out and no socket may be opened."""
     script = """
 import socket, sys

@@ -22,14 +22,7 @@ from PIL import Image
 
 from prdarts_jax.data import sources, streaming
 
-TRAIN: dict[str, Any] = {
-    "image_size": 16,
-    "batch_size": 4,
-    "seed": 3,
-    "epoch": 0,
-    "start": 0,
-    "workers": 0,
-}
+TRAIN: dict[str, Any] = {"image_size": 16, "batch_size": 4, "seed": 3, "epoch": 0, "start": 0, "workers": 0}
 
 
 @pytest.fixture

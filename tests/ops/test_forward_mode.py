@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+import trees
+import xla_kernels as xla
 from plain_executor import in_supernets
+from shared import sparse_weights
 
+from prdarts_jax.nets import discrete
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.spaces import SearchSpace
@@ -28,53 +31,14 @@ def along(function, at, direction):
 
 
 def assert_near(found, expected):
-    """Every array is within 1e-4 of the largest entry expected in it, and that is not 0."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert np.abs(e).max() > 0
-        np.testing.assert_allclose(f, e, rtol=0, atol=1e-4 * np.abs(e).max())
+    trees.assert_near(found, expected)
+    assert all(np.abs(e).max() > 0 for e in jax.tree.leaves(expected))
 
 
 # The kernels with XLA's own derivatives -------------------------------------------------------------------------------
 
 
-def conv(x, kernel, strides, dilation=1, groups=1):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        [(dilation * (size // 2),) * 2 for size in kernel.shape[:2]],
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def depthwise_conv(x, kernel, stride, dilation):
-    return conv(x, kernel[:, :, None], (stride, stride), dilation, groups=x.shape[-1])
-
-
-def window(x, stride, init, combine):
-    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return lax.reduce_window(x, init, combine, (1, 3, 3, 1), (1, stride, stride, 1), pads)
-
-
-def max_pool(x, stride):
-    return window(x, stride, -jnp.inf, lax.max)
-
-
-def avg_pool(x, stride):
-    return window(x, stride, 0.0, lax.add) / window(jnp.ones_like(x), stride, 0.0, lax.add)
-
-
-def batch_norm(x, axis_name):
-    axes, count = (0, 1, 2), x.size // x.shape[-1]
-    moments = {"mean": x.mean(axes), "var": x.var(axes) * count / (count - 1)}
-    return (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5), moments
-
-
-KERNELS = {"conv": conv, "depthwise_conv": depthwise_conv, "max_pool": max_pool, "avg_pool": avg_pool}
-KERNELS["batch_norm"] = batch_norm
+NAMES = ("conv", "depthwise_conv", "max_pool", "avg_pool", "batch_norm")
 
 
 def loss(y):
@@ -105,19 +69,19 @@ def test_kernels(name, options, shape):
 
     like = [jnp.zeros((2, 7, 6, 3)), *([] if shape is None else [jnp.zeros(shape)])]
     arguments, direction = draw(0, like), draw(1, like)
-    assert_near(*(product(kernel, arguments, direction) for kernel in (getattr(kernels, name), KERNELS[name])))
+    assert_near(*(product(kernel, arguments, direction) for kernel in (getattr(kernels, name), getattr(xla, name))))
 
 
 def test_batch_norm_again_follows_its_moments():
     x, direction = draw(0, jnp.zeros((2, 5, 4, 3))), draw(1, jnp.zeros((2, 5, 4, 3)))
 
     def gradient(x):
-        moments = batch_norm(x, None)[1]
+        moments = xla.batch_norm(x)[1]
         return jax.grad(lambda x: loss(kernels.batch_norm_again(x, moments)))(x)
 
     assert_near(
         jax.jit(functools.partial(along, gradient))(x, direction),
-        jax.jit(functools.partial(along, jax.grad(lambda x: loss(batch_norm(x, None)[0]))))(x, direction),
+        jax.jit(functools.partial(along, jax.grad(lambda x: loss(xla.batch_norm(x)[0]))))(x, direction),
     )
 
 
@@ -129,25 +93,24 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_global_batch():
 
     spread = jax.vmap(functools.partial(product, lambda x: kernels.batch_norm(x, "devices")), axis_name="devices")
     halves = (a.reshape(2, 2, *a.shape[1:]) for a in (x, direction))
-    whole = jax.jit(functools.partial(product, lambda x: batch_norm(x, None)))
+    whole = jax.jit(functools.partial(product, xla.batch_norm))
     assert_near(jax.jit(spread)(*halves).reshape(x.shape), whole(x, direction))
 
 
 # The supernet ---------------------------------------------------------------------------------------------------------
 
-SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
-NET = Supernet(space=SMALL, channels=4, cells=3, num_classes=3)  # a normal cell and two reductions
+# A reduction: a loop over the edges of stride 2, and one over that of stride 1 which follows, as in a normal cell.
+OPS = ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3")
+SMALL = SearchSpace("small", OPS, nodes=4, cell_types=("reduce",))
+NET = Supernet(space=SMALL, channels=4, cells=1, num_classes=3)
 
 
 def product(outer, inner):
     """A function and a direction for it: the derivative of the loss's gradient in `inner` as `outer` moves along it."""
     images = draw(1, jnp.zeros((4, 8, 8, 3)))
-    variables = jax.jit(functools.partial(NET.init, train=True))(jax.random.key(0), images)
-    rng = np.random.default_rng(0)
-    weights = {t: rng.random(SMALL.shape, np.float32) for t in ("normal", "reduce")}
-    weights = {t: np.where(np.arange(w.size).reshape(w.shape) % 5 == 2, np.float32(0), w) for t, w in weights.items()}
-    weights = {t: np.repeat(w[None], NET.layers[t], axis=0) for t, w in weights.items()}
-    at = {"params": variables["params"], "weights": weights, "images": images}
+    variables = discrete.init_variables(NET, jax.random.key(0), images.shape)
+    variables |= {"arch": {t: jnp.zeros(SMALL.shape) for t in NET.layers}}
+    at = {"params": variables["params"], "weights": sparse_weights(NET), "images": images}
 
     def of(chosen, others):
         given = others | chosen
@@ -167,8 +130,8 @@ def product(outer, inner):
 def expected():
     """The derivative of every gradient, of the supernet written out with the kernels above."""
     with pytest.MonkeyPatch.context() as patch, in_supernets():
-        for name, kernel in KERNELS.items():
-            patch.setattr(kernels, name, kernel)
+        for name in NAMES:
+            patch.setattr(kernels, name, getattr(xla, name))
         run, direction = product(("params", "weights"), ("params", "weights", "images"))
         still = jax.tree.map(np.zeros_like, direction)
         return {name: run(still | {name: direction[name]}) for name in direction}

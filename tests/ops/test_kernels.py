@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+import xla_kernels as xla
 
 from prdarts_jax.ops import kernels
 
@@ -56,20 +56,8 @@ def compare(kernel, reference, *arguments):
     "k, dilation, stride, size", (*itertools.product((3, 5), (1, 2), (1, 2), (SIZE,)), (5, 2, 1, TINY), (5, 2, 2, TINY))
 )
 def test_depthwise_conv_is_the_grouped_convolution(k, dilation, stride, size):
-    def reference(x, kernel):
-        pad = (dilation * (k - 1) // 2,) * 2
-        return lax.conv_general_dilated(
-            x,
-            kernel.reshape(k, k, 1, CHANNELS),
-            (stride, stride),
-            (pad, pad),
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=CHANNELS,
-        )
-
-    kernel = normal(k, k, CHANNELS, seed=1)
-    compare(lambda x, w: kernels.depthwise_conv(x, w, stride, dilation), reference, images(size), kernel)
+    ours, theirs = (lambda x, w, f=f: f(x, w, stride, dilation) for f in (kernels.depthwise_conv, xla.depthwise_conv))
+    compare(ours, theirs, images(size), normal(k, k, CHANNELS, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -87,35 +75,20 @@ def test_a_convolution_is_one_of_xlas_elsewhere_than_on_a_cpu(conv, shape):
 
 
 def test_pointwise_conv_is_the_convolution_of_size_one():
-    def reference(x, kernel):
-        return lax.conv_general_dilated(
-            x, kernel[None, None], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    compare(kernels.pointwise_conv, reference, images((5, 4)), normal(CHANNELS, 4, seed=1))
+    compare(kernels.pointwise_conv, xla.pointwise_conv, images((5, 4)), normal(CHANNELS, 4, seed=1))
 
 
-@pytest.mark.parametrize("strides", ((1, 1), (1, 2), (2, 1), (2, 2)))
 @pytest.mark.parametrize(
-    "shape, size", (((3, 3), SIZE), ((1, 7), SIZE), ((7, 1), SIZE), ((5, 3), TINY), ((1, 1), SIZE))
+    "shape, size, strides",
+    (
+        *(((3, 3), SIZE, strides) for strides in ((1, 1), (1, 2), (2, 1), (2, 2))),
+        *((shape, SIZE, strides) for shape, strides in (((1, 7), (1, 2)), ((7, 1), (2, 1)), ((1, 1), (2, 2)))),
+        *(((5, 3), TINY, strides) for strides in ((1, 1), (2, 2))),
+    ),
 )
 def test_conv_is_the_convolution(shape, size, strides):
-    def reference(x, kernel):
-        pads = [((k - 1) // 2,) * 2 for k in shape]
-        return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    kernel = normal(*shape, CHANNELS, 4, seed=1)
-    compare(lambda x, w: kernels.conv(x, w, strides), reference, images(size), kernel)
-
-
-def window_sum(x, stride):
-    return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, stride, stride, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def window_max(x, stride):
-    return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    )
+    ours, theirs = (lambda x, w, f=f: f(x, w, strides) for f in (kernels.conv, xla.conv))
+    compare(ours, theirs, images(size), normal(*shape, CHANNELS, 4, seed=1))
 
 
 @pytest.mark.parametrize("size", (SIZE, TINY))
@@ -124,7 +97,7 @@ def test_max_pool_is_the_maximum_of_the_window(stride, size):
     # Distinct in bfloat16 too, where rounding would otherwise make ties that float32 does not have.
     shape = (2, *size, CHANNELS)
     distinct = jax.random.permutation(jax.random.key(0), int(np.prod(shape))).reshape(shape) - 100.0
-    compare(lambda x: kernels.max_pool(x, stride), lambda x: window_max(x, stride), distinct)
+    compare(lambda x: kernels.max_pool(x, stride), lambda x: xla.max_pool(x, stride), distinct)
 
 
 @pytest.mark.parametrize("stride", (1, 2))
@@ -132,7 +105,7 @@ def test_max_pool_gives_the_gradient_to_the_first_of_equals(stride):
     tied = jax.random.randint(jax.random.key(0), (4, 9, 8, CHANNELS), -1, 2).astype(jnp.float32)
     found, expected = (
         jax.jit(lambda x, pool=pool: pulled_back(lambda x: pool(x, stride), x))(tied)
-        for pool in (kernels.max_pool, window_max)
+        for pool in (kernels.max_pool, xla.max_pool)
     )
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
@@ -141,16 +114,12 @@ def test_max_pool_gives_the_gradient_to_the_first_of_equals(stride):
 @pytest.mark.parametrize("size", (SIZE, TINY))
 @pytest.mark.parametrize("stride", (1, 2))
 def test_avg_pool_does_not_count_the_padding(stride, size):
-    def reference(x):
-        return window_sum(x, stride) / window_sum(jnp.ones_like(x), stride)
-
-    compare(lambda x: kernels.avg_pool(x, stride), reference, images(size))
+    compare(lambda x: kernels.avg_pool(x, stride), lambda x: xla.avg_pool(x, stride), images(size))
 
 
 @jax.jit
 def plain_batch_norm(x):
-    mean = jnp.mean(x, (0, 1, 2))
-    return (x - mean) / jnp.sqrt(jnp.mean((x - mean) ** 2, (0, 1, 2)) + 1e-5)
+    return xla.batch_norm(x)[0]
 
 
 def test_batch_norm_is_the_formula():

@@ -5,8 +5,9 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import refused, regroup
 
-from prdarts_jax import ops, spaces
+from prdarts_jax import spaces
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.discretizations import above, limited_skips, strongest
 
@@ -104,16 +105,6 @@ def test_strongest_never_chooses_minus_infinity(name, distinct_inputs):
     assert empty.normal == empty.reduce == (("none", 0), ("none", 1)) * 4
 
 
-def test_two_ops_share_an_edge_only_when_asked():
-    scores = np.zeros((14, 8), np.float32)
-    scores[1, 2], scores[1, 3], scores[0, 6] = 3, 2, 1
-    both = {"normal": jnp.asarray(scores), "reduce": scores.tolist()}
-    free = strongest(distinct_inputs=False)(spaces.darts(), both)
-    assert free.normal[:2] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 1))
-    distinct = strongest(distinct_inputs=True)(spaces.darts(), both)
-    assert distinct.reduce[:2] == (("sep_conv_3x3", 1), ("avg_pool_3x3", 0))
-
-
 def test_ties_go_to_the_lower_edge_then_the_lower_op():
     tied = {cell: np.ones((14, 8)) for cell in ("normal", "reduce")}
     free = strongest(distinct_inputs=False)(spaces.darts(), tied)
@@ -134,15 +125,11 @@ def test_a_nas_bench_201_cell_is_the_best_op_of_every_edge(seed):
 @pytest.mark.parametrize("discretization", ALL, ids=str)
 def test_scores_that_cannot_be_ranked_are_refused(discretization):
     scores = random_scores(spaces.darts(), 0)
-    with pytest.raises(ValueError) as shape:
+    with refused("scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"):
         discretization(spaces.darts(), scores | {"reduce": np.zeros((14, 7))})
-    assert str(shape.value) == (
-        "scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"
-    )
     scores["normal"][3, 2] = np.nan
-    with pytest.raises(ValueError) as diverged:
+    with refused("scores['normal'][3, 2]=nan, but every score must be a number"):
         discretization(spaces.darts(), scores)
-    assert str(diverged.value) == "scores['normal'][3, 2]=nan, but every score must be a number"
 
 
 @pytest.mark.parametrize("name", NODE_SPACES)
@@ -226,10 +213,7 @@ def test_limited_skips_stops_where_nothing_else_is_left():
 
 
 def test_the_group_of_an_op_decides_and_not_its_name(monkeypatch):
-    """max_pool_3x3 as a second op of the group 'none', avg_pool_3x3 as a second skip connection."""
-    group = ops.group
-    groups = {"max_pool_3x3": "none", "avg_pool_3x3": "skip"}
-    monkeypatch.setattr(ops, "group", lambda op: groups.get(op, group(op)))
+    regroup(monkeypatch, max_pool_3x3="none", avg_pool_3x3="skip")
     space = spaces.SearchSpace("own", ("avg_pool_3x3", "max_pool_3x3", "skip_connect", "sep_conv_3x3"), nodes=3)
     scores = {t: np.array([[3.0, 9.0, 1.0, 0.0], [1.0, 9.0, 4.0, 2.0]]) for t in space.cell_types}
     assert strongest()(space, scores).normal == (("skip_connect", 1), ("avg_pool_3x3", 0))

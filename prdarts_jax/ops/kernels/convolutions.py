@@ -21,8 +21,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: i
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C], k odd.
-      stride: s, the same in both directions.
-      dilation: d, the same in both directions.
+      stride, dilation: s and d, the same in both directions.
 
     Returns:
       [B, ceil(H / s), ceil(W / s), C], dtype of x.
@@ -32,16 +31,13 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: i
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _depthwise(stride, dilation, x, kernel):
+    options = {"stride": stride, "dilation": dilation}
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=functools.partial(shifted_conv, stride=stride, dilation=dilation),
-        default=functools.partial(grouped_conv, stride=stride, dilation=dilation),
+        cpu=functools.partial(shifted_conv, **options),
+        default=functools.partial(grouped_conv, **options),
     )
-
-
-def _depthwise_forward(x, kernel, stride, dilation):
-    return _depthwise(stride, dilation, x, kernel), (x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -51,46 +47,27 @@ def _depthwise_backward(stride, dilation, residuals, dy):
         return jax.vjp(conv, x, kernel)[1](dy)
 
     def shifted(x, kernel, dy):
-        return (
-            _shifted_conv_dx(kernel, dy, x.shape, stride, dilation),
-            _shifted_conv_dkernel(x, dy, kernel, stride, dilation),
-        )
+        windows = spread(dy, x.shape[1:3], kernel.shape[:2], (stride, stride), dilation)
+        dx = _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
+        windows = taps(x, kernel.shape[:2], (stride, stride), dilation)
+        dy = dy.astype(jnp.float32)
+        sums = _image_sums(tuple(dy * window.astype(jnp.float32) for window in windows))
+        return dx, jnp.sum(jnp.stack(sums), axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
     return lax.platform_dependent(*residuals, dy, cpu=shifted, default=grouped)
 
 
-depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+depthwise_conv.defvjp(lambda x, kernel, *options: (_depthwise(*options, x, kernel), (x, kernel)), _depthwise_backward)
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
     """`depthwise_conv` by XLA's grouped convolution."""
-    pad = dilation * (kernel.shape[0] // 2)
-    return lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype)[:, :, None, :],
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
+    return _lax_conv((stride, stride), x, kernel[:, :, None, :], dilation, x.shape[-1])
 
 
 def shifted_conv(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
     """`depthwise_conv` by shifted multiply-adds."""
     return _weighted_sum(taps(x, kernel.shape[:2], (stride, stride), dilation), kernel, x.dtype)
-
-
-def _shifted_conv_dx(kernel, dy, shape, stride, dilation):
-    windows = spread(dy, shape[1:3], kernel.shape[:2], (stride, stride), dilation)
-    return _weighted_sum(windows, kernel[::-1, ::-1], dy.dtype)
-
-
-def _shifted_conv_dkernel(x, dy, kernel, stride, dilation):
-    windows = taps(x, kernel.shape[:2], (stride, stride), dilation)
-    dy = dy.astype(jnp.float32)
-    sums = _image_sums(tuple(dy * window.astype(jnp.float32) for window in windows))
-    return jnp.sum(jnp.stack(sums), axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
 
 @jax.custom_jvp
@@ -117,15 +94,7 @@ def _weighted_sum(windows, kernel, dtype):
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 1x1 convolution as one matrix product.
-
-    Args:
-      x: [B, H, W, C].
-      kernel: [C, D].
-
-    Returns:
-      [B, H, W, D], dtype of x.
-    """
+    """A 1x1 convolution as one matrix product: x [B, H, W, C], kernel [C, D], the result [B, H, W, D], dtype of x."""
     return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
@@ -158,10 +127,6 @@ def _conv(strides, x, kernel):
     return lax.platform_dependent(x, kernel, cpu=tapped, default=functools.partial(_lax_conv, strides))
 
 
-def _conv_forward(x, kernel, strides):
-    return _conv(strides, x, kernel), (x, kernel)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _conv_backward(strides, residuals, dy):
     def tapped(x, kernel, dy):
@@ -179,13 +144,19 @@ def _conv_backward(strides, residuals, dy):
     return lax.platform_dependent(*residuals, dy, cpu=tapped, default=default)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(lambda x, kernel, strides: (_conv(strides, x, kernel), (x, kernel)), _conv_backward)
 
 
-def _lax_conv(strides, x, kernel):
-    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel.astype(x.dtype), strides, padding, dimension_numbers=layout)
+def _lax_conv(strides, x, kernel, dilation=1, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        strides,
+        [(dilation * (size // 2),) * 2 for size in kernel.shape[:2]],
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
 
 
 def _product(x, matrix):

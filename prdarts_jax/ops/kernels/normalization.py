@@ -11,10 +11,9 @@ EPSILON = 1e-5  # of every batch normalisation, as in PyTorch
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Normalises every channel by the mean and variance of the (global) batch, without affine terms.
+    """Normalises every channel by the mean and variance of the (global) batch (Ioffe and Szegedy, ICML 2015).
 
-    It is that of Ioffe and Szegedy (ICML 2015). With r = 1 / sqrt(var + eps) and y = (x - mean) r:
-    dx = r (dy - mean(dy) - y mean(dy y)).
+    With r = 1 / sqrt(var + eps) and y = (x - mean) r: dx = r (dy - mean(dy) - y mean(dy y)).
 
     Args:
       x: [B, H, W, C].
@@ -82,13 +81,7 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 def batch_norm_again(x: jax.Array, moments: dict[str, jax.Array], axis_name: str | None = None) -> jax.Array:
     """The y of `batch_norm` where the moments of x are known from before, with the same gradient.
 
-    Args:
-      x: [B, H, W, C].
-      moments: of x as `batch_norm` gives them, `mean` f32[C] and unbiased `var` f32[C]. They get no gradient.
-      axis_name: as for `batch_norm`.
-
-    Returns:
-      y [B, H, W, C], dtype of x.
+    They are as `batch_norm` gives them, `mean` f32[C] and unbiased `var` f32[C], and get no gradient.
     """
     return _again_forward(x, moments, axis_name)[0]
 

@@ -11,17 +11,10 @@ from prdarts_jax.ops.kernels.windows import out_size, spread, taps
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-    """3x3 maximum, padding 1.
+    """3x3 maximum, padding 1, stride 1 or 2: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C].
 
     The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and
     PyTorch: with t(q) the number of that entry in the window q, dx[p] = sum of dy[q] over the q with p = entry t(q).
-
-    Args:
-      x: [B, H, W, C].
-      stride: 1 or 2.
-
-    Returns:
-      [B, ceil(H / stride), ceil(W / stride), C].
     """
     return _max_pool_forward(x, stride)[0]
 
@@ -48,16 +41,9 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-    """3x3 mean, padding 1, over the entries inside the image only.
+    """3x3 mean, otherwise like `max_pool`, over the entries inside the image only.
 
     y = S x / n, S the sum over the window and n the number of its entries inside; so dx = S^T (dy / n).
-
-    Args:
-      x: [B, H, W, C].
-      stride: 1 or 2.
-
-    Returns:
-      [B, ceil(H / stride), ceil(W / stride), C].
     """
     return _avg_pool_forward(x, stride)[0]
 

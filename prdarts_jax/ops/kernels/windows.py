@@ -51,21 +51,14 @@ def taps(
 
 
 def spread(
-    y: jax.Array,
-    size: Sequence[int],
-    shape: Sequence[int],
-    strides: Sequence[int],
-    dilation: int = 1,
-    fill: float = 0,
+    y: jax.Array, size: Sequence[int], shape: Sequence[int], strides: Sequence[int], dilation: int = 1, fill: float = 0
 ) -> list[jax.Array]:
     """The transpose of `taps`.
 
     Args:
       y: [B, ceil(H / s), ceil(W / t), C].
       size: (H, W) of the image x that the taps read.
-      shape: as for `taps`.
-      strides: as for `taps`.
-      dilation: as for `taps`.
+      shape, strides, dilation: as for `taps`.
       fill: what stands where no tap reads x.
 
     Returns:
