@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import main
 from prdarts_jax.run import loop, reporting
-from prdarts_jax.theory import claims, figures, job
+from prdarts_jax.theory import claims, job, report
 from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
@@ -58,7 +58,7 @@ def checked(monkeypatch):
         return made_up(name)
 
     monkeypatch.setattr(claims, "check", check)
-    monkeypatch.setattr(figures, "claim_figure", lambda report: f"figure of {report.claim}")
+    monkeypatch.setattr(report, "claim_figure", lambda report: f"figure of {report.claim}")
     monkeypatch.setattr(reporting, "save_figure", lambda text, path: reporting.write_bytes(path, text.encode()))
     return calls
 

@@ -13,7 +13,6 @@ import scipy.stats
 from matplotlib.collections import LineCollection, PolyCollection
 
 from prdarts_jax.theory import report
-from prdarts_jax.theory.figures import claim_figure
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -249,7 +248,7 @@ def test_the_figure_has_a_plot_a_panel_with_its_curves_bands_and_axes():
         report.Series("whiskers", range(1, 3), [1.0, 2.0], [0.5, 1.5], [1.5, 2.5], points=True),
     )
     panels = [report.Panel(f"title {log}", "across", "up", series, log) for log in ("", "x", "y", "xy")]
-    figure = claim_figure(claim(["holds", "inconclusive"], panels))
+    figure = report.claim_figure(claim(["holds", "inconclusive"], panels))
     assert figure.get_suptitle() == "name: inconclusive"
     assert [ax.get_visible() for ax in figure.axes] == [True] * 4 + [False] * 2
     for panel, ax in zip(panels, figure.axes, strict=False):
@@ -269,4 +268,4 @@ def test_the_figure_has_a_plot_a_panel_with_its_curves_bands_and_axes():
 
 def test_the_figure_of_one_panel_has_one_plot():
     panel = report.Panel("t", "x", "y", [report.Series("a", (0, 1), (0, 1))])
-    assert len(claim_figure(claim(["fails"], [panel])).axes) == 1
+    assert len(report.claim_figure(claim(["fails"], [panel])).axes) == 1
