@@ -37,26 +37,21 @@ def join_processes() -> None:
 
     Only the first process prints and writes; all need the same folders.
     """
-    given = {
-        "coordinator_address": flags.FLAGS.coordinator,
-        "num_processes": flags.FLAGS.processes,
-        "process_id": flags.FLAGS.process,
-    }
-    explicit = [value for value in given.values() if value is not None]
-    if explicit and len(explicit) < len(given):
+    fields = ("coordinator", "processes", "process")
+    given = [getattr(flags.FLAGS, name) for name in fields]
+    if None in given and given != [None] * 3:
         sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
-    if explicit or flags.FLAGS.distributed:
+    if None not in given or flags.FLAGS.distributed:
         try:
-            jax.distributed.initialize(**given)  # without arguments from SLURM, Open MPI or the TPU pod
+            jax.distributed.initialize(*given)  # without arguments from SLURM, Open MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
-            fields = ("distributed", "coordinator", "processes", "process")
-            how = ", ".join(f"--{name}={flags.FLAGS[name].value}" for name in fields)
+            how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line, and ends the program with one sentence where it cannot be parsed, or where a field or
-    the config's file does not exist."""
+    """Parses the command line, and ends the program with one sentence where that fails, or where a field does not
+    exist."""
     given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:

@@ -31,7 +31,7 @@ def make_method(config: ConfigDict) -> Method:
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:
-    """The searches that a method is made of: itself alone if it has no stages."""
+    """The searches that a method is made of, by default itself alone."""
     return method.stages or (Stage(method),)
 
 
@@ -47,11 +47,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
 
 
 def make_search_problem(
-    config: ConfigDict,
-    num_classes: int,
-    total_steps: int,
-    method: Method | None = None,
-    axis_name: str | None = None,
+    config: ConfigDict, num_classes: int, total_steps: int, method: Method | None = None, axis_name: str | None = None
 ) -> SearchProblem:
     """The search that a valid config describes, or that of a method, by default its first stage.
 
@@ -72,29 +68,19 @@ def make_search_problem(
 
 
 def make_train_problem(
-    config: ConfigDict,
-    genotype: Genotype,
-    num_classes: int,
-    steps_per_epoch: int,
-    axis_name: str | None = None,
+    config: ConfigDict, genotype: Genotype, num_classes: int, steps_per_epoch: int, axis_name: str | None = None
 ) -> training.TrainProblem:
     """The training that a valid config describes; for `axis_name` see `devices.py`.
 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
-    total_steps = config.epochs * steps_per_epoch
-    optimizer = weight_optimizer(
-        config.weights,
-        total_steps // config.accumulate,
-        config.weights.schedule,
-        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
-    )
+    total_steps, warmup_steps = (epochs * steps_per_epoch for epochs in (config.epochs, config.weights.warmup_epochs))
+    moves, warmup_moves = total_steps // config.accumulate, warmup_steps // config.accumulate
+    optimizer = weight_optimizer(config.weights, moves, config.weights.schedule, warmup_moves)
     return training.TrainProblem(
         network=discrete.network(
             genotype,
-            form=config.form,
-            channels=config.channels,
-            cells=config.cells,
+            **{name: config[name] for name in ("form", "channels", "cells")},
             num_classes=num_classes,
             auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
             dtype=jnp.dtype(config.dtype),
@@ -102,23 +88,17 @@ def make_train_problem(
         ),
         optimizer=in_pieces(optimizer, config.accumulate),
         total_steps=total_steps,
-        drop_path=config.drop_path,
-        auxiliary_weight=config.auxiliary_weight,
-        label_smoothing=config.label_smoothing,
-        ema=config.ema,
+        **{name: config[name] for name in ("drop_path", "auxiliary_weight", "label_smoothing", "ema")},
     )
 
 
 def weight_optimizer(
     weights: ConfigDict, total_steps: int, schedule: str = "cosine", warmup_steps: int = 0
 ) -> optax.GradientTransformation:
-    """SGD with momentum; as in PyTorch, weight decay is part of what momentum sees, and is not clipped.
+    """SGD with momentum and the settings of a config's section; as in PyTorch, weight decay is part of what momentum
+    sees, and is not clipped.
 
-    Args:
-      weights: the section of a config.
-      total_steps: when the learning rate has reached its end, warm-up included.
-      schedule: how it falls, 'cosine' or 'linear'.
-      warmup_steps: it first grows for so many steps, linearly from 0.
+    The learning rate grows linearly from 0 in the warm-up, if any, and then falls along a cosine or a line ('linear').
     """
     start, end, steps = weights.learning_rate, weights.end_learning_rate, max(total_steps - warmup_steps, 1)
     if schedule == "cosine":

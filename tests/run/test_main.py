@@ -318,7 +318,7 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, command, tmp_path, monkeypatch):
-    def refuse(**given):
+    def refuse(*given):
         raise ValueError("process_id must be less than num_processes")
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
