@@ -50,8 +50,8 @@ def join_processes() -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line, and ends the program with one sentence where that fails, or where a field does not
-    exist."""
+    """Parses the command line, and ends the program with one sentence where it cannot be parsed, or where a field or
+    the config's file does not exist."""
     given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:

@@ -74,13 +74,19 @@ def make_train_problem(
 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
-    total_steps, warmup_steps = (epochs * steps_per_epoch for epochs in (config.epochs, config.weights.warmup_epochs))
-    moves, warmup_moves = total_steps // config.accumulate, warmup_steps // config.accumulate
-    optimizer = weight_optimizer(config.weights, moves, config.weights.schedule, warmup_moves)
+    total_steps = config.epochs * steps_per_epoch
+    optimizer = weight_optimizer(
+        config.weights,
+        total_steps // config.accumulate,
+        config.weights.schedule,
+        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
+    )
     return training.TrainProblem(
         network=discrete.network(
             genotype,
-            **{name: config[name] for name in ("form", "channels", "cells")},
+            form=config.form,
+            channels=config.channels,
+            cells=config.cells,
             num_classes=num_classes,
             auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
             dtype=jnp.dtype(config.dtype),
@@ -88,7 +94,10 @@ def make_train_problem(
         ),
         optimizer=in_pieces(optimizer, config.accumulate),
         total_steps=total_steps,
-        **{name: config[name] for name in ("drop_path", "auxiliary_weight", "label_smoothing", "ema")},
+        drop_path=config.drop_path,
+        auxiliary_weight=config.auxiliary_weight,
+        label_smoothing=config.label_smoothing,
+        ema=config.ema,
     )
 
 
@@ -98,7 +107,8 @@ def weight_optimizer(
     """SGD with momentum and the settings of a config's section; as in PyTorch, weight decay is part of what momentum
     sees, and is not clipped.
 
-    The learning rate grows linearly from 0 in the warm-up, if any, and then falls along a cosine or a line ('linear').
+    The learning rate grows linearly from 0 in the warm-up, if any, and then falls until `total_steps`, along a cosine
+    or a line (`schedule` 'cosine' or 'linear').
     """
     start, end, steps = weights.learning_rate, weights.end_learning_rate, max(total_steps - warmup_steps, 1)
     if schedule == "cosine":

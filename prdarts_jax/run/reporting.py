@@ -136,8 +136,10 @@ def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenoty
     from prdarts_jax.run import cell_plot, plots
 
     figures = {f"cell_{cell_type}": cell_plot.cell_figure(genotype, cell_type) for cell_type in cells(genotype)}
-    for name in ("activation", "skip_share", "curves", "diagnostics"):
-        figures[name] = getattr(plots, f"{name}_figure")(records)
+    figures["activation"] = plots.activation_figure(records)
+    figures["skip_share"] = plots.skip_share_figure(records)
+    figures["curves"] = plots.curves_figure(records)
+    figures["diagnostics"] = plots.diagnostics_figure(records)
     for name, figure in figures.items():
         save_figure(figure, workdir / f"{name}.png")
 

@@ -223,7 +223,11 @@ def _describe(space, genotype, probabilities, table):
         "genotype": dataclasses.asdict(genotype),
     }
     if table:
-        record["benchmark"] = {name: getattr(table, name)(genotype) for name in ("accuracy", "rank", "percentile")}
+        record["benchmark"] = {
+            "accuracy": table.accuracy(genotype),
+            "rank": table.rank(genotype),
+            "percentile": table.percentile(genotype),
+        }
     return record
 
 

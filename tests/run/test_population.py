@@ -2,9 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
-from shared import make_toy, tiny_config
+from shared import assert_same_run, make_toy, tiny_config
 
 from prdarts_jax.run import population, problems, reporting, search
 from prdarts_jax.spaces import genotypes
@@ -37,12 +36,7 @@ def test_a_seed_is_what_it_is_alone_bit_for_bit(together, tmp_path):
     of_seed = folder / f"seed_{seed}"
     alone = search.run(tiny_config(method, seed=seed), tmp_path)
     assert alone == found[-1:] == [genotypes.load(of_seed / "genotype.json")]
-    for epoch in range(2):
-        here, there = (reporting.read_logits(place, epoch) for place in (of_seed, tmp_path))
-        for cell_type, logits in there.items():
-            np.testing.assert_array_equal(here[cell_type], logits)
-    here, there = (reporting.read_records(place) for place in (of_seed, tmp_path))
-    assert [r | {"seconds": 0} for r in here] == [r | {"seconds": 0} for r in there]
+    assert_same_run(of_seed, tmp_path)
 
 
 def test_the_spread_is_that_of_the_seeds_last_epochs(together):

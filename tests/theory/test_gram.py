@@ -58,14 +58,7 @@ def some_inputs():
 
 def test_the_printed_kernel_is_made_of_its_two_by_two_blocks(float64):
     inputs = some_inputs()
-    n = len(inputs)
-    expected = np.zeros((2 * n, 2 * n))
-    for i in range(n):
-        for j in range(n):
-            kij, kji, kjj = (
-                np.sum(a * b) for a, b in ((inputs[i], inputs[j]), (inputs[j], inputs[i]), (inputs[j],) * 2)
-            )
-            expected[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = [[kij, kij], [kji, kjj]]
+    expected = reference.printed_kernel(inputs)
     assert np.abs(expected - expected.T).max() > 0.1
     reference.close(kernel_of(inputs, "printed"), (expected + expected.T) / 2)
 
@@ -127,13 +120,7 @@ def test_the_precision_is_that_of_the_arrays():
             *(gram.input_kernel(x, reading) for reading in ("printed", "activations")),
         ]
 
-    def dtypes(dtype):
-        return {a.dtype for a in jax.tree.leaves(jax.eval_shape(lambda: everything(dtype)))}
-
-    assert dtypes(float) == {np.dtype(np.float32)}
-    with jax.enable_x64(True):
-        assert dtypes(float) == {np.dtype(np.float64)}
-        assert dtypes(np.float32) == {np.dtype(np.float32)}
+    reference.accept_precision(everything)
 
 
 def test_the_kernel_of_activations_is_as_good_in_single_precision():

@@ -1,7 +1,4 @@
-"""The findings of the theory lab against SciPy and plain NumPy: statistics, intervals, verdicts, margins; its figures.
-
-Seeds are fixed. LEVEL is how often a right law would fail such a test with other seeds.
-"""
+"""The findings of the theory lab against SciPy and plain NumPy: statistics, intervals, verdicts, margins; figures."""
 
 import math
 
@@ -11,12 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.collections import LineCollection, PolyCollection
+from shared import LEVEL
 
 from prdarts_jax.theory import report
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-LEVEL = 1e-3
 
 
 def normal(size, mean, seed=0):
