@@ -38,20 +38,15 @@ def join_processes() -> None:
 
     Only the first process prints and writes; all need the same folders.
     """
-    given = {
-        "coordinator_address": flags.FLAGS.coordinator,
-        "num_processes": flags.FLAGS.processes,
-        "process_id": flags.FLAGS.process,
-    }
-    explicit = [value for value in given.values() if value is not None]
-    if explicit and len(explicit) < len(given):
+    fields = ("coordinator", "processes", "process")
+    given = [getattr(flags.FLAGS, name) for name in fields]
+    if None in given and given != [None] * 3:
         sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
-    if explicit or flags.FLAGS.distributed:
+    if None not in given or flags.FLAGS.distributed:
         try:
-            jax.distributed.initialize(**given)  # without arguments from SLURM, Open MPI or the TPU pod
+            jax.distributed.initialize(*given)  # without arguments from SLURM, Open MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
-            fields = ("distributed", "coordinator", "processes", "process")
-            how = ", ".join(f"--{name}={flags.FLAGS[name].value}" for name in fields)
+            how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
 
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import pytest
+from absl import app, flags
+from absl.testing import flagsaver
 from shared import without_pictures
 
 from prdarts_jax.ops import registry
@@ -71,3 +75,33 @@ def own_registry(monkeypatch):
 def float64():
     with jax.enable_x64(True):
         yield
+
+
+class Ended(NamedTuple):
+    """How a command ended: 0, or what it gave to sys.exit."""
+
+    code: int | str
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command line in this process, with the compilation cache of the tests."""
+    from prdarts_jax import main  # not above, since it imports all there is
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prdarts", *arguments])
+        monkeypatch.setattr(app, "run", lambda run, flags_parser: run(flags_parser(sys.argv)))
+        monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
+        capsys.readouterr()
+        code = 0
+        with flagsaver.flagsaver():  # flags that are defined within are gone afterwards
+            try:
+                main.cli()
+            except SystemExit as ended:
+                code = ended.code
+        flags.FLAGS.unparse_flags()
+        return Ended(code, *capsys.readouterr())
+
+    return run

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import runpy
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import trees
+from tqdm import tqdm
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.run import reporting
+from prdarts_jax.run import loop, reporting
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -91,6 +94,34 @@ def without_pictures():
         for name in ("write_pictures", "write_training_pictures"):
             patch.setattr(reporting, name, lambda *_: None)
         yield
+
+
+def stop_at(patch, step):
+    """SIGTERM at a step of a run that goes on for longer."""
+
+    class Stop(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.n == step:
+                signal.raise_signal(signal.SIGTERM)
+
+    patch.setattr(loop, "tqdm", Stop)
+
+
+def read_records(workdir):
+    """metrics.jsonl without the only thing that may change when a run is repeated."""
+    return [{n: value for n, value in r.items() if n != "seconds"} for r in reporting.read_records(workdir)]
+
+
+def read_architectures(workdir):
+    return {path.name: dict(np.load(path)) for path in sorted((workdir / "architecture").iterdir())}
+
+
+def assert_same_run(found, expected):
+    """Logits, probabilities, genotype and metrics, bit for bit."""
+    assert (found / "genotype.json").read_bytes() == (expected / "genotype.json").read_bytes()
+    trees.assert_identical(read_architectures(found), read_architectures(expected))
+    assert read_records(found) == read_records(expected)
 
 
 # Records, as a search writes them to metrics.jsonl ------------------------------------------------------------------

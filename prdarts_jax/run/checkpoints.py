@@ -1,7 +1,7 @@
-"""Checkpoints of a run: Orbax writes, names and retains them; sums of their files tell which are intact.
+"""Checkpoints of a run: Orbax writes, names and retains them, in a folder a step.
 
-A folder of checkpoints holds one folder a step. Orbax notices some damage when it reads, and then
-chatters; so each checkpoint carries SHA256SUMS of its files and is read only if they agree.
+Orbax notices some damage when it reads, and then chatters; so each checkpoint carries SHA256SUMS of its files and is
+read only if they agree.
 """
 
 import hashlib
@@ -35,12 +35,11 @@ class _SummedTree(ocp.PyTreeCheckpointHandler):
 def save(folder: pathlib.Path, step: int, state: Any) -> None:
     """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
 
-    A checkpoint gets its name only when it is complete, so a process killed in here leaves the
-    others as they were. A step that is there already is left alone. One run a folder: there is no
-    lock. The processes of a run call it together, and share the folder.
+    A checkpoint gets its name only when it is complete, so a process killed in here leaves the others as they were. A
+    step that is there already is left alone. There is no lock: one run a folder, whose processes call this together.
 
     Args:
-      folder: the folder of this run's checkpoints; made if missing.
+      folder: made if missing.
       step: what the checkpoint is called; larger is newer.
       state: a pytree of arrays, typed PRNG keys among them or not.
     """
@@ -65,18 +64,14 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
 
 
 def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], None]) -> tuple[Any, int] | None:
-    """Reads the newest checkpoint that is intact, bit for bit as it was saved.
+    """Reads the newest checkpoint that is intact, bit for bit as it was saved: (state, step), or None if there is none.
 
-    Newer ones that are damaged are moved aside within the folder, so that their steps can be
-    saved again.
+    Newer ones that are damaged are moved aside within the folder, so that their steps can be saved again.
 
     Args:
-      folder: the folder of this run's checkpoints.
+      folder: of the checkpoints.
       template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
       report: is told of each damaged checkpoint, in a sentence.
-
-    Returns:
-      (state, step), or None where there is no checkpoint.
 
     Raises:
       ValueError: all checkpoints are damaged, the intact one does not fit the template, or processes see different
@@ -109,22 +104,17 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
       ValueError: names each field that differs with both values, or says that the file is damaged or missing.
     """
     path = workdir / "config.json"
+    unknown = "so whether the run there has this config cannot be told: use another --workdir"
     if not path.exists():
         if _newest_first(workdir / "checkpoints"):
-            raise ValueError(
-                f"{workdir} has checkpoints but no config.json, so whether the run there has this config cannot be "
-                "told: use another --workdir"
-            )
+            raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
     try:
         there = json.loads(path.read_bytes())
     except ValueError:
         there = None
     if not isinstance(there, dict):
-        raise ValueError(
-            f"{path} is damaged (not a JSON object), so whether the run there has this config "
-            "cannot be told: use another --workdir"
-        )
+        raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(fields, sep=".").items()} for fields in (there, config)
     )
@@ -153,9 +143,8 @@ def _sums(path: pathlib.Path) -> str:
 
 def _is_intact(path: pathlib.Path) -> bool:
     state = path / _STATE
-    sums = state / _SUMS
-    named = sums.is_file() and all(map(ocp.path.step.is_path_finalized, (path, state)))
-    return named and sums.read_bytes() == _sums(state).encode()
+    named = (state / _SUMS).is_file() and all(map(ocp.path.step.is_path_finalized, (path, state)))
+    return named and (state / _SUMS).read_bytes() == _sums(state).encode()
 
 
 def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) -> Any:
@@ -164,10 +153,8 @@ def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) ->
     for name in sorted(leaves.keys() | expected.keys()):
         there, here = _describe(leaves.get(name)), _describe(expected.get(name))
         if there != here:
-            raise ValueError(
-                f"checkpoint {path} does not fit this program: {name} is {there} there and {here} "
-                "here; use another --workdir"
-            )
+            differ = f"{name} is {there} there and {here} here"
+            raise ValueError(f"checkpoint {path} does not fit this program: {differ}; use another --workdir")
     likes, structure = jax.tree.flatten(template)
     arrays = [_wrap_key(jnp.array(leaves[name]), like) for name, like in zip(expected, likes, strict=True)]
     return jax.tree.unflatten(structure, arrays)

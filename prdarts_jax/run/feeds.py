@@ -63,11 +63,11 @@ def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
     Raises:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
-    return (Streamed if sources.DATASETS[config.dataset].streamed else InMemory)(config, mesh)
+    return (_Streamed if sources.DATASETS[config.dataset].streamed else InMemory)(config, mesh)
 
 
 class InMemory(Feed):
-    """All images are on the device, where one call does many steps."""
+    """All images are on the device, where one call does all of the steps."""
 
     def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
         read = {"image_size": config.image_size}
@@ -125,7 +125,7 @@ class InMemory(Feed):
         for steps in run.calls():
             yield steps, [(self._images, jnp.int32(steps))]
 
-    def test_batches(self) -> Iterator[dict[str, Any]]:
+    def test_batches(self):
         """Black images of label -1 fill up the last one."""
         for batch in self._host_batches():
             yield devices.device_put(batch, self.mesh, devices.SPREAD)
@@ -141,7 +141,7 @@ class InMemory(Feed):
             }
 
 
-class Streamed(Feed):
+class _Streamed(Feed):
     """Images are read, cropped, mirrored and jittered by other processes; a call does one step, of one batch."""
 
     def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
@@ -163,9 +163,7 @@ class Streamed(Feed):
         self._size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
         self._seed = config.seed
 
-    def function(self, problem: TrainProblem) -> Callable:
-        """Of (state, batch)."""
-
+    def function(self, problem):
         def step(state, batch):
             image = augment(self.augmentation, jax.random.key(0), batch["image"])
             return train_step(problem, state, {"image": image, "label": batch["label"]})
@@ -173,14 +171,12 @@ class Streamed(Feed):
         parts = devices.shard_map(step, self.mesh, (devices.REPLICATED, devices.SPREAD))
         return jax.jit(parts, donate_argnums=0)
 
-    def example(self) -> tuple[Any, ...]:
-        """The shapes of a batch."""
+    def example(self):
         spread = devices.sharding(self.mesh, devices.SPREAD) if self.mesh.size > 1 else None
         image = jax.ShapeDtypeStruct(self.image_shape, jnp.uint8, sharding=spread)
         return ({"image": image, "label": jax.ShapeDtypeStruct(self.image_shape[:1], jnp.int32, sharding=spread)},)
 
-    def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
-        """A call does one of the steps."""
+    def calls(self, run):
         batches = self._train_batches(run.step)
         for steps in run.calls():
             yield steps, ((devices.device_put_local(batch, self.mesh),) for batch in itertools.islice(batches, steps))
@@ -195,7 +191,6 @@ class Streamed(Feed):
             )
             start = 0
 
-    def test_batches(self) -> Iterator[dict[str, Any]]:
-        """Read from disk again at each test."""
+    def test_batches(self):
         for batch in streaming.test_batches(self._test, **self._size):
             yield devices.device_put(batch, self.mesh, devices.SPREAD)

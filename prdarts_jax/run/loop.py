@@ -36,10 +36,6 @@ class Diverged(ValueError):
     """A metric is no longer finite."""
 
 
-def _never(records: Sequence[Record]) -> bool:
-    return False
-
-
 @dataclasses.dataclass
 class Run:
     """A run of so many steps, with its checkpoints and config.json in `workdir`.
@@ -64,8 +60,7 @@ class Run:
       workdir: for checkpoints and config.json; call `checkpoints.check_config` before.
       config: what config.json holds.
       folders: for the records of each run.
-      total_steps: length of the run.
-      steps_per_epoch: a divisor of it.
+      total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
       step: how many steps are done.
@@ -79,7 +74,7 @@ class Run:
     total_steps: int
     steps_per_epoch: int
     steps_per_call: int
-    ended: Callable[[Sequence[Record]], bool] = _never
+    ended: Callable[[Sequence[Record]], bool] = lambda records: False
     step: int = dataclasses.field(init=False, default=0)
     records: list[list[Record]] = dataclasses.field(init=False, default_factory=list)
 
@@ -95,7 +90,7 @@ class Run:
 
         Args:
           state_shapes: `jax.eval_shape` of the state.
-          metric_shapes: of the metrics, each f32[] or f32[runs].
+          metric_shapes: the same of the metrics, each f32[] or f32[runs].
 
         Raises:
           ValueError, OSError: for checkpoints or records that cannot be used, or processes with different configs.
@@ -127,8 +122,7 @@ class Run:
     def calls(self) -> Iterator[int]:
         """The number of steps of each call of the compiled function, from here to the end of the run.
 
-        From here on SIGTERM and Ctrl-C wait for `save_if_due`; may be called from the main thread only, which receives
-        them.
+        SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
         """
         reporting.write_json(self.workdir / "config.json", self.config)
         self._asked_to_stop = self._opened.enter_context(stop_signals())
@@ -144,12 +138,7 @@ class Run:
             yield min(self.steps_per_call, self.steps_per_epoch - self.step % self.steps_per_epoch)
 
     def add(self, steps: int, *metrics: Mapping[str, jax.Array]) -> None:
-        """Counts the steps of a call.
-
-        Args:
-          steps: how many.
-          *metrics: means over equal shares of the steps, each f32[] or f32[runs].
-        """
+        """Counts the steps of a call; `metrics` are means over equal shares of them, each f32[] or f32[runs]."""
         fetched = devices.device_get(metrics)
         for name, total in self._totals.items():
             mean = sum(share[name] for share in fetched) / len(fetched)
@@ -189,12 +178,8 @@ class Run:
         return means
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:
-        """Writes the records of the epoch that has ended.
-
-        Args:
-          records: by the number of the run, without epoch, step and seconds, which are added.
-          summary: what the progress bar shows.
-        """
+        """Writes the records of the epoch that has ended, by the number of the run, with epoch, step and seconds, and
+        shows the summary in the progress bar."""
         seconds = time.perf_counter() - self._epoch_began
         for number, record in records.items():
             self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
@@ -204,11 +189,8 @@ class Run:
         self._totals = {name: np.zeros_like(total) for name, total in self._totals.items()}
 
     def save_if_due(self, state: State) -> None:
-        """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop.
-
-        Raises:
-          Stopped: it was.
-        """
+        """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop, and then raises
+        `Stopped`."""
         folder = self.workdir / "checkpoints"
         if self.epoch_ended:
             clock = time.perf_counter()
@@ -236,12 +218,12 @@ def memory_in_words(compiled: jax.stages.Compiled) -> str:
     if needed is None:
         return "needs as much memory as this backend does not tell"
     text = f"needs {needed / 1e9:.2f} GB of memory on each device"
-    if needed <= available:
-        return text
-    return (
-        f"{text}, which has {available / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in "
-        "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
-    )
+    if needed > available:
+        text += (
+            f", which has {available / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in "
+            "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
+        )
+    return text
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -41,13 +42,8 @@ _LINE_STYLES: tuple[dict[str, str], ...] = (
 
 
 def activation_figure(records: Sequence[Record]) -> Figure:
-    """Mean activation probability of each op group over epochs, a panel per cell type.
-
-    Fig. 4b of the supplement of Zhou et al., NeurIPS 2020, split by group.
-
-    Args:
-      records: at least one, each with "epoch" and "activation" as `activation_by_group` has it.
-    """
+    """Mean activation probability of each op group over epochs, a panel per cell type: figure 4b of the supplement of
+    Zhou et al., NeurIPS 2020, split by group. There is at least one record."""
     cell_types = list(records[-1]["activation"])
     figure = _figure(max(7, 5 * len(cell_types)), 4.8)
     panels = figure.subplots(1, len(cell_types), sharey=True, squeeze=False)[0]
@@ -68,11 +64,7 @@ def activation_figure(records: Sequence[Record]) -> Figure:
 
 
 def skip_share_figure(records: Sequence[Record]) -> Figure:
-    """Share of skip connections in the derived cells over epochs.
-
-    Args:
-      records: at least one, each with "epoch" and "skip_share", a fraction per cell type.
-    """
+    """Share of skip connections in the derived cells over epochs. There is at least one record."""
     figure = _figure(7, 4.5)
     axes = figure.subplots()
     for cell_type in records[-1]["skip_share"]:
@@ -138,16 +130,10 @@ def _mean(runs):
     """Records of the mean of each diagnostic, for the epochs that all runs have."""
     means = []
     for records in zip(*runs, strict=False):
-        mean: dict[str, Any] = {"epoch": records[0]["epoch"]}
-        for field in (diagnostic.field for diagnostic in DIAGNOSTICS):
-            values = [record[field] for record in records if field in record]
-            if len(values) < len(records):
-                continue
-            if isinstance(values[0], Mapping):
-                mean[field] = {t: sum(value[t] for value in values) / len(values) for t in values[0]}
-            else:
-                mean[field] = sum(values) / len(values)
-        means.append(mean)
+        fields = [d.field for d in DIAGNOSTICS if all(d.field in record for record in records)]
+        shared = [{field: record[field] for field in fields} for record in records]
+        mean = jax.tree.map(lambda *values: sum(values) / len(values), *shared)
+        means.append({"epoch": records[0]["epoch"], **mean})
     return means
 
 
@@ -162,13 +148,13 @@ def curves_figure(records: Sequence[Record], held_out: str = "validation") -> Fi
     other = {"validation": "val", "test": "test"}[held_out]
     figure = _figure(10, 4.8)
     panels = figure.subplots(1, 2)
+    styles = {
+        "train": {"color": COLOURS["conv"], "label": "training"},
+        other: {"color": COLOURS["skip"], "label": held_out, "linestyle": "--"},
+    }
     for axes, quantity, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
-        for part, style in (
-            ("train", {"color": COLOURS["conv"], "label": "training"}),
-            (other, {"color": COLOURS["skip"], "label": held_out, "linestyle": "--"}),
-        ):
-            values = [scale * record[f"{part}_{quantity}"] for record in records]
-            _line(axes, records, values, **style)
+        for part, style in styles.items():
+            _line(axes, records, [scale * record[f"{part}_{quantity}"] for record in records], **style)
     panels[0].set(title="loss", ylabel="cross-entropy (nats)")
     panels[1].set(title="accuracy", ylabel="accuracy (%)", ylim=(-2, 102))
     _legend(figure)
@@ -192,15 +178,8 @@ def confusion_figure(confusion: Sequence[Sequence[int]]) -> Figure:
         axes.set(xticks=range(len(percent)), yticks=range(len(percent)))
         for (row, column), value in np.ndenumerate(percent):
             if value:
-                axes.text(
-                    column,
-                    row,
-                    f"{value:.0f}" if value >= 0.5 else "<1",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if value > 50 else "black",
-                )
+                text, colour = f"{value:.0f}" if value >= 0.5 else "<1", "white" if value > 50 else "black"
+                axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     return figure
 
 

@@ -20,16 +20,7 @@ _RANDOM_CELLS = 100
 
 
 def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
-    """Compares the searches of all seeds.
-
-    Args:
-      config: of the searches.
-      workdir: of the searches.
-      found: the genotype of each seed, at least two.
-
-    Returns:
-      The comparison as Markdown.
-    """
+    """Compares the searches of all seeds, of which there are at least two, and returns the comparison as Markdown."""
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
     space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
@@ -49,12 +40,8 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
 
 
 def agreement(cells: Sequence[genotypes.AnyGenotype]) -> dict[str, dict[str, float]]:
-    """How much two of the cells have in common, the mean of all pairs.
-
-    Returns:
-      {cell type: {'edges', 'ops'}}, from 0 to 1: of the edges (source, target) that either has, the share that both
-      have; of the edges with their ops likewise.
-    """
+    """How much two of the cells have in common, the mean of all pairs, as {cell type: {'edges', 'ops'}}: of the edges
+    (source, target) that either has, the share that both have, from 0 to 1; of the edges with their ops likewise."""
     result: dict[str, dict[str, float]] = {}
     for cell_type in genotypes.cells(cells[0]):
         ops = [set(genotypes.cells(genotype)[cell_type]) for genotype in cells]
@@ -70,16 +57,12 @@ def _shared(sets: Sequence[set[Any]]) -> float:
 def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, minimum and maximum of every number that all records have, as 'skip_share/normal'."""
     numbers = [reporting.numbers(record) for record in records]
-    fields = [field for field in numbers[0] if all(field in of_run for of_run in numbers)]
     result = {}
-    for field in (field for field in fields if field not in ("epoch", "step", "seconds")):
-        values = np.array([of_run[field] for of_run in numbers])
-        result[field] = {
-            "mean": float(values.mean()),
-            "std": float(values.std(ddof=1)),
-            "min": float(values.min()),
-            "max": float(values.max()),
-        }
+    for field in numbers[0]:
+        values = np.array([of_run[field] for of_run in numbers if field in of_run])
+        if len(values) == len(numbers) and field not in ("epoch", "step", "seconds"):
+            found = {"mean": values.mean(), "std": values.std(ddof=1), "min": values.min(), "max": values.max()}
+            result[field] = {name: float(value) for name, value in found.items()}
     return result
 
 

@@ -31,7 +31,7 @@ def make_method(config: ConfigDict) -> Method:
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:
-    """The searches that a method is made of: itself alone if it has no stages."""
+    """The searches that a method is made of, by default itself alone."""
     return method.stages or (Stage(method),)
 
 
@@ -47,11 +47,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
 
 
 def make_search_problem(
-    config: ConfigDict,
-    num_classes: int,
-    total_steps: int,
-    method: Method | None = None,
-    axis_name: str | None = None,
+    config: ConfigDict, num_classes: int, total_steps: int, method: Method | None = None, axis_name: str | None = None
 ) -> SearchProblem:
     """The search that a valid config describes, or that of a method, by default its first stage.
 
@@ -113,13 +109,11 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
 def weight_optimizer(
     weights: ConfigDict, total_steps: int, schedule: str = "cosine", warmup_steps: int = 0
 ) -> optax.GradientTransformation:
-    """SGD with momentum; as in PyTorch, weight decay is part of what momentum sees, and is not clipped.
+    """SGD with momentum and the settings of a config's section; as in PyTorch, weight decay is part of what momentum
+    sees, and is not clipped.
 
-    Args:
-      weights: the section of a config.
-      total_steps: when the learning rate has reached its end, warm-up included.
-      schedule: how it falls, 'cosine' or 'linear'.
-      warmup_steps: it first grows for so many steps, linearly from 0.
+    The learning rate grows linearly from 0 in the warm-up, if any, and then falls until `total_steps`, along a cosine
+    or a line (`schedule` 'cosine' or 'linear').
     """
     start, end, steps = weights.learning_rate, weights.end_learning_rate, max(total_steps - warmup_steps, 1)
     if schedule == "cosine":

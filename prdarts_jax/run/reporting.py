@@ -32,8 +32,7 @@ def say(text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically; arrays and array scalars in `value` become lists, numbers."""
-    text = json.dumps(value, indent=2, default=operator.methodcaller("tolist")) + "\n"
-    _replace(path, lambda file: file.write(text.encode()))
+    write_bytes(path, (json.dumps(value, indent=2, default=operator.methodcaller("tolist")) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -60,30 +59,23 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
             if not isinstance(records[-1], dict) or "epoch" not in records[-1]:
                 raise ValueError("not the record of an epoch")
         except ValueError as error:
-            raise ValueError(
-                f"{path} line {number} is damaged ({error}); every line must be one JSON record."
-            ) from error
+            wrong = f"{path} line {number} is damaged ({error})"
+            raise ValueError(f"{wrong}; every line must be one JSON record.") from error
     return records
 
 
 class RunLog:
     """Appends a record an epoch to metrics.jsonl, and its numbers to TensorBoard.
 
-    Opening it for a run that (re)starts at `epoch` drops the records of that epoch and later
-    ones. TensorBoard gets the kept ones again, behind a mark that hides all it had before, since a
-    killed writer may have lost events that metrics.jsonl has.
+    Opening it for a run that (re)starts at `epoch` drops the records of that epoch and later ones. TensorBoard gets the
+    kept ones again, behind a mark that hides all it had before, since a killed writer may have lost events that
+    metrics.jsonl has.
 
-    Append the record of an epoch before saving its checkpoint: then a run killed between the two
-    repeats the epoch, and metrics.jsonl has each epoch exactly once.
+    Append the record of an epoch before saving its checkpoint: then a run killed between the two repeats the epoch, and
+    metrics.jsonl has each epoch exactly once.
     """
 
     def __init__(self, workdir: Path, epoch: int) -> None:
-        """Opens the log.
-
-        Args:
-          workdir: the run folder, made if missing.
-          epoch: the first epoch that will be appended, 0 for a new run.
-        """
         from tensorboardX import SummaryWriter
 
         workdir.mkdir(parents=True, exist_ok=True)
@@ -119,13 +111,9 @@ def save_architecture(
     logits: Mapping[str, np.ndarray],
     probabilities: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes architecture/epoch_0003.npz: logits_normal, logits_reduce, probability_normal, ...
+    """Writes architecture/epoch_0003.npz: logits_normal, logits_reduce, probability_normal, ..., each f32[edges, ops].
 
-    Args:
-      workdir: the run folder.
-      epoch: counted from 0.
-      logits: per cell type f32[edges, ops].
-      probabilities: activation probabilities, the same shapes.
+    Epochs are counted from 0; the probabilities are those that an op is active.
     """
     arrays: dict[str, Any] = {f"logits_{name}": np.asarray(value) for name, value in logits.items()}
     arrays |= {f"probability_{name}": np.asarray(value) for name, value in probabilities.items()}
@@ -143,14 +131,8 @@ def _architecture(workdir, epoch):
 
 
 def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
-    """Writes the pictures of a search: cell_normal.png, cell_reduce.png where there is one, activation.png,
-    skip_share.png, curves.png and diagnostics.png.
-
-    Args:
-      workdir: the run folder.
-      records: at least one, from `read_records`.
-      genotype: the cells to draw.
-    """
+    """Writes the pictures of a search, of which there is at least one record: cell_normal.png, cell_reduce.png where
+    there is one, activation.png, skip_share.png, curves.png and diagnostics.png."""
     from prdarts_jax.run import cell_plot, plots
 
     figures = {f"cell_{cell_type}": cell_plot.cell_figure(genotype, cell_type) for cell_type in cells(genotype)}
@@ -163,13 +145,8 @@ def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenoty
 
 
 def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:
-    """Writes the pictures of a training: curves.png, unless there are no records, and confusion.png.
-
-    Args:
-      workdir: the run folder.
-      records: from `read_records`.
-      result: of the test, from `training.summarize`.
-    """
+    """Writes the pictures of a training: curves.png, unless there are no records, and confusion.png, of the result of
+    `training.summarize`."""
     from prdarts_jax.run import plots
 
     if records:

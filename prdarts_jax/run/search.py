@@ -30,35 +30,24 @@ Logits = dict[str, Any]  # for each cell type f32[edges, ops]
 
 
 class Halves(NamedTuple):
-    """The images of a search, on the devices of a mesh.
+    """The images of a search, on the devices of a mesh."""
 
-    Attributes:
-      train: for the weights.
-      val: for the logits, as many.
-      augmentation: of both.
-      num_classes: number of classes.
-      mesh: of the devices.
-    """
-
-    train: Batch
-    val: Batch
+    train: Batch  # for the weights
+    val: Batch  # for the logits, as many
     augmentation: Augmentation
     num_classes: int
     mesh: Mesh
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Where the results of each seed go: `workdir` itself if there is one seed."""
+    """Where the results of each seed go: `workdir` itself if there is one."""
     if config.seeds == 1:
         return [workdir]
     return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
 
 
 def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
-    """Runs a search of each seed, or the rest of it, and writes everything into `workdir`.
-
-    Returns:
-      The genotype that each seed has found.
+    """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
@@ -102,7 +91,7 @@ def search_stage(
     keys: jax.Array,
     candidates: dict[str, jax.Array] | None,
 ) -> list[Logits]:
-    """Runs one stage of each seed's search, or the rest of it.
+    """Runs one stage of each seed's search, or the rest of it, and returns the logits that each seed ends with.
 
     Args:
       config: of the search.
@@ -112,9 +101,6 @@ def search_stage(
       table: if given, the accuracy of each epoch's cell is recorded.
       keys: key[seeds].
       candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
-
-    Returns:
-      The logits that each seed ends with.
     """
     batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
     method, space = problem.method, problem.supernet.space
@@ -243,6 +229,6 @@ def _summary(records: Sequence[loop.Record]) -> str:
         f"accuracy {100 * mean('train_accuracy'):.1f}/{100 * mean('val_accuracy'):.1f} %, "
         f"skips {100 * sum(shares) / len(shares):.0f} %"
     )
-    if "benchmark" not in records[0]:
-        return text
-    return text + f", cell {sum(record['benchmark']['accuracy'] for record in records) / len(records):.2f} %"
+    if "benchmark" in records[0]:
+        text += f", cell {sum(record['benchmark']['accuracy'] for record in records) / len(records):.2f} %"
+    return text

@@ -15,12 +15,8 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
 
-_EVEN = Range(
-    lambda value: value >= 2 and value % 2 == 0,
-    lambda: (
-        "even and at least 2, since a factorised reduction makes half of the channels with each of two convolutions"
-    ),
-)
+_HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
+_EVEN = Range(lambda value: value >= 2 and value % 2 == 0, lambda: f"even and at least 2, since {_HALVES}")
 _CLIP = Range(lambda value: value > 0, lambda: "above 0")
 _DTYPES = ("float32", "bfloat16")
 
@@ -145,10 +141,7 @@ class _Training(_Network):
 
 
 def search(method: str = "pr_darts") -> ConfigDict:
-    """A search on CIFAR-10 with the settings of the method's paper.
-
-    Args:
-      method: one of `methods.NAMED`, or MODULE:FUNCTION of your own, which has the settings of PR-DARTS's paper.
+    """A search on CIFAR-10 with the settings of the method's paper, for one of your own (MODULE:FUNCTION) PR-DARTS's.
 
     Raises:
       ValueError: there is no such method.
@@ -250,27 +243,19 @@ def _check_batches(prefix, section, num_examples):
 
 
 def validate_against_data(config: ConfigDict, dataset: sources.Dataset) -> None:
-    """Refuses a batch or a crop that the data set is too small for.
-
-    Raises:
-      ValueError: naming the field, its value and what is allowed.
-    """
-    images = len(dataset.labels)
-    all_of_it = images, f"the images of {dataset.name} in use"
-    half = (
-        images // 2,
-        f"half of the {images} images of {dataset.name} in use: one half trains the weights, the other the logits",
-    )
-    sections = [("", config, *(half if config.job == "search" else all_of_it))]
-    if config.job == "search" and config.evaluation.epochs:
-        sections.append(("evaluation.", config.evaluation, *all_of_it))
-    size = dataset.images.shape[1]
+    """Refuses in the same way a batch or a crop that the data set is too small for."""
+    images, size = len(dataset.labels), dataset.images.shape[1]
+    in_use = f"images of {dataset.name} in use"
+    sections = [("", config, images, f"the {in_use}")]
+    if config.job == "search":
+        half = f"half of the {images} {in_use}: one half trains the weights, the other the logits"
+        sections = [("", config, images // 2, half)]
+        if config.evaluation.epochs:
+            sections.append(("evaluation.", config.evaluation, images, f"the {in_use}"))
     for prefix, section, largest, what in sections:
         if section.batch_size > largest:
             raise ValueError(f"config.{prefix}batch_size={section.batch_size} must be at most {largest}, {what}")
         for field in ("pad", "cutout"):
-            if section.augmentation[field] > size:
-                raise ValueError(
-                    f"config.{prefix}augmentation.{field}={section.augmentation[field]} must be at most {size}, the "
-                    "images' size"
-                )
+            if (value := section.augmentation[field]) > size:
+                named = f"config.{prefix}augmentation.{field}={value}"
+                raise ValueError(f"{named} must be at most {size}, the images' size")

@@ -1,5 +1,6 @@
 """Lambda-DARTS's claims: in DARTS layers lose their alignment and the last ones dominate; its penalty prevents it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -22,19 +23,12 @@ _METHODS = {"DARTS": methods.darts(), "Lambda-DARTS": methods.lambda_darts()}
 
 
 def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) -> jax.Array:
-    """The gradient of the loss in each layer's own copy of the op weights, f32[layers, edges, ops].
-
-    Args:
-      problem: static, of a supernet whose cells are all normal.
-      state: of a search.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
-    """
+    """The gradient of the loss in each layer's own copy of the op weights, f32[layers, edges, ops], of a supernet whose
+    cells are all normal. `problem` is static."""
     op_weights = problem.op_weights(state.arch, state.key, problem.progress(state.step))
     variables = {"params": state.params, "arch": state.arch}
-    gradients, _ = jax.grad(batch_loss, argnums=5, has_aux=True)(
-        problem, state, state.key, batch, variables, op_weights
-    )
-    return gradients["normal"]
+    gradient = jax.grad(batch_loss, argnums=5, has_aux=True)
+    return gradient(problem, state, state.key, batch, variables, op_weights)[0]["normal"]
 
 
 def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarray]]:
@@ -46,13 +40,10 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
     """
     dataset = sources.load("digits")
     train_data, val_data = jax.device_put(sources.split_halves(dataset, 0))
-    augmentation = Augmentation(*sources.statistics(dataset), pad=1, flip=False, cutout=0)
-    plain = Augmentation(*sources.statistics(dataset), pad=0, flip=False, cutout=0)
+    augmentation, plain = (Augmentation(*sources.statistics(dataset), pad, flip=False, cutout=0) for pad in (1, 0))
     steps_per_epoch = len(train_data["label"]) // _BATCH_SIZE
-    batch = {
-        "image": augment(plain, jax.random.key(0), val_data["image"][: 4 * _BATCH_SIZE]),
-        "label": val_data["label"][: 4 * _BATCH_SIZE],
-    }
+    batch = {name: array[: 4 * _BATCH_SIZE] for name, array in val_data.items()}
+    batch["image"] = augment(plain, jax.random.key(0), batch["image"])
     start = jax.jit(init_search, static_argnums=0)
     advance = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
     gradients = jax.jit(layer_gradients, static_argnums=0)
@@ -77,10 +68,8 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
             for _ in range(settings.epochs):
                 state, metrics = advance(problem, state, train_data, val_data, augmentation, _BATCH_SIZE)
                 run["alignment"].append(float(metrics["alignment_val"]))
-                activation = jax.device_get(
-                    method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1))
-                )
-                run["entropy"].append(diagnostics.entropy(activation)["normal"])
+                activation = method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1))
+                run["entropy"].append(diagnostics.entropy(jax.device_get(activation))["normal"])
                 norms = np.linalg.norm(np.asarray(gradients(problem, state, batch)), axis=(1, 2))
                 run["shares"].append(norms / norms.sum())
             runs.append(run)
@@ -95,16 +84,15 @@ def alignment(key: jax.Array, settings: Settings) -> ClaimReport:
     third = max(1, settings.epochs // 3)
     early = {name: runs["alignment"][:, :third].mean(1) for name, runs in found.items()}
     late = {name: runs["alignment"][:, -third:].mean(1) for name, runs in found.items()}
-    entropy, shares = found["DARTS"]["entropy"], found["DARTS"]["shares"]
-    layers = shares.shape[2]
+    entropy = {name: runs["entropy"] for name, runs in found.items()}
+    shares = {name: runs["shares"][:, -1] for name, runs in found.items()}  # in the last epoch
+    layers = shares["DARTS"].shape[1]
     epochs = range(1, settings.epochs + 1)
 
-    def curves(field):
-        return [
-            Series(name, epochs, runs[field].mean(0), runs[field].min(0), runs[field].max(0))
-            for name, runs in found.items()
-        ]
+    def curves(x, values):
+        return [Series(name, x, of_runs.mean(0), of_runs.min(0), of_runs.max(0)) for name, of_runs in values.items()]
 
+    above = functools.partial(report.mean_above, tests=5)
     return ClaimReport(
         claim="lambda_alignment",
         statement=(
@@ -116,48 +104,35 @@ def alignment(key: jax.Array, settings: Settings) -> ClaimReport:
             f"{settings.searches} seeds, the same for both; lambda grows to 0.125"
         ),
         findings=(
-            report.mean_above(
-                "DARTS: alignment falls (first third of the epochs minus the last)",
-                early["DARTS"] - late["DARTS"],
-                tests=5,
-            ),
-            report.mean_above(
+            above("DARTS: alignment falls (first third of the epochs minus the last)", early["DARTS"] - late["DARTS"]),
+            above(
                 "Lambda-DARTS ends better aligned than DARTS (last third, same seeds)",
                 late["Lambda-DARTS"] - late["DARTS"],
-                tests=5,
             ),
-            report.mean_above(
+            above(
                 "Lambda-DARTS: alignment does not fall (last third minus first above 0)",
                 late["Lambda-DARTS"] - early["Lambda-DARTS"],
-                tests=5,
             ),
-            report.mean_above("DARTS: the entropy of the op weights falls", entropy[:, 0] - entropy[:, -1], tests=5),
-            report.mean_above(
+            above("DARTS: the entropy of the op weights falls", entropy["DARTS"][:, 0] - entropy["DARTS"][:, -1]),
+            above(
                 f"DARTS: in the last epoch the last layer has more than its share, 1/{layers}, of the gradient's norm",
-                shares[:, -1, -1],
+                shares["DARTS"][:, -1],
                 1 / layers,
-                tests=5,
             ),
         ),
         panels=(
             Panel(
-                "layer alignment of the validation loss", "epoch", "mean cosine, range of seeds", curves("alignment")
+                "layer alignment of the validation loss",
+                "epoch",
+                "mean cosine, range of seeds",
+                curves(epochs, {name: runs["alignment"] for name, runs in found.items()}),
             ),
-            Panel("entropy of the op weights", "epoch", "nats, range of seeds", curves("entropy")),
+            Panel("entropy of the op weights", "epoch", "nats, range of seeds", curves(epochs, entropy)),
             Panel(
                 "share of the gradient's norm, last epoch",
                 "layer, from the input",
                 "mean, range of seeds",
-                [
-                    Series(
-                        name,
-                        range(layers),
-                        runs["shares"][:, -1].mean(0),
-                        runs["shares"][:, -1].min(0),
-                        runs["shares"][:, -1].max(0),
-                    )
-                    for name, runs in found.items()
-                ],
+                curves(range(layers), shares),
             ),
         ),
         details={
@@ -165,11 +140,8 @@ def alignment(key: jax.Array, settings: Settings) -> ClaimReport:
                 name: [float(early[name].mean()), float(late[name].mean())] for name in found
             },
             "entropy, first and last epoch": {
-                name: [float(runs["entropy"][:, 0].mean()), float(runs["entropy"][:, -1].mean())]
-                for name, runs in found.items()
+                name: [float(values[:, 0].mean()), float(values[:, -1].mean())] for name, values in entropy.items()
             },
-            "shares of the layers in the last epoch": {
-                name: runs["shares"][:, -1].mean(0) for name, runs in found.items()
-            },
+            "shares of the layers in the last epoch": {name: values.mean(0) for name, values in shares.items()},
         },
     )

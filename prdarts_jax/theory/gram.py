@@ -15,18 +15,6 @@ from prdarts_jax.theory.model import ACTIVATIONS, Alpha, Model, Params, forward
 Kernel = Literal["printed", "activations"]
 
 
-def gradients(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
-    """d u_i / d W of every sample: the shapes of the weights behind n.
-
-    What G is made of by definition. It takes n times the memory of the weights; `blocks` does without.
-    """
-
-    def output(params, x):
-        return forward(model, params, alpha, x).output
-
-    return jax.vmap(jax.grad(output), (None, 0))(params, inputs)
-
-
 def blocks(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
     """The parts of G by what they are gradients in: `stem` f[branches, n, n], `conv` f[edges, n, n], `readout` f[h, n,
     n]. The proof's G^{ls} are those of `conv`, its G^s those of `readout`.

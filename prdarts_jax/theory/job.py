@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prdarts_jax import fields
 from prdarts_jax.fields import SEED, Range
 from prdarts_jax.run import checkpoints, loop, reporting
-from prdarts_jax.theory import claims
+from prdarts_jax.theory import claims, report
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
 _CLAIM = Range(
@@ -46,8 +46,6 @@ def run(config: ConfigDict, workdir: Path) -> str:
       ValueError, OSError: for a config or a workdir that cannot be used, in one sentence.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    from prdarts_jax.theory.figures import claim_figure  # not above, since matplotlib takes long to import
-
     fields.check_config(fields.schema_of(_Theory), config)
     # Which claim it is decides nothing about the others, so that they may be added one by one.
     shared = {name: value for name, value in config.to_dict().items() if name != "claim"}
@@ -62,9 +60,9 @@ def run(config: ConfigDict, workdir: Path) -> str:
             if not path.exists():
                 if asked_to_stop():
                     raise loop.Stopped(f"stopped before {name}; the same command resumes it")
-                report = claims.check(name, config.seed, size)
-                reporting.save_figure(claim_figure(report), path.with_suffix(".png"))
-                reporting.write_json(path, _plain(report._asdict() | {"verdict": report.verdict}))
+                checked = claims.check(name, config.seed, size)
+                reporting.save_figure(report.claim_figure(checked), path.with_suffix(".png"))
+                reporting.write_json(path, _plain(checked._asdict() | {"verdict": checked.verdict}))
             bar.set_postfix_str(json.loads(path.read_text())["verdict"])
     text = table(workdir)
     reporting.write_bytes(workdir / "claims.md", text.encode())

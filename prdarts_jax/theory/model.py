@@ -11,7 +11,7 @@ here.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,15 +73,10 @@ class Trace(NamedTuple):
     patches: dict[str, jax.Array]
 
 
-def init(model: Model, key: jax.Array, channels: int, positions: int, dtype: Any = None) -> Params:
+def init(model: Model, key: jax.Array, channels: int, positions: int) -> Params:
     """All weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
 
-    Args:
-      model: static.
-      key: consumed.
-      channels: c of the inputs.
-      positions: p of the inputs.
-      dtype: of the weights; by default the largest float that is switched on.
+    `channels` and `positions` are c and p of the inputs; `key` is consumed.
     """
     m = model.width
     shapes = {
@@ -90,9 +85,7 @@ def init(model: Model, key: jax.Array, channels: int, positions: int, dtype: Any
         "readout": (model.nodes, m, positions),
     }
     keys = jax.random.split(key, len(shapes))
-    return {
-        name: jax.random.normal(k, shape, dtype or float) for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
+    return {name: jax.random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items(), strict=True)}
 
 
 def patches(z: jax.Array) -> jax.Array:

@@ -1,12 +1,9 @@
-"""How fast gradient descent is predicted to be, and how fast it is."""
+"""How fast gradient descent is predicted to be, and which op weights decide it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy
 
 from prdarts_jax.theory.model import Alpha, Model
 
@@ -63,37 +60,10 @@ def stable_step(gram: jax.Array, fraction: float = 0.5) -> jax.Array:
     return fraction * gram.shape[0] / jnp.linalg.eigvalsh(gram)[-1]
 
 
-class Rate(NamedTuple):
-    """Of a linear convergence F(k) ~ exp(-rate k): the least squares fit and its 95 % confidence interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
-def linear_rate(losses: np.ndarray) -> Rate:
-    """The rate of the second half of a run, from a straight line through log F.
-
-    The interval is that of least squares for independent errors; those of a smooth curve are not, so it says how
-    straight the line is rather than how sure the rate.
-
-    Args:
-      losses: f[steps + 1], above 0.
-    """
-    steps = np.arange(len(losses))[len(losses) // 2 :]
-    fit = scipy.stats.linregress(steps, np.log(np.asarray(losses)[steps]))
-    half = scipy.stats.t.ppf(0.975, len(steps) - 2) * fit.stderr
-    return Rate(-fit.slope, -fit.slope - half, -fit.slope + half)
-
-
 def elasticities(value: Callable[[dict[str, jax.Array]], jax.Array], alpha: dict[str, jax.Array]) -> dict:
-    """d log value / d log alpha of every weight, by differentiating through it (through eigenvalues too).
+    """d log value / d log alpha of every weight, by differentiating through alpha -> f[], eigenvalues and all.
 
-    A weight that the value does not depend on, as that of the zero op, has 0.
-
-    Args:
-      value: alpha -> f[], above 0.
-      alpha: arrays, above 0.
+    A weight that the value does not depend on, as that of the zero op, has 0. All must be above 0.
     """
     return jax.grad(lambda logs: jnp.log(value(jax.tree.map(jnp.exp, logs))))(jax.tree.map(jnp.log, alpha))
 

@@ -1,11 +1,14 @@
-"""What the check of a claim leaves: findings, each with a stated test and a verdict, and curves to draw."""
+"""What the check of a claim leaves: findings, each with a stated test and a verdict, and a figure."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import scipy
+
+if TYPE_CHECKING:  # imported only where it is drawn, since matplotlib takes long
+    from matplotlib.figure import Figure
 
 Verdict = Literal["holds", "fails", "inconclusive"]
 
@@ -93,13 +96,10 @@ def _one_of(tests: int) -> str:
 
 
 def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
-    """Whether the mean of independent draws is above a threshold, by Student's t interval.
+    """Whether the mean of independent draws f[draws] is above a threshold, by Student's t interval.
 
-    Args:
-      predicted: the sentence.
-      values: f[draws].
-      threshold: holds if the whole interval is above it, fails if it is below.
-      tests: of how many such tests this is one; the interval's confidence is 1 - 0.05 / tests (Bonferroni).
+    It holds if the whole interval is above, fails if it is below. Of one of several tests the confidence is
+    1 - 0.05 / tests (Bonferroni).
     """
     values = np.asarray(values, np.float64)
     mean, error = values.mean(), scipy.stats.sem(values)
@@ -119,9 +119,9 @@ def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
     Pearson).
 
     Args:
-      predicted: the sentence.
+      predicted: see `Finding`.
       margins: f[cases], at least 0 where the bound is kept.
-      what: a case is.
+      what: the cases are.
     """
     margins = np.ravel(margins)
     kept = int((margins >= 0).sum())
@@ -156,7 +156,7 @@ def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: f
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation."""
+    """The rank correlation."""
     return float(scipy.stats.spearmanr(x, y).statistic)
 
 
@@ -172,7 +172,7 @@ def fits(predicted: str, p_values: np.ndarray, what: str, findings: int = 1) -> 
     Not to be rejected is the most that such a test can say.
 
     Args:
-      predicted: the sentence.
+      predicted: see `Finding`.
       p_values: f[tests].
       what: the tests are.
       findings: of how many such findings, each of as many tests, this is one.
@@ -191,13 +191,39 @@ def fits(predicted: str, p_values: np.ndarray, what: str, findings: int = 1) -> 
 
 
 def over_draws(function: Callable, keys: jax.Array, floats: int) -> Any:
-    """The function of every key, as many at once as memory allows: compiled, vectorised.
-
-    Args:
-      function: key -> arrays.
-      keys: [draws].
-      floats: that one draw keeps, about.
-    """
+    """The arrays that a function gives for every key of key[draws], compiled, as many at once as memory allows where
+    one draw keeps about so many floats."""
     at_once = max(1, min(len(keys), 2_000_000 // floats))
     mapped = jax.jit(lambda keys: jax.lax.map(function, keys, batch_size=at_once))
     return jax.device_get(mapped(keys))
+
+
+def claim_figure(report: ClaimReport) -> "Figure":
+    """The panels side by side, three a row."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(report.panels))
+    rows = -(-len(report.panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[len(report.panels) :]:
+        unused.set_visible(False)
+    for panel, ax in zip(report.panels, axes, strict=False):
+        for number, series in enumerate(panel.series):
+            x, colour = np.asarray(series.x), f"C{number}"
+            line = {"linestyle": "none", "marker": "o", "markersize": 3.5, "alpha": 0.7} if series.points else {}
+            ax.plot(x, np.asarray(series.y), label=series.label, color=colour, **line)
+            if len(series.low) and series.points:
+                ax.vlines(x, series.low, series.high, color=colour, alpha=0.5)
+            elif len(series.low):
+                ax.fill_between(x, series.low, series.high, color=colour, alpha=0.2)
+        if "x" in panel.log:
+            ax.set_xscale("log")
+        if "y" in panel.log:
+            ax.set_yscale("log")
+        ax.set_title(panel.title, fontsize=10)
+        ax.set_xlabel(panel.x_label, fontsize=9)
+        ax.set_ylabel(panel.y_label, fontsize=9)
+        ax.legend(fontsize=8)
+    figure.suptitle(f"{report.claim}: {report.verdict}", fontsize=11)
+    return figure

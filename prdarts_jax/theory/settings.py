@@ -5,43 +5,24 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the claims are checked on.
+    """What the claims are checked on."""
 
-    Attributes:
-      samples: n.
-      channels: c of the inputs.
-      positions: p of the inputs.
-      nodes: h, where a claim has one.
-      width: m, where a claim has one.
-      widths: m of the runs of Theorem 1 over the width.
-      activations: sigma of the claims about Gram matrices.
-      draws: of weights, data and alpha, where nothing more special is said.
-      runs: draws of a gradient descent, for each width.
-      steps: of a gradient descent.
-      depths: h of Theorem 4.
-      gate_draws: draws of Theorem 2, each of which is trained once for every gate.
-      gate_steps: until convergence, in Theorem 2.
-      gate_samples: of each distribution of Theorem 3.
-      searches: seeds of Lambda-DARTS's claims.
-      epochs: of those searches.
-    """
-
-    samples: int = 8
-    channels: int = 4
-    positions: int = 6
-    nodes: int = 5
-    width: int = 64
-    widths: tuple[int, ...] = (64, 128, 256)
-    activations: tuple[str, ...] = ("softplus",)
-    draws: int = 32
-    runs: int = 3
-    steps: int = 30
-    depths: tuple[int, ...] = (4, 6)
-    gate_draws: int = 12
-    gate_steps: int = 300
-    gate_samples: int = 20_000
-    searches: int = 3
-    epochs: int = 6
+    samples: int = 8  # n
+    channels: int = 4  # c of the inputs
+    positions: int = 6  # p of the inputs
+    nodes: int = 5  # h, where a claim has one
+    width: int = 64  # m, where a claim has one
+    widths: tuple[int, ...] = (64, 128, 256)  # m of the runs of Theorem 1 over the width
+    activations: tuple[str, ...] = ("softplus",)  # sigma of the claims about Gram matrices
+    draws: int = 32  # of weights, data and alpha, where nothing more special is said
+    runs: int = 3  # draws of a gradient descent, for each width
+    steps: int = 30  # of a gradient descent
+    depths: tuple[int, ...] = (4, 6)  # h of Theorem 4
+    gate_draws: int = 12  # of Theorem 2, each of which is trained once for every gate
+    gate_steps: int = 300  # until convergence, in Theorem 2
+    gate_samples: int = 20_000  # of each distribution of Theorem 3
+    searches: int = 3  # seeds of Lambda-DARTS's claims
+    epochs: int = 6  # of those searches
 
 
 QUICK = Settings()

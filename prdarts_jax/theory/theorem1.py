@@ -1,5 +1,7 @@
 """Theorem 1: the weights of skip connections and convolutions decide how fast the loss falls."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
     """Check (i): the loss stays below the linear rate that G(0) gives, and G stays near G(0) in wide networks."""
     n, steps = settings.samples, settings.steps
     keys = jax.random.split(key, settings.runs)  # the same data and alpha for all widths
-    curves, margins, printed_margins, drifts, slacks = {}, [], [], {}, {}
+    margins, printed_margins, drifts, slacks = [], [], [], {}
     for width in settings.widths:
         shape = Model(4, width)
 
@@ -47,13 +49,10 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
         bound, printed = k * np.log1p(-speed[:, None] / (4 * n)), k * np.log1p(-speed[:, None] / 4)
         margins.append((bound - falls)[:, 1:])
         printed_margins.append((printed - falls)[:, 1:])
-        drifts[width] = drift
-        curves[width] = falls.mean(0) / np.log(10), bound.mean(0) / np.log(10)
-        slacks[width] = float(np.mean(falls[:, -1] / bound[:, -1]))
-    logs = np.log(settings.widths)
-    drift = np.array(list(drifts.values()))  # [widths, runs]
-    slopes, _ = np.polyfit(logs, np.log(drift), 1)
-    largest = settings.widths[-1]
+        drifts.append(drift)
+        slacks[str(width)] = float(np.mean(falls[:, -1] / bound[:, -1]))
+    drift = np.array(drifts)  # [widths, runs]
+    slopes, _ = np.polyfit(np.log(settings.widths), np.log(drift), 1)
     return ClaimReport(
         claim="theorem1_descent",
         statement="F(k) <= (1 - eta lambda / 4)^k F(0); step (i) of the proof has lambda_min(G(0)) for lambda.",
@@ -78,12 +77,12 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
         ),
         panels=(
             Panel(
-                f"m = {largest}",
+                f"m = {settings.widths[-1]}",
                 "step",
                 "log10 F(k) / F(0), mean",
                 (
-                    Series("measured", range(steps + 1), curves[largest][0]),
-                    Series("bound (i)", range(steps + 1), curves[largest][1]),
+                    Series("measured", range(steps + 1), falls.mean(0) / np.log(10)),
+                    Series("bound (i)", range(steps + 1), bound.mean(0) / np.log(10)),
                 ),
             ),
             Panel(
@@ -98,8 +97,8 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
             ),
         ),
         details={
-            "drift": {str(width): float(np.mean(drift)) for width, drift in drifts.items()},
-            "measured fall over that of the bound (logarithms)": {str(w): slack for w, slack in slacks.items()},
+            "drift": dict(zip(slacks, map(float, drift.mean(1)), strict=True)),
+            "measured fall over that of the bound (logarithms)": slacks,
         },
     )
 
@@ -252,36 +251,18 @@ def weights(key: jax.Array, settings: Settings) -> ClaimReport:
         measure, jax.random.split(key, settings.draws), 4 * _floats(shape)
     )  # each {op: [draws, edges]}
 
-    def difference(values, heavier, lighter, where):
-        return (values[heavier] - values[lighter])[:, where].mean(1)
-
-    findings = (
-        report.mean_above(
-            "skip is heavier than conv on the edges that do not enter the last node",
-            difference(raw, "skip", "conv", shared),
-            tests=4,
-        ),
-        report.mean_above(
-            "skip is heavier than conv on the chain 0 -> 1 -> ... -> h-2",
-            difference(raw, "skip", "conv", chain),
-            tests=4,
-        ),
-        report.mean_above(
-            "conv is heavier than skip on the edges into the last node",
-            difference(raw, "conv", "skip", ~shared),
-            tests=4,
-        ),
-        report.mean_above(
-            "under a softmax, raising the logit of a zero op lowers lambda_min: minus its elasticity is positive",
-            -softmax["zero"].mean(1),
-            tests=4,
-        ),
-    )
+    above = functools.partial(report.mean_above, tests=4)
+    heavier, ops = raw["skip"] - raw["conv"], ("skip", "conv", "zero")
     names = [f"{source},{target}" for source, target in edges]
 
-    def series(values, op):
-        mean, error = values[op].mean(0), 1.96 * scipy.stats.sem(values[op])
-        return Series(op, range(len(edges)), mean, mean - error, mean + error, points=True)
+    def series(values):
+        errors = {op: 1.96 * scipy.stats.sem(values[op]) for op in ops}
+        means = {op: values[op].mean(0) for op in ops}
+        at = range(len(edges))
+        return [Series(op, at, means[op], means[op] - errors[op], means[op] + errors[op], points=True) for op in ops]
+
+    def by_edge(values):
+        return {op: dict(zip(names, map(float, values[op].mean(0)), strict=True)) for op in ops}
 
     return ClaimReport(
         claim="theorem1_weights",
@@ -293,27 +274,23 @@ def weights(key: jax.Array, settings: Settings) -> ClaimReport:
             f"h = {settings.nodes}, m = {settings.width}, n = {settings.samples}, softplus, {settings.draws} draws of "
             "data, weights and alpha; elasticity d log lambda_min(G(0)) / d log alpha, exact"
         ),
-        findings=findings,
+        findings=(
+            above("skip is heavier than conv on the edges that do not enter the last node", heavier[:, shared].mean(1)),
+            above("skip is heavier than conv on the chain 0 -> 1 -> ... -> h-2", heavier[:, chain].mean(1)),
+            above("conv is heavier than skip on the edges into the last node", -heavier[:, ~shared].mean(1)),
+            above(
+                "under a softmax, raising the logit of a zero op lowers lambda_min: minus its elasticity is positive",
+                -softmax["zero"].mean(1),
+            ),
+        ),
         panels=(
             Panel(
                 "elasticity of lambda_min(G(0))",
                 f"edge (from, to), {', '.join(names)}",
                 "d log / d log alpha",
-                [series(raw, op) for op in ("skip", "conv", "zero")],
+                series(raw),
             ),
-            Panel(
-                "of S(alpha) as printed",
-                "edge, in the same order",
-                "d log / d log alpha",
-                [series(strength, op) for op in ("skip", "conv", "zero")],
-            ),
+            Panel("of S(alpha) as printed", "edge, in the same order", "d log / d log alpha", series(strength)),
         ),
-        details={
-            "mean elasticity": {
-                op: dict(zip(names, map(float, raw[op].mean(0)), strict=True)) for op in ("skip", "conv", "zero")
-            },
-            "mean elasticity under a softmax": {
-                op: dict(zip(names, map(float, softmax[op].mean(0)), strict=True)) for op in ("skip", "conv", "zero")
-            },
-        },
+        details={"mean elasticity": by_edge(raw), "mean elasticity under a softmax": by_edge(softmax)},
     )

@@ -82,19 +82,17 @@ def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
         )
         predicted.append(active)
         measured.append(float((g > 0).mean()))
-    enough = "tests by the exact binomial distribution"
-    findings = (
-        report.fits("P(g != 0) = sigmoid(beta - tau ln(-a / b))", np.array(p_values["P(g != 0)"]), enough, 4),
-        report.fits("P(g = 1) = sigmoid(beta - tau ln((1 - a) / (b - 1)))", np.array(p_values["P(g = 1)"]), enough, 4),
-        report.fits(
+    exact = "tests by the exact binomial distribution"
+    misread = report.fits("", np.array(p_values.pop("misread")), exact)
+    predictions = (
+        ("P(g != 0) = sigmoid(beta - tau ln(-a / b))", exact),
+        ("P(g = 1) = sigmoid(beta - tau ln((1 - a) / (b - 1)))", exact),
+        (
             "between 0 and 1 gates follow the linear piece of sigmoid((logistic + beta) / tau)",
-            np.array(p_values["between"]),
             "Kolmogorov-Smirnov tests where at least 100 gates are there",
-            4,
         ),
-        report.fits("E[g] is that of the closed form", np.array(p_values["E[g]"]), "z tests against quadrature", 4),
+        ("E[g] is that of the closed form", "z tests against quadrature"),
     )
-    misread = report.fits("", np.array(p_values["misread"]), enough)
     deviation = np.abs(np.subtract(measured, predicted))
     return ClaimReport(
         claim="theorem3_distribution",
@@ -106,7 +104,10 @@ def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
             f"{size:,} gates at each of {len(_GRID)} points: beta in {_LOGITS}, tau in {_TEMPERATURES}, (a, b) in "
             f"{_INTERVALS}"
         ),
-        findings=findings,
+        findings=tuple(
+            report.fits(predicted, np.array(found), tests, len(predictions))
+            for (predicted, tests), found in zip(predictions, p_values.values(), strict=True)
+        ),
         panels=(
             Panel(
                 "activation probability",

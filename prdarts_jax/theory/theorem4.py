@@ -1,5 +1,7 @@
 """Theorem 4: a shallow cell of two branches converges faster than a deep one of the same gates."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +25,8 @@ def restrict(deep: Model, arrays: Params) -> Params:
 
 def depth(key: jax.Array, settings: Settings) -> ClaimReport:
     """Smallest eigenvalues and losses of deep and shallow cells, with the same weights where both have them."""
-    findings, details = [], {}
-    quotients, advantages, curves = {}, {}, {}
+    findings, details, quotients = [], {}, []
+    above = functools.partial(report.mean_above, tests=2 * len(settings.depths))
     for nodes in settings.depths:
         deep = Model(nodes, settings.width)
         wide = shallow(deep)
@@ -36,64 +38,47 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
             both = model.init(wide, key_params, settings.channels, settings.positions)
             kernels = jax.random.normal(key_kernels, (len(deep.edges), deep.width, 3 * deep.width))
             gates = dict(zip(("skip", "conv"), jax.random.uniform(key_gates, (2, len(deep.edges))), strict=True))
-            cells = (
+            cells: tuple[tuple[Model, Params, Params], ...] = (
                 (deep, both | {"stem": both["stem"][:1], "conv": kernels}, gates),
                 (wide, both | restrict(deep, {"conv": kernels}), restrict(deep, gates)),
             )
-            matrices = [gram.whole(gram.blocks(cell, weights, g, inputs)) for cell, weights, g in cells]
+            matrices = [gram.whole(gram.blocks(*cell, inputs)) for cell in cells]
             step_size = jnp.min(jnp.stack([rates.stable_step(matrix) for matrix in matrices]))
             kernel = gram.smallest_eigenvalue(gram.input_kernel(inputs))
+            descents = [model.descend(*cell, inputs, targets, step_size, settings.steps) for cell in cells]
             return {
                 "eigenvalue": jnp.stack([gram.smallest_eigenvalue(matrix) for matrix in matrices]),
                 "condition": jnp.stack([rates.stable_step(m, 1.0) * gram.smallest_eigenvalue(m) for m in matrices]),
-                "losses": jnp.stack(
-                    [
-                        model.descend(cell, weights, g, inputs, targets, step_size, settings.steps)[1]
-                        for cell, weights, g in cells
-                    ]
-                ),
+                "losses": jnp.stack([losses for _, losses in descents]),
                 "increment": 0.75 * kernel * rates.path_strength(wide, cells[1][2], "printed", branch=1),
             }
 
         keys = jax.random.split(jax.random.fold_in(key, nodes), settings.draws)
-        floats = 8 * len(deep.edges) * deep.width**2
-        found = report.over_draws(measure, keys, floats)
-        eigenvalue, losses = found["eigenvalue"], found["losses"]
-        quotients[nodes] = np.log(eigenvalue[:, 1] / eigenvalue[:, 0])
+        found = report.over_draws(measure, keys, 8 * len(deep.edges) * deep.width**2)
+        (of_deep, of_shallow), losses, increment = found["eigenvalue"].T, found["losses"], found["increment"]
+        quotient = np.log(of_shallow / of_deep)
+        quotients.append(quotient)
         falls = np.log10(losses / losses[:, :, :1])
-        advantages[nodes] = falls[:, 0, -1] - falls[:, 1, -1]
-        curves[nodes] = falls.mean(0)
         findings += [
             report.always_above(
-                f"h = {nodes}: lambda_min(G) of the shallow cell is at least that of the deep one",
-                quotients[nodes],
-                "draws",
+                f"h = {nodes}: lambda_min(G) of the shallow cell is at least that of the deep one", quotient, "draws"
             ),
-            report.mean_above(
-                f"h = {nodes}: it is larger on average (mean of ln lambda_B / lambda_A above 0)",
-                quotients[nodes],
-                tests=2 * len(settings.depths),
-            ),
-            report.mean_above(
+            above(f"h = {nodes}: it is larger on average (mean of ln lambda_B / lambda_A above 0)", quotient),
+            above(
                 f"h = {nodes}: with one step size the loss of the shallow cell falls further (log10, after "
                 f"{settings.steps} steps)",
-                advantages[nodes],
-                tests=2 * len(settings.depths),
+                falls[:, 0, -1] - falls[:, 1, -1],
             ),
         ]
-        surplus = (eigenvalue[:, 1] - eigenvalue[:, 0]) / found["increment"]
+        surplus = of_shallow - of_deep
+        conditions = np.log(found["condition"][:, 1] / found["condition"][:, 0])
         details[f"h = {nodes}"] = {
-            "share of draws with lambda_B >= lambda_A": float(np.mean(quotients[nodes] >= 0)),
-            "mean of lambda_B / lambda_A (geometric)": float(np.exp(quotients[nodes].mean())),
-            "the same of lambda_min / lambda_max": float(
-                np.exp(np.log(found["condition"][:, 1] / found["condition"][:, 0]).mean())
-            ),
-            "c_sigma, the largest that keeps the bound (below 0: none does)": float(surplus.min()),
-            "Spearman of lambda_B - lambda_A with the bound's increment": report.spearman(
-                found["increment"], eigenvalue[:, 1] - eigenvalue[:, 0]
-            ),
+            "share of draws with lambda_B >= lambda_A": float(np.mean(quotient >= 0)),
+            "mean of lambda_B / lambda_A (geometric)": float(np.exp(quotient.mean())),
+            "the same of lambda_min / lambda_max": float(np.exp(conditions.mean())),
+            "c_sigma, the largest that keeps the bound (below 0: none does)": float((surplus / increment).min()),
+            "Spearman of lambda_B - lambda_A with the bound's increment": report.spearman(increment, surplus),
         }
-    deepest = settings.depths[-1]
     return ClaimReport(
         claim="theorem4_depth",
         statement=(
@@ -112,22 +97,17 @@ def depth(key: jax.Array, settings: Settings) -> ClaimReport:
                 "depth h",
                 "ln lambda_B / lambda_A",
                 (
-                    Series(
-                        "draws",
-                        np.repeat(settings.depths, settings.draws),
-                        np.concatenate(list(quotients.values())),
-                        points=True,
-                    ),
+                    Series("draws", np.repeat(settings.depths, settings.draws), np.ravel(quotients), points=True),
                     Series("equal", settings.depths, np.zeros(len(settings.depths))),
                 ),
             ),
             Panel(
-                f"loss, h = {deepest}",
+                f"loss, h = {settings.depths[-1]}",
                 "step",
                 "log10 F(k) / F(0), mean",
                 [
                     Series(name, range(settings.steps + 1), curve)
-                    for name, curve in zip(("deep", "shallow"), curves[deepest], strict=True)
+                    for name, curve in zip(("deep", "shallow"), falls.mean(0), strict=True)
                 ],
             ),
         ),

@@ -33,11 +33,11 @@ from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
 from prdarts_jax.spaces import SearchSpace, genotypes
 
 STEPS, BATCH = 20, 16
-SPACE = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
+SPACE = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3"), nodes=3)
 AUGMENTATION = Augmentation((0.5,), (0.25,), pad=2, flip=True, cutout=3)
 CELL = genotypes.Genotype(
-    normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("sep_conv_3x3", 2)),
-    reduce=(("max_pool_3x3", 0), ("sep_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_3x3", 0)),
+    normal=(("dil_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("dil_conv_3x3", 2)),
+    reduce=(("max_pool_3x3", 0), ("dil_conv_3x3", 1), ("skip_connect", 2), ("dil_conv_3x3", 0)),
     normal_concat=(2, 3),
     reduce_concat=(2, 3),
 )

@@ -11,18 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
-from shared import ROOT, tiny_config, without_pictures
-from tqdm import tqdm
+from shared import ROOT, assert_same_run, read_architectures, read_records, stop_at, tiny_config, without_pictures
 
 from prdarts_jax import main
-from prdarts_jax.run import loop, problems, search
+from prdarts_jax.run import problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
@@ -39,35 +35,6 @@ def arguments_of(workdir):
     tiny = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "steps_per_call": 2}
     tiny |= {"epochs": EPOCHS, "evaluation.epochs": 0, "logits.learning_rate": 0.1}
     return [DIGITS, f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in tiny.items())]
-
-
-class Ended(NamedTuple):
-    """How a command ended: 0, or what it gave to sys.exit."""
-
-    code: int | str
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs a command line in this process, with the compilation cache of the tests."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prdarts", *arguments])
-        monkeypatch.setattr(app, "run", lambda run, flags_parser: run(flags_parser(sys.argv)))
-        monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
-        capsys.readouterr()
-        code = 0
-        with flagsaver.flagsaver():  # flags that are defined within are gone afterwards
-            try:
-                main.cli()
-            except SystemExit as ended:
-                code = ended.code
-        flags.FLAGS.unparse_flags()
-        return Ended(code, *capsys.readouterr())
-
-    return run
 
 
 def assert_refused(ended, message):
@@ -105,28 +72,6 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
     assert folder() is None  # JAX has read its variable before
     main.use_compilation_cache(str(tmp_path / "mine"))
     assert folder() == str(tmp_path / "mine")
-
-
-def read_records(workdir):
-    """metrics.jsonl without the only thing that may change when a run is repeated."""
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
-
-
-def read_architectures(workdir):
-    return {path.name: dict(np.load(path)) for path in sorted((workdir / "architecture").iterdir())}
-
-
-def assert_same_run(found, expected):
-    """Logits, probabilities, genotype and metrics, bit for bit."""
-    assert (found / "genotype.json").read_bytes() == (expected / "genotype.json").read_bytes()
-    a, b = read_architectures(found), read_architectures(expected)
-    assert a.keys() == b.keys()
-    for epoch in a:
-        assert a[epoch].keys() == b[epoch].keys()
-        for name in a[epoch]:
-            assert a[epoch][name].tobytes() == b[epoch][name].tobytes(), (epoch, name)
-    assert read_records(found) == read_records(expected)
 
 
 @pytest.fixture(scope="module")
@@ -233,18 +178,11 @@ def kill_at_random(arguments, workdir):
 def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, command, monkeypatch):
     """By the same command: killed at any moment, then stopped in the middle of an epoch."""
     end, middle = EPOCHS * STEPS, (EPOCHS - 2) * STEPS + 2
-
-    class StopInTheMiddle(tqdm):
-        def update(self, n=1):
-            super().update(n)
-            if self.n == middle:
-                signal.raise_signal(signal.SIGTERM)
-
     arguments = arguments_of(tmp_path)
     kill_at_random(arguments, tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch, without_pictures():
-        patch.setattr(loop, "tqdm", StopInTheMiddle)
+        stop_at(patch, middle)
         ended = command(*arguments)
     assert re.search(rf"^resumed at step \d+ of {end}$", ended.out, re.MULTILINE)
     assert ended.out.endswith(f"\nstopped at step {middle} of {end}; the same command resumes it\n")
@@ -318,7 +256,7 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, command, tmp_path, monkeypatch):
-    def refuse(**given):
+    def refuse(*given):
         raise ValueError("process_id must be less than num_processes")
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
@@ -356,6 +294,8 @@ def test_the_command_says_its_flags_and_importing_it_defines_none_and_loads_only
 def test_readme_example_runs(compiled_quickly, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     example = next(block for block in blocks if "search_step" in block)
+    example = example.replace("cells=1)", "cells=1, space=pdx.spaces.s2())", 1)  # compiles faster
+    assert "s2" in example
     scope = {}
     exec(example, scope)
     assert [int(value.step) > 0 for value in scope.values() if isinstance(value, SearchState)] == [True]

@@ -2,11 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
-from shared import tiny_config
+from shared import assert_same_run, make_toy, tiny_config
 
-from prdarts_jax.run import population, reporting, search
+from prdarts_jax.run import population, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -14,33 +13,34 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FIRST, SEEDS = 3, 2
 
 
-@pytest.fixture(scope="module")
-def together(no_pictures, tmp_path_factory):
-    """(folder of the population, the cells it has found)."""
-    folder, config = tmp_path_factory.mktemp("together"), tiny_config(seed=FIRST, seeds=SEEDS)
-    found = search.run(config, folder)
-    text = population.run(config, folder, found)
-    assert (folder / "population.md").read_text() == text
-    assert not (folder / "metrics.jsonl").exists()
-    return folder, found
+@pytest.fixture(scope="module", params=["darts", pytest.param("pr_darts_released", marks=pytest.mark.slow)])
+def together(request, no_pictures, tmp_path_factory):
+    """(method, folder of the population, the cells it has found).
+
+    A stand-in for the supernet compiles faster; slow is the supernet itself, where each seed executes other ops."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "darts":
+            patch.setattr(problems, "make_supernet", make_toy)
+        folder, config = tmp_path_factory.mktemp("together"), tiny_config(request.param, seed=FIRST, seeds=SEEDS)
+        found = search.run(config, folder)
+        text = population.run(config, folder, found)
+        assert (folder / "population.md").read_text() == text
+        assert not (folder / "metrics.jsonl").exists()
+        yield request.param, folder, found
 
 
 def test_a_seed_is_what_it_is_alone_bit_for_bit(together, tmp_path):
     """The last one; `test_search_job.py` has a first one."""
-    folder, found = together
+    method, folder, found = together
     seed = FIRST + SEEDS - 1
     of_seed = folder / f"seed_{seed}"
-    assert search.run(tiny_config(seed=seed), tmp_path) == found[-1:] == [genotypes.load(of_seed / "genotype.json")]
-    for epoch in range(2):
-        here, there = (reporting.read_logits(place, epoch) for place in (of_seed, tmp_path))
-        for cell_type, logits in there.items():
-            np.testing.assert_array_equal(here[cell_type], logits)
-    here, there = (reporting.read_records(place) for place in (of_seed, tmp_path))
-    assert [r | {"seconds": 0} for r in here] == [r | {"seconds": 0} for r in there]
+    alone = search.run(tiny_config(method, seed=seed), tmp_path)
+    assert alone == found[-1:] == [genotypes.load(of_seed / "genotype.json")]
+    assert_same_run(of_seed, tmp_path)
 
 
 def test_the_spread_is_that_of_the_seeds_last_epochs(together):
-    folder, _ = together
+    _, folder, _ = together
     result = json.loads((folder / "population.json").read_text())
     assert result["seeds"] == [3, 4]
     of_seeds = [folder / f"seed_{seed}" for seed in result["seeds"]]

@@ -14,7 +14,7 @@ import numpy as np
 import one_process
 import pytest
 from conftest import SCRIPT_PATH
-from shared import CELL, ROOT
+from shared import CELL, ROOT, read_records
 
 from prdarts_jax.run import reporting
 from prdarts_jax.spaces import genotypes
@@ -140,9 +140,7 @@ def test_killed_processes_are_resumed_bit_for_bit_and_stop_together(network, und
 
     one_process.run(network, tmp_path)
     assert f"resumed at step {step}" in capsys.readouterr().out
-    records, expected = (
-        [record | {"seconds": 0} for record in reporting.read_records(workdir)] for workdir in (tmp_path, undisturbed)
-    )
+    records, expected = map(read_records, (tmp_path, undisturbed))
     assert records[:done] == expected[:done]
     assert [record["step"] for record in records] == [record["step"] for record in expected]
     assert_same_logits(tmp_path, undisturbed, [done], atol=1e-3)  # after at most three steps by one process, not two

@@ -3,14 +3,12 @@
 import itertools
 import json
 import shutil
-import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import make_toy, tiny_config
-from tqdm import tqdm
+from shared import make_toy, read_records, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.run import loop, problems, reporting, search
@@ -109,10 +107,7 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
     assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
     alone, of_it = ended_early
     assert of_it == found[:1]
-    of_seed, by_itself, other = (
-        [record | {"seconds": 0} for record in reporting.read_records(folder)]
-        for folder in (tmp_path / "seed_0", alone, tmp_path / "seed_1")
-    )
+    of_seed, by_itself, other = map(read_records, (tmp_path / "seed_0", alone, tmp_path / "seed_1"))
     assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
     assert search.run(early_config(seeds=2), tmp_path) == found  # nothing is left to do
 
@@ -143,18 +138,6 @@ def test_each_stage_has_a_folder_and_the_next_the_strongest_of_its_ops(staged):
     assert written(staged) == derived(staged, staged_config(), 1)
     for folder in (staged / "stage_1", staged):
         assert json.loads((folder / "config.json").read_text())["p_darts"]["ops"] == [3, 2]
-
-
-def stop_at(monkeypatch, step):
-    """SIGTERM at a step of a stage that goes on for longer."""
-
-    class Stop(tqdm):
-        def update(self, n=1):
-            super().update(n)
-            if self.n == step:
-                signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(loop, "tqdm", Stop)
 
 
 def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,5 @@
 """Gram matrices and kernels of the theory lab, against plain NumPy, Monte Carlo and integration, in float64."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,31 +23,11 @@ NETWORKS = [
 kernel_of = jax.jit(gram.input_kernel, static_argnums=(1, 2))
 
 
-@functools.cache
-def computed(model):
-    """(the arguments, gradients, blocks and their whole)."""
-    params, alpha, inputs, _ = reference.draw(model, 0)
-
-    @jax.jit
-    def compute(*args):
-        blocks = gram.blocks(model, *args)
-        return gram.gradients(model, *args), blocks, gram.whole(blocks)
-
-    return (params, alpha, inputs), *compute(params, alpha, inputs)
-
-
-@pytest.mark.parametrize("model", NETWORKS, ids=str)
-def test_gradients_are_those_of_the_closed_form(float64, model):
-    (params, alpha, inputs), actual, *_ = computed(model)
-    samples = [reference.gradients(model, params, alpha, x) for x in inputs]
-    assert set(actual) == set(params)
-    for name in params:
-        reference.close(actual[name], [g[name] for g in samples])
-
-
 @pytest.mark.parametrize("model", NETWORKS, ids=str)
 def test_blocks_are_inner_products_of_gradients_and_add_up_to_the_whole(float64, model):
-    (params, alpha, inputs), _, blocks, whole = computed(model)
+    params, alpha, inputs, _ = reference.draw(model, 0)
+    blocks = jax.jit(lambda *args: gram.blocks(model, *args))(params, alpha, inputs)
+    whole = gram.whole(blocks)
     expected = reference.gram_blocks(model, params, alpha, inputs)
     assert set(blocks) == set(expected)
     for name, part in expected.items():
@@ -80,14 +58,7 @@ def some_inputs():
 
 def test_the_printed_kernel_is_made_of_its_two_by_two_blocks(float64):
     inputs = some_inputs()
-    n = len(inputs)
-    expected = np.zeros((2 * n, 2 * n))
-    for i in range(n):
-        for j in range(n):
-            kij, kji, kjj = (
-                np.sum(a * b) for a, b in ((inputs[i], inputs[j]), (inputs[j], inputs[i]), (inputs[j],) * 2)
-            )
-            expected[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = [[kij, kij], [kji, kjj]]
+    expected = reference.printed_kernel(inputs)
     assert np.abs(expected - expected.T).max() > 0.1
     reference.close(kernel_of(inputs, "printed"), (expected + expected.T) / 2)
 
@@ -146,17 +117,10 @@ def test_the_precision_is_that_of_the_arrays():
         blocks = gram.blocks(model, *arguments, x)
         return [
             *(blocks, gram.whole(blocks), gram.smallest_eigenvalue(gram.whole(blocks))),
-            gram.gradients(model, *arguments, x),
             *(gram.input_kernel(x, reading) for reading in ("printed", "activations")),
         ]
 
-    def dtypes(dtype):
-        return {a.dtype for a in jax.tree.leaves(jax.eval_shape(lambda: everything(dtype)))}
-
-    assert dtypes(float) == {np.dtype(np.float32)}
-    with jax.enable_x64(True):
-        assert dtypes(float) == {np.dtype(np.float64)}
-        assert dtypes(np.float32) == {np.dtype(np.float32)}
+    reference.accept_precision(everything)
 
 
 def test_the_kernel_of_activations_is_as_good_in_single_precision():

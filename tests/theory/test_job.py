@@ -3,15 +3,13 @@
 import json
 import runpy
 import signal
-import types
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from prdarts_jax import main
 from prdarts_jax.run import loop, reporting
-from prdarts_jax.theory import claims, figures, job
+from prdarts_jax.theory import claims, job, report
 from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
 from prdarts_jax.theory.settings import Settings
 
@@ -58,7 +56,7 @@ def checked(monkeypatch):
         return made_up(name)
 
     monkeypatch.setattr(claims, "check", check)
-    monkeypatch.setattr(figures, "claim_figure", lambda report: f"figure of {report.claim}")
+    monkeypatch.setattr(report, "claim_figure", lambda report: f"figure of {report.claim}")
     monkeypatch.setattr(reporting, "save_figure", lambda text, path: reporting.write_bytes(path, text.encode()))
     return calls
 
@@ -147,12 +145,6 @@ def test_all_claims_are_checked_by_default_and_bars_are_escaped(checked, tmp_pat
         "high": [],
         "points": False,
     }
-
-
-def test_thorough_checks_have_their_own_size(checked, tmp_path):
-    job.run(make_config(claim=NAMES[2], thorough=True), tmp_path)
-    assert checked == [(NAMES[2], 0, job.THOROUGH)]
-    assert job.THOROUGH != job.QUICK
 
 
 # Going on -------------------------------------------------------------------------------------------------------------
@@ -248,35 +240,16 @@ def test_the_config_is_valid_and_every_claim_may_be_named(checked, tmp_path):
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """Calls the program with a config, without parsing flags."""
-
-    def call(config, workdir):
-        given = types.SimpleNamespace(config=config, workdir=str(workdir), cache_dir=None, distributed=False)
-        given.coordinator = given.processes = given.process = None
-        with monkeypatch.context() as patch:
-            patch.setattr(main, "flags", types.SimpleNamespace(FLAGS=given))
-            patch.setattr(main, "use_compilation_cache", lambda folder: None)
-            main.main(["prdarts_jax.main"])
-
-    return call
-
-
-def test_the_program_prints_the_table(checked, command, tmp_path, capsys):
-    command(make_config(claim=NAMES[4]), tmp_path)
-    assert [name for name, *_ in checked] == [NAMES[4]]
-    out = capsys.readouterr().out
-    assert (tmp_path / "claims.md").read_text() in out and out.endswith(f"results in {tmp_path}\n")
-
-
-def test_the_program_ends_with_one_sentence_for_another_seed_and_143_after_a_stop(
-    checked, command, tmp_path, monkeypatch, capsys
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections, where it reads the config
+def test_the_program_prints_the_table_or_one_sentence_and_ends_with_143_after_a_stop(
+    checked, command, tmp_path, monkeypatch
 ):
-    command(make_config(claim=NAMES[4]), tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        command(make_config(seed=8), tmp_path)
-    assert str(ended.value).startswith(f"error: {tmp_path} belongs to another run: config.seed is 0 there and 8 here")
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}"]
+    ended = command(*arguments, f"--config.claim={NAMES[4]}")
+    assert ended.code == 0 and [name for name, *_ in checked] == [NAMES[4]]
+    assert (tmp_path / "claims.md").read_text() in ended.out and ended.out.endswith(f"results in {tmp_path}\n")
+    ended = command(*arguments, "--config.seed=8")
+    assert ended.code.startswith(f"error: {tmp_path} belongs to another run: config.seed is 0 there and 8 here")
     check = claims.check
 
     def stopping(*arguments):
@@ -284,7 +257,6 @@ def test_the_program_ends_with_one_sentence_for_another_seed_and_143_after_a_sto
         return check(*arguments)
 
     monkeypatch.setattr(claims, "check", stopping)
-    with pytest.raises(SystemExit) as ended:
-        command(make_config(), tmp_path)
-    assert ended.value.code == 128 + signal.SIGTERM == 143
-    assert f"stopped before {NAMES[1]}; the same command resumes it\n" in capsys.readouterr().out
+    ended = command(*arguments)
+    assert ended.code == 128 + signal.SIGTERM == 143
+    assert f"stopped before {NAMES[1]}; the same command resumes it\n" in ended.out

@@ -1,7 +1,4 @@
-"""The findings of the theory lab against SciPy and plain NumPy: statistics, intervals, verdicts, margins; its figures.
-
-Seeds are fixed. LEVEL is how often a right law would fail such a test with other seeds.
-"""
+"""The findings of the theory lab against SciPy and plain NumPy: statistics, intervals, verdicts, margins; figures."""
 
 import math
 
@@ -11,13 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.collections import LineCollection, PolyCollection
+from shared import LEVEL
 
 from prdarts_jax.theory import report
-from prdarts_jax.theory.figures import claim_figure
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-LEVEL = 1e-3
 
 
 def normal(size, mean, seed=0):
@@ -249,7 +244,7 @@ def test_the_figure_has_a_plot_a_panel_with_its_curves_bands_and_axes():
         report.Series("whiskers", range(1, 3), [1.0, 2.0], [0.5, 1.5], [1.5, 2.5], points=True),
     )
     panels = [report.Panel(f"title {log}", "across", "up", series, log) for log in ("", "x", "y", "xy")]
-    figure = claim_figure(claim(["holds", "inconclusive"], panels))
+    figure = report.claim_figure(claim(["holds", "inconclusive"], panels))
     assert figure.get_suptitle() == "name: inconclusive"
     assert [ax.get_visible() for ax in figure.axes] == [True] * 4 + [False] * 2
     for panel, ax in zip(panels, figure.axes, strict=False):
@@ -269,4 +264,4 @@ def test_the_figure_has_a_plot_a_panel_with_its_curves_bands_and_axes():
 
 def test_the_figure_of_one_panel_has_one_plot():
     panel = report.Panel("t", "x", "y", [report.Series("a", (0, 1), (0, 1))])
-    assert len(claim_figure(claim(["fails"], [panel])).axes) == 1
+    assert len(report.claim_figure(claim(["fails"], [panel])).axes) == 1

@@ -165,11 +165,7 @@ def test_the_smallest_eigenvalues_and_rates_are_those_of_the_networks_drawn(boun
 
 def test_the_kernel_as_printed_is_that_of_the_inputs_drawn(bounded):
     checked, (_, draws) = bounded
-    x = draws[0][0][2].reshape(TINY.samples, -1)
-    k, n = x @ x.T, TINY.samples
-    full = np.zeros((2 * n, 2 * n))
-    for i, j in itertools.product(range(n), range(n)):
-        full[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = [[k[i, j], k[i, j]], [k[j, i], k[j, j]]]
+    full = reference.printed_kernel(draws[0][0][2])
     smallest = np.linalg.eigvalsh((full + full.T) / 2)[0]
     found = checked.findings[-1]
     assert found.measured == found.margin == pytest.approx(smallest, rel=1e-9)

@@ -1,7 +1,4 @@
-"""Theorem 3's checks: closed forms against gates drawn in NumPy, and what wrong gates or forms do to the verdicts.
-
-LEVEL is how often a right law would fail a test with other seeds.
-"""
+"""Theorem 3's checks: closed forms against gates drawn in NumPy, and what wrong gates or forms do to the verdicts."""
 
 import math
 
@@ -10,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from shared import LEVEL, logistic
 
 from prdarts_jax.search import gates
 from prdarts_jax.theory import claims, theorem3
@@ -17,12 +15,7 @@ from prdarts_jax.theory.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-LEVEL = 1e-3
 GATES = Settings(gate_samples=5000)
-
-
-def logistic(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def draw_gates(rng, size, beta, tau, a, b):

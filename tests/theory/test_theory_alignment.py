@@ -11,6 +11,7 @@ from prdarts_jax import spaces
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import init_logits
+from prdarts_jax.search.step import SearchState
 from prdarts_jax.theory import alignment, claims
 from prdarts_jax.theory.settings import Settings
 
@@ -23,8 +24,8 @@ SPACE = spaces.SearchSpace(
 
 def state_of(**variables):
     """What `layer_gradients` reads of a state."""
-    state = chain.start(chain.make_problem(), jax.random.key(0), chain.make_batch(0)["image"])
-    return state.replace(**variables)
+    others = {"batch_stats": {}, "opt_state": (), "key": jax.random.key(0)}
+    return SearchState(jnp.int32(0), **others | variables)
 
 
 def shifted_loss(predict, weights, labels):

@@ -6,6 +6,7 @@ Written after Zhou et al. (2020): equations 3 to 5, the gradients of the supplem
 import itertools
 import math
 
+import jax
 import numpy as np
 
 
@@ -171,6 +172,28 @@ def path_strength(model, alpha, reading, branch=0):
         elif s < last:
             total += conv[s, last] ** 2 * coefficient**2
     return total
+
+
+def printed_kernel(inputs):
+    """K in its 2x2 blocks, not yet made symmetric."""
+    flat = inputs.reshape(len(inputs), -1)
+    k, n = flat @ flat.T, len(inputs)
+    full = np.zeros((2 * n, 2 * n))
+    for i, j in itertools.product(range(n), range(n)):
+        full[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = [[k[i, j], k[i, j]], [k[j, i], k[j, j]]]
+    return full
+
+
+def accept_precision(everything):
+    """All that everything(dtype) gives has this dtype, and may have the largest that is switched on."""
+
+    def dtypes(dtype):
+        return {a.dtype for a in jax.tree.leaves(jax.eval_shape(lambda: everything(dtype)))}
+
+    assert dtypes(float) == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        assert dtypes(float) == {np.dtype(np.float64)}
+        assert dtypes(np.float32) == {np.dtype(np.float32)}
 
 
 def close(actual, expected):
