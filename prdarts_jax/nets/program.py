@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jax import lax
 
 from prdarts_jax import devices, ops
@@ -69,8 +69,8 @@ class EdgeGroup:
 
     def init_params(self, key: jax.Array) -> Tree:
         """{op: {name: f32[edges, ...]}} for the ops that have parameters."""
-        shapes = flatten_dict({name: dict(op.shapes) for name, op in self.candidates.items()})
-        return unflatten_dict(ops.init_params(key, shapes, (len(self.edges),)))
+        shapes = {f"{name}/{param}": op.shapes[param] for name, op in self.candidates.items() for param in op.shapes}
+        return unflatten_dict(ops.init_params(key, shapes, (len(self.edges),)), sep="/")
 
     def init_stats(self) -> Tree:
         """{op: {norm: {'mean', 'var': f32[edges, C]}}} for the ops that normalise."""
