@@ -44,7 +44,7 @@ class EarlyStopping:
     The authors' code, of searches of 50 epochs, also never stops before the tenth.
 
     Attributes:
-      window: epochs that the eigenvalue is averaged over, and that the comparison reaches back.
+      window: epochs that the size of the eigenvalue is averaged over, and that the comparison reaches back.
       ratio: end if the mean before is below `ratio` times the mean now.
     """
 
@@ -52,10 +52,7 @@ class EarlyStopping:
     ratio: float = 0.75
 
     def stops(self, eigenvalues: Sequence[float]) -> int | None:
-        """The epoch whose logits count, if the search ends after these epochs; otherwise None.
-
-        It is the one `window` epochs ago, if the mean size of the last `window` is too far above that of those before.
-        """
+        """The epoch whose logits count, the one `window` epochs ago, if the search ends after these; otherwise None."""
         if len(eigenvalues) < 2 * self.window:
             return None
         sizes = np.abs(eigenvalues)
