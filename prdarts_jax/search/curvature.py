@@ -20,9 +20,6 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
       state: where; its key and step decide what is drawn, if anything is.
       batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
       products: with the Hessian, each of which costs two to three gradients; see `hypergradients.dominant_eigenvalue`.
-
-    Returns:
-      f32[], the eigenvalue of the largest absolute value.
     """
     key = key_for(state.key, 5, state.step)
 

@@ -319,8 +319,7 @@ def search_epoch(
     Args:
       problem: static.
       state: before; its step says where in which epoch to begin.
-      train_data: {'image': u8[N, H, W, C], 'label': i32[N]}.
-      val_data: likewise, of the same N.
+      train_data, val_data: {'image': u8[N, H, W, C], 'label': i32[N]}, of one N.
       augmentation: static.
       batch_size: static; what is left over of N is not used in this epoch.
       steps: how many steps to do; by default an epoch's. The epoch must have that many left.
