@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.ops import kernels
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_step
 from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("chain", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
@@ -105,6 +105,7 @@ def make_problem(supernet=Chain(), method=methods.darts(), weights=MOMENTUM):  #
 
 
 start = jax.jit(init_search, static_argnums=0)
+jit_step = jax.jit(search_step, static_argnums=0)
 
 
 def state_of(problem, step, logits):

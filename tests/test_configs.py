@@ -33,16 +33,17 @@ MODULES = {path.stem: load(path.stem) for path in sorted(FOLDER.glob("*.py"))}
 # Those that `--config=configs/cifar10.py:darts` gives a method.
 OF_ANY_METHOD = [name for name, module in MODULES.items() if inspect.signature(module.get_config).parameters]
 
-COMMON = {
+
+def section(name, **fields):
+    return {f"{name}.{field}": value for field, value in fields.items()}
+
+
+SGD = section("weights", learning_rate=0.025, momentum=0.9, nesterov=False, weight_decay=3e-4, clip=5.0)
+COMMON = SGD | {
     "job": "search",
     "dataset": "cifar10",
     "image_size": 0,
     "num_examples": 0,
-    "weights.learning_rate": 0.025,
-    "weights.momentum": 0.9,
-    "weights.nesterov": False,
-    "weights.weight_decay": 3e-4,
-    "weights.clip": 5.0,
     "logits.learning_rate": 3e-4,
     "logits.b1": 0.5,
     "logits.b2": 0.999,
@@ -63,13 +64,9 @@ PR_DARTS = COMMON | {
     "batch_size": 128,
     "augmentation.cutout": 16,
     "weights.end_learning_rate": 0.0,
-    "pr_darts.lambda_skip": 0.01,
-    "pr_darts.lambda_nonskip": 0.005,
-    "pr_darts.lambda_path": 0.005,
-    "pr_darts.start_temperature": 10.0,
-    "pr_darts.end_temperature": 0.1,
-    "pr_darts.distinct_inputs": False,
 }
+GATES = {"lambda_skip": 0.01, "lambda_nonskip": 0.005, "start_temperature": 10.0, "end_temperature": 0.1}
+PATH = {"lambda_path": 0.005, "distinct_inputs": False}
 DARTS = COMMON | {
     "epochs": 50,
     "batch_size": 64,
@@ -79,24 +76,12 @@ DARTS = COMMON | {
 }
 NO_NONE = {"space": "darts_no_none"}
 PAPERS = {
-    "pr_darts": PR_DARTS,
-    "pr_darts_gates": PR_DARTS
-    | {
-        "pr_darts_gates.lambda_skip": 0.01,
-        "pr_darts_gates.lambda_nonskip": 0.005,
-        "pr_darts_gates.start_temperature": 10.0,
-        "pr_darts_gates.end_temperature": 0.1,
-    },
-    "pr_darts_path": PR_DARTS | {"pr_darts_path.lambda_path": 0.005},
+    "pr_darts": PR_DARTS | section("pr_darts", **GATES | PATH),
+    "pr_darts_gates": PR_DARTS | section("pr_darts_gates", **GATES, distinct_inputs=False),
+    "pr_darts_path": PR_DARTS | section("pr_darts_path", **PATH),
     "pr_darts_released": PR_DARTS
+    | section("pr_darts_released", **GATES | PATH | {"start_temperature": 1.0, "drop": 0.4, "threshold": 0.2})
     | {
-        "pr_darts_released.lambda_skip": 0.01,
-        "pr_darts_released.lambda_nonskip": 0.005,
-        "pr_darts_released.lambda_path": 0.005,
-        "pr_darts_released.start_temperature": 1.0,
-        "pr_darts_released.end_temperature": 0.1,
-        "pr_darts_released.drop": 0.4,
-        "pr_darts_released.threshold": 0.2,
         "batch_size": 250,
         "augmentation.cutout": 0,
         "weights.end_learning_rate": 0.001,
@@ -120,25 +105,16 @@ PAPERS = {
         "logits.b1": 0.9,
     },
     "p_darts": DARTS
+    | section("p_darts", cells=(5, 11, 17), ops=(8, 5, 3), skip_dropout=(0.0, 0.4, 0.7), most_skips=2, rest=10 / 25)
     | {
-        "p_darts.cells": (5, 11, 17),
-        "p_darts.ops": (8, 5, 3),
-        "p_darts.skip_dropout": (0.0, 0.4, 0.7),
-        "p_darts.most_skips": 2,
-        "p_darts.rest": 10 / 25,
         "epochs": 25,
         "batch_size": 96,
         "weights.end_learning_rate": 0.0,
         "logits.learning_rate": 6e-4,
     },
     "r_darts": DARTS
-    | {
-        "r_darts.drop_path": 0.0,
-        "r_darts.early_stopping": True,
-        "r_darts.window": 5,
-        "r_darts.ratio": 0.75,
-        "weights.weight_decay": 27e-4,
-    },
+    | section("r_darts", drop_path=0.0, early_stopping=True, window=5, ratio=0.75)
+    | {"weights.weight_decay": 27e-4},
     "pc_darts": DARTS
     | {
         "pc_darts.partial": 4,
@@ -161,7 +137,7 @@ CHANGES = {
     | {"augmentation.pad": 1, "augmentation.flip": False, "augmentation.cutout": 0, "logits.learning_rate": 0.01},
 }
 BENCHMARK = DARTS | {"space": "nas_bench_201", "cells": 5, "weights.nesterov": True, "weights.weight_decay": 5e-4}
-CIFAR10_EVAL = {
+CIFAR10_EVAL = SGD | {
     "job": "train",
     "dataset": "cifar10",
     "form": "cifar",
@@ -176,13 +152,8 @@ CIFAR10_EVAL = {
     "augmentation.pad": 4,
     "augmentation.flip": True,
     "augmentation.cutout": 16,
-    "weights.learning_rate": 0.025,
     "weights.end_learning_rate": 0.0,
     "weights.schedule": "cosine",
-    "weights.momentum": 0.9,
-    "weights.nesterov": False,
-    "weights.weight_decay": 3e-4,
-    "weights.clip": 5.0,
 }
 OF_ONE_JOB = {
     "cifar10_eval": CIFAR10_EVAL,
@@ -304,17 +275,11 @@ def test_a_method_of_ones_own_is_named_by_its_file(parsed, tmp_path):
         settings.validate(config)
         assert problems.make_method(config).terms == (terms.zero_one(strength),)
     check(made, {"epochs": 200, "batch_size": 128, "method": method, "mine.strength": 2.0})
-    made.mine.strength = -1.0
-    with pytest.raises(ValueError, match="^config.mine.strength=-1.0 must be at least 0$"):
-        settings.validate(made)
-    for wrong, message in (
-        ("own.py:mine", "config.method='own.py:mine' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
-        (method + "s", f"config.method='{method}s' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
+    switched.method += "s"
+    with pytest.raises(
+        ValueError, match=f"^config.method='{method}s' cannot be imported as MODULE:FUNCTION or FILE.py"
     ):
-        switched.method = wrong
-        with pytest.raises(ValueError) as error:
-            settings.validate(switched)
-        assert str(error.value).startswith(message)
+        settings.validate(switched)
 
 
 def test_sections_of_the_digits_config_are_their_own():

@@ -28,10 +28,7 @@ def cosine(gradients: jax.Array) -> jax.Array:
 
 
 def sign_correlation(gradients: jax.Array) -> jax.Array:
-    """The variant `signcorr`: the mean over pairs of layers of sum(g_i g_j) / sum|g_i g_j|.
-
-    Args and returns as `cosine`.
-    """
+    """As `cosine`, the variant `signcorr`: the mean over pairs of layers of sum(g_i g_j) / sum|g_i g_j|."""
     flat = gradients.reshape(len(gradients), math.prod(gradients.shape[1:]))
     i, j = jnp.triu_indices(len(flat), 1)
     products = flat[i] * flat[j]

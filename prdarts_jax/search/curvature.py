@@ -20,9 +20,6 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
       state: where; its key and step decide what is drawn, if anything is.
       batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
       products: with the Hessian, each of which costs two to three gradients; see `hypergradients.dominant_eigenvalue`.
-
-    Returns:
-      f32[], the eigenvalue of the largest absolute value.
     """
     key = key_for(state.key, 5, state.step)
 
@@ -44,7 +41,7 @@ class EarlyStopping:
     The authors' code, of searches of 50 epochs, also never stops before the tenth.
 
     Attributes:
-      window: epochs that the eigenvalue is averaged over, and that the comparison reaches back.
+      window: epochs that the size of the eigenvalue is averaged over, and that the comparison reaches back.
       ratio: end if the mean before is below `ratio` times the mean now.
     """
 
@@ -52,10 +49,7 @@ class EarlyStopping:
     ratio: float = 0.75
 
     def stops(self, eigenvalues: Sequence[float]) -> int | None:
-        """The epoch whose logits count, if the search ends after these epochs; otherwise None.
-
-        It is the one `window` epochs ago, if the mean size of the last `window` is too far above that of those before.
-        """
+        """The epoch whose logits count, the one `window` epochs ago, if the search ends after these; otherwise None."""
         if len(eigenvalues) < 2 * self.window:
             return None
         sizes = np.abs(eigenvalues)

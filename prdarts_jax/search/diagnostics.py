@@ -11,14 +11,11 @@ from prdarts_jax.spaces import SearchSpace, genotypes
 
 
 def entropy(activation: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The mean over edges of the entropy of an edge's op weights, in nats.
+    """The mean over edges of the entropy of an edge's op weights, in nats: from 0, where one op has all, to log(ops).
 
     Args:
       activation: how strongly each op takes part, for each cell type f32[edges, ops], at least 0. Weights that do not
         add up to 1 are divided by their sum; an edge where all are 0 counts as 0.
-
-    Returns:
-      For each cell type a number from 0, where one op has all, to the logarithm of the number of ops.
     """
 
     def mean(weights):
@@ -31,11 +28,7 @@ def entropy(activation: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def activation_by_group(space: SearchSpace, probabilities: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Mean activation probability over the candidate ops of each group, per cell type.
-
-    Args:
-      space: tells the ops of the last axis and which are candidates where; only these count.
-      probabilities: per cell type f32[edges, ops].
+    """Mean activation probability, f32[edges, ops] per cell type, over the candidate ops of each group.
 
     Returns:
       {"normal": {"skip": ..., "conv": ..., "pool": ..., "noise": ..., "none": ..., "all": ...}, "reduce": ...},
@@ -80,23 +73,20 @@ class Diagnostic:
 
 DIAGNOSTICS = (
     Diagnostic(
-        "entropy",
-        "entropy",
-        "mean of the edges (nats)",
-        lambda space, probabilities, genotype: entropy(probabilities),
+        "entropy", "entropy", "mean of the edges (nats)", lambda space, activation, genotype: entropy(activation)
     ),
     Diagnostic(
         "skip_share",
         "skip connections",
         "share in the derived cells",
-        lambda space, probabilities, genotype: genotypes.skip_share(genotype),
+        lambda space, activation, genotype: genotypes.skip_share(genotype),
         limits=(0, 1),
     ),
     Diagnostic(
         "depth",
         "depth",
         "connections in the derived cells",
-        lambda space, probabilities, genotype: genotypes.depth(genotype),
+        lambda space, activation, genotype: genotypes.depth(genotype),
         whole=True,
     ),
     Diagnostic(
@@ -112,11 +102,5 @@ DIAGNOSTICS = (
 def measure_all(
     space: SearchSpace, probabilities: Mapping[str, np.ndarray], genotype: genotypes.AnyGenotype
 ) -> dict[str, Any]:
-    """{field: value} of each of DIAGNOSTICS that has a measure.
-
-    Args:
-      space: of the search.
-      probabilities: activation probabilities, per cell type f32[edges, ops].
-      genotype: the cells derived now.
-    """
+    """{field: value} of each of DIAGNOSTICS that has a measure; see there for what it takes."""
     return {d.field: d.measure(space, probabilities, genotype) for d in DIAGNOSTICS if d.measure}

@@ -1,6 +1,7 @@
 """Hard-concrete gates, and the choice of the ops that run.
 
-Arrays are [edges, ops], of one cell type, except where said otherwise.
+Arrays are [edges, ops], of one cell type. Functions consume their `key`; `candidates` are what there is to choose from,
+bool[edges, ops], as is what they choose.
 """
 
 import math
@@ -17,17 +18,9 @@ A, B = -0.1, 1.1  # the interval to which a gate is stretched before it is clipp
 def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array, a: float = A, b: float = B) -> jax.Array:
     """Draws independent gates (Zhou et al., 2020, equation 7; Louizos et al., 2018).
 
-    g = clip(a + (b - a) sigmoid((ln u - ln(1 - u) + beta) / tau), 0, 1),  u ~ U(0, 1).
+    g = clip(a + (b - a) sigmoid((ln u - ln(1 - u) + beta) / tau), 0, 1),  u ~ U(0, 1), a < 0, b > 1.
 
-    Args:
-      key: consumed.
-      logits: beta.
-      temperature: tau, scalar.
-      a: below 0.
-      b: above 1.
-
-    Returns:
-      Gates in [0, 1] of the shape of the logits. Where a gate is clipped its gradient is 0.
+    Logits are beta, the temperature is tau. Where a gate is clipped its gradient is 0.
     """
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
     stretched = a + (b - a) * jax.nn.sigmoid((noise + logits) / temperature)
@@ -45,35 +38,16 @@ def saturation_probability(logits: jax.Array, temperature: jax.Array, a: float =
 
 
 def choose_random(key: jax.Array, candidates: jax.Array, k: int = 2) -> jax.Array:
-    """Chooses k ops of every edge uniformly, without replacement.
-
-    Args:
-      key: consumed.
-      candidates: bool[edges, ops], what there is to choose from.
-      k: how many.
-
-    Returns:
-      bool[edges, ops], k of each row true, or all candidates where there are no more.
-    """
+    """Chooses k ops of every edge uniformly, without replacement, or all candidates where there are no more."""
     score = jax.random.uniform(key, candidates.shape)
     return largest(jnp.where(candidates, score, -1.0), k) & candidates
 
 
 def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop: float, k: int = 2) -> jax.Array:
-    """Chooses the k ops of every edge with the largest gates, as PR-DARTS's released code does.
+    """Chooses the k candidates of every edge with the largest gates, as PR-DARTS's released code does.
 
-    From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped, are broken at
-    random.
-
-    Args:
-      key: consumed.
-      gates: in [0, 1].
-      candidates: bool[edges, ops], what there is to choose from.
-      drop: probability.
-      k: how many.
-
-    Returns:
-      bool[edges, ops], k of each row true, or all candidates where there are no more.
+    From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped to [0, 1], are broken
+    at random.
     """
     key_drop, key_ties = jax.random.split(key)
     score = jnp.where(candidates, gates - jax.random.bernoulli(key_drop, drop, gates.shape), -2.0)
@@ -83,17 +57,9 @@ def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop
 
 
 def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> jax.Array:
-    """Draws a cell uniformly: two different inputs of every node, each with an op other than none.
+    """Draws a cell uniformly: two different inputs of every node, each with a candidate other than none.
 
-    Where every edge keeps an op (NAS-Bench-201), one of all its candidates.
-
-    Args:
-      key: consumed.
-      space: whose cell.
-      candidates: bool[edges, ops], what there is to choose from; of each edge at least one other than none.
-
-    Returns:
-      bool[edges, ops].
+    There must be one on each edge. Where every edge keeps an op (NAS-Bench-201), one of all its candidates.
     """
     key_op, key_edge = jax.random.split(key)
     if not space.entries_per_node:

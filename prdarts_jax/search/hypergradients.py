@@ -30,11 +30,9 @@ def unrolled_gradient(
     For SGD, where move(g) = w - xi (g + ...), v is -xi dL_val/dw', as in the paper.
 
     Args:
-      train_loss: of (params, arch).
+      train_loss: of (params, arch), w and a.
       val_gradient: (params, arch) -> ((gradient in params, gradient in arch), what else was found).
       move: from the gradient of the training loss in the weights to the weights after the step.
-      params: w.
-      arch: a.
       grad: takes derivatives of the training loss; see `devices.grad`.
 
     Returns:
@@ -61,10 +59,9 @@ def aligned_gradient(
     weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite difference).
 
     Args:
-      train_loss: of (params, layer_weights), with what else it found.
+      train_loss: of (params, layer_weights), with what else it found; params are w.
       alignment: of the gradients of all layers.
       weight: lambda, f32[].
-      params: w.
       layer_weights: f32[layers, edges, ops].
       grad: takes derivatives of the loss; see `devices.grad`.
 
@@ -85,16 +82,11 @@ def aligned_gradient(
 def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Array, steps: int) -> jax.Array:
     """The eigenvalue of largest absolute value of a Hessian, from products with vectors alone (Lanczos's method).
 
-    Entries of `at` that are not finite are left out.
-
     Args:
       gradient: whose derivative the Hessian is.
-      at: where.
+      at: where; entries that are not finite are left out.
       key: of the vector to start from, consumed.
       steps: products with the Hessian; as many as there are entries give the exact value.
-
-    Returns:
-      f32[].
     """
     flat, unravel = ravel_pytree(at)
     free = jnp.isfinite(flat)

@@ -74,10 +74,8 @@ class Method:
 class Stage:
     """One of the searches that a method is made of.
 
-    Attributes:
-      method: of this search.
-      ops: how many candidates each edge keeps of those of the search before, by the largest logits; the first search
-        has all candidates of the space.
+    Each edge keeps `ops` candidates of those of the search before, by the largest logits; the first search has all
+    candidates of the space.
     """
 
     method: Method

@@ -30,10 +30,6 @@ class Relaxation:
 
     A subclass defines `activation`. It defines `weigh` too where not all ops run with that weight, and `scores` where
     ops of different edges are not to be compared by their logits.
-
-    Attributes:
-      initial: mean of the logits at the start.
-      noise: their standard deviation.
     """
 
     initial: float = 0.0
@@ -52,9 +48,7 @@ class Relaxation:
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """How likely, or how strongly, each op takes part, in [0, 1]."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define activation, how likely or how strongly each op takes part"
-        )
+        raise NotImplementedError(f"{type(self).__name__} must define activation, how strongly each op takes part")
 
     def scores(self, space: SearchSpace, logits: Arch) -> Arch:
         """What a discretization ranks the ops of a node by: here the logits."""
@@ -171,11 +165,8 @@ class HardConcrete(Relaxation):
 
 @dataclasses.dataclass(frozen=True)
 class Gumbel(Softmax):
-    """One op of every edge, drawn by the softmax, with the gradient of the Gumbel softmax (GDAS; Dong, Yang, 2019).
-
-    Attributes:
-      temperature: tau, falling.
-    """
+    """One op of every edge, drawn by the softmax, with the gradient of the Gumbel softmax at the `temperature` (GDAS;
+    Dong, Yang, 2019)."""
 
     temperature: Linear = Linear(10.0, 0.1)
 
@@ -198,10 +189,8 @@ class Gumbel(Softmax):
 class Policy(Softmax):
     """One op of every edge, drawn by the softmax, without a gradient (REINFORCE; Zoph, Le, 2017).
 
-    Beside the logits there is `baseline` f32[], what the loss is compared with (see `terms.score_function`).
-
-    Attributes:
-      baseline: the loss expected at the start.
+    Beside the logits there is `baseline` f32[], what the loss is compared with (see `terms.score_function`); at the
+    start it is the attribute, the loss expected then.
     """
 
     baseline: float = 2.3

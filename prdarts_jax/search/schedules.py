@@ -24,13 +24,7 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class LinearThenExponential:
-    """Linear towards 0 until `knee`, then falling by exp(-rate) for each unit of progress.
-
-    Attributes:
-      start: value at the start.
-      knee: the progress at which `start` counts again and the exponential begins.
-      rate: of the exponential.
-    """
+    """Linear from `start` towards 0; from the progress `knee` on, `start` times exp(-rate (progress - knee))."""
 
     start: float
     knee: float

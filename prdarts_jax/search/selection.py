@@ -11,23 +11,15 @@ from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 @dataclasses.dataclass(frozen=True)
 class BestOf:
-    """After an epoch, logits become 1 for the ops of the best of `samples` cells that the relaxation draws, else 0.
-
-    Attributes:
-      samples: how many cells are compared.
-    """
+    """After an epoch, logits become 1 for the ops of the best of `samples` cells that the relaxation draws, else 0."""
 
     samples: int
 
     def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
         """The state with these logits. Best is the smallest mean loss over the batches, with the weights as they are.
 
-        The logit of an op that is no candidate stays -inf.
-
-        Args:
-          problem: static.
-          state: its key and step decide what is drawn.
-          batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
+        The key and the step of the state decide what is drawn. The logit of an op that is no candidate stays -inf.
+        Batches are of validation data, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
         """
         progress = problem.progress(state.step)
         keys = jax.random.split(key_for(state.key, 4, state.step), self.samples)

@@ -73,16 +73,9 @@ class SearchProblem:
     def update(
         self, collection: str, gradient: Any, variables: dict[str, Any], opt_state: Any
     ) -> tuple[dict[str, Any], Any]:
-        """Moves one collection as `optimizer` does, and leaves the other and its optimizer's state as they are.
+        """(variables, opt_state) after `optimizer` has moved one collection, 'params' or 'arch', by the gradient in it.
 
-        Args:
-          collection: 'params' or 'arch'.
-          gradient: in this collection.
-          variables: {'params', 'arch'}.
-          opt_state: of `optimizer`.
-
-        Returns:
-          (variables, opt_state) after the update.
+        The other collection of the variables and its optimizer's state stay as they are.
         """
         # The optimizer sees 0 for the logit of an op that is no candidate; that logit stays -inf.
         seen = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), variables["arch"])
@@ -141,7 +134,7 @@ def init_search(
     """The state a search starts from. Compile it (`jax.jit`, static_argnums=0): its forward pass is then never run.
 
     Args:
-      problem: what to search.
+      problem: static.
       key: the search's only source of randomness.
       images: f32[B, H, W, C], of which only the shape matters.
       candidates: for each cell type bool[edges, ops], the ops to search among; by default all that the space has.
@@ -178,9 +171,9 @@ def batch_loss(
 
     Args:
       problem: static.
-      state: its step and running statistics count.
+      state: its step and running statistics count; its variables do not.
       key: of what ops draw.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
+      batch: see the module.
       variables: {'params', 'arch'}.
       op_weights: f32[layers, edges, ops] of each cell type.
     """
@@ -213,8 +206,8 @@ def search_step(
     Args:
       problem: static.
       state: before; may be donated.
-      train_batch: for the weights, {'image': f32[B, H, W, C], 'label': i32[B]}.
-      val_batch: for the logits, likewise.
+      train_batch: for the weights.
+      val_batch: for the logits.
 
     Returns:
       (state, metrics): the state after, and f32[] scalars: train_loss, train_accuracy, val_loss, val_accuracy (of the
@@ -222,23 +215,15 @@ def search_step(
       alignment of the normal cells' gradients of the validation loss, and, with an inner term, alignment_train.
     """
     variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
-
-    def update_weights(variables, opt_state):
-        gradient, (metrics, batch_stats) = _weight_gradient(problem, state, variables, train_batch)
-        return *problem.update("params", gradient, variables, opt_state), metrics, batch_stats
-
-    def update_logits(variables, opt_state):
-        gradient, metrics = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
-        return *problem.update("arch", gradient, variables, opt_state), metrics
-
-    if problem.method.weights_first:
-        variables, opt_state, metrics, batch_stats = update_weights(variables, opt_state)
-        variables, opt_state, val_metrics = update_logits(variables, opt_state)
-    else:
-        variables, opt_state, val_metrics = update_logits(variables, opt_state)
-        variables, opt_state, metrics, batch_stats = update_weights(variables, opt_state)
-    new_state = state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables)
-    return new_state, metrics | val_metrics
+    metrics: Metrics = {}
+    for collection in ("params", "arch") if problem.method.weights_first else ("arch", "params"):
+        if collection == "params":
+            gradient, (found, batch_stats) = _weight_gradient(problem, state, variables, train_batch)
+        else:
+            gradient, found = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
+        variables, opt_state = problem.update(collection, gradient, variables, opt_state)
+        metrics |= found
+    return state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables), metrics
 
 
 def _weight_gradient(problem, state, variables, batch):
@@ -334,8 +319,7 @@ def search_epoch(
     Args:
       problem: static.
       state: before; its step says where in which epoch to begin.
-      train_data: {'image': u8[N, H, W, C], 'label': i32[N]}.
-      val_data: likewise, of the same N.
+      train_data, val_data: {'image': u8[N, H, W, C], 'label': i32[N]}, of one N.
       augmentation: static.
       batch_size: static; what is left over of N is not used in this epoch.
       steps: how many steps to do; by default an epoch's. The epoch must have that many left.

@@ -93,84 +93,49 @@ class CellTerm:
         return self.weight * mean
 
 
-@dataclasses.dataclass(frozen=True)
-class GroupSparsity(CellTerm):
-    """Mean over edges and the ops of some groups of P(gate != 0); see `skip_sparsity`.
-
-    Attributes:
-      groups: of the ops that count.
-      chosen: count only the gates chosen in the draw, those of weight other than 0.
-      threshold: it counts only above this.
-    """
-
-    groups: tuple[str, ...]
-    chosen: bool = False
-    threshold: float = 0.0
-
-    def of_cell(
-        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
-    ) -> jax.Array:
-        """The mean, 0 if nothing counts."""
-        columns = jnp.array(space.op_indices(*self.groups), jnp.int32)
-        counted = (weights != 0 if self.chosen else candidates)[:, columns]
-        return _mean(probability[:, columns], counted)
-
-    def added(self, mean: jax.Array) -> jax.Array:
-        """What is above the threshold, weighted."""
-        return self.weight * jnp.maximum(mean - self.threshold, 0.0)
-
-
-def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0) -> GroupSparsity:
-    """PR-DARTS's L_skip: mean over edges of P(skip gate != 0) (Zhou et al., 2020, section 4.2).
+def group_sparsity(weight: float, metric: str, *groups: str, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
+    """Mean over edges and the ops of some groups of P(gate != 0), 0 if nothing counts.
 
     Args:
-      weight: lambda1.
-      chosen: as in the authors' code, count only the gates chosen in the draw.
-      threshold: as in the authors' code, it counts only above this.
+      weight: lambda.
+      metric: the name it is reported by.
+      groups: of the ops that count.
+      chosen: as in PR-DARTS's code, count only the gates chosen in the draw, those of weight other than 0.
+      threshold: as in PR-DARTS's code, it counts only above this.
+    """
+    return _GroupSparsity(weight, metric, groups, chosen, threshold)
+
+
+def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
+    """PR-DARTS's L_skip: `group_sparsity` of the skips (Zhou et al., 2020, section 4.2); weight is lambda1.
 
     >>> skip_sparsity(0.01).name
     'l_skip'
     """
-    return GroupSparsity(weight, "l_skip", ("skip",), chosen, threshold)
+    return _GroupSparsity(weight, "l_skip", ("skip",), chosen, threshold)
 
 
-def nonskip_sparsity(weight: float) -> GroupSparsity:
-    """PR-DARTS's L_nonskip: mean over edges and all ops but skip of P(gate != 0) (section 4.2); weight is lambda2."""
-    return GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))
-
-
-def group_sparsity(
-    weight: float, metric: str, *groups: str, chosen: bool = False, threshold: float = 0.0
-) -> GroupSparsity:
-    """The mean of P(gate != 0) over the ops of some groups, reported as `metric`; see `skip_sparsity`."""
-    return GroupSparsity(weight, metric, groups, chosen, threshold)
+def nonskip_sparsity(weight: float) -> CellTerm:
+    """PR-DARTS's L_nonskip: `group_sparsity` of all ops but skip (section 4.2); weight is lambda2."""
+    return _GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))
 
 
 @dataclasses.dataclass(frozen=True)
-class PathDepth(CellTerm):
-    """See `path_depth`."""
-
+class _GroupSparsity(CellTerm):
+    groups: tuple[str, ...]
     chosen: bool = False
+    threshold: float = 0.0
 
-    def of_cell(
-        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
-    ) -> jax.Array:
-        """The product over the chain."""
-        chain = jnp.array([space.edges.index((t - 1, t)) for t in range(space.inputs, space.nodes)])[:, None]
-        columns = jnp.array(space.op_indices("conv"), jnp.int32)
-        if not self.chosen:
-            return jnp.prod(jnp.sum(probability[chain, columns], axis=1))
-        mask = (weights != 0)[chain, columns]
-        count = jnp.sum(mask, axis=1)
-        mean = jnp.sum(probability[chain, columns] * mask, axis=1) / jnp.maximum(count, 1)
-        return jnp.any(mask) * jnp.prod(jnp.where(count > 0, mean, 1.0))
+    def of_cell(self, space, probability, weights, candidates):
+        columns = jnp.array(space.op_indices(*self.groups), jnp.int32)
+        counted = (weights != 0 if self.chosen else candidates)[:, columns]
+        return _mean(probability[:, columns], counted)
 
-    def added(self, mean: jax.Array) -> jax.Array:
-        """A reward."""
-        return -self.weight * mean
+    def added(self, mean):
+        return self.weight * jnp.maximum(mean - self.threshold, 0.0)
 
 
-def path_depth(weight: float, *, chosen: bool = False) -> PathDepth:
+def path_depth(weight: float, *, chosen: bool = False) -> CellTerm:
     """PR-DARTS's reward -lambda3 L_path for depth (Zhou et al., 2020, section 4.3).
 
     L_path is the product over the chain 1 -> 2 -> ... -> h-1 of the sum over the parameterised ops of P(gate != 0).
@@ -180,46 +145,50 @@ def path_depth(weight: float, *, chosen: bool = False) -> PathDepth:
       chosen: as in the authors' code: the product over the edges of the chain that have a chosen parameterised op of
         the mean over those ops; 0 where no edge of the chain has one.
     """
-    return PathDepth(weight, "l_path", chosen)
+    return _PathDepth(weight, "l_path", chosen)
 
 
 @dataclasses.dataclass(frozen=True)
-class ZeroOne(CellTerm):
-    """See `zero_one`."""
+class _PathDepth(CellTerm):
+    chosen: bool
 
-    def of_cell(
-        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
-    ) -> jax.Array:
-        """Minus the mean square."""
+    def of_cell(self, space, probability, weights, candidates):
+        chain = jnp.array([space.edges.index((t - 1, t)) for t in range(space.inputs, space.nodes)])[:, None]
+        columns = jnp.array(space.op_indices("conv"), jnp.int32)
+        if not self.chosen:
+            return jnp.prod(jnp.sum(probability[chain, columns], axis=1))
+        mask = (weights != 0)[chain, columns]
+        count = jnp.sum(mask, axis=1)
+        mean = jnp.sum(probability[chain, columns] * mask, axis=1) / jnp.maximum(count, 1)
+        return jnp.any(mask) * jnp.prod(jnp.where(count > 0, mean, 1.0))
+
+    def added(self, mean):
+        return -self.weight * mean
+
+
+def zero_one(weight: float) -> CellTerm:
+    """Fair DARTS's L_0-1: minus the mean of (sigmoid - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
+    return _ZeroOne(weight, "l_01")
+
+
+@dataclasses.dataclass(frozen=True)
+class _ZeroOne(CellTerm):
+    def of_cell(self, space, probability, weights, candidates):
         return -_mean(jnp.square(probability - 0.5), candidates)
 
 
-def zero_one(weight: float) -> ZeroOne:
-    """Fair DARTS's L_0-1: minus the mean of (sigmoid - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
-    return ZeroOne(weight, "l_01")
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreFunction:
-    """See `score_function`."""
-
-    def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The surrogate, and the baseline."""
-        baseline = view.logits["baseline"]
-        error = view.val_loss - baseline
-        chosen = {t: jnp.where(w > 0, jax.nn.log_softmax(view.logits[t]), 0.0) for t, w in op_weights.items()}
-        log_probability = sum(jnp.sum(terms) for terms in chosen.values())
-        surrogate = jax.lax.stop_gradient(error) * log_probability + jnp.square(error) / 2
-        return surrogate, {"baseline": baseline}
-
-
-def score_function() -> ScoreFunction:
-    """REINFORCE's surrogate (Williams, 1992), for op weights drawn by `relaxations.Policy`.
+def score_function(view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+    """REINFORCE's surrogate (Williams, 1992), for op weights drawn by `relaxations.Policy`: itself a term.
 
     Its gradient in the logits is (L_val - baseline) d log p(op weights), in expectation that of the expected L_val; in
     the baseline it is that of half the square of the error.
     """
-    return ScoreFunction()
+    baseline = view.logits["baseline"]
+    error = view.val_loss - baseline
+    chosen = {t: jnp.where(w > 0, jax.nn.log_softmax(view.logits[t]), 0.0) for t, w in op_weights.items()}
+    log_probability = sum(jnp.sum(terms) for terms in chosen.values())
+    surrogate = jax.lax.stop_gradient(error) * log_probability + jnp.square(error) / 2
+    return surrogate, {"baseline": baseline}
 
 
 def _metrics(result):

@@ -1,5 +1,6 @@
-"""Every comparison runs, on the digits, with a stand-in for the supernet that compiles at once."""
+"""Every comparison runs: one on the digits, with a stand-in for the supernet, others with searches that are made up."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ import pytest
 import scripts
 from table import make_table
 
+from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, settings, train
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
@@ -20,9 +22,22 @@ TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """In place of the supernet."""
-    monkeypatch.setattr(problems, "make_supernet", make_table)
+def made_up_searches(monkeypatch):
+    """In place of searches: logits that are drawn anew in each epoch, and the cells derived from them."""
+
+    def searching(config, workdir):
+        rng, space = np.random.default_rng(config.seed), spaces.named(config.space)
+        (workdir / "architecture").mkdir(parents=True)
+        lines = []
+        for epoch in range(config.epochs):
+            logits = {t: rng.normal(size=space.shape) for t in space.cell_types}
+            reporting.save_architecture(workdir, epoch, logits, logits)
+            genotype = problems.make_method(config).derive(space, logits)
+            lines.append(json.dumps({"epoch": epoch, "genotype": dataclasses.asdict(genotype)}) + "\n")
+        reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
+        return [genotype]
+
+    monkeypatch.setattr(family.search, "run", searching)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +102,8 @@ def rows(workdir):
     return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
 
 
-def test_cells_of_nas_bench_201_are_compared(stand_in, table, tmp_path, capsys):
+def test_cells_of_nas_bench_201_are_compared(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(problems, "make_supernet", make_table)
     arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={TINY}"]
     with pytest.raises(SystemExit, match="^error: method='enas' must be one of"):
         scripts.run("compare_nasbench201", *arguments, "--methods", "darts", "enas")
@@ -98,13 +114,13 @@ def test_cells_of_nas_bench_201_are_compared(stand_in, table, tmp_path, capsys):
     assert (tmp_path / "trajectories.png").exists()
 
 
-def test_spaces_are_compared(stand_in, tmp_path):
+def test_spaces_are_compared(made_up_searches, tmp_path):
     scripts.run("compare_spaces", "--seeds", 0, "--spaces", "s4", f"--workdir={tmp_path}", f"--set={TINY}")
     assert [row[:2] for row in rows(tmp_path)] == [["s4", "darts"], ["s4", "pr_darts"]]
     assert (tmp_path / "skips_s4.png").exists()
 
 
-def test_gates_with_and_without_sparsity(stand_in, tmp_path):
+def test_gates_with_and_without_sparsity(made_up_searches, tmp_path):
     chosen = ["--seeds", 0, 1, "--variants", "all", "none"]
     scripts.run("gate_sparsity", *chosen, f"--workdir={tmp_path}", f"--set={TINY}")
     assert [row[0] for row in rows(tmp_path)] == ["all", "none"]

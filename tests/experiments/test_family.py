@@ -1,5 +1,4 @@
-"""Every method searches, from a config to a genotype: on a stand-in that compiles at once, and those that ask for
-something of the supernet on that."""
+"""Methods search, from a config to a genotype: on a stand-in that compiles at once; with `--slow` all on supernets."""
 
 import json
 
@@ -60,42 +59,12 @@ def check(config, genotype, records):
     assert json.loads(json.dumps(records[-1]["genotype"])).keys() == vars(genotype).keys()
 
 
-# Those that a search runs in ways of their own: gates, stages, early stopping, a choice after each epoch.
-QUICK = {"pr_darts", "p_darts", "r_darts", "random_search"}
-
-
-@pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in methods.NAMED]
-)
-def test_every_method_searches(method, tmp_path, monkeypatch):
-    def supernet(config, stage, num_classes, axis_name):
-        assert stage.supernet.get("partial", 1) == (4 if method == "pc_darts" else 1)
-        return make_table(config, stage, num_classes)
-
-    monkeypatch.setattr(problems, "make_supernet", supernet)
-    config = make_config(method, "darts", channels=8)
-    genotype, records = run(config, tmp_path)
-    check(config, genotype, records)
-    if method == "p_darts":
-        check_stages(tmp_path, genotype)
-
-
-def check_stages(workdir, genotype):
-    """Each stage has the candidates that were the strongest of the one before."""
-    shape = spaces.darts().shape
-    kept = {t: np.ones(shape, bool) for t in spaces.CELL_TYPES}
-    for folder, count in ((workdir / "stage_1", 8), (workdir / "stage_2", 5), (workdir, 3)):
-        logits = reporting.read_logits(folder, EPOCHS - 1)
-        for t in spaces.CELL_TYPES:
-            finite = np.isfinite(logits[t])
-            assert (finite.sum(axis=1) == count).all()
-            if count < 8:
-                np.testing.assert_array_equal(finite, kept[t])
-            kept[t] = np.argsort(np.argsort(-logits[t], axis=1), axis=1) < {8: 5, 5: 3, 3: 0}[count]
-            if count == 3:
-                for op, source, target in genotypes.cells(genotype)[t]:
-                    assert finite[spaces.darts().edges.index((source, target)), spaces.darts().ops.index(op)]
-    assert (logits["normal"] != reporting.read_logits(workdir / "stage_1", EPOCHS - 1)["normal"]).all()
+# Stages and a choice after each epoch are in tests/run/test_search_job.py.
+@pytest.mark.parametrize("method", ["pr_darts", "r_darts"])
+def test_gates_and_the_eigenvalue_of_an_epoch_are_searched(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(problems, "make_supernet", make_table)
+    config = make_config(method, "darts")
+    check(config, *run(config, tmp_path))
 
 
 # What asks for something of the supernet, here dropout and another network; all others below.
@@ -103,15 +72,14 @@ def check_stages(workdir, genotype):
     "config",
     [
         make_config("p_darts", "s2", ops=(2,), skip_dropout=(0.5,)),
-        make_config("gdas", "nas_bench_201", cells=1),
+        pytest.param(make_config("gdas", "nas_bench_201", cells=1), marks=pytest.mark.slow),
     ],
     ids=lambda config: f"{config.method} in {config.space}",
 )
 def test_methods_search_with_the_supernet(config, tmp_path):
     if config.method == "p_darts":
         config.p_darts.cells = (1,)
-    genotype, records = run(config, tmp_path)
-    check(config, genotype, records)
+    check(config, *run(config, tmp_path))
 
 
 @pytest.mark.slow

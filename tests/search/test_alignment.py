@@ -12,6 +12,7 @@ from chain import (
     assert_near,
     assert_shrinks_by_squares,
     flat,
+    jit_step,
     loss,
     make_batch,
     make_logits,
@@ -23,7 +24,6 @@ from chain import (
 )
 
 from prdarts_jax.search import alignment, hypergradients, methods
-from prdarts_jax.search.step import search_step
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
 
@@ -142,10 +142,9 @@ def test_an_aligned_step_follows_the_loss_less_lambda_times_the_alignment(varian
     """Lambda grows linearly from 0; `aligned_gradient` is tested above."""
     measure, _ = MEASURES[variant]
     problem = make_problem(method=methods.lambda_darts(strength=0.2, variant=variant), weights=optax.sgd(1.0))
-    step = jax.jit(search_step, static_argnums=0)
     for at_step, strength in ((0, 0.0), (2, 0.1), (4, 0.2)):
         state = state_of(problem, at_step, make_logits(0))
-        after, metrics = step(problem, state, make_batch(1), make_batch(2))
+        after, metrics = jit_step(problem, state, make_batch(1), make_batch(2))
         weights = weights_of(after.arch["normal"])
         expected, gradients, _ = aligned_gradient(measure, state.params, weights, strength)
         assert_near(jax.tree.map(jnp.subtract, state.params, after.params), expected, 1e-6)

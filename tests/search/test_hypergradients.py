@@ -13,6 +13,7 @@ from chain import (
     assert_near,
     assert_shrinks_by_squares,
     flat,
+    jit_step,
     loss,
     make_batch,
     make_logits,
@@ -39,7 +40,6 @@ OPTIMIZERS = {
     ),
     "Adam": optax.adam(0.1),
 }
-jit_step = jax.jit(search_step, static_argnums=0)
 
 
 def train_loss(params, logits):

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shared import ROOT, get_config
-from table import Table, batch_of
+from table import Table, batch_of, jit_init, jit_step
 
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, settings
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import init_search, search_step
 
 OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
 
@@ -26,12 +25,11 @@ def test_a_method_of_a_file_is_found_built_and_searched():
     # It is one value, and so one compiled function.
     assert problem.method == problems.make_method(config) == methods.find(OWN)()
     problem = dataclasses.replace(problem, supernet=Table(spaces.nas_bench_201()))
-    state = start = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch_of(0.0)["image"])
-    step = jax.jit(search_step, static_argnums=0)
+    state = before = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
     for _ in range(3):
-        state, metrics = step(problem, state, batch_of(0.0), batch_of(1.0))
+        state, metrics = jit_step(problem, state, batch_of(0.0), batch_of(1.0))
     beta = state.arch["normal"]
-    assert (beta != start.arch["normal"]).all() and np.isfinite(metrics["val_loss"])
+    assert (beta != before.arch["normal"]).all() and np.isfinite(metrics["val_loss"])
     weights = problem.op_weights(state.arch, jax.random.key(0), jnp.float32(1))["normal"]
     np.testing.assert_allclose(weights[0], jax.nn.softmax(10 * beta), rtol=1e-5)
     assert float(metrics["l_entropy"]) == pytest.approx(np.log(5), rel=0.05)  # of five ops, hardly told apart yet

@@ -37,7 +37,8 @@ def test_a_term_gives_a_scalar_and_metrics_of_its_own(terms, message):
 def test_what_a_subclass_must_define_is_named():
     with pytest.raises(NotImplementedError, match="CellTerm must define of_cell"):
         pdx.terms.CellTerm(1.0, "l").of_cell(*[None] * 4)
-    with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
-        pdx.relaxations.Relaxation().weigh(*[None] * 4)
+    for part in ("weigh", "activation"):
+        with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
+            getattr(pdx.relaxations.Relaxation(), part)(*[None] * (3 + (part == "weigh")))
     with pytest.raises(ValueError, match="genotype=.* must be a Genotype"):
         pdx.describe(pdx.EdgeGenotype(["none"]))

@@ -24,6 +24,8 @@ from prdarts_jax import spaces
 from prdarts_jax.search import methods, relaxations
 from prdarts_jax.search.schedules import Linear
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CELL_TYPES = spaces.CELL_TYPES
 PAPER = methods.pr_darts(start_temperature=4.0).relaxation
 RELEASED = methods.pr_darts_released().relaxation
@@ -107,16 +109,6 @@ def test_the_temperature_falls_linearly(start):
         for progress, tau in ((0.0, start), (0.25, 0.75 * start + 0.025), (1.0, 0.1)):
             (found,) = relaxation.metrics(jnp.float32(progress)).values()
             assert float(found) == pytest.approx(tau, rel=1e-5)
-
-
-@pytest.mark.parametrize("relaxation, start", [(PAPER, 4.0), (RELEASED, 1.0)], ids=name)
-@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_the_activation_is_the_probability_that_a_gate_is_not_0(relaxation, start, progress):
-    tau = start * (1 - progress) + 0.1 * progress
-    probability = relaxation.activation(SHUFFLED, logits_of(6), progress)
-    for t in CELL_TYPES:
-        expected = logistic(np.asarray(logits_of(6)[t], np.float64) - tau * math.log(0.1 / 1.1))
-        np.testing.assert_allclose(probability[t], expected, rtol=1e-5)
 
 
 # Draws ----------------------------------------------------------------------------------------------------------------
@@ -257,10 +249,3 @@ def test_relaxations_are_values_that_jit_takes_as_static_arguments():
     found = [temperature(relaxations.HardConcrete(temperature=Linear(start, 0.1)), 0.0) for start in (2.0, 2.0, 3.0)]
     assert [float(tau) for tau in found] == [2.0, 2.0, 3.0] and len(traces) == 2
     assert len({*DRAWN, SOFTMAX, SIGMOID, relaxations.Softmax(), relaxations.Gumbel()}) == len(DRAWN) + 2
-
-
-@pytest.mark.parametrize("part", ["weigh", "activation"])
-def test_a_relaxation_that_says_too_little_is_refused_by_one_sentence(part):
-    arguments = {"weigh": (jax.random.key(0), 0.0), "activation": (0.0,)}[part]
-    with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
-        getattr(relaxations.Relaxation(), part)(SHUFFLED, logits_of(0), *arguments)

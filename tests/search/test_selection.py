@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from table import Table, batch_of, tables
+from table import Table, batch_of, jit_init, tables
 
 from prdarts_jax import spaces
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search
+from prdarts_jax.search.step import SearchProblem
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -31,7 +31,7 @@ def searched(samples):
     """(method, state at the start, selection after an epoch) of a random search."""
     method = methods.random_search(samples=samples)
     problem = SearchProblem(Table(SMALL), method, optax.set_to_zero(), optax.set_to_zero(), 99)
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), batch_of(0.0)["image"])
+    state = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
     return method, state, functools.partial(jax.jit(method.after_epoch, static_argnums=0), problem)
 
 

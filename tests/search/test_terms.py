@@ -14,6 +14,8 @@ from shared import SHUFFLED, logistic, logits_of, objective, slope_of, softmax_o
 from prdarts_jax import spaces
 from prdarts_jax.search import methods, terms
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KINDS = {
     "none": "none",
     "skip_connect": "skip",
@@ -33,51 +35,23 @@ def by_edge(space, values):
     return {(s, t): dict(zip(space.ops, next(rows), strict=True)) for t in range(2, space.nodes) for s in range(t)}
 
 
-def skip_loop(space, probability):
-    p = by_edge(space, probability)
-    zeta = 1 / len(p)
-    total = 0.0
-    for t in range(2, space.nodes):
-        for s in range(t):
-            total += zeta * p[s, t]["skip_connect"]
-    return total
+def group_loop(*kinds):
+    """The mean over the ops of some kinds, of those that count."""
+
+    def mean(space, probability, counts):
+        p, c = by_edge(space, probability), by_edge(space, counts)
+        counted = [p[edge][op] for edge in space.edges for op in space.ops if c[edge][op] and KINDS[op] in kinds]
+        return sum(counted) / len(counted) if counted else 0.0
+
+    return mean
 
 
-def nonskip_loop(space, probability):
-    p = by_edge(space, probability)
-    zeta, r = 1 / len(p), len(space.ops)
-    total = 0.0
-    for t in range(2, space.nodes):
-        for s in range(t):
-            for op in space.ops:
-                if op != "skip_connect":
-                    total += zeta / (r - 1) * p[s, t][op]
-    return total
-
-
-def mean_of_candidates(space, probability, candidates, *kinds):
-    p, c = by_edge(space, probability), by_edge(space, candidates)
-    counted = [p[edge][op] for edge in space.edges for op in space.ops if c[edge][op] and KINDS[op] in kinds]
-    return sum(counted) / len(counted) if counted else 0.0
-
-
-def path_loop(space, probability):
+def path_loop(space, probability, _):
     p = by_edge(space, probability)
     product = 1.0
     for t in range(2, space.nodes):
         product *= sum(p[t - 1, t][op] for op in space.ops if KINDS[op] == "conv")
     return product
-
-
-def chosen_group_loop(space, probability, chosen, kinds):
-    p, c = by_edge(space, probability), by_edge(space, chosen)
-    selected = []
-    for t in range(2, space.nodes):
-        for s in range(t):
-            for op in space.ops:
-                if KINDS[op] in kinds and c[s, t][op]:
-                    selected.append(p[s, t][op])
-    return sum(selected) / len(selected) if selected else 0.0
 
 
 def chosen_path_loop(space, probability, chosen):
@@ -90,20 +64,20 @@ def chosen_path_loop(space, probability, chosen):
     return float(np.prod(means)) if means else 0.0
 
 
+# Loops of (space, probability, the candidates or the chosen ops).
 PAPER = {
-    "l_skip": (terms.skip_sparsity(1.0), skip_loop),
-    "l_nonskip": (terms.nonskip_sparsity(1.0), nonskip_loop),
+    "l_skip": (terms.skip_sparsity(1.0), group_loop("skip")),
+    "l_nonskip": (terms.nonskip_sparsity(1.0), group_loop("none", "conv", "pool")),
     "l_path": (terms.path_depth(1.0), path_loop),
 }
 
 
 def of_groups(*kinds):
-    term = terms.group_sparsity(1.0, "metric", *kinds, chosen=True)
-    return term, lambda space, p, chosen: chosen_group_loop(space, p, chosen, kinds)
+    return terms.group_sparsity(1.0, "metric", *kinds, chosen=True), group_loop(*kinds)
 
 
 RELEASED = {
-    "l_skip": (terms.skip_sparsity(1.0, chosen=True), of_groups("skip")[1]),
+    "l_skip": (terms.skip_sparsity(1.0, chosen=True), group_loop("skip")),
     "l_nonskip": of_groups("none", "conv"),
     "l_pool": of_groups("pool"),
     "l_path": (terms.path_depth(1.0, chosen=True), chosen_path_loop),
@@ -151,24 +125,15 @@ def probabilities(space, seed=0):
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_the_terms_of_the_paper(space):
-    p = probabilities(space)
-    for name, (value, slope) in compiled(space, PAPER)(p, np.ones(space.shape, bool)).items():
-        loop = PAPER[name][1]
-        np.testing.assert_allclose(value, loop(space, p), rtol=1e-5, err_msg=name)
-        expected = slope_of(lambda p, loop=loop: loop(space, p), p)
-        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-8, err_msg=name)
-
-
-@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_the_terms_of_the_released_code(space):
-    released = compiled(space, RELEASED)
-    p = probabilities(space)
-    for draw, chosen in draws(space).items():
-        for name, (value, slope) in released(p, chosen).items():
-            loop = RELEASED[name][1]
-            np.testing.assert_allclose(value, loop(space, p, chosen), rtol=1e-5, err_msg=f"{name}, {draw}")
-            expected = slope_of(lambda p, loop=loop, chosen=chosen: loop(space, p, chosen), p)
+@pytest.mark.parametrize("named", [PAPER, RELEASED], ids=["paper", "released"])
+def test_the_terms_of_the_paper_and_those_of_the_released_code(named, space):
+    p, found = probabilities(space), compiled(space, named)
+    counts = draws(space) if named is RELEASED else {"all": np.ones(space.shape, bool)}
+    for draw, mask in counts.items():
+        for name, (value, slope) in found(p, mask).items():
+            loop = named[name][1]
+            np.testing.assert_allclose(value, loop(space, p, mask), rtol=1e-5, err_msg=f"{name}, {draw}")
+            expected = slope_of(lambda p, loop=loop, mask=mask: loop(space, p, mask), p)
             np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-8, err_msg=f"{name}, {draw}")
 
 
@@ -178,14 +143,11 @@ def test_the_paper_s_averages_are_over_the_candidates_of_an_edge(space):
     candidates = space.candidates("normal") if space.edge_ops else two_an_edge(space, 4)
     for mask in (candidates, only(space, "sep_conv_3x3"), only(space, "skip_connect"), only(space)):
         p = np.where(mask, probabilities(space), 0)  # what is no candidate has a probability of 0
-        found = paper(p, mask)
-        groups = {"l_skip": ["skip"], "l_nonskip": ["none", "conv", "pool"]}
-        for name, kinds in groups.items():
-            value, slope = found[name]
-            np.testing.assert_allclose(value, mean_of_candidates(space, p, mask, *kinds), rtol=1e-5, err_msg=name)
-            np.testing.assert_array_equal(np.asarray(slope)[~mask], 0)
-            assert np.isfinite(slope).all()
-        np.testing.assert_allclose(found["l_path"][0], path_loop(space, p), rtol=1e-5)
+        for name, (value, slope) in paper(p, mask).items():
+            np.testing.assert_allclose(value, PAPER[name][1](space, p, mask), rtol=1e-5, err_msg=name)
+            if name != "l_path":
+                np.testing.assert_array_equal(np.asarray(slope)[~mask], 0)
+                assert np.isfinite(slope).all()
 
 
 def test_the_zero_one_loss_is_minus_the_mean_square_of_the_distance_to_a_half_of_the_candidates():
@@ -237,20 +199,12 @@ def objective_loop(form, val_loss, logits, op_weights, progress, lambda_path=LAM
     tau = START[form] + (0.1 - START[form]) * progress
     p = {t: logistic(np.asarray(beta, np.float64) - tau * math.log(0.1 / 1.1)) for t, beta in logits.items()}
 
-    def mean(of_cell, *kinds):
-        chosen = {t: [np.asarray(op_weights[t]) == 1] if form == "released" else [] for t in p}
-        return np.mean([of_cell(SHUFFLED, p[t], *chosen[t], *kinds) for t in p])
-
+    counts = {t: np.asarray(w) == 1 if form == "released" else np.ones(w.shape, bool) for t, w in op_weights.items()}
+    loops = {"paper": PAPER, "released": RELEASED}[form]
+    found = {name: np.mean([loop(SHUFFLED, p[t], counts[t]) for t in p]) for name, (_, loop) in loops.items()}
     if form == "paper":
-        found = {"l_skip": mean(skip_loop), "l_nonskip": mean(nonskip_loop), "l_path": mean(path_loop)}
         penalty = 0.7 * found["l_skip"] + 0.4 * found["l_nonskip"]
     else:
-        found = {
-            "l_skip": mean(chosen_group_loop, ["skip"]),
-            "l_nonskip": mean(chosen_group_loop, ["none", "conv"]),
-            "l_pool": mean(chosen_group_loop, ["pool"]),
-            "l_path": mean(chosen_path_loop),
-        }
         penalty = 0.7 * max(found["l_skip"] - 0.2, 0)
         penalty += 0.4 * max(found["l_nonskip"] - 0.2, 0) + 0.4 * max(found["l_pool"] - 0.2, 0)
     return val_loss + penalty - lambda_path * found["l_path"], found
@@ -324,7 +278,7 @@ def test_the_path_alone_is_darts_with_a_reward_for_depth():
     method, logits = methods.pr_darts_path(lambda_path=0.9), logits_of(0)
     assert method.relaxation == dataclasses.replace(methods.darts().relaxation, initial=0.5, noise=0.0)
     weights = {t: softmax_of(beta) for t, beta in logits.items()}
-    depth = np.mean([path_loop(SHUFFLED, w) for w in weights.values()])
+    depth = np.mean([path_loop(SHUFFLED, w, None) for w in weights.values()])
     total, metrics = objective(method, SHUFFLED, 1.5, logits, weights, 0.4)
     assert float(total) == pytest.approx(1.5 - 0.9 * depth, rel=1e-5)
     assert float(metrics["l_path"]) == pytest.approx(depth, rel=1e-5) and len(metrics) == 1
@@ -359,7 +313,7 @@ def test_the_expectation_of_the_score_function_is_the_gradient_of_the_expected_l
     losses, beta = np.random.default_rng(2).uniform(0.5, 4.0, 9), np.array([[0.3, -0.8, 0.5], [1.0, 0.0, -0.5]])
 
     def surrogate(logits, draw, loss):
-        return terms.score_function()(terms.View(TWO, logits, {}, loss), {"normal": draw}, jnp.float32(0.5))[0]
+        return terms.score_function(terms.View(TWO, logits, {}, loss), {"normal": draw}, jnp.float32(0.5))[0]
 
     with jax.enable_x64(True):
         logits = {"normal": jnp.array(beta), "baseline": jnp.array(baseline)}

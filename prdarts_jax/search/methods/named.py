@@ -17,7 +17,6 @@ class Named:
     """A function that makes a `Method`, and the fields of a config that its paper sets. Call it as the function.
 
     Attributes:
-      name: of the function.
       schema: the arguments of the function; see `fields.schema_of`.
       paper: 'weights.learning_rate' or the like -> value.
     """

@@ -37,6 +37,12 @@ def _gates(start_temperature, end_temperature):
     return relaxations.HardConcrete(0.5, 0.0, temperature=Linear(start_temperature, end_temperature))
 
 
+def _method(relaxation, distinct_inputs, *parts):
+    """What all forms share."""
+    discretization = discretizations.strongest(distinct_inputs)
+    return Method(relaxation=relaxation, terms=parts, discretization=discretization, weights_first=True)
+
+
 @named()
 def pr_darts(
     lambda_skip: _Weight = 0.01,
@@ -58,15 +64,12 @@ def pr_darts(
       end_temperature: tau at the end.
       distinct_inputs: derive at most one op per edge, as all published cells have it.
     """
-    return Method(
-        relaxation=_gates(start_temperature, end_temperature),
-        terms=(
-            terms.skip_sparsity(lambda_skip),
-            terms.nonskip_sparsity(lambda_nonskip),
-            terms.path_depth(lambda_path),
-        ),
-        discretization=discretizations.strongest(distinct_inputs),
-        weights_first=True,
+    return _method(
+        _gates(start_temperature, end_temperature),
+        distinct_inputs,
+        terms.skip_sparsity(lambda_skip),
+        terms.nonskip_sparsity(lambda_nonskip),
+        terms.path_depth(lambda_path),
     )
 
 
@@ -79,23 +82,16 @@ def pr_darts_gates(
     distinct_inputs: bool = False,
 ) -> Method:
     """The gates and their sparsity without the reward for depth (Fig. 1); arguments as `pr_darts`."""
-    return Method(
-        relaxation=_gates(start_temperature, end_temperature),
-        terms=(terms.skip_sparsity(lambda_skip), terms.nonskip_sparsity(lambda_nonskip)),
-        discretization=discretizations.strongest(distinct_inputs),
-        weights_first=True,
+    relaxation = _gates(start_temperature, end_temperature)
+    return _method(
+        relaxation, distinct_inputs, terms.skip_sparsity(lambda_skip), terms.nonskip_sparsity(lambda_nonskip)
     )
 
 
 @named()
 def pr_darts_path(lambda_path: _Weight = 0.005, distinct_inputs: bool = False) -> Method:
     """The reward for depth alone, with DARTS's softmax in place of gates (Fig. 1); arguments as `pr_darts`."""
-    return Method(
-        relaxation=relaxations.Softmax(0.5, 0.0),
-        terms=(terms.path_depth(lambda_path),),
-        discretization=discretizations.strongest(distinct_inputs),
-        weights_first=True,
-    )
+    return _method(relaxations.Softmax(0.5, 0.0), distinct_inputs, terms.path_depth(lambda_path))
 
 
 @named(_RELEASED)
@@ -111,27 +107,18 @@ def pr_darts_released(
 ) -> Method:
     """As the authors' code has it: the two ops with the largest gates, straight-through; terms over the chosen gates.
 
-    Args:
-      lambda_skip: lambda1, weight of the sparsity of skips.
+    Args (the others as in `pr_darts`):
       lambda_nonskip: lambda2, weight of the sparsity of the parameterised ops and none, and of that of the pools.
-      lambda_path: lambda3, weight of the depth.
-      start_temperature: tau at the start; it falls linearly.
-      end_temperature: tau at the end.
-      distinct_inputs: derive at most one op per edge, as all published cells have it.
       drop: probability that a gate is pushed out of the running.
       threshold: a group's sparsity counts only above it.
     """
     chosen: dict[str, Any] = {"chosen": True, "threshold": threshold}
-    return Method(
-        relaxation=relaxations.HardConcrete(
-            temperature=Linear(start_temperature, end_temperature), draw="largest", drop=drop
-        ),
-        terms=(
-            terms.skip_sparsity(lambda_skip, **chosen),
-            terms.group_sparsity(lambda_nonskip, "l_nonskip", "none", "noise", "conv", **chosen),
-            terms.group_sparsity(lambda_nonskip, "l_pool", "pool", **chosen),
-            terms.path_depth(lambda_path, chosen=True),
-        ),
-        discretization=discretizations.strongest(distinct_inputs),
-        weights_first=True,
+    temperature = Linear(start_temperature, end_temperature)
+    return _method(
+        relaxations.HardConcrete(temperature=temperature, draw="largest", drop=drop),
+        distinct_inputs,
+        terms.skip_sparsity(lambda_skip, **chosen),
+        terms.group_sparsity(lambda_nonskip, "l_nonskip", "none", "noise", "conv", **chosen),
+        terms.group_sparsity(lambda_nonskip, "l_pool", "pool", **chosen),
+        terms.path_depth(lambda_path, chosen=True),
     )

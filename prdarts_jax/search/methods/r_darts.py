@@ -23,8 +23,7 @@ def r_darts(
       drop_path: probability at the end, grown linearly from 0, with which the result of an edge for an image is
         dropped; the paper has 0 to 0.6.
       early_stopping: whether to track the dominant eigenvalue of the Hessian, and to end by it (section 4.3).
-      window: see `curvature.EarlyStopping`.
-      ratio: see `curvature.EarlyStopping`.
+      window, ratio: see `curvature.EarlyStopping`.
     """
     return Method(
         early_stopping=EarlyStopping(window, ratio) if early_stopping else None,

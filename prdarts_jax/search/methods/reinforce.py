@@ -18,4 +18,4 @@ def reinforce(start_baseline: Annotated[float, at_least(0)] = 2.3) -> Method:
       start_baseline: the loss expected at first; then the baseline follows the losses, as the logits' optimizer lets
         it.
     """
-    return Method(relaxation=relaxations.Policy(baseline=start_baseline), terms=(terms.score_function(),))
+    return Method(relaxation=relaxations.Policy(baseline=start_baseline), terms=(terms.score_function,))
