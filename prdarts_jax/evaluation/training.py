@@ -8,6 +8,8 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -81,20 +83,21 @@ class TrainState(flax.struct.PyTreeNode):
         return (self.averaged or {"params": self.params, "batch_stats": self.batch_stats}) | self.fixed
 
 
-def init_training(problem: TrainProblem, key: jax.Array, variables: Variables) -> TrainState:
+def init_training(
+    problem: TrainProblem, key: jax.Array, variables: Variables, fixed: Mapping[str, Any] = MappingProxyType({})
+) -> TrainState:
     """The state a training starts from.
 
     Args:
       problem: what to train.
       key: the training's only source of randomness.
-      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`; all others are
-        fixed.
+      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`.
+      fixed: other collections that the network reads; see `TrainState`.
     """
-    fixed = dict(variables)
-    variables = {name: fixed.pop(name) for name in ("params", "batch_stats")}
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        fixed=fixed,
+        fixed=dict(fixed),
         averaged=jax.tree.map(jnp.copy, variables) if problem.ema else {},
         opt_state=problem.optimizer.init(variables["params"]),
         key=key,

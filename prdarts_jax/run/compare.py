@@ -107,9 +107,9 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     the variances s^2 over the cells; of a single found cell, which says nothing of its variance, that of the random
     ones is taken. What is within two standard errors cannot be told apart.
 
-    >>> accuracies = {"found": 0.96, "random_0": 0.91, "random_1": 0.93}
+    >>> accuracies = {"found": 0.95, "random_0": 0.91, "random_1": 0.93}
     >>> print(verdict({name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}))
-    The found cell (96.00 %) cannot be told apart from random cells (92.00 %). Difference 4.00, standard error 1.73.
+    The found cell (95.00 %) cannot be told apart from random cells (92.00 %). Difference 3.00, standard error 1.73.
     """
     found, drawn = (
         [row["accuracy"] for name, row in rows.items() if name.startswith(kind) and row["accuracy"] is not None]

@@ -80,14 +80,22 @@ def prepare(
     space = space or encoded.space_of(list(cells.values()))
     codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
     feed = InMemory(config, devices.make_mesh(len(jax.devices())))
-    network = {name: config[name] for name in ("channels", "cells")} | {"num_classes": feed.num_classes}
-    if config.auxiliary_weight and space.genotype_class is Genotype:
-        network["auxiliary"] = True
-    problem = problems.make_train_problem(
-        config,
-        encoded.network(space, drop_path=config.drop_path > 0, dtype=jnp.dtype(config.dtype), **network),
-        feed.steps_per_epoch,
+    network = encoded.network(
+        space,
+        drop_path=config.drop_path > 0,
+        channels=config.channels,
+        cells=config.cells,
+        num_classes=feed.num_classes,
+        auxiliary=config.auxiliary_weight > 0,
+        dtype=jnp.dtype(config.dtype),
     )
+    problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
+    if config.auxiliary_weight:
+        try:
+            jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
+        except ValueError as error:
+            value = config.auxiliary_weight
+            raise ValueError(f"config.{section}auxiliary_weight={value} must be 0 here: {error}") from error
     return Evaluation(config, space, cells, codes, feed, problem)
 
 
@@ -191,7 +199,7 @@ class _Trainer:
             key_params, key_training = jax.random.split(key)
             network: Any = problem.network
             variables = encoded.init_variables(network, key_params, feed.image_shape)
-            return training.init_training(problem, key_training, variables | {"genotype": code})
+            return training.init_training(problem, key_training, variables, {"genotype": code})
 
         everywhere = devices.REPLICATED
         self.start = jax.jit(functools.partial(jax.lax.map, start))

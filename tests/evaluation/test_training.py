@@ -113,7 +113,7 @@ def test_the_running_mean_of_weights():
         decay = min(0.9, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * np.asarray(state.params["classifier"]["kernel"])
     np.testing.assert_allclose(state.averaged["params"]["classifier"]["kernel"], expected, rtol=1e-5)
-    assert state.variables is state.averaged and state.variables.keys() == {"params", "batch_stats"}
+    assert state.variables["params"] is state.averaged["params"] and state.variables.keys() == {"params", "batch_stats"}
     unaveraged = start(plain)
     assert unaveraged.averaged == {} and unaveraged.variables["params"] is unaveraged.params
 

@@ -98,7 +98,7 @@ def test_a_training_is_that_of_the_cells_network(evaluated):
     prepared = evaluate.prepare({"pools": POOLS}, tiny_config(), encoded.space_of(list(CELLS.values())))
     key_params, key_training = jax.random.split(jax.random.key(1))
     variables = encoded.init_variables(prepared.problem.network, key_params, (8, 8, 8, 1))
-    state = training.init_training(prepared.problem, key_training, variables | {"genotype": prepared.codes["pools"]})
+    state = training.init_training(prepared.problem, key_training, variables, {"genotype": prepared.codes["pools"]})
     data = sources.load("digits", num_examples=80)
     epoch = jax.jit(training.train_epoch, static_argnums=(0, 3, 4))
     images = {"image": data.images, "label": data.labels}

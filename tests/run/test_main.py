@@ -210,7 +210,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
         ("config.method=nas", "config.method='nas' must be one of pr_darts, pr_darts_released, pr_darts_gates, pr"),
         (
             "config.evaluation.auxiliary_weight=0.4",
-            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels",
+            "config.evaluation.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features",
         ),
         (
             "config.channels=3",
