@@ -47,11 +47,11 @@ def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop
     """Chooses the k candidates of every edge with the largest gates, as PR-DARTS's released code does.
 
     From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped to [0, 1], are broken
-    at random.
+    by one random order of the ops for all edges.
     """
     key_drop, key_ties = jax.random.split(key)
     score = jnp.where(candidates, gates - jax.random.bernoulli(key_drop, drop, gates.shape), -2.0)
-    ties = jax.random.uniform(key_ties, gates.shape)
+    ties = jnp.broadcast_to(jax.random.uniform(key_ties, gates.shape[-1:]), gates.shape)
     rank = jnp.lexsort((ties, score), axis=-1)
     return largest(jnp.argsort(rank, axis=-1), k) & candidates
 

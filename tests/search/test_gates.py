@@ -129,6 +129,12 @@ def test_ties_are_broken_uniformly():
         assert chosen_largest((0.0, 0.5, 0.0, 0.0, 0.0), 0.0)[:, second].any()
 
 
+def test_ties_are_broken_by_one_order_for_all_edges():
+    """So edges with equal gates choose alike: of 14 edges an op is chosen by all or by none."""
+    chosen = gates.choose_largest(jax.random.key(8), jnp.ones((14, 8)), jnp.ones((14, 8), bool), 0.0)
+    assert set(np.asarray(chosen).sum(axis=0)) == {0, 14}
+
+
 # 1 - 1 ties with a gate that was clipped to 0, and a large gate stays ahead of a small one when both are pushed.
 @pytest.mark.parametrize("edge_gates", [(1.0, 1.0, 0.7, 0.3, 0.0), (0.0, 1.0, 0.0, 0.0, 0.6), (1.0,) * 5])
 def test_with_drops_every_pair_is_chosen_as_often_as_the_released_rule_says(edge_gates):
