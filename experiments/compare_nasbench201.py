@@ -1,16 +1,16 @@
 """What every method finds in NAS-Bench-201 on real CIFAR-10, and how good the found cells truly are.
 
-All methods search on the same images, halves, network and schedule, far smaller than the benchmark's own: 6,400 images
-averaged down to 16x16 (3,200 for the weights, 3,200 for the logits), C = 8, one cell a stage instead of five, batch 32,
-8 epochs of 100 steps instead of 50 of 390. The logits' learning rate is 1e-2 instead of 3e-4, since the steps are 24
-times fewer. P-DARTS has three such searches, of 1, 1 and 2 cells a stage and 5, 4 and 3 ops an edge; R-DARTS looks back
-2 epochs instead of 5. What is compared is the benchmark's own test accuracy of the derived cell (trained by its
-authors, at full size), which no search sees.
+All methods search on the same images, halves, network and schedule. The number of steps and the logits' learning rate
+are the benchmark's own: 50 epochs of 390 steps, 3e-4. The network and the images are smaller: 25,000 images averaged
+down to 16x16 (12,500 for the weights, 12,500 for the logits), C = 8, one cell a stage instead of five, batch 32 instead
+of 64. P-DARTS has three such searches, of 1, 1 and 2 cells a stage and 5, 4 and 3 ops an edge. What is compared is the
+benchmark's own test accuracy of the derived cell (trained by its authors, at full size), which no search sees.
 
-    python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
+    python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201 --methods darts \
+        pr_darts
 
-70 minutes on two cores, as two processes with half of --methods each; may be stopped and started again. Writes a run
-folder a search, table.md and trajectories.png.
+A search takes 10 to 65 minutes on one core. Processes with some of the --methods or --seeds each may share the workdir;
+all may be stopped and started again. Writes a run folder a search, table.md and a picture of each diagnostic.
 """
 
 import argparse
@@ -30,12 +30,28 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     """What all searches share."""
     config = family.small_config("nas_bench_201", data_dir)
     config.table = table
-    config.num_examples = 6400
-    config.epochs = 8
+    config.num_examples = 25_000
+    config.epochs = 50
+    config.logits.learning_rate = 3e-4
+    config.r_darts.window = 5
     config.cells = 1
     config.p_darts.cells = (1, 1, 2)
     config.p_darts.ops = (5, 4, 3)
     return config
+
+
+# What is drawn over the epochs: file, number of a record, label, limits.
+PICTURES = (
+    ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", (0, 100)),
+    (
+        "skips",
+        lambda record: 100 * record["skip_share"]["normal"],
+        "skip connections in the derived cell, %",
+        (-5, 105),
+    ),
+    ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", (0, None)),
+    ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", (None, 1)),
+)
 
 
 def make_table(results: family.Results, names: list[str], table: tabular.Table) -> str:
@@ -74,15 +90,11 @@ def main() -> None:
     text = make_table(results, arguments.methods, table)
     (arguments.workdir / "table.md").write_text(text)
     marks = {"the best cell": table.accuracies.max(), "all skip connections": table.accuracy(ALL_SKIP)}
-    figure = family.trajectories(
-        results,
-        arguments.methods,
-        lambda record: record["benchmark"]["accuracy"],
-        "test accuracy of the derived cell, %",
-        marks,
-        (0, 100),
-    )
-    figure.savefig(arguments.workdir / "trajectories.png")
+    for name, value, label, limits in PICTURES:
+        figure = family.trajectories(
+            results, arguments.methods, value, label, marks if name == "accuracy" else {}, limits
+        )
+        figure.savefig(arguments.workdir / f"{name}.png")
     print(text)
 
 
