@@ -75,9 +75,16 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
 
 def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genotypes.AnyGenotype]:
     """What found cells are compared with: random cells, DARTS's second order cell and skip connections alone, where the
-    space has them."""
-    generator = np.random.default_rng(config.seed)
-    cells = {f"random_{i}": reference_cells.random(space, generator) for i in range(config.evaluation.random_cells)}
+    space has them.
+
+    A random cell without a path from input to output, which gives the same for every image, is drawn again: one such
+    would make the mean of all say nothing.
+    """
+    generator, cells = np.random.default_rng(config.seed), {}
+    while len(cells) < config.evaluation.random_cells:
+        cell = reference_cells.random(space, generator)
+        if all(genotypes.depth(cell).values()):
+            cells[f"random_{len(cells)}"] = cell
     with contextlib.suppress(ValueError):
         encoded.encode(space, genotypes.named("DARTS_V2"))
         cells["darts_v2"] = genotypes.named("DARTS_V2")

@@ -126,6 +126,16 @@ def read_logits(workdir: Path, epoch: int) -> dict[str, np.ndarray]:
         return {name.removeprefix("logits_"): arrays[name] for name in arrays if name.startswith("logits_")}
 
 
+def read_probabilities(workdir: Path, epochs: int) -> dict[str, np.ndarray]:
+    """The probabilities that `save_architecture` has written in so many epochs: f32[epochs, edges, ops] each."""
+    found: dict[str, list[np.ndarray]] = {}
+    for epoch in range(epochs):
+        with np.load(_architecture(workdir, epoch)) as arrays:
+            for name in (name for name in arrays if name.startswith("probability_")):
+                found.setdefault(name.removeprefix("probability_"), []).append(arrays[name])
+    return {cell_type: np.stack(of_type) for cell_type, of_type in found.items()}
+
+
 def _architecture(workdir, epoch):
     return workdir / "architecture" / f"epoch_{epoch:04d}.npz"
 

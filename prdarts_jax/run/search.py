@@ -21,7 +21,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
-from prdarts_jax.search import diagnostics, gates
+from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
 from prdarts_jax.spaces import genotypes, tabular
@@ -78,7 +78,13 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     derived = [problem.method.derive(space, logits) for logits in found]
     for folder, genotype in zip(seed_folders(config, workdir), derived, strict=True):
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
-        reporting.write_pictures(folder, reporting.read_records(folder), genotype)
+        records = reporting.read_records(folder)
+        activation = reporting.read_probabilities(folder, len(records))
+        doubts = trust.doubts(problem.supernet.layers, data.num_classes, records, activation)
+        for doubt in doubts:
+            reporting.say(f"{folder.name}: do not believe the result: {doubt}")
+        reporting.write_json(folder / "doubts.json", doubts)
+        reporting.write_pictures(folder, records, genotype)
     return derived
 
 

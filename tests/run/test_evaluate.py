@@ -182,6 +182,14 @@ def test_darts_own_cell_is_among_them_where_the_space_has_it():
         assert "darts_v2" not in compare.reference(search_config(space=name), spaces.named(name))
 
 
+def test_random_cells_have_a_path_from_input_to_output():
+    """In NAS-Bench-201 one in twenty has none."""
+    config = search_config(space="nas_bench_201")
+    config.evaluation.random_cells = 200
+    drawn = compare.reference(config, spaces.named("nas_bench_201"))
+    assert len(drawn) == 201 and all(genotypes.depth(cell)["normal"] for cell in drawn.values())
+
+
 def rows_of(**accuracies):
     return {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
 

@@ -1,0 +1,60 @@
+"""Why the result of a search should not be believed: one sentence for each reason."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Activation = Mapping[str, np.ndarray]  # for each cell type f32[epochs, edges, ops]
+
+
+def doubts(
+    cells: Mapping[str, int], num_classes: int, records: Sequence[Mapping[str, Any]], activation: Activation
+) -> list[str]:
+    """The reasons to doubt a search, none where there is nothing to say.
+
+    Args:
+      cells: how many the supernet has of each type.
+      num_classes: number of classes.
+      records: of its epochs, each with train_accuracy (a fraction) and the derived genotype.
+      activation: how strongly each op took part after each epoch, at least 0.
+
+    >>> records = [{"train_accuracy": 0.11, "genotype": {"ops": ["none"]}}] * 2
+    >>> doubts({"normal": 3}, 10, records, {"normal": np.ones((2, 1, 5))})
+    ['the weights are hardly trained: training accuracy 11.0 %, chance is 10.0 %']
+    """
+    found = [
+        f"no cell of the supernet is of the type {cell_type}, so its logits have seen no data: the {cell_type} cell is "
+        "chance; use more cells"
+        for cell_type, count in cells.items()
+        if not count
+    ]
+    accuracy = records[-1]["train_accuracy"]
+    if accuracy < 1.5 / num_classes:
+        chance = f"chance is {100 / num_classes:.1f} %"
+        found.append(f"the weights are hardly trained: training accuracy {100 * accuracy:.1f} %, {chance}")
+    found += _undirected({t: of_type for t, of_type in activation.items() if cells[t]})
+    last = max(2, len(records) // 10)
+    if len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
+        found.append(f"the derived cell still changed in the last {last} of {len(records)} epochs; search longer")
+    return found
+
+
+def _undirected(activation):
+    """Whether ops have moved apart no further than random walks of the same steps would, in one of a hundred searches.
+
+    The farthest of m normal numbers is beyond sqrt(2 ln(200 m)) with a probability below 1 %.
+    """
+    for cell_type, of_type in activation.items():
+        epochs = len(of_type)
+        if epochs < 4:
+            continue
+        contrast = of_type - of_type.mean(axis=-1, keepdims=True)  # a temperature moves all ops of an edge
+        step = np.sqrt(np.mean(np.diff(contrast, axis=0) ** 2))
+        moved = np.abs(contrast[-1] - contrast[0]).max()
+        if moved <= step * np.sqrt((epochs - 1) * 2 * np.log(200 * of_type[0].size)):
+            yield (
+                f"the logits of the {cell_type} cell have hardly moved: an op's part changed by at most {moved:.2g}, "
+                f"which is what chance gives where it changes by {step:.2g} an epoch; search longer"
+            )

@@ -1,0 +1,50 @@
+"""Each reason to doubt a search is given where it should be, and none where a search is sound."""
+
+import numpy as np
+import pytest
+
+from prdarts_jax.search import trust
+
+CELLS = {"normal": 2, "reduce": 2}
+
+
+def made_up(epochs=50, accuracy=0.8, drift=0.02, noise=0.002, changes_at=10):
+    """A search whose logits drift apart by `drift` an epoch, and whose cell is another one before an epoch."""
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(noise * rng.normal(size=(epochs, 5, 4)), axis=0)
+    walk[:, 0, 0] += drift * np.arange(epochs)
+    records = [{"train_accuracy": accuracy, "genotype": {"ops": [int(e >= changes_at)]}} for e in range(epochs)]
+    return records, {"normal": walk, "reduce": walk}
+
+
+def test_a_sound_search_is_not_doubted():
+    assert trust.doubts(CELLS, 10, *made_up()) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "fields", "expected"),
+    [
+        ({"normal": 0, "reduce": 1}, {}, ["no cell of the supernet is of the type normal"]),
+        (CELLS, {"accuracy": 0.14}, ["the weights are hardly trained: training accuracy 14.0 %, chance is 10.0 %"]),
+        (
+            CELLS,
+            {"drift": 0.0},
+            ["the logits of the normal cell have hardly", "the logits of the reduce cell have hardly"],
+        ),
+        (CELLS, {"changes_at": 47}, ["the derived cell still changed in the last 5 of 50 epochs"]),
+    ],
+)
+def test_each_reason_is_given(cells, fields, expected):
+    found = trust.doubts(cells, 10, *made_up(**fields))
+    assert len(found) == len(expected) and all(map(str.startswith, found, expected))
+
+
+def test_a_temperature_that_moves_all_ops_alike_is_no_movement():
+    records, activation = made_up(drift=0.0)
+    falling = {t: a + np.linspace(1, 0, len(a))[:, None, None] for t, a in activation.items()}
+    assert len(trust.doubts(CELLS, 10, records, falling)) == 2
+
+
+def test_a_search_of_two_epochs_is_not_judged_by_its_movement():
+    records, activation = made_up(epochs=2, drift=0.0)
+    assert trust.doubts(CELLS, 10, records, activation) == []
