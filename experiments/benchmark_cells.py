@@ -1,8 +1,8 @@
 """Many cells trained by one compiled function, beside a compilation for each.
 
-Random cells of DARTS's space, trained as the main job trains them (configs/digits.py): all by `pdx.evaluate`, one on
-each core, and a few as networks of their own (`run/train.py`), from which the time of all is extrapolated. Compilation
-counts; nothing is compiled beforehand.
+Random cells of DARTS's space in a network of three, trained on the digits as the main job trains its cells
+(configs/digits.py): all by `pdx.evaluate`, one on each core, and a few as networks of their own (`run/train.py`), from
+which the time of all is extrapolated. Compilation counts; nothing is compiled beforehand.
 
     python experiments/benchmark_cells.py
 
@@ -36,9 +36,10 @@ def main() -> None:
     arguments = parser.parse_args()
     devices.use_every_core()
     jax.config.update("jax_enable_compilation_cache", False)
-    fields = family.parse_fields(arguments.set)
-    config = compare.training_config(family.with_fields(family.read_config("configs/digits.py"), fields))
-    space, generator = pdx.spaces.darts(), np.random.default_rng(0)
+    fields = {"space": "darts", "evaluation.cells": 3} | family.parse_fields(arguments.set)
+    config = family.with_fields(family.read_config("configs/digits.py"), fields)
+    space, generator = pdx.spaces.named(config.space), np.random.default_rng(0)
+    config = compare.training_config(config)
     cells = {f"random_{i}": reference_cells.random(space, generator) for i in range(arguments.cells)}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

@@ -80,7 +80,8 @@ def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genoty
     A random cell without a path from input to output, which gives the same for every image, is drawn again: one such
     would make the mean of all say nothing.
     """
-    generator, cells = np.random.default_rng(config.seed), {}
+    generator = np.random.default_rng(config.seed)
+    cells: dict[str, genotypes.AnyGenotype] = {}
     while len(cells) < config.evaluation.random_cells:
         cell = reference_cells.random(space, generator)
         if all(genotypes.depth(cell).values()):

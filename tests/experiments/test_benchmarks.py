@@ -75,20 +75,39 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(arguments, error, mo
         scripts.run(*arguments)
 
 
-def test_executed_ops(stand_in, tmp_path, capsys):
-    figure = tmp_path / "figures/ops.png"
-    scripts.run("benchmark_ops", "--rounds=1", "--set=batch_size=2,cells=1", f"--figure={figure}")
+def test_growth(stand_in, tmp_path, capsys):
+    figure = tmp_path / "figures/growth.png"
+    scripts.run("benchmark_growth", "--rounds=1", "--set=batch_size=2", f"--figure={figure}")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["14", "28", "56", "98", "line:"]
-    assert figure.exists()
+    sizes = [re.findall(r"(\d+): ", line.partition(": ")[2]) for line in lines[::2]]
+    assert sizes == [
+        ["14", "28", "56", "98"],
+        ["2", "4", "6", "8"],
+        ["8", "16", "24", "32"],
+        ["64", "256", "576", "1024"],
+    ]
+    assert all(line.startswith("  line: ") for line in lines[1::2]) and figure.exists()
+
+
+def test_cells(capsys, monkeypatch):
+    """Two cells of one training step, and one of them as a network of its own."""
+    monkeypatch.chdir(scripts.ROOT)
+    tiny = (
+        "space=s2,num_examples=16,evaluation.cells=1,evaluation.channels=2,evaluation.batch_size=8,evaluation.epochs=1"
+    )
+    try:
+        scripts.run("benchmark_cells", "--cells=2", "--alone=1", f"--set={tiny}")
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert re.fullmatch(r"ratio \d+\.\d", capsys.readouterr().out.splitlines()[-1])
 
 
 def test_random_ops_are_as_many_as_asked_for():
-    benchmark_ops = scripts.load("benchmark_ops")
+    benchmark_growth = scripts.load("benchmark_growth")
     space = spaces.darts()
     logits = {t: np.zeros(space.shape, np.float32) for t in space.cell_types}
-    weigh = jax.jit(lambda key, progress: benchmark_ops.RandomOps().weigh(space, logits, key, progress))
-    for i, count in enumerate(benchmark_ops.PER_EDGE):
+    weigh = jax.jit(lambda key, progress: benchmark_growth.RandomOps().weigh(space, logits, key, progress))
+    for i, count in enumerate(benchmark_growth.PER_EDGE):
         for weights in weigh(jax.random.key(i), i / 3).values():
             np.testing.assert_array_equal((np.asarray(weights) != 0).sum(axis=1), count)
             assert (np.asarray(weights)[:, space.ops.index("none")] == 0).all()
