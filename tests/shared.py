@@ -55,8 +55,9 @@ def tiny_config(method="pr_darts_released", space="s2", **fields):
     """A search of two epochs of three steps: 48 digits, of which 24 train the weights. A field may be a dotted name."""
     config = get_config("digits", method)
     config.update({"space": space, "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8})
+    config.seeds = 1
     config.update({"epochs": 2, "steps_per_call": 2})
-    config.evaluation.epochs = 0
+    config.evaluation.update({"epochs": 0, "test_on_rest": False})
     config.logits.learning_rate = 0.1
     config.update_from_flattened_dict(fields)
     return config

@@ -133,8 +133,9 @@ CHANGES = {
     "cifar100": {"dataset": "cifar100"},
     "fashion_mnist": {"dataset": "fashion_mnist"},
     "svhn": {"dataset": "svhn", "augmentation.flip": False},
-    "digits": {"dataset": "digits", "epochs": 50, "batch_size": 64, "channels": 8, "cells": 5}
-    | {"augmentation.pad": 1, "augmentation.flip": False, "augmentation.cutout": 0, "logits.learning_rate": 0.01},
+    "digits": {"dataset": "digits", "num_examples": 900, "space": "nas_bench_201", "seeds": 6}
+    | {"epochs": 60, "batch_size": 32, "channels": 8, "cells": 1}
+    | {"augmentation.pad": 1, "augmentation.flip": False, "augmentation.cutout": 0, "logits.learning_rate": 0.003},
 }
 BENCHMARK = DARTS | {"space": "nas_bench_201", "cells": 5, "weights.nesterov": True, "weights.weight_decay": 5e-4}
 CIFAR10_EVAL = SGD | {
@@ -290,7 +291,7 @@ def test_sections_of_the_digits_config_are_their_own():
 
 @pytest.mark.parametrize("method", methods.NAMED)
 def test_the_digits_config_fits_its_data_and_its_calls_are_epochs(method):
-    config, digits = MODULES["digits"].get_config(method), sources.load("digits")
+    config, digits = MODULES["digits"].get_config(method), sources.load("digits", num_examples=900)
     settings.validate_against_data(config, digits)
     assert len(digits.labels) // 2 // config.batch_size == config.steps_per_call
     assert len(digits.labels) // config.evaluation.batch_size == config.evaluation.steps_per_call

@@ -91,11 +91,13 @@ def prepare(
     )
     problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
     if config.auxiliary_weight:
+        field = f"config.{section}auxiliary_weight={config.auxiliary_weight}"
+        if not hasattr(network.supernet, "auxiliary"):
+            raise ValueError(f"{field} must be 0 in the space {space.name}, whose network has no auxiliary head")
         try:
             jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
         except ValueError as error:
-            value = config.auxiliary_weight
-            raise ValueError(f"config.{section}auxiliary_weight={value} must be 0 here: {error}") from error
+            raise ValueError(f"{field} must be 0 here: {error}") from error
     return Evaluation(config, space, cells, codes, feed, problem)
 
 

@@ -21,11 +21,11 @@ EPOCHS, STEPS = 2, 2
 def make_config(method, space, cells=3, channels=4, **fields):
     """A tiny form of the main job."""
     config = get_config("digits", method)
-    config.update({"space": space, "cells": cells, "channels": channels})
+    config.update({"space": space, "cells": cells, "channels": channels, "seeds": 1})
     config.update({"num_examples": 64, "epochs": EPOCHS, "batch_size": 16, "steps_per_call": STEPS})
     config[method].update(fields)
     config.random_search.samples = 5
-    config.evaluation.epochs = 0
+    config.evaluation.update({"epochs": 0, "test_on_rest": False})
     return config
 
 

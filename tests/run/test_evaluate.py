@@ -127,6 +127,11 @@ def test_cells_of_nas_bench_201(tmp_path):
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
         ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
+        (
+            {"a": CELL},
+            {"auxiliary_weight": 0.4},
+            "auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features",
+        ),
         ({"a": CELL}, {"batch_size": 90}, "config.batch_size=90 must be at most 80"),
     ],
 )

@@ -26,14 +26,22 @@ from prdarts_jax.spaces import genotypes
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 EPOCHS, STEPS = 15, 3
-DIGITS = f"--config={ROOT}/configs/digits.py"
+DIGITS = f"--config={ROOT}/configs/digits.py:pr_darts_released"
 PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves", "diagnostics")
 
 
 def arguments_of(workdir):
     """Those of a search of 15 epochs of three steps: `tiny_config(epochs=EPOCHS)`."""
-    tiny = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "steps_per_call": 2}
-    tiny |= {"epochs": EPOCHS, "evaluation.epochs": 0, "logits.learning_rate": 0.1}
+    tiny = {
+        "space": "s2",
+        "channels": 2,
+        "cells": 1,
+        "num_examples": 48,
+        "batch_size": 8,
+        "steps_per_call": 2,
+        "seeds": 1,
+    }
+    tiny |= {"epochs": EPOCHS, "evaluation.epochs": 0, "evaluation.test_on_rest": False, "logits.learning_rate": 0.1}
     return [DIGITS, f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in tiny.items())]
 
 
@@ -210,15 +218,15 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
         ("config.method=nas", "config.method='nas' must be one of pr_darts, pr_darts_released, pr_darts_gates, pr"),
         (
             "config.evaluation.auxiliary_weight=0.4",
-            "config.evaluation.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features",
+            "config.evaluation.auxiliary_weight=0.4 must be 0 in the space nas_bench_201, whose network has no aux",
         ),
         (
             "config.channels=3",
             "config.channels=3 must be even and at least 2, since a factorised reduction makes half",
         ),
         (
-            "config.batch_size=719",
-            "config.batch_size=719 must be at most 718, half of the 1437 images of digits in use: "
+            "config.batch_size=451",
+            "config.batch_size=451 must be at most 450, half of the 900 images of digits in use: "
             "one half trains the weights, the other the logits",
         ),
     ],
@@ -238,8 +246,8 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
             "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",
         ),
         (
-            (f"{DIGITS}:nas", "--workdir=run"),
-            f"flag {DIGITS}:nas: Error whilst parsing config file: ValueError: method='nas' must be one of pr_darts, ",
+            (DIGITS.replace("pr_darts_released", "nas"), "--workdir=run"),
+            f"flag {DIGITS.replace('pr_darts_released', 'nas')}: Error whilst parsing config file: ValueError: method='nas' must be",
         ),
         (
             (DIGITS.replace("digits", "svhn"), "--workdir=run", "--config.data_dir=/nowhere"),
