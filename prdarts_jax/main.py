@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(flags.FLAGS.workdir).expanduser()
     use_compilation_cache(flags.FLAGS.cache_dir)
     join_processes()
-    if flags.FLAGS.every_core and jax.process_count() == 1:
+    if flags.FLAGS.every_core and not (flags.FLAGS.distributed or flags.FLAGS.coordinator):
         devices.use_every_core()
     config = flags.FLAGS.config
     try:

@@ -56,10 +56,11 @@ class Supernet201(Macro):
 
     def _run_cells(self, images, weights, train, dropout_rate):
         x = self._stem(images, self.channels, train)
-        for k in range(3 * self.cells):
-            if k in (self.cells, 2 * self.cells):
-                block = ResidualBlock(self.running_statistics, self.axis_name, name=f"block_{k // self.cells}")
+        for stage in range(3):
+            if stage:
+                block = ResidualBlock(self.running_statistics, self.axis_name, name=f"block_{stage}")
                 x = block(x, train=train)
-            cell = Cell201(**self._of_cells, channels=x.shape[-1], pool_norm=False, name=f"cell_{k}")
-            x = cell(x, weights[k], train, dropout_rate)
+            for k in range(stage * self.cells, (stage + 1) * self.cells):
+                cell = Cell201(**self._of_cells, channels=x.shape[-1], pool_norm=False, name=f"cell_{k}")
+                x = cell(x, weights[k], train, dropout_rate)
         return nn.relu(self._norm("head_norm", x, train))

@@ -1,21 +1,24 @@
 """How large a discrete network is: its weights, and the multiply-adds of an image."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import ops
 from prdarts_jax.nets import discrete
-from prdarts_jax.spaces import layout
-from prdarts_jax.spaces.genotypes import Genotype
+from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.spaces import genotypes, layout
+from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype
 
 
 def describe(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     form: discrete.Form = "cifar",
     channels: int | None = None,
     cells: int | None = None,
@@ -25,7 +28,8 @@ def describe(
     """The size of a network, without building its arrays.
 
     Args:
-      genotype, form, channels, cells, num_classes: as for `discrete.network`.
+      genotype, form, channels, cells, num_classes: as for `discrete.network`. For an EdgeGenotype C is 16 by default,
+        and there are 5 cells a stage.
       image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
 
     Returns:
@@ -34,28 +38,32 @@ def describe(
       macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
 
     Raises:
-      ValueError: there is no such form, or the genotype is none with normal and reduction cells.
+      ValueError: there is no such form.
     """
-    published = discrete.published(form)
-    plain = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
+    image_shape = image_shape or discrete.published(form).image_shape
+    height, width, _ = image_shape
+    if isinstance(genotype, EdgeGenotype):
+        types, c = ("normal",) * (cells or 5), channels or 16
+        without: nn.Module = Supernet201(channels=c, cells=0, num_classes=num_classes or 10)
+        types = (*types, "reduce", *types, "reduce", *types)  # between the stages there are blocks, not cells
+    else:
+        network = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
+        normal, reduce = ((("none", 0),) * len(entries) for entries in (genotype.normal, genotype.reduce))
+        without = network.clone(genotype=dataclasses.replace(genotype, normal=normal, reduce=reduce))
+        types, c = layout(network.cells), network.channels
+        if form == "imagenet":
+            height, width = (-(-size // 8) for size in (height, width))
     # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
-    normal, reduce = ((("none", 0),) * len(entries) for entries in (genotype.normal, genotype.reduce))
-    hollow = dataclasses.replace(genotype, normal=normal, reduce=reduce)
-    result = dict(_without_ops(plain.clone(genotype=hollow), image_shape or published.image_shape))
-    height, width, _ = image_shape or published.image_shape
-    if form == "imagenet":
-        height, width = (-(-size // 8) for size in (height, width))
-    c = plain.channels
-    for cell_type in layout(plain.cells):
-        c *= 2 if cell_type == "reduce" else 1
-        for op, source in getattr(genotype, cell_type):
-            stride = 2 if cell_type == "reduce" and source < 2 else 1
-            inner = (height, width) if stride == 2 or cell_type == "normal" else (-(-height // 2), -(-width // 2))
-            params, macs = _of_op(op, c, stride, *inner)
+    result, entries = dict(_without_ops(without, image_shape)), genotypes.cells(genotype)
+    for cell_type in types:
+        larger = height, width
+        if cell_type == "reduce":
+            c, height, width = 2 * c, -(-height // 2), -(-width // 2)
+        for op, source, _ in entries.get(cell_type, ()):
+            halves = cell_type == "reduce" and source < 2
+            params, macs = _of_op(op, c, 1 + halves, *(larger if halves else (height, width)))
             result["params"] += params
             result["macs"] += macs
-        if cell_type == "reduce":
-            height, width = -(-height // 2), -(-width // 2)
     return result
 
 
@@ -63,10 +71,10 @@ def describe(
 def _without_ops(network, image_shape):
     """What `describe` gives for a network whose cells have no ops."""
     shape = (1, *image_shape)
-    try:
-        variables = discrete.shapes_of(network.clone(auxiliary=True), shape)
-    except ValueError:  # images too small for the auxiliary head
-        variables = discrete.shapes_of(network, shape)
+    variables = discrete.shapes_of(network, shape)
+    if hasattr(network, "auxiliary"):
+        with contextlib.suppress(ValueError):  # images too small for the auxiliary head
+            variables = discrete.shapes_of(network.clone(auxiliary=True), shape)
     parts = dict(variables["params"])
     head = parts.pop("auxiliary_head", {})
     images = jax.ShapeDtypeStruct(shape, jnp.float32)

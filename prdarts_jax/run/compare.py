@@ -100,7 +100,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         trained = "diverged"
         if row["accuracy"] is not None:
             trained = f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %"
-        size = f"{row['params']:,} | {row['macs']:,}" if "params" in row else " | "
+        size = f"{row['params']:,} | {row['macs']:,}"
         depth = ", ".join(map(str, row["depth"].values()))
         lines.append(
             f"| {row['rank'] or ''} | {name} | {trained} | {size} | {100 * row['skip_share']:.0f} % | {depth} |"

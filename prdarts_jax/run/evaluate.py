@@ -26,7 +26,7 @@ from prdarts_jax.nets import encoded, sizes
 from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import InMemory
 from prdarts_jax.spaces import SearchSpace, genotypes
-from prdarts_jax.spaces.genotypes import AnyGenotype, Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Row = dict[str, Any]
 
@@ -128,7 +128,7 @@ def evaluate(
           (0 for one), sqrt(accuracy (1 - accuracy) / n + s^2 / t).
         rank: 1 is best; None where a training diverged.
         accuracies: of each training.
-        params, macs: weights, and multiply-adds of an image; only for a `Genotype`.
+        params, macs: weights, and multiply-adds of an image.
 
     Raises:
       ValueError, OSError: for what cannot be used, in one sentence.
@@ -166,9 +166,8 @@ def run(evaluation: Evaluation, workdir: Path, trainings: int = 1) -> dict[str, 
     for name, genotype in cells.items():
         if rows[name]["accuracy"] is not None:
             rows[name]["rank"] = 1 + sum(other > rows[name]["accuracy"] for other in accuracies)
-        if isinstance(genotype, Genotype):
-            size = sizes.describe(genotype, "cifar", *network)
-            rows[name] |= {field: size[field] for field in ("params", "macs")}
+        size = sizes.describe(genotype, "cifar", *network)
+        rows[name] |= {field: size[field] for field in ("params", "macs")}
     rows = dict(sorted(rows.items(), key=lambda item: item[1]["rank"] or math.inf))
     reporting.write_json(workdir / "results.json", rows)
     return rows

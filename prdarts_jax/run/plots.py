@@ -187,7 +187,7 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     """Test accuracies of cells, ranked and against the size of their networks.
 
     Args:
-      rows: name -> accuracy and standard_error (fractions) and, where they are known, params; names that begin with
+      rows: name -> accuracy and standard_error (fractions) and params; names that begin with
         found or random are shown alike.
     """
     ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
@@ -198,8 +198,7 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
         accuracy, error = 100 * rows[name]["accuracy"], 100 * rows[name]["standard_error"]
         style = {"color": colours.get(name.partition("_")[0], COLOURS["pool"]), "fmt": "o", "markersize": 8}
         left.errorbar(accuracy, place, xerr=error, **style)
-        if "params" in rows[name]:
-            right.errorbar(rows[name]["params"], accuracy, yerr=error, **style)
+        right.errorbar(rows[name]["params"], accuracy, yerr=error, **style)
     left.set_yticks(range(len(ranked)), [name.replace("_", " ") for name in ranked])
     left.set(xlabel="test accuracy (%), with its standard error")
     right.set(xlabel="weights", ylabel="test accuracy (%)")

@@ -43,6 +43,12 @@ def test_sizes_for_cifar_100_are_those_published():
     assert prdarts_jax.describe(genotypes.named("PRDARTS"), num_classes=100)["params"] == 3496744
 
 
+def test_size_of_a_nas_bench_201_network_is_that_of_the_benchmark():
+    """The largest of its networks has 1.531546 million weights and 220.12 million multiply-adds there."""
+    size = prdarts_jax.describe(genotypes.EdgeGenotype(("nor_conv_3x3",) * 6))
+    assert size["params"] == 1_531_546 and round(size["macs"] / 1e6, 2) == 220.12
+
+
 def test_multiply_adds_of_the_other_ops():
     """NASNet's ops by the formula k l C D per output position (C = 8, 1 reduction cell of 16 px to 8 px)."""
     genotype = genotypes.Genotype(
