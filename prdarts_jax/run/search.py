@@ -76,15 +76,19 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
         found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
     derived = [problem.method.derive(space, logits) for logits in found]
+    doubted: dict[str, list[str]] = {}
     for folder, genotype in zip(seed_folders(config, workdir), derived, strict=True):
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
         doubts = trust.doubts(problem.supernet.layers, data.num_classes, records, activation)
         for doubt in doubts:
-            reporting.say(f"{folder.name}: do not believe the result: {doubt}")
+            doubted.setdefault(doubt, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
+    for doubt, names in doubted.items():
+        whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
+        reporting.say(f"careful: {doubt}{whose}")
     return derived
 
 
