@@ -1,9 +1,9 @@
 """Many seeds and many devices, as far as one machine shows it.
 
-Populations: four seeds in one compiled function beside the same four one after another. Weak scaling: a step with 32 +
-32 images on one device of one core; on each of two such devices, that know nothing of each other; and with 64 + 64
-images on both together, with exchange and, to see what that costs, without. PR-DARTS (as in the paper) in DARTS's
-space, C = 8, five cells, 16x16.
+Populations: eight seeds in one compiled function on one device, beside the same one after another and beside a device
+for each core. Weak scaling: a step with 32 + 32 images on one device of one core; on each of two such devices, that
+know nothing of each other; and with 64 + 64 images on both together, with exchange and, to see what that costs,
+without. PR-DARTS (as in the paper) in DARTS's space, C = 8, five cells, 16x16.
 
 Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
 of 32x32), and from those an estimate of the efficiency on more devices, if nothing overlaps. The arrays of a gradient
@@ -36,7 +36,7 @@ from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 
-SEEDS, STEPS = 4, 5
+SEEDS, STEPS = 8, 5
 # Assumed, not measured: seconds of a small all-reduce, and bytes a second that each device moves in a large one.
 LINKS = {8: (20e-6, 150e9), 256: (60e-6, 25e9)}
 STEP_SECONDS = (0.05, 0.2, 1.0)
@@ -77,35 +77,43 @@ def start(problem: SearchProblem, seed: int, batch: dict[str, jax.Array]):
 
 
 def populations(size: Size, rounds: int) -> None:
-    """Prints how long four seeds take together and one after another."""
+    """Prints how long eight seeds take one after another, together on one device, and with a device for each core."""
     problem, batch = make_problem(size), make_batch(size)
 
     def steps(state):
         return jax.lax.fori_loop(0, STEPS, lambda _, state: search_step(problem, state, batch, batch)[0], state)
 
+    mesh = devices.make_mesh(SEEDS)
     states = [start(problem, seed, batch) for seed in range(SEEDS)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    spread = devices.device_put(stacked, mesh, devices.SEEDS)
     alone, together = jax.jit(steps), jax.jit(lambda states: jax.lax.map(steps, states))
+    each = devices.for_each_seed(steps, mesh)
     expected = [alone(state) for state in states]
-    found = together(stacked)
-    same = all(bool(jnp.array_equal(found.arch[t][i], expected[i].arch[t])) for i in range(SEEDS) for t in found.arch)
+    for name, found in (("together", together(stacked)), (f"on {mesh.size} devices", each(spread))):
+        largest = max(
+            float(jnp.max(jnp.abs(found.arch[t][i] - expected[i].arch[t]))) for i in range(SEEDS) for t in found.arch
+        )
+        print(f"{name}: logits differ from those of each seed alone by at most {largest:.2g}", flush=True)
     seconds = alternate(
         {
-            "together": lambda: jax.block_until_ready(together(stacked)),
             "one after another": lambda: jax.block_until_ready([alone(state) for state in states]),
+            "together": lambda: jax.block_until_ready(together(stacked)),
+            "each core": lambda: jax.block_until_ready(each(spread)),
         },
         rounds,
     )
-    first, second = (statistics.median(seconds[name]) for name in ("together", "one after another"))
+    first, second, third = (statistics.median(values) for values in seconds.values())
     print(
-        f"{SEEDS} seeds, {STEPS} steps: together {first:.2f} s, one after another {second:.2f} s, {second / first:.2f}"
+        f"{SEEDS} seeds, {STEPS} steps: one after another {first:.2f} s, together on one device {second:.2f} s, on "
+        f"{mesh.size} devices {third:.2f} s; throughput {first / second:.2f} and {first / third:.2f}",
+        flush=True,
     )
-    print(f"logits equal bit for bit: {same}", flush=True)
 
 
 def one_size(size: Size, count: int, rounds: int) -> None:
     """Prints the seconds of a step on so many devices, and of one that exchanges nothing."""
-    mesh, batch = devices.make_mesh(), make_batch(size, count)
+    mesh, batch = devices.make_mesh(devices=jax.devices()), make_batch(size, count)
     assert mesh.size == count
     spread = devices.device_put(batch, mesh, devices.SPREAD)
     specs = (devices.REPLICATED, devices.SPREAD, devices.SPREAD)
@@ -197,6 +205,7 @@ def main() -> None:
     if arguments.devices:
         one_size(small, arguments.devices, arguments.rounds)
         return
+    devices.use_every_core()
     populations(small, arguments.rounds)
     weak_scaling(small, arguments.rounds)
     for method in arguments.methods:
