@@ -105,6 +105,10 @@ def test_workdir_holds_everything(undisturbed):
     saved = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
     assert saved[-1] == EPOCHS * STEPS and len(saved) > 1 and all(step % STEPS == 0 for step in saved)
     assert not list(undisturbed.rglob("*.tmp"))
+    # A supernet of one cell has no normal cell; with 24 images it learns little.
+    assert json.loads((undisturbed / "doubts.json").read_text())[0].startswith(
+        "no cell of the supernet is of the type normal"
+    )
 
 
 def test_metrics_have_a_line_an_epoch(undisturbed):
