@@ -18,7 +18,6 @@ from prdarts_jax.ops import registry
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-jax.devices()  # JAX has begun, with one device: the command line cannot make each core one in here
 
 # Where a script that a test starts finds what it imports: this copy of the package, and modules beside this one.
 SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
@@ -28,6 +27,11 @@ _LONG_FILES = (
     "test_cell test_supernet test_family test_forward_mode test_main test_devices test_train test_step "
     "test_notebook test_hypergradients test_networks test_diagnostics test_search_job test_population test_processes"
 ).split()
+
+
+def pytest_configure():
+    """JAX begins, with one device, so that a command line run in here does not make each core one."""
+    jax.devices()
 
 
 def pytest_addoption(parser):

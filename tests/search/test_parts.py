@@ -41,4 +41,4 @@ def test_what_a_subclass_must_define_is_named():
         with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
             getattr(pdx.relaxations.Relaxation(), part)(*[None] * (3 + (part == "weigh")))
     with pytest.raises(ValueError, match="genotype=.* must be a Genotype"):
-        pdx.describe(pdx.EdgeGenotype(["none"]))
+        pdx.network(pdx.EdgeGenotype(["none"]))
