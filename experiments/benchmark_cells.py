@@ -2,7 +2,8 @@
 
 Random cells of DARTS's space in a network of three, trained on the digits as the main job trains its cells
 (configs/digits.py): all by `pdx.evaluate`, one on each core, and a few as networks of their own (`run/train.py`), from
-which the time of all is extrapolated. Compilation counts; nothing is compiled beforehand.
+which the time of all is extrapolated. Compilation counts; nothing is compiled beforehand. A training by itself is also
+tested after each epoch, and leaves pictures and an exported classifier.
 
     python experiments/benchmark_cells.py
 
@@ -51,7 +52,7 @@ def main() -> None:
             start = time.perf_counter()
             accuracies.append(train.run(config, Path(folder) / name)["top1"])
             alone.append(time.perf_counter() - start)
-    found = [row["accuracy"] for row in rows.values()]
+    found = [row["accuracy"] for row in rows.values() if row["accuracy"] is not None]
     reporting.say(f"accuracies: {np.mean(found):.4f} on average, those alone {np.mean(accuracies):.4f}")
     reporting.say(f"{len(cells)} cells by one compiled function on {len(jax.devices())} devices: {together:.0f} s")
     each = statistics.mean(alone)

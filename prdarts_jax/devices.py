@@ -50,8 +50,9 @@ def use_every_core() -> None:
     """
     if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # JAX has begun
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def mesh_shape(seeds: int, devices: int) -> tuple[int, int]:
@@ -134,7 +135,8 @@ def memory(compiled: jax.stages.Compiled) -> tuple[int | None, float]:
     """Bytes that a compiled function needs on each device, None where the backend does not tell, and bytes it has."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
+        used = jax.tree.leaves(compiled.input_shardings)[0].device_set & set(jax.local_devices())
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(used)
     else:
         available = (device.memory_stats() or {}).get("bytes_limit", math.inf)
     found: Any = compiled.memory_analysis()

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from prdarts_jax import ops
 from prdarts_jax.nets import discrete, supernet_of
 from prdarts_jax.nets.program import program
 from prdarts_jax.nets.supernet import Macro
@@ -92,6 +93,8 @@ def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
                 f"{space.name}, but has {nodes} nodes and concatenates {outputs}"
             )
         for op, source, target in entries:
+            if ops.group(op) == "none":
+                continue  # which adds nothing
             if op not in space.ops:
                 raise ValueError(f"op {op!r} must be one of the space {space.name}: {', '.join(space.ops)}")
             place = space.edges.index((source, target)), space.ops.index(op)

@@ -38,7 +38,7 @@ def check(config: ConfigDict) -> None:
     settings.validate(config)
     space = spaces.named(config.space)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
-    evaluate.prepare({"random": cell}, training_config(config), space, "evaluation.")
+    evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.")
 
 
 def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
@@ -60,13 +60,16 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     space = spaces.named(config.space)
     cells = {f"found_{config.seed + i}" if len(found) > 1 else "found": cell for i, cell in enumerate(found)}
     cells |= reference(config, space)
-    evaluation = evaluate.prepare(cells, training_config(config), space, "evaluation.")
-    rows = evaluate.run(evaluation, workdir / "evaluation", config.evaluation.trainings)
+    trainings = config.evaluation.trainings
+    evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.")
+    rows = evaluate.run(evaluation, workdir / "evaluation")
     for name, row in rows.items():
         row["skip_share"] = float(np.mean(list(genotypes.skip_share(cells[name]).values())))
         row["depth"] = genotypes.depth(cells[name])
     reporting.write_json(workdir / "comparison.json", rows)
-    text = _table(rows) + "\n" + verdict(rows) + "\n"
+    # A cell that two seeds have found says nothing new.
+    different = {(cells[name], name.partition("_")[0]): name for name in reversed(rows)}
+    text = _table(rows) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
     reporting.write_bytes(workdir / "comparison.md", text.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
     reporting.save_figure(plots.comparison_figure(trained), workdir / "comparison.png")
@@ -109,7 +112,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whether found cells are better than random ones, in one sentence with the numbers that it rests on.
+    """Whether found cells, each different, are better than random ones, with the numbers that this rests on.
 
     The difference of the means of f found and r random cells has the standard error sqrt(s_f^2 / f + s_r^2 / r), with
     the variances s^2 over the cells; of a single found cell, which says nothing of its variance, that of the random
@@ -133,6 +136,6 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
         how = "cannot be told apart from"
     else:
         how = ("is" if len(found) == 1 else "are") + (" better" if difference > 0 else " worse") + " than"
-    who = "The found cell" if len(found) == 1 else f"The {len(found)} found cells"
+    who = "The found cell" if len(found) == 1 else f"The {len(found)} different found cells"
     means = [f"({100 * np.mean(accuracies):.2f} %)" for accuracies in (found, drawn)]
     return f"{who} {means[0]} {how} random cells {means[1]}. Difference {difference:.2f}, standard error {error:.2f}."

@@ -2,7 +2,7 @@
 
 A cell is the data of the network that is trained (`nets/encoded.py`), so that one compilation does for all. In the
 workdir each cell has a folder, and in it seed_0, seed_1, ... with metrics.jsonl, genotype.json and result.json;
-results.json has a row a cell.
+results.json has a row for each cell of the last call.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Row = dict[str, Any]
+_RUNNING = "running"  # the folder of what is being trained
 
 
 class _Job(NamedTuple):
@@ -47,10 +48,15 @@ class Evaluation(NamedTuple):
     codes: Mapping[str, dict[str, np.ndarray]]
     feed: InMemory
     problem: training.TrainProblem
+    trainings: int
 
 
 def prepare(
-    cells: Mapping[str, AnyGenotype], config: ConfigDict, space: SearchSpace | None = None, section: str = ""
+    cells: Mapping[str, AnyGenotype],
+    config: ConfigDict,
+    space: SearchSpace | None = None,
+    trainings: int = 1,
+    section: str = "",
 ) -> Evaluation:
     """Checks everything and opens the data, without running anything; see `evaluate`.
 
@@ -58,12 +64,17 @@ def prepare(
       cells: by name.
       config: of the training.
       space: of the cells.
+      trainings: of each.
       section: of the user's config that `config` was made of, as 'evaluation.', for messages.
 
     Raises:
       ValueError, OSError: for what cannot be used, in one sentence.
     """
     settings.validate(config)
+    if config.job != "train":
+        raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
+    if trainings < 1 or config.seed + trainings > 2**32:
+        raise ValueError(f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the seeds there are")
     for field, allowed in (("form", "cifar"), ("torch_checkpoint", "")):
         if config[field] != allowed:
             raise ValueError(
@@ -75,11 +86,15 @@ def prepare(
         )
     if not cells:
         raise ValueError("cells must have at least one genotype")
-    if unfit := [name for name in cells if not name or Path(name).name != name]:
-        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have")
+    taken = ("", ".", "..", _RUNNING, "config.json", "results.json")
+    if unfit := [name for name in cells if name in taken or Path(name).name != name]:
+        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and not {_RUNNING!r}")
     space = space or encoded.space_of(list(cells.values()))
     codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
-    feed = InMemory(config, devices.make_mesh(len(jax.devices())))
+    used = jax.devices()
+    if jax.process_count() == 1:
+        used = used[: len(cells) * trainings]
+    feed = InMemory(config, devices.make_mesh(len(used), devices=used), section)
     network = encoded.network(
         space,
         drop_path=config.drop_path > 0,
@@ -98,7 +113,7 @@ def prepare(
             jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
         except ValueError as error:
             raise ValueError(f"{field} must be 0 here: {error}") from error
-    return Evaluation(config, space, cells, codes, feed, problem)
+    return Evaluation(config, space, cells, codes, feed, problem, trainings)
 
 
 def evaluate(
@@ -118,7 +133,9 @@ def evaluate(
       cells: by name, all of one kind.
       config: of the training, as `settings.training()`; its genotype does not matter.
       workdir: created or resumed.
-      space: of the cells, by default the smallest that has them all. The weights at the start depend on it.
+      space: of the cells, by default the smallest that has them all. The weights at the start depend on it, so give it
+        if cells with other ops may be added later. A cell must concatenate all nodes but its inputs, and may not have
+        an op twice on an edge.
       trainings: of each cell, with the seeds config.seed, config.seed + 1, ...
 
     Returns:
@@ -134,12 +151,12 @@ def evaluate(
       ValueError, OSError: for what cannot be used, in one sentence.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    return run(prepare(cells, config, space), Path(workdir), trainings)
+    return run(prepare(cells, config, space, trainings), Path(workdir))
 
 
-def run(evaluation: Evaluation, workdir: Path, trainings: int = 1) -> dict[str, Row]:
+def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """`evaluate` for what is prepared."""
-    config, _, cells, _, feed, _ = evaluation
+    config, _, cells, _, feed, _, trainings = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
     fields |= {"space": list(evaluation.space.ops)}
     checkpoints.check_config(workdir, fields)
@@ -152,13 +169,14 @@ def run(evaluation: Evaluation, workdir: Path, trainings: int = 1) -> dict[str, 
     reporting.say(f"{len(cells)} cells, {len(left)} of {len(jobs)} trainings left, {feed.mesh.size} at once")
 
     if left:
-        trainer = _Trainer(evaluation, fields, workdir / "running")
+        trainer = _Trainer(evaluation, fields, workdir / _RUNNING)
         for first in range(0, len(left), feed.mesh.size):
             group = left[first : first + feed.mesh.size]
             for job, result in zip(group, trainer.train(group, [folders[job] for job in group]), strict=True):
                 reporting.write_json(folders[job] / "genotype.json", dataclasses.asdict(cells[job.name]))
                 reporting.write_json(folders[job] / "result.json", result)
-            shutil.rmtree(trainer.workdir)
+            _remove(trainer.workdir)
+    _remove(workdir / _RUNNING)  # of a process that was killed when its last results were written
 
     rows = {name: _row([_result(folders[job]) for job in jobs if job.name == name]) for name in cells}
     network = (config.channels, config.cells, feed.num_classes, feed.image_shape[1:])
@@ -171,6 +189,14 @@ def run(evaluation: Evaluation, workdir: Path, trainings: int = 1) -> dict[str, 
     rows = dict(sorted(rows.items(), key=lambda item: item[1]["rank"] or math.inf))
     reporting.write_json(workdir / "results.json", rows)
     return rows
+
+
+def _remove(folder):
+    """Once all processes have written, and before any goes on."""
+    devices.barrier("all written")
+    if devices.is_main():
+        shutil.rmtree(folder, ignore_errors=True)
+    devices.barrier("removed")
 
 
 def _result(folder):
@@ -192,7 +218,7 @@ class _Trainer:
     """Trains and tests groups of cells, one on each device, by functions that are compiled once."""
 
     def __init__(self, evaluation: Evaluation, fields: dict[str, Any], workdir: Path) -> None:
-        self.config, _, self.cells, self.codes, feed, problem = evaluation
+        self.config, _, self.cells, self.codes, feed, problem, _ = evaluation
         self.feed, self.problem, self.fields, self.workdir = feed, problem, fields, workdir
 
         def start(key_and_code):
@@ -224,8 +250,11 @@ class _Trainer:
         fields = self.fields | {"cells": members}
         try:
             checkpoints.check_config(self.workdir, fields)
+            others = False
         except ValueError:  # of other trainings than these, for instance with another number of devices
-            shutil.rmtree(self.workdir)
+            others = True
+        if devices.any(others):
+            _remove(self.workdir)
         with loop.Run(
             "training",
             self.workdir,

@@ -69,10 +69,10 @@ def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
 class InMemory(Feed):
     """All images are on the device, where one call does all of the steps."""
 
-    def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
+    def __init__(self, config: ConfigDict, mesh: Mesh, section: str = "") -> None:
         read = {"image_size": config.image_size}
         train = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
-        settings.validate_against_data(config, train)
+        settings.validate_against_data(config, train, section)
         batch_size = config.batch_size // config.accumulate
         self.name, self.num_classes, self.mesh = train.name, train.num_classes, mesh
         self.image_shape = (batch_size, *train.images.shape[1:])

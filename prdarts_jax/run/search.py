@@ -83,7 +83,8 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         activation = reporting.read_probabilities(folder, len(records))
         doubts = trust.doubts(problem.supernet.layers, data.num_classes, records, activation)
         for doubt in doubts:
-            doubted.setdefault(doubt, []).append(folder.name)
+            reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that are a seed's own
+            doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
     for doubt, names in doubted.items():

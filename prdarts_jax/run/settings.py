@@ -242,20 +242,23 @@ def _check_batches(prefix, section, num_examples):
         )
 
 
-def validate_against_data(config: ConfigDict, dataset: sources.Dataset) -> None:
-    """Refuses in the same way a batch or a crop that the data set is too small for."""
+def validate_against_data(config: ConfigDict, dataset: sources.Dataset, section: str = "") -> None:
+    """Refuses in the same way a batch or a crop that the data set is too small for.
+
+    `section` is that of the user's config that this one was made of, as 'evaluation.'.
+    """
     images, size = len(dataset.labels), dataset.images.shape[1]
     in_use = f"images of {dataset.name} in use"
-    sections = [("", config, images, f"the {in_use}")]
+    sections = [(section, config, images, f"the {in_use}")]
     if config.job == "search":
         half = f"half of the {images} {in_use}: one half trains the weights, the other the logits"
         sections = [("", config, images // 2, half)]
         if config.evaluation.epochs:
             sections.append(("evaluation.", config.evaluation, images, f"the {in_use}"))
-    for prefix, section, largest, what in sections:
-        if section.batch_size > largest:
-            raise ValueError(f"config.{prefix}batch_size={section.batch_size} must be at most {largest}, {what}")
+    for prefix, fields_of, largest, what in sections:
+        if fields_of.batch_size > largest:
+            raise ValueError(f"config.{prefix}batch_size={fields_of.batch_size} must be at most {largest}, {what}")
         for field in ("pad", "cutout"):
-            if (value := section.augmentation[field]) > size:
+            if (value := fields_of.augmentation[field]) > size:
                 named = f"config.{prefix}augmentation.{field}={value}"
                 raise ValueError(f"{named} must be at most {size}, the images' size")

@@ -154,6 +154,13 @@ def test_a_training_of_nas_bench_201(compiled_quickly):
     assert list(np.flatnonzero(moved["cell_0/stage_0/nor_conv_1x1/pointwise"])) == [3]
 
 
+def test_an_entry_that_is_none_is_no_op():
+    """Also where the space has no op `none`, as discretizations fill up a node."""
+    filled = dataclasses.replace(GENOTYPE, normal=(("none", 0), *GENOTYPE.normal[1:]))
+    weights = encoded.encode(SPACE, filled)["normal"]
+    assert weights.sum() == len(GENOTYPE.normal) - 1
+
+
 GENOTYPE = reference_cells.random(SPACE, np.random.default_rng(0))
 
 

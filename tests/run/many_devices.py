@@ -187,6 +187,7 @@ def main(path, *jobs):
     results, make_mesh = {}, devices.make_mesh
     for name, used in (("many", jax.devices()), ("one", jax.devices()[:1])):
         devices.make_mesh = functools.partial(make_mesh, devices=used)
+        jax.devices = lambda used=used: used
         for job in jobs:
             with tempfile.TemporaryDirectory() as folder:
                 found = globals()[job](Path(folder))

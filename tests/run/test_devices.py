@@ -125,10 +125,12 @@ def test_processes_with_more_devices_than_others_are_refused():
 def test_the_memory_of_a_step_comes_with_advice_where_it_is_too_much(temporary, advised):
     sizes = {"argument_size_in_bytes": 3 * 10**8, "output_size_in_bytes": 2 * 10**8, "alias_size_in_bytes": 10**8}
     analysis = SimpleNamespace(**sizes, temp_size_in_bytes=temporary)
-    text = loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: analysis))
+    shardings = [jax.sharding.SingleDeviceSharding(jax.devices()[0])]
+    text = loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: analysis, input_shardings=shardings))
     assert text.startswith(f"needs {(4 * 10**8 + temporary) / 1e9:.2f} GB of memory on each device")
     assert advised == ("set config.accumulate to take a batch in pieces" in text)
-    assert "not tell" in loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: None))
+    unknown = SimpleNamespace(memory_analysis=lambda: None, input_shardings=shardings)
+    assert "not tell" in loop.memory_in_words(unknown)
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -124,6 +124,8 @@ def test_cells_of_nas_bench_201(tmp_path):
     [
         ({}, {}, "cells must have at least one genotype"),
         ({"a/b": CELL}, {}, "the name 'a/b' of a cell must be one that a folder may have"),
+        ({"running": CELL}, {}, "the name 'running' of a cell must"),
+        ({"..": CELL}, {}, "the name '..' of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
         ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
@@ -209,6 +211,6 @@ def test_the_verdict_rests_on_the_standard_error():
         )
     text = compare.verdict(rows_of(found_0=0.96, found_1=0.98, **drawn))
     error = math.sqrt(0.01**2 * 2 / 2 + 0.02**2 / 3)
-    assert text.startswith("The 2 found cells (97.00 %) are better than random cells (92.00 %).")
+    assert text.startswith("The 2 different found cells (97.00 %) are better than random cells (92.00 %).")
     assert text.endswith(f"standard error {100 * error:.2f}.")
     assert compare.verdict(rows_of(found=None, **drawn)).startswith("Too few cells")

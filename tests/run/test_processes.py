@@ -167,9 +167,13 @@ def test_two_processes_train_as_one_does(dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_search_a_seed_each(tmp_path):
+def test_two_processes_search_a_seed_each_and_train_their_cells(tmp_path):
     fields = {"space": "s2", "channels": 2, "cells": 1, "num_examples": 48, "batch_size": 8, "epochs": 2, "seeds": 2}
-    fields |= {"evaluation.epochs": 0, "hessian": True, "logits.learning_rate": 0.1}
+    fields |= {"hessian": True, "logits.learning_rate": 0.1}
+    fields |= {
+        f"evaluation.{name}": value
+        for name, value in {"epochs": 1, "channels": 2, "random_cells": 1, "batch_size": 8}.items()
+    }
     for processes in (1, 2):
         finish(start_main(tmp_path / str(processes), processes, "configs/digits.py", fields))
     for seed in ("seed_0", "seed_1"):
@@ -181,3 +185,8 @@ def test_two_processes_search_a_seed_each(tmp_path):
             {name: one[name] for name in ("val_loss", "eigenvalue")}, rel=1e-3
         )
     assert (tmp_path / "2/population.md").exists()
+    one, two = (json.loads((tmp_path / n / "comparison.json").read_text()) for n in "12")
+    assert one.keys() == two.keys() == {"found_0", "found_1", "random_0", "all_skip"}
+    for name, row in one.items():
+        assert two[name]["accuracy"] == pytest.approx(row["accuracy"], abs=0.02)
+    assert not (tmp_path / "2/evaluation/running").exists()

@@ -45,6 +45,12 @@ def test_a_temperature_that_moves_all_ops_alike_is_no_movement():
     assert len(trust.doubts(CELLS, 10, records, falling)) == 2
 
 
+def test_cells_that_are_drawn_have_no_logits_that_could_move():
+    records, activation = made_up()
+    drawn = {t: (np.random.default_rng(1).uniform(size=a.shape) < 0.3).astype("f") for t, a in activation.items()}
+    assert trust.doubts(CELLS, 10, records, drawn) == []
+
+
 def test_a_search_of_two_epochs_is_not_judged_by_its_movement():
     records, activation = made_up(epochs=2, drift=0.0)
     assert trust.doubts(CELLS, 10, records, activation) == []
