@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.run import loop, reporting
+from prdarts_jax.run import loop, reporting, settings
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -60,6 +60,14 @@ def tiny_config(method="pr_darts_released", space="s2", **fields):
     config.evaluation.update({"epochs": 0, "test_on_rest": False})
     config.logits.learning_rate = 0.1
     config.update_from_flattened_dict(fields)
+    return config
+
+
+def tiny_training(**fields):
+    """A training of 80 digits in steps of 8. A field may be a dotted name."""
+    config = settings.training()
+    config.update({"dataset": "digits", "num_examples": 80, "channels": 4, "cells": 1, "batch_size": 8})
+    config.update_from_flattened_dict({"steps_per_call": 3, "augmentation.pad": 1, "augmentation.cutout": 2} | fields)
     return config
 
 

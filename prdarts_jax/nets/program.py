@@ -142,8 +142,7 @@ def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[t
     Args:
       space: nodes, edges and ops of the cell.
       reduction: whether the edges that leave the inputs have stride 2.
-      **fields: of every `EdgeGroup`: channels, pool_norm, affine, dropout, partial, train,
-        axis_name.
+      **fields: of every `EdgeGroup`: channels, pool_norm, affine, dropout, partial, train, axis_name.
 
     Returns:
       A pair (rows, group) for each group: `rows` are the positions of its edges in `space.edges`.

@@ -232,7 +232,7 @@ class _Trainer:
         self.start = jax.jit(functools.partial(jax.lax.map, start))
         self.test = devices.for_each_seed(feed.test(problem), feed.mesh, everywhere)
         epoch = devices.for_each_seed(feed.epoch(problem), feed.mesh, everywhere, everywhere, donate_argnums=0)
-        self.images = feed.example()[0]
+        self.images, self.tested = feed.example()[0], feed.test_images()
         self.shapes = epoch.eval_shape(self.start.eval_shape(self._first([])), self.images, jnp.int32(1))
         spread = devices.sharding(feed.mesh, devices.SEEDS) if feed.mesh.size > 1 else None
         states = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=spread), self.shapes[0])
@@ -273,7 +273,7 @@ class _Trainer:
                 if run.epoch_ended:
                     run.record(*_records(run.means(finite=False)))
                 run.save_if_due(states)
-        sums = devices.device_get(self.test(states, self.feed.test_images()))
+        sums = devices.device_get(self.test(states, self.tested))
         results = [training.summarize({name: a[number] for name, a in sums.items()}) for number in range(len(group))]
         return [
             {"top1": None} if _diverged(records) else result

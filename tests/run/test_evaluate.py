@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 import shared
-from shared import without_pictures
+from shared import tiny_training, without_pictures
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import compare, evaluate, loop, settings
+from prdarts_jax.run import compare, evaluate, loop
 from prdarts_jax.spaces import genotypes, reference_cells
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -23,24 +23,10 @@ CELL = genotypes.Genotype(
 )
 POOLS = genotypes.Genotype((("max_pool_3x3", 0), ("skip_connect", 1)), (2,), CELL.reduce, (2,))
 CELLS = {"found": CELL, "pools": POOLS}
-TINY = {
-    "dataset": "digits",
-    "num_examples": 80,
-    "test_on_rest": True,
-    "channels": 4,
-    "cells": 1,
-    "batch_size": 8,
-    "epochs": 2,
-    "steps_per_call": 3,
-    "augmentation.pad": 1,
-    "augmentation.cutout": 2,
-}
 
 
 def tiny_config(**fields):
-    config = settings.training()
-    config.update_from_flattened_dict(TINY | fields)
-    return config
+    return tiny_training(**{"test_on_rest": True, "epochs": 2} | fields)
 
 
 @pytest.fixture(scope="module")

@@ -10,37 +10,23 @@ import imagenet_folder
 import jax
 import numpy as np
 import pytest
-from shared import CELL, get_config, without_pictures
+from shared import CELL, get_config, tiny_training, without_pictures
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import feeds, loop, problems, settings, train
+from prdarts_jax.run import feeds, loop, problems, train
 from prdarts_jax.spaces import genotypes
 
 EPOCHS, STEPS = 4, 10
-TINY = {
-    "dataset": "digits",
-    "genotype": genotypes.to_json(CELL),
-    "channels": 4,
-    "cells": 1,
-    "num_examples": 80,
-    "batch_size": 8,
-    "epochs": EPOCHS,
-    "steps_per_call": 3,
-    "drop_path": 0.1,
-    "ema": 0.9,
-    "augmentation.pad": 1,
-    "augmentation.cutout": 2,
-}
 
 
 def tiny_config(**fields):
-    config = settings.training()
-    config.update_from_flattened_dict(TINY | fields)
-    return config
+    return tiny_training(
+        **{"genotype": genotypes.to_json(CELL), "epochs": EPOCHS, "drop_path": 0.1, "ema": 0.9} | fields
+    )
 
 
 def train_problem(config, num_classes, steps_per_epoch):
