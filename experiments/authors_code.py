@@ -1,14 +1,16 @@
 """One search step of the authors' own PyTorch code, from a checkout of their repository, to measure against.
 
 Needs PyTorch. Known are salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training scripts need a
-GPU and data of their own, so the step is put together here from their network on the CPU: one update of the weights by
-SGD and one of the logits by Adam, in the order and with the settings of their scripts.
+GPU and data of their own, so the step is put together here from their network, on the CPU or a GPU: one update of the
+weights by SGD and one of the logits by Adam, in the order and with the settings of their scripts. On a GPU nothing of
+this has been run yet.
 """
 
 import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -21,11 +23,25 @@ _NETWORKS = {
 }
 
 
-def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[[np.ndarray, np.ndarray], None]:
+def tensors(images: np.ndarray, labels: np.ndarray, device: str = "cpu") -> tuple[Any, Any]:
+    """Images f32[B, H, W, 3] and labels of any integers as their network takes them, on a device of PyTorch."""
+    import torch
+
+    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
+
+
+def make_step(checkout: Path, config: ConfigDict, num_classes: int, device: str = "cpu") -> Callable[[Any, Any], None]:
     """The step of the method that `config` names: 'pr_darts_released', or 'darts' of first order.
 
+    Args:
+      checkout: of their repository.
+      config: of a search.
+      num_classes: of the data.
+      device: of PyTorch, 'cpu' or 'cuda'.
+
     Returns:
-      A function of (images f32[B, H, W, 3], labels i64[B]); both updates use these images.
+      A function of what `tensors` gives; both updates use these images. It returns when the device has done them.
 
     Raises:
       ValueError: if theirs would not do the same work, or the checkout has no code of the method.
@@ -57,13 +73,23 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
             ops = SearchSpaceNames["darts"]
             network = NASNetworkPRDARTS(config.channels, config.cells // 3, 4, 4, 3, num_classes, ops, False, False)
             weights, logits = list(network.get_weights()), network.get_alphas()
+            if device != "cpu":
+                regularization = network.get_regularization
+
+                def on_device(*chosen):
+                    with torch.device(device):  # else it makes a tensor on the CPU and indexes it by one of the GPU
+                        return regularization(*chosen)
+
+                network.get_regularization = on_device
         else:
-            torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # the network moves its logits to the GPU
+            if device == "cpu":
+                torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # the network moves its logits to the GPU
             from model_search import Network
 
             network = Network(config.channels, num_classes, config.cells, criterion)
             weights, logits = list(network.parameters()), network.arch_parameters()
-    network.train()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = not released, released
+    network.to(device).train()
     settings = config.weights
     sgd = torch.optim.SGD(
         weights,
@@ -73,7 +99,7 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
         nesterov=settings.nesterov,
     )
     adam = torch.optim.Adam(logits, config.logits.learning_rate, (0.5, 0.999), weight_decay=config.logits.weight_decay)
-    print(f"authors' code: PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"authors' code: PyTorch {torch.__version__} on {device}, {torch.get_num_threads()} threads")
 
     def update_weights(images, labels):
         sgd.zero_grad()
@@ -94,9 +120,10 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int) -> Callable[
 
     order = (update_weights, update_logits) if released else (update_logits, update_weights)
 
-    def step(images: np.ndarray, labels: np.ndarray) -> None:
-        tensors = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels)
+    def step(images: Any, labels: Any) -> None:
         for update in order:
-            update(*tensors)
+            update(images, labels)
+        if device != "cpu":
+            torch.cuda.synchronize()
 
     return step

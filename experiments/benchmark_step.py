@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from ml_collections import ConfigDict
 from prdarts_jax import ops
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
-from prdarts_jax.nets.program import program
+from prdarts_jax.nets.program import EdgeGroup, program
+from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, settings
 from prdarts_jax.search import terms
 from prdarts_jax.search.step import SearchProblem, batch_loss, init_search, search_epoch, search_step
@@ -80,20 +81,26 @@ def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -
     keys = jax.random.split(jax.random.key(0), 20)
     drawn = jax.vmap(lambda key: relaxation.weigh(supernet.space, state.arch, key, 0.0))(keys)
     executed = {t: np.mean(np.asarray(weights) != 0, axis=0) for t, weights in drawn.items()}
-    size, channels, totals = batch["image"].shape[1], supernet.channels, np.zeros(2)
-    measured = functools.cache(_op_alone)
+    totals, measured = np.zeros(2), functools.cache(_op_alone)
+    for cell_type, rows, group, shape in edge_groups(supernet, batch["image"]):
+        counts = executed[cell_type][list(rows)].sum(axis=0)
+        for name in group.candidates:
+            if count := counts[group.op_names.index(name)]:
+                totals += count * measured(name, shape, supernet.dtype, group.stride, group.pool_norm)
+    return tuple(totals)
+
+
+def edge_groups(
+    supernet: Supernet, images: jax.Array
+) -> Iterator[tuple[str, tuple[int, ...], EdgeGroup, tuple[int, ...]]]:
+    """Of each cell in order its type and, as `program` gives them, rows and groups, with the shape that ops read."""
+    size, channels = images.shape[1], supernet.channels
     for cell_type in supernet.cell_types:
         reduction = cell_type == "reduce"
         channels *= 2 if reduction else 1
-        groups = program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm)
-        for rows, group in groups:
-            shape = (len(batch["image"]), size, size, channels)
-            counts = executed[cell_type][list(rows)].sum(axis=0)
-            for name in group.candidates:
-                if count := counts[group.op_names.index(name)]:
-                    totals += count * measured(name, shape, supernet.dtype, group.stride, group.pool_norm)
+        for rows, group in program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm):
+            yield cell_type, rows, group, (len(images), size, size, channels)
             size = -(-size // group.stride)
-    return tuple(totals)
 
 
 def _op_alone(name, shape, dtype, stride, pool_norm):
@@ -209,8 +216,8 @@ def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
     functions = {"matmul": lambda: product(matrix, matrix).block_until_ready()}
     functions |= {"step": ours, "step inside search_epoch": in_epoch} | halves_of
     if theirs:
-        images, labels = np.asarray(batch["image"]), np.asarray(batch["label"], np.int64)
-        functions["authors' step"] = lambda: theirs(images, labels)
+        given = authors_code.tensors(np.asarray(batch["image"]), np.asarray(batch["label"]))
+        functions["authors' step"] = lambda: theirs(*given)
     seconds = alternate(functions, rounds)
 
     print(f"{rounds} rounds, {config.batch_size} images for the weights and {config.batch_size} for the logits")

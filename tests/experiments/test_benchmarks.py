@@ -6,15 +6,19 @@ import io
 import re
 import subprocess
 import sys
+import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scripts
+import trees
 from shared import Toy
 from table import make_table
 
 from prdarts_jax import spaces
+from prdarts_jax.nets.program import EdgeGroup
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, settings
 
@@ -154,6 +158,68 @@ def test_step(monkeypatch, capsys):
     assert "inside search_epoch / step, paired" in text
 
 
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Of one reduction cell, whose step is that of a stand-in."""
+    monkeypatch.chdir(scripts.ROOT)
+    monkeypatch.setattr(spaces, "named", lambda name: TINY)
+    monkeypatch.setattr(problems, "make_supernet", lambda config, *_: Quick(TINY, channels=2, cells=1))
+
+
+def table_rows(text):
+    """The cells of all rows but the heads of tables."""
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0] not in ("dtype, images", "edges")]
+
+
+def test_accelerator(tiny_network, tmp_path, monkeypatch, capsys):
+    """On the CPU, beside a step that stands in for the authors'; the larger batch finds no memory."""
+    benchmark = scripts.load("benchmark_accelerator")
+    compile_twice = benchmark.compile_twice
+
+    def with_little_memory(function, *arguments):
+        if len(arguments[-1]["label"]) > 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+        return compile_twice(function, *arguments)
+
+    monkeypatch.setattr(benchmark, "compile_twice", with_little_memory)
+    monkeypatch.setattr(benchmark, "torch_device", lambda: "cpu")
+    monkeypatch.setattr(benchmark.authors_code, "make_step", lambda *_: lambda images, labels: time.sleep(1e-3))
+    monkeypatch.setattr(benchmark.authors_code, "tensors", lambda images, labels, device: (images, labels))
+    tiny = "--set=image_size=4", "--dtypes=float32", "--rounds=1", f"--workdir={tmp_path}", f"--authors={tmp_path}"
+    scripts.run("benchmark_accelerator", *tiny, "--batch_sizes", "4", "8")
+    text = capsys.readouterr().out
+    step, loop, large = table_rows(text)
+    assert len(step) == 9 and large == ["float32, 8", "out of memory"]
+    assert loop[:3] == ["reduce, stride 2, 4 pixels, C = 4", "1", "2"] and len(loop) == 6
+    assert re.search(r"^1 of 1 rows, .* 4 ops .* -?\d+\.\d % of the step of", text, re.MULTILINE)
+    assert list((tmp_path / "trace_float32_4").rglob("*.xplane.pb"))
+
+
+def test_no_row_begins_after_the_time_limit(tiny_network, tmp_path, capsys):
+    scripts.run("benchmark_accelerator", "--minutes=0", f"--workdir={tmp_path}")
+    rows = table_rows(capsys.readouterr().out)
+    names = [f"{dtype}, {size}" for size in (64, 250) for dtype in ("bfloat16", "float32")]
+    assert rows == [[name, "left out: may not end within --minutes"] for name in names]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_loop_and_the_ops_in_a_row_compute_the_same(stride):
+    unrolled = scripts.load("unrolled")
+    edges = ((0, 1), (0, 2), (1, 2)) if stride == 1 else ((0, 0), (1, 0))
+    group = EdgeGroup(edges, ("none", "skip_connect", "sep_conv_3x3"), channels=2, stride=stride)
+    weights = jnp.array([[1.0, 0.5, 2.0], [0.0, 0.0, 0.5], [0.0, 2.0, 1.0]][: len(edges)])
+    ways = unrolled.both_ways(group, (2, 4, 4, 2), jnp.float32, weights)
+    found = [jax.jit(functools.partial(unrolled.with_gradients, run))(*given) for run, *given in ways]
+    (expected, (dparams, *dread, dweights)), (states, (each, *dread_too, dw)) = found
+    trees.assert_close((states, dread_too), (expected, dread), rtol=1e-4, atol=1e-5)
+    places = [(int(e), int(o)) for e, o in np.argwhere(np.asarray(weights)) if o]
+    trees.assert_close(dw, [dweights[place] for place in places], rtol=1e-4, atol=1e-5)
+    for (e, o), own in zip(places, each, strict=True):
+        stacked = dparams.get(group.op_names[o], {})
+        trees.assert_close(own, jax.tree.map(lambda a, e=e: a[e], stacked), rtol=1e-4, atol=1e-5)
+
+
 # The authors' code ----------------------------------------------------------------------------------------------------
 
 NETWORK = """
@@ -221,7 +287,7 @@ from prdarts_jax.run import settings
 step = authors_code.make_step(Path({str(tmp_path)!r}), settings.search({method!r}), 10)
 (network,) = [o for o in gc.get_objects() if type(o).__name__ in ("Network", "NASNetworkPRDARTS")]
 before = [p.detach().clone() for p in network.parameters()]
-step(np.ones((4, 8, 8, 3), np.float32), np.arange(4))
+step(*authors_code.tensors(np.ones((4, 8, 8, 3), np.float32), np.arange(4)))
 assert all((a != b).any() for a, b in zip(before, network.parameters())), before
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,185 @@
+"""The search step on an accelerator: compilation, time and memory, and what the loop over the ops of a cell costs.
+
+    python experiments/benchmark_accelerator.py --workdir=runs/accelerator --authors=PR-DARTS
+
+Random images of CIFAR-10's size, so no data are read. A row of the tables of steps is one dtype and batch size (so many
+images for the weights and as many for the logits). With `--authors=CHECKOUT` and a PyTorch that computes on the same
+device, the step of the authors' code (authors_code.py), which knows float32 only, runs alternately with ours. The
+workdir gets a trace of two steps of each row, to be opened with XProf or Perfetto.
+
+The table of the loop needs no viewer. It is of the first batch size and the last dtype, and takes the edge groups of
+the cells (nets/program.py) out of the step: a forward pass and all gradients by the executor's loop, and by the same
+ops one after another in a program that has neither loop nor switches (unrolled.py). A step does twice that, once for
+the weights and once for the logits, each time with the gradient of one of them.
+
+A row begins if one that takes as long as the longest so far would end within `--minutes`.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import authors_code
+import family
+import jax
+import jax.numpy as jnp
+import numpy as np
+import unrolled
+from benchmark_step import alternate, compile_twice, edge_groups, paired
+from ml_collections import ConfigDict
+
+from prdarts_jax.run import problems, settings
+from prdarts_jax.search.step import init_search, search_step
+
+STEP = ["dtype, images", "tracing, s", "compilation, s", "again, from the cache, s", "a step, ms (range)"]
+STEP += ["temporary memory, MB", "peak of the device so far, MB"]
+AUTHORS = ["authors' step, ms (range)", "authors' / ours, of medians (paired)"]
+LOOP = ["edges", "such cells", "executed ops", "in the loop, ms", "without, ms", "more for each op and pass, us"]
+
+
+class Table:
+    """Rows, printed one by one as long as there is time and memory for them."""
+
+    def __init__(self, columns: Sequence[str], end: float):
+        self.end, self.longest = end, 0.0
+        print(f"\n| {' | '.join(columns)} |\n{len(columns) * '|---'}|", flush=True)
+
+    def add(self, name: str, measure: Callable[[], tuple[list[str], Any]]) -> Any:
+        """Prints the cells that `measure` gives first, and returns what it gives second; None without a measurement."""
+        begun, cells, found = time.monotonic(), ["left out: may not end within --minutes"], None
+        if begun + self.longest < self.end:
+            cells, found = fitting(measure) or (["out of memory"], None)
+            self.longest = max(self.longest, time.monotonic() - begun)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        return found
+
+
+def fitting(function: Callable[[], Any]) -> Any:
+    """What the function returns; None if the device has not the memory for it."""
+    try:
+        return function()
+    except RuntimeError as error:  # of JAX as well as of PyTorch
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
+            raise
+    return None
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and range in milliseconds."""
+    return f"{1e3 * statistics.median(seconds):.1f} ({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f})"
+
+
+def measure_step(config: ConfigDict, rounds: int, theirs: Callable | None, device: str | None, trace: Path):
+    """A row of a table of steps; the median in seconds, and what the step was of: problem, logits and images."""
+    problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
+    images = jax.random.normal(jax.random.key(0), (config.batch_size, *2 * (config.image_size or 32,), 3))
+    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
+    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    logits = jax.tree.map(jnp.copy, state.arch)  # since the state is donated
+    step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
+    compiled, ((tracing, cold), (_, warm)) = compile_twice(step, problem, state, batch, batch)
+
+    def ours():
+        nonlocal state
+        state, _ = jax.block_until_ready(compiled(state, batch, batch))
+
+    functions = {"ours": ours}
+    if theirs:
+        given = authors_code.tensors(np.asarray(images), np.asarray(batch["label"]), device)
+        if fitting(lambda: [theirs(*given)]):
+            functions["theirs"] = lambda: theirs(*given)
+    seconds = alternate(functions, rounds)
+    with jax.profiler.trace(trace):
+        ours()
+        ours()
+    median = statistics.median(seconds["ours"])
+    memory, peak = compiled.memory_analysis(), (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    cells = [f"{tracing:.1f}", f"{cold:.1f}", f"{warm:.1f}", spread(seconds["ours"])]
+    cells += [f"{memory.temp_size_in_bytes / 1e6:.0f}", f"{peak / 1e6:.0f}" if peak else ""]
+    if "theirs" in functions:
+        ratio, pairs = statistics.median(seconds["theirs"]) / median, paired(seconds["theirs"], seconds["ours"])
+        cells += [spread(seconds["theirs"]), f"{ratio:.2f} ({pairs:.2f})"]
+    elif theirs:
+        cells.append("out of memory")
+    return cells, (median, problem, logits, images)
+
+
+def measure_loop(rounds: int, end: float, step: float, problem: Any, logits: Any, images: jax.Array) -> None:
+    """Prints the table of the loop, and what it says of a step of so many seconds."""
+    supernet = problem.supernet
+    drawn = problem.method.relaxation.weigh(supernet.space, logits, jax.random.key(0), jnp.float32(0))
+    table, found = Table(LOOP, end), []
+
+    def measure(weights, cells):
+        loop, without, executed = seconds = unrolled.measure(group, shape, supernet.dtype, weights, rounds)
+        more = f"{1e6 * (loop - without) / (2 * executed):.1f}" if executed else ""
+        row = [str(cells), str(executed), f"{1e3 * loop:.2f}", f"{1e3 * without:.2f}", more]
+        return row, cells * np.array(seconds)
+
+    for (cell_type, rows, group, shape), cells in Counter(edge_groups(supernet, images)).items():
+        name = f"{cell_type}, stride {group.stride}, {shape[1]} pixels, C = {shape[3]}"
+        found.append(table.add(name, functools.partial(measure, drawn[cell_type][jnp.array(rows)], cells)))
+    if measured := [row for row in found if row is not None]:
+        loop, without, executed = 2 * sum(measured)
+        print(f"\n{len(measured)} of {len(found)} rows, all cells, twice: {1e3 * loop:.1f} ms in the loop, ", end="")
+        print(f"{1e3 * without:.1f} ms without, {executed:.0f} ops forward and backward; the difference is ", end="")
+        print(f"{100 * (loop - without) / step:.1f} % of the step of {1e3 * step:.1f} ms", flush=True)
+
+
+def torch_device() -> str | None:
+    """PyTorch's name of the device that JAX computes on, if it is installed for it."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return {"cpu": "cpu", "gpu": "cuda" if torch.cuda.is_available() else None}.get(jax.default_backend())
+
+
+def main() -> None:
+    """Measures and prints."""
+    begun = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/cifar10.py:pr_darts_released", help="a file, or FILE:METHOD")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=(64, 250))
+    parser.add_argument("--dtypes", nargs="+", default=("bfloat16", "float32"), help="the smallest first")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=8.5)
+    parser.add_argument("--authors", type=Path, help="a checkout of the authors' code")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the traces")
+    given = parser.parse_args()
+    if given.authors:  # JAX would take most of the memory at once
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    end, theirs, device = begun + 60 * given.minutes, None, given.authors and torch_device()
+    try:
+        base = family.with_fields(family.read_config(given.config), family.parse_fields(given.set))
+        for size in given.batch_sizes:
+            for dtype in given.dtypes:
+                settings.validate(family.with_fields(base, {"batch_size": size, "dtype": dtype}))
+        if device:
+            theirs = authors_code.make_step(given.authors, base, 10, device)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    if given.authors and not theirs:
+        print("no columns of the authors' code: there is no PyTorch for this device")
+    for size in given.batch_sizes:
+        table = Table(STEP + (AUTHORS if theirs else []), end)
+        for dtype in given.dtypes:
+            config = family.with_fields(base, {"batch_size": size, "dtype": dtype})
+            own, trace = theirs if dtype == "float32" else None, given.workdir / f"trace_{dtype}_{size}"
+            measure = functools.partial(measure_step, config, given.rounds, own, device, trace)
+            found = table.add(f"{dtype}, {size}", measure)
+        if size == given.batch_sizes[0] and found:
+            measure_loop(given.rounds, end, *found)
+
+
+if __name__ == "__main__":
+    main()
