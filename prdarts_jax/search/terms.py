@@ -41,15 +41,19 @@ class View(NamedTuple):
 
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
+# What a search step reports by itself.
+STEP_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "alignment_val", "alignment_train")
+
 
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
     """The sum of the terms, f32[], and all their metrics.
 
     Raises:
-      ValueError: a term gives anything but a scalar and a dict, or two give a metric of one name.
+      ValueError: a term gives anything but a scalar and a dict, or two give a metric of one name, or one a metric that
+        the step itself has.
     """
     found = [term(view, op_weights, progress) for term in terms]
-    names = [name for result in found for name in _metrics(result)]
+    names = [*STEP_METRICS, *(name for result in found for name in _metrics(result))]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
     value = sum((value for value, _ in found), jnp.float32(0))
