@@ -114,6 +114,20 @@ def test_cells_of_nas_bench_201_are_compared(table, tmp_path, monkeypatch):
     assert {"accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {p.name for p in tmp_path.iterdir()}
 
 
+def test_searches_of_several_lengths_are_compared(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(problems, "make_supernet", make_table)
+    tiny = "dataset=digits,image_size=4,num_examples=256,epochs=2,batch_size=32"
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={tiny}", "--epochs", 1, 2]
+    scripts.run("search_length", *arguments, "--methods", "darts")
+    lines = (tmp_path / "length.md").read_text().splitlines()
+    assert lines[0] == "| steps | 1 | 4 | 8 |" and len(lines[2].split(" | ")) == 4
+    folders = {"length_0": 1, "length_1": 4, ".": 8}
+    for folder, steps in folders.items():
+        records = reporting.read_records(tmp_path / folder / "darts_seed_1")
+        assert len(records) == max(1, steps // 4), folder
+    assert (tmp_path / "length.png").exists()
+
+
 def test_spaces_are_compared(made_up_searches, tmp_path):
     scripts.run("compare_spaces", "--seeds", 0, "--spaces", "s4", f"--workdir={tmp_path}", f"--set={TINY}")
     assert [row[:2] for row in rows(tmp_path)] == [["s4", "darts"], ["s4", "pr_darts"]]

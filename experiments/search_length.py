@@ -1,0 +1,93 @@
+"""How long must a search be? What a method finds in NAS-Bench-201 after searches of 100 to 20,000 steps.
+
+Each length is a search of its own, whose schedules end with it; all else is as in compare_nasbench201.py, which shares
+its longest searches: with the same --workdir those that are there are not run again.
+
+    python experiments/search_length.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
+
+Writes length.md and length.png to the workdir. All lengths of one seed take half an hour for DARTS and a quarter for
+PR-DARTS on one core, without the longest. May be stopped and started again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import family
+import numpy as np
+from compare_nasbench201 import ALL_SKIP, make_config
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from prdarts_jax.run import loop
+from prdarts_jax.spaces import tabular
+
+EPOCHS = (1, 4, 10, 20, 50)
+METHODS = ("pr_darts", "darts")
+
+
+def lengths(config: ConfigDict, epochs: Sequence[int]) -> dict[int, tuple[str, ConfigDict]]:
+    """For each number of steps the folder of its searches and their config; the first is a quarter of an epoch."""
+    steps, longest = config.num_examples // 2 // config.batch_size, config.epochs
+    quarter = {"epochs": 1, "num_examples": config.num_examples // 4}
+    found = {steps // 4: ("length_0", family.with_fields(config, quarter))}
+    for number in epochs:
+        folder = "" if number == longest else f"length_{number}"
+        found[number * steps] = (folder, family.with_fields(config, {"epochs": number}))
+    return found
+
+
+def make_table(accuracies: dict[str, dict[int, list[float]]]) -> str:
+    """A row a method, a column a length, of test accuracies in percent."""
+    sizes = list(next(iter(accuracies.values())))
+    lines = [f"| steps | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for name, found in accuracies.items():
+        lines.append(f"| {name} | {' | '.join(family.spread(found[size]) for size in sizes)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(accuracies: dict[str, dict[int, list[float]]], marks: dict[str, float]) -> Figure:
+    """A point a search, a line through the medians of a method."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, found) in enumerate(accuracies.items()):
+        sizes = [size for size, values in found.items() if values]
+        axes.plot(sizes, [np.median(found[size]) for size in sizes], color=f"C{i}", label=name)
+        for size in sizes:
+            axes.plot([size] * len(found[size]), found[size], ".", color=f"C{i}")
+    for style, (mark, height) in zip((":", "--", "-."), marks.items(), strict=False):
+        axes.axhline(height, color="grey", linestyle=style, linewidth=1, label=mark)
+    axes.set(xscale="log", xlabel="steps of the search", ylabel="test accuracy of the found cell, %")
+    axes.legend()
+    return figure
+
+
+def main() -> None:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    family.add_arguments(parser)
+    parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...")
+    parser.add_argument("--epochs", nargs="+", type=int, default=EPOCHS, help="lengths of the searches")
+    arguments = parser.parse_args()
+    accuracies: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.methods}
+    try:
+        table = tabular.load(arguments.table)
+        fields = family.parse_fields(arguments.set)
+        config = family.with_fields(make_config(arguments.data_dir, arguments.table), fields)
+        for steps, (folder, shared) in lengths(config, arguments.epochs).items():
+            results = family.run(shared, arguments.methods, arguments.workdir / folder, arguments.seeds)
+            for name, found in accuracies.items():
+                found[steps] = [table.accuracy(result.genotype) for result in family.of(results, name)]
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    random = float(np.mean(table.accuracies))
+    marks = {"the best cell": table.accuracies.max(), "all cells, mean": random, "all skips": table.accuracy(ALL_SKIP)}
+    text = make_table(accuracies)
+    (arguments.workdir / "length.md").write_text(text)
+    draw(accuracies, marks).savefig(arguments.workdir / "length.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
