@@ -6,6 +6,7 @@ python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_met
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
@@ -23,7 +24,9 @@ class Annealed(pdx.relaxations.Softmax):
 
 def entropy(view, op_weights, progress):
     """A term: the mean entropy of an edge's op weights, in nats, times 0.01."""
-    mean = sum(jax.scipy.special.entr(w).sum(1).mean() for w in op_weights.values()) / len(op_weights)
+    mean = sum(jax.scipy.special.entr(jnp.maximum(w, 1e-9)).sum(1).mean() for w in op_weights.values()) / len(
+        op_weights
+    )
     return 0.01 * mean, {"l_entropy": mean}
 
 

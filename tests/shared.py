@@ -34,6 +34,13 @@ def refused(message, error=ValueError):
     assert str(found.value) == message
 
 
+# What stands in papers: tests of their settings say nothing of a method that is added.
+PUBLISHED = (
+    "pr_darts pr_darts_released pr_darts_gates pr_darts_path darts lambda_darts fair_darts p_darts r_darts pc_darts "
+    "gdas random_search reinforce"
+).split()
+
+
 def regroup(monkeypatch, **groups):
     """Ops count as of another group, so that their names cannot tell it."""
     group = ops.group

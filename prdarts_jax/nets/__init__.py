@@ -17,10 +17,16 @@ def supernet_of(space: SearchSpace, **fields: Any) -> Macro:
     """The supernet that a space names by its `macro`, with those of the fields that it has.
 
     Raises:
-      ValueError: no supernet has the name, or none has a field.
+      ValueError: no supernet has the name, it has no place for such cells, or none has a field.
     """
     if space.macro not in MACROS:
         raise ValueError(f"space.macro={space.macro!r} must be one of {', '.join(MACROS)}")
+    needs = MACROS[space.macro].inputs, MACROS[space.macro].types
+    if (space.inputs, space.cell_types) != needs:
+        raise ValueError(
+            f"space {space.name!r} has inputs={space.inputs} and cell_types={space.cell_types}, but must have "
+            f"{needs[0]} and {needs[1]} in the network macro={space.macro!r}"
+        )
     known = {name: {field.name for field in dataclasses.fields(macro)} for name, macro in MACROS.items()}
     if unknown := fields.keys() - set().union(*known.values()):
         raise ValueError(f"fields {', '.join(sorted(unknown))} must be of a supernet, but none has them")

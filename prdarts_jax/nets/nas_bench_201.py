@@ -46,6 +46,9 @@ class Supernet201(Macro):
       cells: N, of each stage; the benchmark's networks have 5.
     """
 
+    inputs = 1
+    types = ("normal",)
+
     space: SearchSpace = nas_bench_201()
     cells: int = 5
 

@@ -1,7 +1,7 @@
 """The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import flax.linen as nn
@@ -13,6 +13,7 @@ from prdarts_jax.nets import executor
 from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Normalizing, Preprocess, classifier
 from prdarts_jax.nets.program import program
 from prdarts_jax.spaces import SearchSpace, darts, layout
+from prdarts_jax.spaces.genotypes import CELL_TYPES
 
 
 def init_logits(key: jax.Array, space: SearchSpace, cell_type: str) -> jax.Array:
@@ -90,6 +91,7 @@ class Macro(nn.Module):
     that of an op which is no candidate; its softmax is exactly 0.
 
     Attributes:
+      inputs, types: of a subclass, the inputs and cell types that a space must have to stand in it.
       space: the search space of a cell.
       channels: C of the first cells.
       cells: how many there are; see the supernet.
@@ -102,6 +104,9 @@ class Macro(nn.Module):
         batch.
       axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
     """
+
+    inputs: ClassVar[int]
+    types: ClassVar[tuple[str, ...]]
 
     space: SearchSpace
     channels: int = 16
@@ -196,6 +201,9 @@ class Supernet(Macro):
       auxiliary: an auxiliary head after the last reduction; when training its logits are sown as `logits` into the
         collection `auxiliary`.
     """
+
+    inputs = 2
+    types = CELL_TYPES
 
     space: SearchSpace = darts()
     pool_norm: bool = True

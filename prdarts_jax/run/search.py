@@ -149,6 +149,8 @@ def search_stage(
     ) as run:
         halves = data.train, data.val
         shapes = epoch.eval_shape(start.eval_shape(keys, candidates), *halves, jnp.int32(1))
+        if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
+            raise ValueError(f"a term must report a metric of another name than {', '.join(sorted(taken))}")
         states = run.restore(*shapes) or start(keys, candidates)
         states = devices.device_put(states, data.mesh, devices.SEEDS)
         if not run.done:

@@ -201,6 +201,7 @@ def validate(config: ConfigDict) -> None:
 
 def _check_search(config):
     space, method = spaces.named(config.space), methods.find(config.method)
+    _ = space.genotype_class  # refuses a space whose cells nothing holds
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)
     if config.table and not tabular.covers(space):

@@ -98,6 +98,12 @@ DIAGNOSTICS = (
     Diagnostic("eigenvalue", "dominant eigenvalue", "Hessian of the validation loss"),
 )
 
+# What the record of an epoch holds beside the metrics of the steps.
+RECORD_FIELDS = frozenset(
+    {"epoch", "step", "seconds", "genotype", "activation", "benchmark", "eigenvalue"}
+    | {diagnostic.field for diagnostic in DIAGNOSTICS if diagnostic.measure}
+)
+
 
 def measure_all(
     space: SearchSpace, probabilities: Mapping[str, np.ndarray], genotype: genotypes.AnyGenotype

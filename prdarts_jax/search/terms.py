@@ -21,6 +21,9 @@ from prdarts_jax.spaces import SearchSpace
 class View(NamedTuple):
     """What a term sees of a search.
 
+    An op that is no candidate of its edge has the logit -inf and the activation 0. Leave it out (`candidates`) before
+    a logarithm or a root, whose derivatives are not finite there.
+
     Attributes:
       space: names the edges and ops.
       logits: of the relaxation.
@@ -199,6 +202,9 @@ def _metrics(result):
     """The metrics of what a term has given."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
         raise ValueError(f"a term must give (scalar, dict of metrics), not {result!r:.100}")
+    for name, value in result[1].items():
+        if jnp.ndim(value):
+            raise ValueError(f"the metric {name!r} of a term must be a scalar, but has the shape {jnp.shape(value)}")
     return result[1]
 
 

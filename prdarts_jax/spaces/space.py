@@ -31,7 +31,7 @@ class SearchSpace:
       macro: which supernet the cells stand in: 'darts' or 'nas_bench_201'.
 
     Raises:
-      ValueError: an op is not registered.
+      ValueError: an op is not registered, or these do not fit together.
     """
 
     name: str
@@ -50,6 +50,17 @@ class SearchSpace:
                     f"space {self.name!r} has the op {op!r}, which is not registered; allowed are "
                     f"{', '.join(ops.names())}"
                 )
+        if not self.ops or not 1 <= self.inputs < self.nodes:
+            raise ValueError(
+                f"space {self.name!r} must have ops, inputs and more nodes than inputs, but has ops={self.ops}, "
+                f"inputs={self.inputs} and nodes={self.nodes}"
+            )
+        lengths = [len(edges) for edges in self.edge_ops]
+        if lengths and lengths != [len(self.edges)] * len(self.cell_types):
+            raise ValueError(
+                f"edge_ops of the space {self.name!r} must have ops for the {len(self.edges)} edges of each of the "
+                f"cell types {', '.join(self.cell_types)}, but has them for {lengths} edges"
+            )
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -89,7 +89,7 @@ def test_shrinking_averages_areas() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnist"}, "'mnist'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
+        ({"name": "no_such_set"}, "'no_such_set'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
         ({"name": "digits", "split": "val"}, "'val'.*train, test"),
         ({"name": "digits", "image_size": 3}, "image_size is 3.*1, 2, 4, 8"),
         ({"name": "digits", "image_size": 16}, "image_size is 16.*1, 2, 4, 8"),

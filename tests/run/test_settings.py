@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+from shared import PUBLISHED
 
 from prdarts_jax.data import sources
 from prdarts_jax.run import settings
+from prdarts_jax.search import methods
 
 
 def flat(config):
@@ -37,7 +39,8 @@ def refusal(config):
 # A field alone ------------------------------------------------------------------------------------------------------
 
 DEFAULTS = {"search": settings.search(), "train": settings.training()}
-FIELDS = [(job, name) for job, config in DEFAULTS.items() for name in flat(config)]
+ADDED = methods.NAMED.keys() - {*PUBLISHED}  # what the values below say nothing of
+FIELDS = [(job, name) for job, config in DEFAULTS.items() for name in flat(config) if name.split(".")[0] not in ADDED]
 # By the type of the default. No number may be negative, none NaN.
 WRONG = {
     int: [-1, 1.5, math.nan, True, "1", None],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import SHUFFLED, softmax_of
+from shared import PUBLISHED, SHUFFLED, softmax_of
 from table import Table, batch_of, jit_init, jit_step, tables
 
 import prdarts_jax as pdx
@@ -59,7 +59,7 @@ def test_arguments_reach_the_parts_of_a_method():
     assert methods.random_search(samples=7).after_epoch == pdx.BestOf(7)
 
 
-@EACH
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_method_has_its_parts_and_no_others(name):
     """Weights come first in PR-DARTS; what one method alone has, the others lack."""
     method = methods.find(name)()

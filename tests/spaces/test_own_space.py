@@ -43,3 +43,19 @@ def test_random_cells_strongest_ops_and_their_json(space, tmp_path):
 def entries_of(genotype):
     """Without the order of a node's entries."""
     return {t: set(entries) for t, entries in genotypes.cells(genotype).items()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nodes": 2}, "must have ops, inputs and more nodes than inputs, but has ops=.*, inputs=2 and nodes=2"),
+        ({"ops": ()}, "must have ops, inputs and more nodes than inputs, but has ops=.., inputs=2"),
+        (
+            {"edge_ops": (((("none",),) * 3),)},
+            "for the 5 edges of each of the cell types normal, reduce, but .* .3. edges",
+        ),
+    ],
+)
+def test_a_space_that_is_none_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(ENTRIES, **fields)

@@ -54,7 +54,8 @@ def test_the_table_answers_for_every_cell(path, lines):
 
 
 def test_it_covers_the_spaces_whose_cells_it_has():
-    assert [name for name in spaces.NAMED if tabular.covers(spaces.named(name))] == ["nas_bench_201"]
+    covered = [name for name in spaces.NAMED if tabular.covers(spaces.named(name))]
+    assert "nas_bench_201" in covered and not {"darts", "s1", "s2", "s3", "s4"} & {*covered}
     bench = spaces.nas_bench_201()
     assert bench.ops == OPS
     assert tabular.covers(dataclasses.replace(bench, name="fewer", ops=OPS[1:]))
