@@ -81,14 +81,14 @@ def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Arr
     chosen = largest(jnp.log(weights) + jax.random.gumbel(key_op, weights.shape), 1) & (weights > 0)
     if not space.entries_per_node:
         return chosen
-    strength = jnp.log(jnp.sum(weights, axis=1)) + jax.random.gumbel(key_edge, weights.shape[:1])
-    return chosen & strongest_inputs(space, strength)[:, None]
+    score = jax.random.uniform(key_edge, weights.shape[:1]) ** (1 / jnp.sum(weights, axis=1))
+    return chosen & strongest_inputs(space, score)[:, None]
 
 
 def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
-    """bool[edges]: of the edges into each node the `entries_per_node` of the largest scores, f32[edges]."""
+    """bool[edges]: of the edges into each node the `entries_per_node` of the largest scores, f32[edges], at least 0."""
     targets = jnp.array([target for _, target in space.edges])
-    score = jnp.where(targets == jnp.arange(space.inputs, space.nodes)[:, None], score, -jnp.inf)
+    score = jnp.where(targets == jnp.arange(space.inputs, space.nodes)[:, None], score, -1.0)
     return jnp.any(largest(score, space.entries_per_node), axis=0)
 
 

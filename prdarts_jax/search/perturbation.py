@@ -95,7 +95,8 @@ class Perturbation:
             losses, accuracies = jax.lax.map(of_removal, jnp.arange(len(measured)))
             place = jnp.argsort(jnp.lexsort((-losses, accuracies)))  # 0 for the removal that hurts most
             of_ops, of_edges = place[: space.shape[1]], place[space.shape[1] :]
-            goes = [undecided & (of_ops > 0), into_node & ~gates.strongest_inputs(space, -of_edges.astype(jnp.float32))]
+            kept = gates.strongest_inputs(space, len(place) - of_edges)
+            goes = [undecided & (of_ops > 0), into_node & ~kept]
             return trained, left & ~jnp.any(removals & jnp.concatenate(goes)[:, None, None, None], axis=0)
 
         trained = state, self.optimizer.init(state.params)
