@@ -34,7 +34,8 @@ def run(
     """The cell that the method chooses for each seed. Training batches go on where those of the search have ended.
 
     A function of its arguments: what is killed here is done again. `folders/discretization.json` gets both cells, each
-    with its accuracy on the validation batches by the weights with which the search has ended.
+    with its accuracy on the validation batches by the weights with which the search has ended; those of a seed that has
+    ended early are the ones at the end of all seeds.
 
     Args:
       problem: of the last stage.

@@ -200,8 +200,9 @@ def search_stage(
 
 def _fields(config: ConfigDict) -> dict[str, Any]:
     """What config.json holds: what is trained afterwards has folders and configs of its own, and how a cell is chosen
-    is a part of the search only where it is not the method's own way."""
-    left_out = {"evaluation"} | ({"discretization", "selection"} if config.discretization == "own" else set())
+    after the search counts only where it is."""
+    chooses = problems.stages_of(problems.make_method(config))[-1].method.after_search
+    left_out = {"evaluation"} if chooses else {"evaluation", "discretization", "selection"}
     return {name: value for name, value in config.to_dict().items() if name not in left_out}
 
 
