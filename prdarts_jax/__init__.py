@@ -11,19 +11,22 @@ from prdarts_jax.run.evaluate import evaluate
 from prdarts_jax.search import alignment, methods, relaxations, schedules, terms
 from prdarts_jax.search.curvature import EarlyStopping
 from prdarts_jax.search.method import Method, Stage
-from prdarts_jax.search.selection import BestOf
+from prdarts_jax.search.perturbation import Perturbation
+from prdarts_jax.search.selection import BestCell, BestOf
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch, search_step
 from prdarts_jax.spaces import SearchSpace, discretizations, genotypes
 from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
 __all__ = [
     "Augmentation",
+    "BestCell",
     "BestOf",
     "DiscreteNetwork",
     "EarlyStopping",
     "EdgeGenotype",
     "Genotype",
     "Method",
+    "Perturbation",
     "SearchProblem",
     "SearchSpace",
     "SearchState",

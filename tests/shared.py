@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import trees
+from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 
 from prdarts_jax import ops, spaces
@@ -68,6 +69,14 @@ def tiny_config(method="pr_darts_released", space="s2", **fields):
     config.logits.learning_rate = 0.1
     config.update_from_flattened_dict(fields)
     return config
+
+
+def tiny_arguments(workdir, method="pr_darts_released", space="s2", **fields):
+    """The command line of a search with `tiny_config`."""
+    configs = get_config("digits", method), tiny_config(method, space, **fields)
+    of_file, tiny = (flatten_dict(config.to_dict(), sep=".") for config in configs)
+    changed = [f"--config.{name}={value}" for name, value in tiny.items() if value != of_file[name]]
+    return [f"--config={ROOT}/configs/digits.py:{method}", f"--workdir={workdir}", *changed]
 
 
 def tiny_training(**fields):

@@ -1,6 +1,7 @@
 """What a config describes: its method, supernet, optimizers, and the problems made of them."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,21 +14,35 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.run import settings
 from prdarts_jax.search import methods
 from prdarts_jax.search.method import Method, Stage
+from prdarts_jax.search.perturbation import Perturbation
+from prdarts_jax.search.selection import BestCell
 from prdarts_jax.search.step import SearchProblem
 from prdarts_jax.spaces.genotypes import Genotype
 
 
 def make_method(config: ConfigDict) -> Method:
-    """The search method that `config.method` names, with the settings of its section and `config.logits.start`."""
+    """The search method that `config.method` names, with the settings of its section, `config.logits.start` and
+    `config.discretization`."""
     method = methods.find(config.method)(**config.get(settings.section_of(config.method), {}))
-    start = config.logits.start
-    if start is None:
+    changes: dict[str, Any] = {}
+    if config.logits.start is not None:
+        changes["logits_start"] = config.logits.start
+    if config.discretization != "own":
+        changes["after_search"] = _after_search(config)
+    if not changes:
         return method
     stages = tuple(
-        dataclasses.replace(stage, method=dataclasses.replace(stage.method, logits_start=start))
-        for stage in method.stages
+        dataclasses.replace(stage, method=dataclasses.replace(stage.method, **changes)) for stage in method.stages
     )
-    return dataclasses.replace(method, logits_start=start, stages=stages)
+    return dataclasses.replace(method, **changes, stages=stages)
+
+
+def _after_search(config):
+    """What chooses the cell in place of the method's own discretization."""
+    if config.discretization == "best_of":
+        return BestCell(config.selection.samples)
+    optimizer = in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
+    return Perturbation(config.selection.finetuning_steps * config.accumulate, optimizer)
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:
@@ -122,6 +137,10 @@ def weight_optimizer(
         rate = optax.linear_schedule(start, end, steps)
     if warmup_steps:
         rate = optax.join_schedules([optax.linear_schedule(0.0, start, warmup_steps), rate], [warmup_steps])
+    return _sgd(weights, rate)
+
+
+def _sgd(weights, rate):
     return optax.chain(
         optax.clip_by_global_norm(weights.clip),
         optax.add_decayed_weights(weights.weight_decay),

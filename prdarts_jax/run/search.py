@@ -20,10 +20,10 @@ from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, discretize, loop, problems, reporting, settings
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
-from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
 from prdarts_jax.spaces import genotypes, tabular
 
 Logits = dict[str, Any]  # for each cell type f32[edges, ops]
@@ -74,10 +74,18 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
-        found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
-    derived = [problem.method.derive(space, logits) for logits in found]
+        states, found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
+    cells = [problem.method.derive(space, logits) for logits in found]
+    if problem.method.after_search:
+        batch_size, selection = config.batch_size // config.accumulate, config.selection
+        most = min(selection.val_batches * config.accumulate, len(data.val["label"]) // batch_size)
+        batches = _plain_batches(data, batch_size, most)
+        logits = jax.tree.map(lambda *of_seeds: np.stack(of_seeds), *found)
+        states = states.replace(arch=devices.device_put(logits, data.mesh, devices.SEEDS))
+        folders = seed_folders(config, workdir)
+        cells = discretize.run(problem, states, cells, data.train, batches, data.augmentation, data.mesh, folders)
     doubted: dict[str, list[str]] = {}
-    for folder, genotype in zip(seed_folders(config, workdir), derived, strict=True):
+    for folder, genotype in zip(seed_folders(config, workdir), cells, strict=True):
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
@@ -90,7 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")
-    return derived
+    return cells
 
 
 def search_stage(
@@ -101,8 +109,8 @@ def search_stage(
     table: tabular.Table | None,
     keys: jax.Array,
     candidates: dict[str, jax.Array] | None,
-) -> list[Logits]:
-    """Runs one stage of each seed's search, or the rest of it, and returns the logits that each seed ends with.
+) -> tuple[SearchState, list[Logits]]:
+    """Runs one stage of each seed's search, or the rest of it.
 
     Args:
       config: of the search.
@@ -112,6 +120,10 @@ def search_stage(
       table: if given, the accuracy of each epoch's cell is recorded.
       keys: key[seeds].
       candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
+
+    Returns:
+      (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
+      Those of one that has ended early are of an earlier epoch than its state.
     """
     batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
     method, space = problem.method, problem.supernet.space
@@ -185,12 +197,15 @@ def search_stage(
             whose = f"{folder.name} " if len(folders) > 1 else ""
             reporting.say(f"{whose}stopped early: the logits of epoch {early} count")
             found.append(reporting.read_logits(folder, early))
-    return found
+    return states, found
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:
-    """What config.json holds: what is trained afterwards has folders and configs of its own."""
-    return {name: value for name, value in config.to_dict().items() if name != "evaluation"}
+    """What config.json holds: what is trained afterwards has folders and configs of its own, and how a cell is chosen
+    after the search counts only where it is."""
+    chooses = problems.stages_of(problems.make_method(config))[-1].method.after_search
+    left_out = {"evaluation"} if chooses else {"evaluation", "discretization", "selection"}
+    return {name: value for name, value in config.to_dict().items() if name not in left_out}
 
 
 def _load(config: ConfigDict) -> Halves:
@@ -207,12 +222,12 @@ def _load(config: ConfigDict) -> Halves:
     return Halves(train, val, augmentation, dataset.num_classes, mesh)
 
 
-def _plain_batches(data: Halves, batch_size: int) -> dict[str, jax.Array]:
-    """Four batches of validation images as they are, the same in each epoch: f32[4, batch_size, H, W, C]."""
+def _plain_batches(data: Halves, batch_size: int, batches: int = 4) -> dict[str, jax.Array]:
+    """Batches of validation images as they are, always the first ones: f32[batches, batch_size, H, W, C]."""
     plain = dataclasses.replace(data.augmentation, pad=0, flip=False, cutout=0)
-    places = np.arange(4 * batch_size) % len(data.val["label"])
+    places = np.arange(batches * batch_size) % len(data.val["label"])
     image = augment(plain, jax.random.key(0), data.val["image"][places])
-    shape = (4, batch_size)
+    shape = (batches, batch_size)
     return {"image": image.reshape(*shape, *image.shape[1:]), "label": data.val["label"][places].reshape(shape)}
 
 

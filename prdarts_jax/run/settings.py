@@ -19,6 +19,7 @@ _HALVES = "a factorised reduction makes half of the channels with each of two co
 _EVEN = Range(lambda value: value >= 2 and value % 2 == 0, lambda: f"even and at least 2, since {_HALVES}")
 _CLIP = Range(lambda value: value > 0, lambda: "above 0")
 _DTYPES = ("float32", "bfloat16")
+DISCRETIZATIONS = ("own", "perturbation", "best_of")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,17 @@ class _Logits:
     start: Annotated[
         float | None, below(1), "the fraction of the search after which they move; None: the method's own"
     ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selection:
+    val_batches: Annotated[int, at_least(1), "of validation images, that accuracies are means of; or all there are"] = (
+        100
+    )
+    finetuning_steps: Annotated[
+        int, at_least(0), "'perturbation': of the weights after each decision; in the authors' code five epochs"
+    ] = 100
+    samples: Annotated[int, at_least(1), "'best_of': cells that are drawn"] = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +120,9 @@ class _Search:
     method: Annotated[
         str, "one of `methods.NAMED`, or MODULE:FUNCTION; its settings are in the section of its name"
     ] = "pr_darts"
+    discretization: Annotated[
+        str, one_of(DISCRETIZATIONS), "how the supernet becomes a cell; 'own': the method's own way, by the logits"
+    ] = "own"
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
     channels: Annotated[int, _EVEN, "of the first cells"] = 16
     cells: Annotated[int, at_least(1), "in all; in NAS-Bench-201's network, those of each of its three stages"] = 8
@@ -119,6 +134,7 @@ class _Search:
     running_statistics: Annotated[bool, "keep them, to normalise by when not training"] = True
     weights: _Weights = _Weights()
     logits: _Logits = _Logits()
+    selection: _Selection = _Selection()
     evaluation: _Evaluation = _Evaluation()
 
 

@@ -64,12 +64,37 @@ def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> ja
     key_op, key_edge = jax.random.split(key)
     if not space.entries_per_node:
         return choose_random(key_op, candidates, 1)
-    chosen = choose_random(key_op, candidates & jnp.array([ops.group(op) != "none" for op in space.ops]), 1)
+    chosen = choose_random(key_op, candidates & _computes(space), 1)
+    return chosen & strongest_inputs(space, jax.random.uniform(key_edge, candidates.shape[:1]))[:, None]
+
+
+def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Array:
+    """Draws a cell by weights of its ops, f32[edges, ops], at least 0: an op of each edge with a probability in
+    proportion to its weight, and inputs of each node, one after another, in proportion to the sums of their edges.
+
+    Where a node keeps so many inputs, none has the weight 0. An op of weight 0 is never chosen: an edge of such alone
+    has no op.
+    """
+    key_op, key_edge = jax.random.split(key)
+    if space.entries_per_node:
+        weights = jnp.where(_computes(space), weights, 0.0)
+    chosen = largest(jnp.log(weights) + jax.random.gumbel(key_op, weights.shape), 1) & (weights > 0)
+    if not space.entries_per_node:
+        return chosen
+    score = jax.random.uniform(key_edge, weights.shape[:1]) ** (1 / jnp.sum(weights, axis=1))
+    return chosen & strongest_inputs(space, score)[:, None]
+
+
+def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
+    """bool[edges]: of the edges into each node the `entries_per_node` of the largest scores, f32[edges], at least 0."""
     targets = jnp.array([target for _, target in space.edges])
-    score = jnp.where(
-        targets == jnp.arange(space.inputs, space.nodes)[:, None], jax.random.uniform(key_edge, targets.shape), -1.0
-    )
-    return chosen & jnp.any(largest(score, space.entries_per_node), axis=0)[:, None]
+    score = jnp.where(targets == jnp.arange(space.inputs, space.nodes)[:, None], score, -1.0)
+    return jnp.any(largest(score, space.entries_per_node), axis=0)
+
+
+def _computes(space):
+    """bool[ops]: those other than none."""
+    return jnp.array([ops.group(op) != "none" for op in space.ops])
 
 
 def largest(score: jax.Array, k: int) -> jax.Array:

@@ -33,6 +33,9 @@ class Method:
       logits_start: the progress from which the logits move.
       early_stopping: when a search ends before its last epoch; see `curvature.py`.
       after_epoch: `(problem, state, batches) -> state` after each epoch; see `selection.py`.
+      after_search: in place of the discretization, `(problem, state, train_batch, val_batches) -> chosen`, the ops of
+        the cell, bool[edges, ops] for each cell type. `train_batch` gives the training batch of a number, i32[], and
+        `val_batches` are stacked, f32[batches, B, H, W, C]; see `perturbation.py` and `selection.py`.
       supernet: fields of the supernet that it needs, by name, for instance {'partial': 4}.
       dropout_rate: a schedule: the `dropout_rate` of the supernet's call; None where the supernet has none.
       stages: if there are any, the searches that are run one after another in place of this one.
@@ -50,6 +53,7 @@ class Method:
     logits_start: float = 0.0
     early_stopping: Any = None
     after_epoch: Callable | None = None
+    after_search: Callable | None = None
     supernet: Mapping[str, Any] = FrozenDict()
     dropout_rate: Callable[[jax.Array], jax.Array] | None = None
     stages: "tuple[Stage, ...]" = ()

@@ -1,12 +1,16 @@
-"""The best of several drawn cells by the shared weights (Li, Talwalkar, UAI 2019)."""
+"""The best of several drawn cells by the shared weights (Li, Talwalkar, UAI 2019), after each epoch or at the end."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch, key_for
-from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search import gates, relaxations
+from prdarts_jax.search.relaxations import Arch
+from prdarts_jax.search.shared_weights import mean_weights, measure
+from prdarts_jax.search.step import SearchProblem, SearchState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +27,54 @@ class BestOf:
         """
         progress = problem.progress(state.step)
         keys = jax.random.split(key_for(state.key, 4, state.step), self.samples)
-        variables = {"params": state.params, "arch": state.arch}
 
-        def mean_loss(key):
-            op_weights = problem.op_weights(state.arch, key, progress)
-            losses = jax.lax.map(lambda b: batch_loss(problem, state, key, b, variables, op_weights)[0], batches)
-            return jnp.mean(losses)
+        def draw(key):
+            return problem.method.relaxation.weigh(problem.supernet.space, state.arch, key, progress)
 
-        best = keys[jnp.argmin(jax.lax.map(mean_loss, keys))]
-        drawn = problem.method.relaxation.weigh(problem.supernet.space, state.arch, best, progress)
+        drawn = _best(problem, state, draw, keys, batches, lambda losses, accuracies: jnp.argmin(losses))
         logits = {
             t: jnp.where(jnp.isfinite(state.arch[t]), (w > 0).astype(w.dtype), -jnp.inf) for t, w in drawn.items()
         }
         return state.replace(arch=state.arch | logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class BestCell:
+    """After a search, the best of `samples` cells that are drawn by the mean op weights of the method.
+
+    On each edge an op is drawn in proportion to its mean weight (see `shared_weights.mean_weights`), so uniformly with
+    a method that draws cells uniformly; see `gates.draw_cell` for the inputs of a node.
+    """
+
+    samples: int
+
+    def __call__(
+        self,
+        problem: SearchProblem,
+        state: SearchState,
+        train_batch: Callable[[jax.Array], Batch],
+        val_batches: Batch,
+    ) -> Arch:
+        """The ops of the cell, bool[edges, ops] for each cell type; see `Method.after_search`.
+
+        Best is the largest mean accuracy over the validation batches, of equal ones the smallest loss, with the weights
+        as they are: no training batch is taken. The key and the step of the state decide what is drawn.
+        """
+        space = problem.supernet.space
+        weights = mean_weights(problem, state, {t: jnp.isfinite(state.arch[t]) for t in space.cell_types})
+        keys = jax.random.split(key_for(state.key, 7, state.step), self.samples)
+
+        def draw(key):
+            of_types = relaxations.keys(key, weights)
+            return {t: gates.draw_cell(of_types[t], space, w).astype(w.dtype) for t, w in weights.items()}
+
+        def best(losses, accuracies):
+            return jnp.lexsort((losses, -accuracies))[0]
+
+        return {t: w > 0 for t, w in _best(problem, state, draw, keys, val_batches, best).items()}
+
+
+def _best(problem, state, draw, keys, batches, best):
+    """What `draw` gives for the key that is best by its mean losses and accuracies, each f32[keys]."""
+    losses, accuracies = jax.lax.map(lambda key: measure(problem, state, key, batches, draw(key)), keys)
+    return draw(keys[best(losses, accuracies)])

@@ -90,7 +90,10 @@ class SearchProblem:
 
     def op_weights(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """Op weights of one forward pass, f32[layers, edges, ops] of each cell type; consumes `key`."""
-        weights = self.method.relaxation.weigh(self.supernet.space, logits, key, progress)
+        return self.in_each_layer(self.method.relaxation.weigh(self.supernet.space, logits, key, progress))
+
+    def in_each_layer(self, weights: Arch) -> Arch:
+        """The same f32[edges, ops] for each cell of a type: f32[layers, edges, ops]."""
         return {t: jnp.broadcast_to(w, (self.supernet.layers[t], *w.shape)) for t, w in weights.items()}
 
     @property

@@ -109,6 +109,18 @@ class limited_skips:
         return genotype
 
 
+def chosen(space: SearchSpace, choice: Scores) -> AnyGenotype:
+    """The genotype of the ops that are chosen, bool[edges, ops] for each cell type, and of no others.
+
+    >>> import numpy as np
+    >>> from prdarts_jax import spaces
+    >>> space = spaces.nas_bench_201()
+    >>> chosen(space, {"normal": np.arange(5) == np.array([[3], [3], [0], [3], [1], [3]])}).ops[2:5]
+    ('none', 'nor_conv_3x3', 'skip_connect')
+    """
+    return strongest(distinct_inputs=False)(space, {t: np.where(c, 0.0, -np.inf) for t, c in choice.items()})
+
+
 def _of_edges(space: SearchSpace, scores: np.ndarray) -> list[str]:
     return [space.ops[row.argmax()] if row.max() > -np.inf else "none" for row in scores]
 

@@ -13,7 +13,7 @@ from table import make_table
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, reporting, settings, train
 from prdarts_jax.search import methods
-from prdarts_jax.spaces import genotypes
+from prdarts_jax.spaces import genotypes, tabular
 
 family = scripts.load("family")
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
@@ -102,16 +102,64 @@ def rows(workdir):
     return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
 
 
-def test_cells_of_nas_bench_201_are_compared(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(problems, "make_supernet", make_table)
-    arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={TINY}"]
+NAMES = ["gdas", "lambda_darts:variant=signcorr"]
+
+
+@pytest.fixture(scope="module")
+def supernet_of_a_table():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems, "make_supernet", make_table)
+        yield
+
+
+@pytest.fixture(scope="module")
+def searches(table, supernet_of_a_table, compiled_quickly, no_pictures, tmp_path_factory):
+    """The workdir of two searches."""
+    workdir = tmp_path_factory.mktemp("searches")
+    arguments = [f"--table={table}", f"--workdir={workdir}", "--seeds", 1, f"--set={TINY}"]
     with pytest.raises(SystemExit, match="^error: method='enas' must be one of"):
         scripts.run("compare_nasbench201", *arguments, "--methods", "darts", "enas")
-    assert not list(tmp_path.iterdir())
-    names = ["gdas", "lambda_darts:variant=signcorr"]
-    scripts.run("compare_nasbench201", *arguments, "--methods", *names)
-    assert [row[0] for row in rows(tmp_path)] == names
-    assert {"accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {p.name for p in tmp_path.iterdir()}
+    assert not list(workdir.iterdir())
+    scripts.run("compare_nasbench201", *arguments, "--methods", *NAMES)
+    return workdir
+
+
+def test_cells_of_nas_bench_201_are_compared(searches):
+    assert [row[0] for row in rows(searches)] == NAMES
+    assert {"accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {p.name for p in searches.iterdir()}
+
+
+def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, capsys):
+    run, before = searches / "gdas_seed_1", (searches / "gdas_seed_1/config.json").read_bytes()
+    few = "selection.val_batches=1,selection.finetuning_steps=1,selection.samples=3"
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={few}"]
+    with pytest.raises(SystemExit, match="^error: .*absent_seed_0 is not the folder of a finished search"):
+        scripts.run("compare_discretizations", *arguments, "--runs", searches / "absent_seed_0")
+    scripts.run("compare_discretizations", *arguments, "--runs", run)
+    made = rows(tmp_path)
+    assert made[0][:2] == ["gdas", "1"] and (run / "config.json").read_bytes() == before
+    accuracies = [float(entry.split()[0]) for entry in made[0][2:]]
+    found = tabular.load(table)
+    assert accuracies[0] == round(found.accuracy(genotypes.load(run / "genotype.json")), 2)
+    for accuracy, way in zip(accuracies[1:], ("perturbation", "best_of"), strict=True):
+        genotype = genotypes.load(tmp_path / way / "gdas_seed_1/genotype.json")
+        assert accuracy == round(found.accuracy(genotype), 2)
+    capsys.readouterr()
+    scripts.run("compare_discretizations", *arguments, "--runs", run)
+    assert "compiled" not in capsys.readouterr().out and rows(tmp_path) == made
+
+
+def test_the_differences_of_ways_are_means_of_pairs_with_standard_errors(table):
+    script = scripts.load("compare_discretizations")
+    cells = [script.Choice(genotypes.EdgeGenotype((spaces.nas_bench_201().ops[i],) * 6), 10.0) for i in range(5)]
+    results = {  # of i on every edge the made-up table has 6 i
+        ("darts", 0): {"derived": cells[0], "perturbation": cells[1], "best_of": cells[0]},
+        ("darts", 1): {"derived": cells[1], "perturbation": cells[4], "best_of": cells[0]},
+        ("gdas", 1): {"derived": cells[1], "perturbation": cells[1], "best_of": cells[2]},
+    }
+    text = script.make_table(results, tabular.load(table))
+    assert "| darts | 1 | 6.00 (10.0) | 24.00 (10.0) | 0.00 (10.0) |\n" in text
+    assert "| darts | 2 | +12.00 ± 6.00 | -3.00 ± 3.00 |\n| gdas | 1 | +0.00 | +6.00 |\n| all | 3 | +8.00" in text
 
 
 def test_searches_of_several_lengths_are_compared(table, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from shared import Toy, tiny_config, without_pictures
 from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.nets import encoded
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.run import evaluate, problems, reporting, settings
@@ -127,8 +128,15 @@ def outcome(config, workdir, images):
 
 
 def darts(workdir):
-    """The job of two seeds, with a stand-in for the supernet: logits and metrics."""
-    return searched_in_toys(workdir, "darts")
+    """The job of two seeds, with a stand-in for the supernet: logits, metrics, and cells chosen by perturbation."""
+    fields = {"discretization": "perturbation", "selection.finetuning_steps": 1}
+    found = searched_in_toys(workdir, "darts", **fields)
+    for folder in workdir.glob("seed_*"):
+        for name, cell in json.loads((folder / "discretization.json").read_text()).items():
+            genotype = genotypes.Genotype(**cell["genotype"])
+            found |= {f"{folder.name}/{name}/{t}": w for t, w in encoded.encode(spaces.s2(), genotype).items()}
+            found[f"{folder.name}/{name}/accuracy"] = cell["val_accuracy"]
+    return found
 
 
 def r_darts(workdir):
@@ -141,13 +149,13 @@ def supernets(workdir):
     return searched(workdir, "pr_darts")
 
 
-def searched_in_toys(workdir, method):
+def searched_in_toys(workdir, method, **fields):
     def make_toy(config, method, num_classes, axis_name):
         return NormedToy(spaces.named(config.space), axis_name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(problems, "make_supernet", make_toy)
-        return searched(workdir, method)
+        return searched(workdir, method, **fields)
 
 
 def cells(workdir):
@@ -167,8 +175,8 @@ def cells(workdir):
     return found
 
 
-def searched(workdir, method):
-    config = tiny_config(method=method, seeds=2, epochs=3)
+def searched(workdir, method, **fields):
+    config = tiny_config(method=method, seeds=2, epochs=3, **fields)
     search_job.run(config, workdir)
     found = {}
     for folder in search_job.seed_folders(config, workdir):

@@ -15,7 +15,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from shared import ROOT, assert_same_run, read_architectures, read_records, stop_at, tiny_config, without_pictures
+from shared import (
+    ROOT,
+    assert_same_run,
+    read_architectures,
+    read_records,
+    stop_at,
+    tiny_arguments,
+    tiny_config,
+    without_pictures,
+)
 
 from prdarts_jax import main
 from prdarts_jax.run import problems, search
@@ -31,18 +40,8 @@ PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves", 
 
 
 def arguments_of(workdir):
-    """Those of a search of 15 epochs of three steps: `tiny_config(epochs=EPOCHS)`."""
-    tiny = {
-        "space": "s2",
-        "channels": 2,
-        "cells": 1,
-        "num_examples": 48,
-        "batch_size": 8,
-        "steps_per_call": 2,
-        "seeds": 1,
-    }
-    tiny |= {"epochs": EPOCHS, "evaluation.epochs": 0, "evaluation.test_on_rest": False, "logits.learning_rate": 0.1}
-    return [DIGITS, f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in tiny.items())]
+    """Those of a search of 15 epochs of three steps."""
+    return tiny_arguments(workdir, epochs=EPOCHS)
 
 
 def assert_refused(ended, message):
@@ -96,7 +95,8 @@ def undisturbed(tmp_path_factory):
 
 def test_workdir_holds_everything(undisturbed):
     fields = tiny_config(epochs=EPOCHS).to_dict()
-    del fields["evaluation"]  # of what is trained afterwards, elsewhere
+    for name in ("evaluation", "discretization", "selection"):  # of what comes after the search, if anything does
+        del fields[name]
     assert json.loads((undisturbed / "config.json").read_text()) == json.loads(json.dumps(fields))
     for name in PICTURES:
         assert (undisturbed / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -192,3 +192,32 @@ def test_random_cells_have_candidates_only():
             assert (chosen[:, edges].any(axis=-1).sum(axis=-1) == 2).all()
         assert (chosen.sum(axis=-1) <= 1).all()
         assert (chosen.any(axis=0) == space.candidates(t)).all()
+
+
+def test_cells_drawn_by_weights_follow_them():
+    """An op in proportion to its weight, two of three inputs one after another in proportion to their sums."""
+    space = spaces.SearchSpace("small", ("skip_connect", "none", "sep_conv_3x3"), nodes=4)
+    weights = jnp.array([[1, 9, 3], [0, 1, 2], [1, 0, 1], [0, 2, 1], [2, 0, 1]], float)
+    draw = jax.jit(jax.vmap(lambda key: gates.draw_cell(key, space, weights)))
+    chosen = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
+    assert not chosen[:, np.asarray(weights) == 0].any() and not chosen[:, :, 1].any()
+    assert chosen[:, :2].any(axis=2).all()
+    of_first = chosen[chosen[:, 0].any(axis=1), 0]
+    accept_counts(counted(of_first), {(0,): 1 / 4, (2,): 3 / 4})
+    strength = {2: 2, 3: 1, 4: 3}
+    law = {}
+    for first, second in itertools.permutations(strength, 2):
+        pair = tuple(sorted((first, second)))
+        law[pair] = law.get(pair, 0) + strength[first] / 6 * strength[second] / (6 - strength[first])
+    pairs = [tuple((np.flatnonzero(row) + 2).tolist()) for row in chosen[:, 2:].any(axis=2)]
+    accept_counts({pair: pairs.count(pair) for pair in law}, law)
+
+
+def test_cells_of_nas_bench_201_drawn_by_weights_have_an_op_on_each_edge_that_has_a_weight():
+    space = spaces.nas_bench_201()
+    weights = jnp.ones(space.shape).at[2].set(0).at[0].set(jnp.array([4, 0, 1, 0, 0]))
+    draw = jax.jit(jax.vmap(lambda key: gates.draw_cell(key, space, weights)))
+    chosen = np.asarray(draw(jax.random.split(jax.random.key(0), 5000)))
+    np.testing.assert_array_equal(chosen.sum(axis=2), np.broadcast_to([1, 1, 0, 1, 1, 1], (5000, 6)))
+    accept_counts(counted(chosen[:, 0]), {(0,): 4 / 5, (2,): 1 / 5})
+    accept_counts(counted(chosen[:, 5]), {(op,): 1 / 5 for op in range(5)})

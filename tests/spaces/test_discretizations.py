@@ -8,7 +8,7 @@ import pytest
 from shared import refused, regroup
 
 from prdarts_jax import spaces
-from prdarts_jax.spaces import genotypes
+from prdarts_jax.spaces import discretizations, genotypes
 from prdarts_jax.spaces.discretizations import above, limited_skips, strongest
 
 NODE_SPACES = [name for name, make in spaces.NAMED.items() if len(make().edges) == 14]
@@ -151,6 +151,18 @@ def test_above_keeps_what_passes_the_threshold(name, threshold):
             assert getattr(found, cell) == tuple(expected)
     if threshold == 9:
         assert found.normal == (("none", 0), ("none", 1)) * 4
+
+
+def test_chosen_ops_are_the_genotype_and_what_is_missing_is_none():
+    space = spaces.darts()
+    choice = {t: np.zeros(space.shape, bool) for t in space.cell_types}
+    skip, conv = space.ops.index("skip_connect"), space.ops.index("sep_conv_3x3")
+    choice["normal"][space.edges.index((1, 2)), conv] = True
+    choice["normal"][space.edges.index((2, 3)), [skip, conv]] = True
+    genotype = discretizations.chosen(space, choice)
+    assert genotype.normal[:2] == (("sep_conv_3x3", 1), ("none", 0))
+    assert genotype.normal[2:4] == (("skip_connect", 2), ("sep_conv_3x3", 2))
+    assert {op for op, _ in genotype.normal[4:] + genotype.reduce} == {"none"}
 
 
 def test_a_score_at_the_threshold_is_not_above_it():

@@ -1,0 +1,119 @@
+"""From one supernet to a cell in three ways: by the logits, by perturbation, by the best of drawn cells.
+
+Takes finished searches in NAS-Bench-201, the run folders of compare_nasbench201.py, and lets each supernet choose its
+cell again as `--config.discretization=perturbation` and `best_of` do. What is compared is the benchmark's own test
+accuracy of the cells, in pairs: the supernet is the same.
+
+    python experiments/compare_discretizations.py --runs runs/nasbench201/*_seed_* --data_dir=DIR --table=FILE \
+        --workdir=runs/discretizations
+
+The runs are copied, never changed. Some minutes a run and a way on one core; may be stopped and started again. Writes a
+folder for each way with copies of the runs in it, and table.md.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import family
+import jax
+import numpy as np
+
+from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.spaces import genotypes, tabular
+
+WAYS = ("perturbation", "best_of")
+
+
+class Choice(NamedTuple):
+    """Of one run and way: a cell, and its validation accuracy by the shared weights, in percent."""
+
+    genotype: genotypes.AnyGenotype
+    by_shared_weights: float
+
+
+def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, Choice]:
+    """Copies a finished run into a folder, with some fields of its config replaced, and lets it choose its cell: that
+    of the logits, 'derived', and the 'chosen' one."""
+    result = folder / "discretization.json"
+    if not result.exists():
+        if not (run / "genotype.json").exists():
+            raise ValueError(f"{run} is not the folder of a finished search")
+        there = json.loads((run / "config.json").read_text())
+        config = settings.search(there["method"])
+        config.update(there)
+        config = family.with_fields(config, fields)
+        shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
+        of_run = {name: value for name, value in config.to_dict().items() if name != "evaluation"}
+        for path in folder.rglob("config.json"):  # of each stage
+            reporting.write_json(path, of_run)
+        search.run(config, folder)
+        jax.clear_caches()
+    found = json.loads(result.read_text())
+    return {
+        name: Choice(genotypes.from_json(json.dumps(of["genotype"])), 100 * of["val_accuracy"])
+        for name, of in found.items()
+    }
+
+
+def difference(pairs: Sequence[float]) -> str:
+    """'mean ± standard error' of paired differences."""
+    if len(pairs) < 2:
+        return f"{np.mean(pairs):+.2f}"
+    return f"{np.mean(pairs):+.2f} ± {np.std(pairs, ddof=1) / len(pairs) ** 0.5:.2f}"
+
+
+def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: tabular.Table) -> str:
+    """True accuracies of the cells of each run, that by shared weights in brackets, and the mean differences."""
+    lines = ["| method | seed | logits, % | perturbation, % | best of N, % |", "|---|---|---|---|---|"]
+    gains: dict[str, list[list[float]]] = {}
+    for (method, seed), choices in results.items():
+        cells = [choices["derived"], *(choices[way] for way in WAYS)]
+        true = [table.accuracy(cell.genotype) for cell in cells]
+        entries = [f"{a:.2f} ({cell.by_shared_weights:.1f})" for a, cell in zip(true, cells, strict=True)]
+        lines.append(f"| {method} | {seed} | {' | '.join(entries)} |")
+        for name in (method, "all"):
+            gains.setdefault(name, []).append([after - true[0] for after in true[1:]])
+    lines += ["", "| mean difference to the logits' cell | runs | perturbation | best of N |", "|---|---|---|---|"]
+    for name, rows in sorted(gains.items(), key=lambda entry: entry[0] == "all"):
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(map(difference, zip(*rows, strict=True)))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Chooses what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--runs", nargs="+", type=Path, required=True, help="folders METHOD_seed_N of finished searches"
+    )
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
+    parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance selection's")
+    arguments = parser.parse_args()
+    results = {}
+    try:
+        table = tabular.load(arguments.table)
+        family.use_compilation_cache(arguments.workdir)
+        fields = {"data_dir": arguments.data_dir, "table": arguments.table} | family.parse_fields(arguments.set)
+        for run in arguments.runs:
+            method, _, seed = run.name.rpartition("_seed_")
+            found = {}
+            for way in WAYS:
+                print(f"{run.name}, {way}", flush=True)
+                choices = choose(run, arguments.workdir / way / run.name, fields | {"discretization": way})
+                found |= {"derived": choices["derived"], way: choices["chosen"]}
+            results[method, int(seed)] = found
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    text = make_table(results, table)
+    (arguments.workdir / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

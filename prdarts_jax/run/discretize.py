@@ -1,0 +1,85 @@
+"""From the supernets of a search to cells, where the method has a step `after_search`: discretization.json says what
+it has chosen, and beside it the cell that the logits alone would give."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from prdarts_jax import devices
+from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.data.epochs import Batch, key_for, take_batch
+from prdarts_jax.nets import encoded
+from prdarts_jax.run import loop, reporting
+from prdarts_jax.search.shared_weights import measure
+from prdarts_jax.search.step import SearchProblem, SearchState
+from prdarts_jax.spaces import discretizations
+from prdarts_jax.spaces.genotypes import AnyGenotype
+
+
+def run(
+    problem: SearchProblem,
+    states: SearchState,
+    derived: Sequence[AnyGenotype],
+    train: Batch,
+    val_batches: Batch,
+    augmentation: Augmentation,
+    mesh: Mesh,
+    folders: Sequence[Path],
+) -> list[AnyGenotype]:
+    """The cell that the method chooses for each seed. Training batches go on where those of the search have ended.
+
+    A function of its arguments: what is killed here is done again. `folders/discretization.json` gets both cells, each
+    with its accuracy on the validation batches by the weights with which the search has ended; those of a seed that has
+    ended early are the ones at the end of all seeds.
+
+    Args:
+      problem: of the last stage.
+      states: of all seeds, stacked, after the search.
+      derived: the cell of each seed by its logits alone.
+      train: the images that train the weights, {'image': u8[N, H, W, C], 'label': i32[N]}.
+      val_batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}; B is the size of training batches too.
+      augmentation: of training batches.
+      mesh: of the devices; all of the above are on it.
+      folders: of each seed.
+    """
+    choose = problem.method.after_search
+    assert choose is not None
+    space, batch_size = problem.supernet.space, val_batches["label"].shape[1]
+    cells = [encoded.encode(space, genotype) for genotype in derived]
+    of_logits = devices.device_put(jax.tree.map(lambda *a: np.stack(a), *cells), mesh, devices.SEEDS)
+
+    def of_seed(seed, train, val_batches):
+        state, of_logits = seed
+        images = len(train["label"])
+        steps_per_epoch = images // batch_size
+
+        def train_batch(number):
+            epoch, position = jnp.divmod(state.step + number, steps_per_epoch)
+            order = jax.random.permutation(key_for(state.key, 2, epoch), images)
+            key = key_for(state.key, 3, state.step + number)
+            return take_batch(augmentation, train, order, position, batch_size, key, problem.axis_name)
+
+        chosen = choose(problem, state, train_batch, val_batches)
+        pair = {t: jnp.stack([of_logits[t], chosen[t].astype(jnp.float32)]) for t in chosen}
+        key = key_for(state.key, 10, state.step)
+        return chosen, jax.lax.map(lambda cell: measure(problem, state, key, val_batches, cell)[1], pair)
+
+    spread = PartitionSpec(None, devices.DATA)
+    function = devices.for_each_seed(of_seed, mesh, devices.REPLICATED, spread)
+    arguments = (states, of_logits), train, val_batches
+    chosen, accuracies = devices.device_get(loop.compiled(function, *arguments)(*arguments))
+    result = []
+    for number, (folder, genotype) in enumerate(zip(folders, derived, strict=True)):
+        result.append(discretizations.chosen(space, {t: rows[number] for t, rows in chosen.items()}))
+        both = zip(("derived", "chosen"), (genotype, result[-1]), accuracies[number].tolist(), strict=True)
+        record = {name: {"genotype": dataclasses.asdict(cell), "val_accuracy": a} for name, cell, a in both}
+        reporting.write_json(folder / "discretization.json", record)
+        whose, (before, after) = f"{folder.name}: " if len(folders) > 1 else "", 100 * accuracies[number]
+        same = "the cell of the logits" if result[-1] == genotype else "another cell than that of the logits"
+        reporting.say(f"{whose}{same} is chosen: {after:.1f} % by shared weights, that of the logits {before:.1f} %")
+    return result
