@@ -4,6 +4,7 @@ python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_met
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def annealed_darts() -> pdx.Method:
 def get_config() -> ConfigDict:
     """DARTS's settings, scaled down to the digits."""
     config = settings.search("darts")
-    config.method = f"{__file__}:annealed_darts"
+    config.method = f"{Path(__file__).resolve()}:annealed_darts"
     config.dataset = "digits"
     config.epochs = 10
     config.augmentation.pad = 1

@@ -109,7 +109,10 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
             low, high = shown[0].limits
             axes.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         else:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            low, high = min(0, axes.get_ylim()[0]), axes.get_ylim()[1]
+            axes.set_ylim(low, high + 0.05 * (high - low))
+        if any(diagnostic.legend for diagnostic in shown):
+            axes.legend(frameon=False)
         if shown[0].whole:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure)
@@ -217,9 +220,9 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _legend(figure: Figure) -> None:
-    """One legend below all panels, each label once."""
+    """One legend below all panels that have none of their own, each label once."""
     handles: dict[str, Artist] = {}
-    for axes in figure.axes:
+    for axes in (axes for axes in figure.axes if axes.get_legend() is None):
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:

@@ -1,6 +1,7 @@
 """A search method as a composition of parts, each a frozen value."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,6 +65,14 @@ class Method:
             raise ValueError(f"relaxation={self.relaxation!r} must be a value such as relaxations.Softmax()")
         if not isinstance(self.terms, tuple) or not all(callable(t) and not isinstance(t, type) for t in self.terms):
             raise ValueError(f"terms={self.terms!r} must be a tuple of values such as terms.path_depth(0.005)")
+        for term in self.terms:
+            try:
+                inspect.signature(term).bind("view", "op_weights", "progress")
+            except TypeError as error:
+                raise ValueError(
+                    f"terms={self.terms!r} must be called with (view, op_weights, progress), but {term!r} cannot "
+                    f"be: {error}"
+                ) from error
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """How likely, or how strongly, each op takes part, f32[edges, ops] for each cell type."""

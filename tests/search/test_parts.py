@@ -12,6 +12,10 @@ from prdarts_jax.search.terms import View, total
     (
         ({"terms": [pdx.terms.path_depth(1.0)]}, "must be a tuple of values such as terms.path_depth"),
         ({"terms": (pdx.terms.CellTerm,)}, "must be a tuple of values"),
+        (
+            {"terms": (pdx.terms.path_depth,)},
+            "must be called with .view, op_weights, progress., but <function path_depth",
+        ),
         ({"relaxation": pdx.relaxations.Softmax}, "must be a value such as relaxations.Softmax"),
     ),
 )
