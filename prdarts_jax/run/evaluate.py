@@ -23,7 +23,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import InMemory
 from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
@@ -86,7 +86,7 @@ def prepare(
         )
     if not cells:
         raise ValueError("cells must have at least one genotype")
-    taken = ("", ".", "..", _RUNNING, "config.json", "results.json")
+    taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
     if unfit := [name for name in cells if name in taken or Path(name).name != name]:
         raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and not {_RUNNING!r}")
     space = space or encoded.space_of(list(cells.values()))
@@ -154,6 +154,7 @@ def evaluate(
     return run(prepare(cells, config, space, trainings), Path(workdir))
 
 
+@lock.alone
 def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """`evaluate` for what is prepared."""
     config, _, cells, _, feed, _, trainings = evaluation
@@ -264,6 +265,7 @@ class _Trainer:
             steps_per_epoch=self.feed.steps_per_epoch,
             steps_per_call=self.config.steps_per_call,
             ended=_diverged,
+            may_diverge=True,
         ) as run:
             states = run.restore(*self.shapes) or self.start(self._first(group))
             states = devices.device_put(states, self.feed.mesh, devices.SEEDS)
@@ -271,12 +273,12 @@ class _Trainer:
                 states, metrics = self.epoch(states, self.images, jnp.int32(steps))
                 run.add(steps, metrics)
                 if run.epoch_ended:
-                    run.record(*_records(run.means(finite=False)))
+                    run.record(*_records(run.means()))
                 run.save_if_due(states)
         sums = devices.device_get(self.test(states, self.tested))
         results = [training.summarize({name: a[number] for name, a in sums.items()}) for number in range(len(group))]
         return [
-            {"top1": None} if _diverged(records) else result
+            {"top1": None} if _diverged(records) or not math.isfinite(result["loss"]) else result
             for records, result in zip(run.records, results, strict=True)
         ]
 

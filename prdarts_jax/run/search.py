@@ -20,7 +20,7 @@ from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
@@ -46,12 +46,13 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
     return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      loop.Diverged: a metric of a search is not finite.
+      loop.Diverged: a metric or the state of a search is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
@@ -157,7 +158,7 @@ def search_stage(
             states, metrics = compiled(states, *halves, jnp.int32(steps))
             run.add(steps, metrics)
             if run.epoch_ended:
-                records = run.means()
+                records = run.means(states)
                 if needs_eigenvalue:
                     eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}

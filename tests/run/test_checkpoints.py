@@ -19,6 +19,8 @@ from trees import assert_identical
 
 from prdarts_jax.run import checkpoints
 
+CONFIG = {"seed": 0, "method": {"beta": (0.5, 1)}}
+
 
 @flax.struct.dataclass
 class State:
@@ -64,7 +66,7 @@ def template() -> State:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     for step in (1, 2, 3, 10):
-        checkpoints.save(folder, step, make_state(step))
+        checkpoints.save(folder, step, make_state(step), CONFIG, [[{"epoch": step}]])
     return folder
 
 
@@ -75,9 +77,10 @@ def folder(saved: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 def restore(folder: pathlib.Path, template: State) -> tuple[State, int, list[str]]:
     reports: list[str] = []
-    restored = checkpoints.restore_latest(folder, template, reports.append)
+    restored = checkpoints.restore_latest(folder, template, CONFIG, reports.append)
     assert restored is not None
-    return *restored, reports
+    assert restored.records in ([[{"epoch": restored.step}]], [])
+    return restored.state, restored.step, reports
 
 
 def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State) -> None:
@@ -90,16 +93,16 @@ def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State)
 def test_three_are_kept_and_a_step_is_written_once(
     folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints.save(folder, 10, make_state(4))
+    checkpoints.save(folder, 10, make_state(4), CONFIG, [])
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
     assert_identical(restore(folder, template)[0], make_state(10))
-    checkpoints.save(folder, 11, make_state(11))
+    checkpoints.save(folder, 11, make_state(11), CONFIG, [])
     assert sorted(path.name for path in folder.iterdir()) == ["10", "11", "3"]
     assert not caplog.records and capfd.readouterr() == ("", "")
 
 
 def test_no_checkpoint_is_none(tmp_path: pathlib.Path, template: State) -> None:
-    assert checkpoints.restore_latest(tmp_path / "none", template, pytest.fail) is None
+    assert checkpoints.restore_latest(tmp_path / "none", template, CONFIG, pytest.fail) is None
 
 
 def truncate(file: pathlib.Path) -> None:
@@ -154,7 +157,7 @@ def test_a_damaged_step_can_be_saved_again(folder: pathlib.Path, template: State
     _, step, reports = restore(folder, template)
     assert step == 2 and len(reports) == 2
     for again in (3, 10):
-        checkpoints.save(folder, again, make_state(again))
+        checkpoints.save(folder, again, make_state(again), CONFIG, [])
     state, step, reports = restore(folder, template)
     assert (step, reports) == (10, [])
     assert_identical(state, make_state(10))
@@ -164,7 +167,7 @@ def test_all_damaged_is_an_error_that_moves_nothing(folder: pathlib.Path, templa
     for path in folder.iterdir():
         shutil.rmtree(path / "state" / "d")
     with pytest.raises(ValueError) as error:
-        checkpoints.restore_latest(folder, template, pytest.fail)
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
     assert str(error.value) == (
         f"all checkpoints in {folder} are damaged: use another --workdir, or move that folder away to start anew"
     )
@@ -186,7 +189,7 @@ def test_another_template_is_refused(
     saved: pathlib.Path, template: State, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        checkpoints.restore_latest(saved, template.replace(**change), pytest.fail)
+        checkpoints.restore_latest(saved, template.replace(**change), CONFIG, pytest.fail)
 
 
 SAVE_FOREVER = """
@@ -195,7 +198,7 @@ import numpy as np
 from prdarts_jax.run import checkpoints
 for step in itertools.count(1):
     state = {"w": np.full((300, 300), step, np.float32)}
-    checkpoints.save(pathlib.Path(sys.argv[1]), step, state)
+    checkpoints.save(pathlib.Path(sys.argv[1]), step, state, {}, [])
     print(step, flush=True)
 """
 
@@ -211,12 +214,12 @@ def test_sigkill_while_saving_leaves_the_finished_ones(tmp_path: pathlib.Path) -
         process.send_signal(signal.SIGKILL)
         done = max([done, *map(int, process.stdout.read().split())])
     template = {"w": np.zeros((300, 300), np.float32)}
-    restored = checkpoints.restore_latest(tmp_path, template, pytest.fail)
+    restored = checkpoints.restore_latest(tmp_path, template, {}, pytest.fail)
     assert restored is not None
-    state, step = restored
+    state, step, _ = restored
     assert step in (done, done + 1)
     np.testing.assert_array_equal(state["w"], step)
-    checkpoints.save(tmp_path, step + 1, state)
+    checkpoints.save(tmp_path, step + 1, state, {}, [])
     names = {str(number) for number in (step - 1, step, step + 1)}
     assert {path.name for path in tmp_path.iterdir()} == names
 
@@ -250,6 +253,6 @@ def test_a_damaged_config_is_refused(tmp_path: pathlib.Path, content: bytes) -> 
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
-    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)})
+    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)}, {}, [])
     with pytest.raises(ValueError, match="has checkpoints but no config.json"):
         checkpoints.check_config(tmp_path, {"seed": 1})

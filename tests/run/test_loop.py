@@ -115,10 +115,10 @@ def test_records_after_the_newest_checkpoint_are_written_again(tmp_path, monkeyp
     undisturbed, expected = go(run_of_two(tmp_path / "undisturbed"))
     save = checkpoints.save
 
-    def killed(folder, step, state):
+    def killed(folder, step, *of_run):
         if step == 2 * STEPS:
             raise KeyboardInterrupt
-        save(folder, step, state)
+        save(folder, step, *of_run)
 
     monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint is due after each epoch
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
