@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -95,11 +96,19 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
 
 @contextlib.contextmanager
 def _os_errors(folder):
-    """Within it what TensorStore cannot write is an OSError, and not reported by Orbax too, in hundreds of lines."""
-    verbosity = logging.get_verbosity()
+    """Within it what TensorStore cannot write is an OSError, and nothing else: Orbax would log it in hundreds of lines,
+    and TensorStore's threads go on to report it to event loops that are closed."""
+    verbosity, hook = logging.get_verbosity(), sys.excepthook
+
+    def report(kind, error, trace):
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
     logging.set_verbosity(logging.FATAL)
+    sys.excepthook = report
     try:
         yield
+        sys.excepthook = hook  # after an error the threads may still be at it
     except ValueError as error:
         if number := re.search(r"os_error_code='(\d+)'", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
