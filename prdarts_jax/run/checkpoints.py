@@ -8,6 +8,7 @@ and the records of all epochs before it, so that metrics.jsonl can be written ag
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -83,7 +84,9 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
         lightweight_initialize=True,
     )
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    handlers.add(_STATE, ocp.args.PyTreeSave, _SummedTree(reporting.json_bytes({"config": config, "records": records})))
+    handlers.add(
+        _STATE, ocp.args.PyTreeSave, _SummedTree(reporting.json_bytes({"config": _plain(config), "records": records}))
+    )
     with (
         _os_errors(folder),
         ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager,
@@ -181,15 +184,28 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{workdir} belongs to another run: {differing}; use another --workdir or the old values")
 
 
+def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes the config.json that `check_config` reads."""
+    reporting.write_json(workdir / "config.json", _plain(config))
+
+
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
     """The newest checkpoint in a folder of them, which may be damaged."""
     return next(iter(_newest_first(folder)), None)
 
 
+def _plain(value: Any) -> Any:
+    """A config with the names of numbers that are not finite, as "inf", for which JSON has no word."""
+    if isinstance(value, Mapping):
+        return {name: _plain(field) for name, field in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two configs, in words."""
     there, here = (
-        {name: json.dumps(value) for name, value in flatten_dict(fields, sep=".").items()} for fields in (there, here)
+        {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
+        for fields in (there, here)
     )
     return ", ".join(
         f"config.{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"

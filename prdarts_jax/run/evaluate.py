@@ -162,7 +162,7 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     fields |= {"space": list(evaluation.space.ops)}
     checkpoints.check_config(workdir, fields)
     _check_folders(cells, workdir)
-    reporting.write_json(workdir / "config.json", fields)
+    checkpoints.write_config(workdir, fields)
 
     jobs = [_Job(name, config.seed + number) for number in range(trainings) for name in cells]
     folders = {job: workdir / job.name / f"seed_{job.seed}" for job in jobs}

@@ -148,7 +148,7 @@ class Run:
 
         SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
         """
-        reporting.write_json(self.workdir / "config.json", self.config)
+        checkpoints.write_config(self.workdir, self.config)
         self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
         for folder, records in zip(self.folders, self.records, strict=True) if devices.is_main() else ():

@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
     # Which claim it is decides nothing about the others, so that they may be added one by one.
     shared = {name: value for name, value in config.to_dict().items() if name != "claim"}
     checkpoints.check_config(workdir, shared)
-    reporting.write_json(workdir / "config.json", shared)
+    checkpoints.write_config(workdir, shared)
     names = [config.claim] if config.claim else list(claims.NAMED)
     size = THOROUGH if config.thorough else QUICK
     with signals.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
