@@ -220,7 +220,7 @@ def leaves_by_name(state: Any) -> dict[str, np.ndarray]:
 
 
 def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
-    paths = [path for path in folder.glob("*") if path.name.isdigit()]
+    paths = [path for path in folder.glob("*") if path.name.isdecimal()]
     return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 
