@@ -1,8 +1,11 @@
 """Checkpoints come back bit for bit, or another one does and says so."""
 
+import errno
 import json
+import math
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import refused
 from trees import assert_identical
 
 from prdarts_jax.run import checkpoints
@@ -190,6 +194,53 @@ def test_another_template_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         checkpoints.restore_latest(saved, template.replace(**change), CONFIG, pytest.fail)
+
+
+def test_another_config_is_refused_and_moves_nothing(folder: pathlib.Path, template: State) -> None:
+    shutil.rmtree(folder / "10" / "state" / "d")
+    with refused(
+        f'checkpoint {folder / "3"} belongs to another run: config.method.beta is [0.5, 1] there and "inf" here, '
+        "config.seed is 0 there and 1 here; use another --workdir"
+    ):
+        other = {"seed": 1, "method": {"beta": math.inf}}
+        checkpoints.restore_latest(folder, template, other, pytest.fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
+
+
+def test_one_without_config_and_records_is_refused(folder: pathlib.Path, template: State) -> None:
+    state = folder / "10" / "state"
+    (state / "run.json").unlink()
+    (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+    with refused(f"checkpoint {folder / '10'} was saved by an older version: use that, or another --workdir"):
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
+
+
+def test_files_where_folders_are_expected_are_moved_or_left(folder: pathlib.Path, template: State) -> None:
+    shutil.rmtree(folder / "10")
+    for name in ("10", "unfinished-3", "11.orbax-checkpoint-tmp", "²"):
+        (folder / name).write_text("x")
+    _, step, reports = restore(folder, template)
+    assert step == 3 and len(reports) == 1 and f"{folder / '10'} is damaged" in reports[0]
+    for again in (10, 11):
+        checkpoints.save(folder, again, make_state(again), CONFIG, [])
+    assert restore(folder, template)[1:] == (11, [])
+
+
+def test_what_cannot_be_written_is_one_os_error_with_the_folder(
+    folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk: TensorStore may write no file of more than so many bytes."""
+    hook, (soft, hard) = sys.excepthook, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        with pytest.raises(OSError) as error:
+            checkpoints.save(folder, 11, make_state(11), CONFIG, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.excepthook = hook
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    assert not caplog.records and capfd.readouterr() == ("", "")
+    assert restore(folder, template)[1:] == (10, [])
 
 
 SAVE_FOREVER = """
