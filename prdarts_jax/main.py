@@ -3,7 +3,8 @@
     prdarts --config=configs/digits.py --workdir=runs/digits --config.epochs=20
 
 `python -m prdarts_jax.main` is the same. A stopped or killed run is resumed by the command that began it. `run/`
-says what the folder then holds.
+says what the folder then holds. The exit code is 0 when all is done, 1 where something is refused, 3 where the run
+diverged, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 import errno
@@ -22,7 +23,7 @@ from prdarts_jax.run import compare, lock, loop, population, reporting, search, 
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
-DIVERGED = 3  # the exit code; 1 says that something is refused
+DIVERGED = 3  # the exit code
 
 
 def use_compilation_cache(folder: str | None) -> None:

@@ -88,7 +88,8 @@ def prepare(
         raise ValueError("cells must have at least one genotype")
     taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
     if unfit := [name for name in cells if name in taken or Path(name).name != name]:
-        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and not {_RUNNING!r}")
+        others = ", ".join(taken[3:])
+        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and none of {others}")
     space = space or encoded.space_of(list(cells.values()))
     codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
     used = jax.devices()
