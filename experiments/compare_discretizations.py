@@ -4,7 +4,7 @@ Takes finished searches in NAS-Bench-201, the run folders of compare_nasbench201
 cell again as `--config.discretization=perturbation` and `best_of` do. What is compared is the benchmark's own test
 accuracy of the cells, in pairs: the supernet is the same.
 
-    python experiments/compare_discretizations.py --runs runs/nasbench201/*_seed_* --data_dir=DIR --table=FILE \
+    python experiments/compare_discretizations.py --runs runs/nasbench201/*_seed_* --table=FILE \
         --workdir=runs/discretizations
 
 The runs are copied, never changed. Some minutes a run and a way on one core; may be stopped and started again. Writes a
@@ -23,7 +23,7 @@ import family
 import jax
 import numpy as np
 
-from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.run import loop, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
 WAYS = ("perturbation", "best_of")
@@ -37,8 +37,8 @@ class Choice(NamedTuple):
 
 
 def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, Choice]:
-    """Copies a finished run into a folder, with some fields of its config replaced, and lets it choose its cell: that
-    of the logits, 'derived', and the 'chosen' one."""
+    """Copies a finished run into a folder and lets it choose its cell with some fields of its config: that of the
+    logits, 'derived', and the 'chosen' one."""
     result = folder / "discretization.json"
     if not result.exists():
         if not (run / "genotype.json").exists():
@@ -46,12 +46,8 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
         there = json.loads((run / "config.json").read_text())
         config = settings.search(there["method"])
         config.update(there)
-        config = family.with_fields(config, fields)
         shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
-        of_run = {name: value for name, value in config.to_dict().items() if name != "evaluation"}
-        for path in folder.rglob("config.json"):  # of each stage
-            reporting.write_json(path, of_run)
-        search.run(config, folder)
+        search.run(family.with_fields(config, fields), folder)
         jax.clear_caches()
     found = json.loads(result.read_text())
     return {
@@ -90,7 +86,6 @@ def main() -> None:
     parser.add_argument(
         "--runs", nargs="+", type=Path, required=True, help="folders METHOD_seed_N of finished searches"
     )
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance selection's")
@@ -99,7 +94,7 @@ def main() -> None:
     try:
         table = tabular.load(arguments.table)
         family.use_compilation_cache(arguments.workdir)
-        fields = {"data_dir": arguments.data_dir, "table": arguments.table} | family.parse_fields(arguments.set)
+        fields = family.parse_fields(arguments.set)
         for run in arguments.runs:
             method, _, seed = run.name.rpartition("_seed_")
             found = {}

@@ -3,11 +3,12 @@
     prdarts --config=configs/digits.py --workdir=runs/digits --config.epochs=20
 
 `python -m prdarts_jax.main` is the same. A stopped or killed run is resumed by the command that began it. `run/`
-says what the folder then holds.
+says what the folder then holds. The exit code is 0 when all is done, 1 where something is refused, 3 where the run
+diverged, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
+import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, population, reporting, search, train
+from prdarts_jax.run import compare, lock, loop, population, reporting, search, signals, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
+
+DIVERGED = 3  # the exit code
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -88,30 +91,39 @@ def main(argv: Sequence[str]) -> None:
     join_processes()
     if flags.FLAGS.every_core and not (flags.FLAGS.distributed or flags.FLAGS.coordinator):
         devices.use_every_core()
-    config = flags.FLAGS.config
     try:
-        if config.get("job") == "train":
-            result = train.run(config, workdir)
-            top1, top5 = 100 * result["top1"], 100 * result["top5"]
-            reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
-        elif config.get("job") == "theory":
-            reporting.say(job.run(config, workdir))
-        else:
-            if config.get("evaluation", {}).get("epochs"):
-                compare.check(config)  # before the search, not after it
-            found = search.run(config, workdir)
-            for genotype in found:
-                reporting.say(f"genotype: {genotypes.to_json(genotype)}")
-            if len(found) > 1:
-                reporting.say(population.run(config, workdir, found))
-            if config.evaluation.epochs:
-                reporting.say(compare.run(config, workdir, found))
+        _run(flags.FLAGS.config, workdir)
+    except loop.Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(DIVERGED)
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"error: no space left in {workdir}: the same command resumes the run once there is some")
         sys.exit(f"error: {error}")
     except loop.Stopped as stopped:
         reporting.say(str(stopped))
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(128 + stopped.signal)
     reporting.say(f"results in {workdir}")
+
+
+@lock.alone
+def _run(config: ConfigDict, workdir: Path) -> None:
+    if config.get("job") == "train":
+        result = train.run(config, workdir)
+        top1, top5 = 100 * result["top1"], 100 * result["top5"]
+        reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
+    elif config.get("job") == "theory":
+        reporting.say(job.run(config, workdir))
+    else:
+        if config.get("evaluation", {}).get("epochs"):
+            compare.check(config)  # before the search, not after it
+        found = search.run(config, workdir)
+        for genotype in found:
+            reporting.say(f"genotype: {genotypes.to_json(genotype)}")
+        if len(found) > 1:
+            reporting.say(population.run(config, workdir, found))
+        if config.evaluation.epochs:
+            reporting.say(compare.run(config, workdir, found))
 
 
 def cli() -> None:
@@ -131,7 +143,9 @@ def cli() -> None:
     flags.DEFINE_integer("processes", None, "How many there are.")
     flags.DEFINE_integer("process", None, "Which this is, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    flags.register_validator("workdir", lambda folder: folder != "", "must be a folder")
+    with signals.ending_at_signals():
+        app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def export_classifier(
     """`classify` as serialised StableHLO, the weights inside.
 
     `jax.export.deserialize(data).call(images)` gives f32[B, num_classes] for images u8[B, *image_shape] of any B, with
-    JAX alone.
+    JAX alone. The same variables give the same bytes, wherever they come from and wherever the package lies.
 
     Args:
       network: what was trained.
@@ -260,4 +260,9 @@ def export_classifier(
     """
     images = jax.ShapeDtypeStruct(export.symbolic_shape(f"batch, {', '.join(map(str, image_shape))}"), jnp.uint8)
     function = jax.jit(lambda images: classify(network, augmentation, variables, images))
-    return bytes(export.export(function, platforms=platforms)(images).serialize())
+    frames = jax.config.values["jax_traceback_in_locations_limit"]
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # else paths and lines of this machine's files are inside
+    try:
+        return bytes(export.export(function, platforms=platforms)(images).serialize())
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)

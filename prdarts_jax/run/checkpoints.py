@@ -1,51 +1,80 @@
 """Checkpoints of a run: Orbax writes, names and retains them, in a folder a step.
 
 Orbax notices some damage when it reads, and then chatters; so each checkpoint carries SHA256SUMS of its files and is
-read only if they agree.
+read only if they agree. Beside the state it has the config of its run, so that none is read that belongs to another,
+and the records of all epochs before it, so that metrics.jsonl can be written again.
 """
 
+import contextlib
 import hashlib
 import json
+import math
+import os
 import pathlib
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
+from prdarts_jax.run import reporting
 
 KEPT = 3
-_STATE, _REMOVED, _SUMS = "state", "removed", "SHA256SUMS"
+_STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
+
+Records = list[list[dict[str, Any]]]  # of each run, those of all its epochs
 
 
 class _SummedTree(ocp.PyTreeCheckpointHandler):
-    """Writes the sums before Orbax gives the checkpoint its name, so that each named one has them."""
+    """Writes what stands beside the state, and the sums, before Orbax gives the checkpoint its name, so that each named
+    one has them."""
+
+    def __init__(self, run: bytes) -> None:
+        super().__init__()
+        self._run = run
 
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
+        (directory / _RUN).write_bytes(self._run)
         (directory / _SUMS).write_text(_sums(pathlib.Path(directory)))
 
 
-def save(folder: pathlib.Path, step: int, state: Any) -> None:
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: Any
+    step: int
+    records: Records
+
+
+def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any], records: Records) -> None:
     """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
 
     A checkpoint gets its name only when it is complete, so a process killed in here leaves the others as they were. A
-    step that is there already is left alone. There is no lock: one run a folder, whose processes call this together.
+    step that is there already is left alone. Several processes of one run call this together.
 
     Args:
       folder: made if missing.
       step: what the checkpoint is called; larger is newer.
       state: a pytree of arrays, typed PRNG keys among them or not.
+      config: of the run.
+      records: of the epochs so far.
+
+    Raises:
+      OSError: it cannot be written, for instance since no space is left.
     """
     if True in devices.all_gather((folder / str(step)).exists()):
         return
-    leaves = devices.device_get(_by_name(_key_data(state)))
+    leaves = leaves_by_name(state)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.LatestN(KEPT),
         cleanup_tmp_directories=True,  # of processes that were killed
@@ -55,27 +84,58 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
         lightweight_initialize=True,
     )
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    handlers.add(_STATE, ocp.args.PyTreeSave, _SummedTree())
-    with ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager:
+    handlers.add(
+        _STATE, ocp.args.PyTreeSave, _SummedTree(reporting.json_bytes({"config": _plain(config), "records": records}))
+    )
+    with (
+        _os_errors(folder),
+        ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager,
+    ):
         manager.save(step, args=ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves)}), force=True)
     if devices.is_main() and (folder / _REMOVED).exists():
         shutil.rmtree(folder / _REMOVED)
     devices.barrier("checkpoint")
 
 
-def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], None]) -> tuple[Any, int] | None:
-    """Reads the newest checkpoint that is intact, bit for bit as it was saved: (state, step), or None if there is none.
+@contextlib.contextmanager
+def _os_errors(folder):
+    """Within it what TensorStore cannot write is an OSError, and nothing else: Orbax would log it in hundreds of lines,
+    and TensorStore's threads go on to report it to event loops that are closed."""
+    verbosity, hook = logging.get_verbosity(), sys.excepthook
+
+    def report(kind, error, trace):
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    logging.set_verbosity(logging.FATAL)
+    sys.excepthook = report
+    try:
+        yield
+        sys.excepthook = hook  # after an error the threads may still be at it
+    except ValueError as error:
+        if number := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+        raise
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def restore_latest(
+    folder: pathlib.Path, template: Any, config: Mapping[str, Any], report: Callable[[str], None]
+) -> Restored | None:
+    """Reads the newest checkpoint that is intact, bit for bit as it was saved, or None if there is none.
 
     Newer ones that are damaged are moved aside within the folder, so that their steps can be saved again.
 
     Args:
       folder: of the checkpoints.
       template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
+      config: of the run.
       report: is told of each damaged checkpoint, in a sentence.
 
     Raises:
-      ValueError: all checkpoints are damaged, the intact one does not fit the template, or processes see different
-        ones.
+      ValueError: all checkpoints are damaged, the intact one is of another config or does not fit the template, or
+        processes see different ones.
     """
     paths = _newest_first(folder)
     intact = next((path for path in paths if _is_intact(path)), None)
@@ -87,14 +147,19 @@ def restore_latest(folder: pathlib.Path, template: Any, report: Callable[[str], 
         raise ValueError(
             f"all checkpoints in {folder} are damaged: use another --workdir, or move that folder away to start anew"
         )
+    if not (intact / _STATE / _RUN).exists():
+        raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
+    run = json.loads((intact / _STATE / _RUN).read_bytes())
+    if differing := _differences(run["config"], config):
+        raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         leaves = checkpointer.restore((intact / _STATE).absolute())
     state = _fit(leaves, template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
-        damaged.rename(aside)
+        damaged.rename(pathlib.Path(aside) / damaged.name)
         report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")
-    return state, int(intact.name)
+    return Restored(state, int(intact.name), run["records"])
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -115,22 +180,47 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")
+    if differing := _differences(there, config):
+        raise ValueError(f"{workdir} belongs to another run: {differing}; use another --workdir or the old values")
+
+
+def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes the config.json that `check_config` reads."""
+    reporting.write_json(workdir / "config.json", _plain(config))
+
+
+def newest(folder: pathlib.Path) -> pathlib.Path | None:
+    """The newest checkpoint in a folder of them, which may be damaged."""
+    return next(iter(_newest_first(folder)), None)
+
+
+def _plain(value: Any) -> Any:
+    """A config with the names of numbers that are not finite, as "inf", for which JSON has no word."""
+    if isinstance(value, Mapping):
+        return {name: _plain(field) for name, field in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two configs, in words."""
     there, here = (
-        {name: json.dumps(value) for name, value in flatten_dict(fields, sep=".").items()} for fields in (there, config)
+        {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
+        for fields in (there, here)
     )
-    differing = [
+    return ", ".join(
         f"config.{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
         for field in sorted(there.keys() | here.keys())
         if there.get(field) != here.get(field)
-    ]
-    if differing:
-        raise ValueError(
-            f"{workdir} belongs to another run: {', '.join(differing)}; use another --workdir or the old values"
-        )
+    )
+
+
+def leaves_by_name(state: Any) -> dict[str, np.ndarray]:
+    """What a checkpoint holds of a state: the arrays of all devices, by their place in it, as 'params.stem.kernel'."""
+    return devices.device_get(_by_name(_key_data(state)))
 
 
 def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
-    paths = [path for path in folder.glob("*") if path.name.isdigit()]
+    paths = [path for path in folder.glob("*") if path.name.isdecimal()]
     return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import encoded
-from prdarts_jax.run import evaluate, reporting, settings
+from prdarts_jax.run import evaluate, lock, reporting, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -41,6 +41,7 @@ def check(config: ConfigDict) -> None:
     evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.")
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
     """Trains the cells that are not yet trained, all in the same way, and compares them.
 

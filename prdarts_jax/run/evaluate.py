@@ -23,7 +23,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import InMemory
 from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
@@ -86,9 +86,10 @@ def prepare(
         )
     if not cells:
         raise ValueError("cells must have at least one genotype")
-    taken = ("", ".", "..", _RUNNING, "config.json", "results.json")
+    taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
     if unfit := [name for name in cells if name in taken or Path(name).name != name]:
-        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and not {_RUNNING!r}")
+        others = ", ".join(taken[3:])
+        raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and none of {others}")
     space = space or encoded.space_of(list(cells.values()))
     codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
     used = jax.devices()
@@ -154,6 +155,7 @@ def evaluate(
     return run(prepare(cells, config, space, trainings), Path(workdir))
 
 
+@lock.alone
 def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """`evaluate` for what is prepared."""
     config, _, cells, _, feed, _, trainings = evaluation
@@ -161,7 +163,7 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     fields |= {"space": list(evaluation.space.ops)}
     checkpoints.check_config(workdir, fields)
     _check_folders(cells, workdir)
-    reporting.write_json(workdir / "config.json", fields)
+    checkpoints.write_config(workdir, fields)
 
     jobs = [_Job(name, config.seed + number) for number in range(trainings) for name in cells]
     folders = {job: workdir / job.name / f"seed_{job.seed}" for job in jobs}
@@ -264,6 +266,7 @@ class _Trainer:
             steps_per_epoch=self.feed.steps_per_epoch,
             steps_per_call=self.config.steps_per_call,
             ended=_diverged,
+            may_diverge=True,
         ) as run:
             states = run.restore(*self.shapes) or self.start(self._first(group))
             states = devices.device_put(states, self.feed.mesh, devices.SEEDS)
@@ -271,12 +274,12 @@ class _Trainer:
                 states, metrics = self.epoch(states, self.images, jnp.int32(steps))
                 run.add(steps, metrics)
                 if run.epoch_ended:
-                    run.record(*_records(run.means(finite=False)))
+                    run.record(*_records(run.means()))
                 run.save_if_due(states)
         sums = devices.device_get(self.test(states, self.tested))
         results = [training.summarize({name: a[number] for name, a in sums.items()}) for number in range(len(group))]
         return [
-            {"top1": None} if _diverged(records) else result
+            {"top1": None} if _diverged(records) or not math.isfinite(result["loss"]) else result
             for records, result in zip(run.records, results, strict=True)
         ]
 

@@ -6,7 +6,6 @@ The same command resumes a run where it was stopped, or from the last checkpoint
 import contextlib
 import dataclasses
 import json
-import math
 import signal
 import time
 import zlib
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from prdarts_jax import devices
-from prdarts_jax.run import checkpoints, reporting
+from prdarts_jax.run import checkpoints, reporting, signals
 
 # After an epoch a checkpoint is due if that many times as long has passed as the last took to write.
 _INTERVAL = 20
@@ -29,11 +28,15 @@ Record = dict[str, Any]
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved its state; the same command resumes it."""
+    """The run was asked to stop, by this signal, and has saved its state; the same command resumes it."""
+
+    def __init__(self, message: str, signal: int = signal.SIGTERM) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class Diverged(ValueError):
-    """A metric is no longer finite."""
+    """A metric or the state is no longer finite."""
 
 
 @dataclasses.dataclass
@@ -48,7 +51,7 @@ class Run:
                 state, metrics = compiled(state, steps)
                 run.add(steps, metrics)
                 if run.epoch_ended:
-                    run.record(run.means(), "what the progress bar shows")
+                    run.record(run.means(state), "what the progress bar shows")
                 run.save_if_due(state)
 
     Several runs, as the seeds of a population, may be done at once: their states are one pytree, their metrics are
@@ -63,6 +66,7 @@ class Run:
       total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
+      may_diverge: whether it is no error if metrics or states are not finite. Otherwise nothing of them is saved.
       step: how many steps are done.
       records: of each run, of all its epochs so far.
     """
@@ -75,6 +79,7 @@ class Run:
     steps_per_epoch: int
     steps_per_call: int
     ended: Callable[[Sequence[Record]], bool] = lambda records: False
+    may_diverge: bool = False
     step: int = dataclasses.field(init=False, default=0)
     records: list[list[Record]] = dataclasses.field(init=False, default_factory=list)
 
@@ -82,8 +87,8 @@ class Run:
         self._opened = contextlib.ExitStack()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
     def restore(self, state_shapes: State, metric_shapes: Mapping[str, Any]) -> State | None:
         """The state of the newest checkpoint, or None where there is none and the run starts at step 0.
@@ -93,21 +98,40 @@ class Run:
           metric_shapes: the same of the metrics, each f32[] or f32[runs].
 
         Raises:
-          ValueError, OSError: for checkpoints or records that cannot be used, or processes with different configs.
+          ValueError, OSError: for checkpoints that cannot be used or have gone, or processes with different configs.
         """
         config = json.dumps(self.config, sort_keys=True).encode()
         if len(devices.all_gather(zlib.crc32(config) % 2**31)) > 1:
             raise ValueError("the processes have different configs: start all with the same --config and fields")
         # Sums over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
         self._totals = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
-        restored = checkpoints.restore_latest(self.workdir / "checkpoints", (state_shapes, self._totals), reporting.say)
-        state = None
-        if restored:
-            (state, totals), self.step = restored
-            self._totals = {name: np.asarray(total) for name, total in totals.items()}
-            reporting.say(f"resumed at step {self.step} of {self.total_steps}")
-        self.records = [[r for r in reporting.read_records(place) if r["step"] <= self.step] for place in self.folders]
+        template = state_shapes, self._totals
+        restored = checkpoints.restore_latest(self._checkpoints, template, self.config, reporting.say)
+        if restored is None:
+            self._begin_anew()
+            return None
+        (state, totals), self.step, self.records = restored
+        self._totals = {name: np.asarray(total) for name, total in totals.items()}
+        reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         return state
+
+    def _begin_anew(self):
+        """At step 0, unless there were checkpoints: a run is killed at most once in its life before it has one, and has
+        one record then."""
+        self.records = [[] for _ in self.folders]
+        if (self.workdir / "config.json").exists():
+            epochs = max(len(reporting.read_records(folder)) for folder in self.folders)
+            if epochs > 1:
+                raise ValueError(
+                    f"{self.workdir} has records of {epochs} epochs but no checkpoint: put the checkpoints back, use "
+                    "another --workdir, or move that folder away to start anew"
+                )
+            if epochs:
+                reporting.say(f"{self.workdir} has no checkpoint: the {self.name} begins again")
+
+    @property
+    def _checkpoints(self):
+        return self.workdir / "checkpoints"
 
     @property
     def going(self) -> list[int]:
@@ -124,11 +148,11 @@ class Run:
 
         SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
         """
-        reporting.write_json(self.workdir / "config.json", self.config)
-        self._asked_to_stop = self._opened.enter_context(stop_signals())
+        checkpoints.write_config(self.workdir, self.config)
+        self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
-        for folder in self.folders if devices.is_main() else ():
-            log = reporting.RunLog(folder, self.step // self.steps_per_epoch)
+        for folder, records in zip(self.folders, self.records, strict=True) if devices.is_main() else ():
+            log = reporting.RunLog(folder, records)
             self._logs.append(self._opened.enter_context(contextlib.closing(log)))
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
@@ -156,30 +180,52 @@ class Run:
         """Whether the last step was the last of its epoch."""
         return self.step % self.steps_per_epoch == 0
 
-    def means(self, *, finite: bool = True) -> dict[int, Record]:
+    def means(self, state: State = None) -> dict[int, Record]:
         """The mean metrics over the epoch that has ended, by the number of each run that has not ended.
 
         Args:
-          finite: whether they must be.
+          state: after the epoch.
 
         Raises:
-          Diverged: one is not finite, but must be.
+          Diverged: a mean or the state is not finite, but must be.
         """
-        means: dict[int, Record] = {}
-        for number in self.going:
-            mean = {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
-            if finite and (unknown := [name for name, value in mean.items() if not math.isfinite(value)]):
-                where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
-                raise Diverged(
-                    f"the {self.name}{where} diverged in epoch {self.epoch}, where {', '.join(unknown)} is not finite; "
-                    "use another --workdir and a smaller config.weights.learning_rate"
-                )
-            means[number] = mean
+        means = {
+            number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
+            for number in self.going
+        }
+        if not self.may_diverge:
+            for number, mean in means.items():
+                self._check(number, mean)
+            self._check_state(state)
         return means
+
+    def _check_state(self, state):
+        leaves = checkpoints.leaves_by_name(state)
+        for number in self.going:
+            self._check(number, {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves)
+
+    def _check(self, number: int, values: Mapping[str, Any]) -> None:
+        """Refuses values of a run that are not finite."""
+        if unknown := [name for name, value in values.items() if not _is_finite(name, value)]:
+            where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
+            what = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+            good = checkpoints.newest(self._checkpoints)
+            raise Diverged(
+                f"the {self.name}{where} diverged in epoch {self.epoch}, where {what} "
+                f"{'is' if len(unknown) == 1 else 'are'} not finite; "
+                + (f"the last good checkpoint is {good}" if good else "there is no checkpoint from before")
+                + "; use another --workdir and a smaller config.weights.learning_rate"
+            )
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:
         """Writes the records of the epoch that has ended, by the number of the run, with epoch, step and seconds, and
-        shows the summary in the progress bar."""
+        shows the summary in the progress bar.
+
+        Raises:
+          Diverged: a number is not finite.
+        """
+        for number, record in records.items():
+            self._check(number, reporting.numbers(record))
         seconds = time.perf_counter() - self._epoch_began
         for number, record in records.items():
             self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
@@ -190,18 +236,34 @@ class Run:
 
     def save_if_due(self, state: State) -> None:
         """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop, and then raises
-        `Stopped`."""
-        folder = self.workdir / "checkpoints"
+        `Stopped`.
+
+        Raises:
+          Diverged: the state is not finite, but must be.
+        """
         if self.epoch_ended:
             clock = time.perf_counter()
             if self.done or devices.any(clock - self._saved >= _INTERVAL * self._saving):
-                checkpoints.save(folder, self.step, (state, self._totals))
+                self._save(state)
                 self._saved = time.perf_counter()
                 self._saving = self._saved - clock
             self._epoch_began = time.perf_counter()
-        if devices.any(self._asked_to_stop()):  # at the end too, since others may follow
-            checkpoints.save(folder, self.step, (state, self._totals))
-            raise Stopped(f"stopped at step {self.step} of {self.total_steps}; the same command resumes it")
+        received = self._asked_to_stop()
+        if devices.any(received != 0):  # at the end too, since others may follow
+            self._save(state)
+            text = f"stopped at step {self.step} of {self.total_steps}; the same command resumes it"
+            raise Stopped(text, received or signal.SIGTERM)
+
+    def _save(self, state):
+        if not self.may_diverge:
+            self._check_state(state)
+        checkpoints.save(self._checkpoints, self.step, (state, self._totals), self.config, self.records)
+
+
+def _is_finite(name: str, value: Any) -> bool:
+    """Whether it is, but for the logits of ops that are no candidates."""
+    finite = np.isfinite(value)
+    return bool(np.all(finite | np.isneginf(value) if name.startswith("arch.") else finite))
 
 
 def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
@@ -224,21 +286,3 @@ def memory_in_words(compiled: jax.stages.Compiled) -> str:
             "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
         )
     return text
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM and Ctrl-C only make the function it gives answer True; a second Ctrl-C interrupts."""
-    received: list[int] = []
-
-    def receive(number, frame):
-        if number in received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

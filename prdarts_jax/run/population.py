@@ -13,12 +13,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
-from prdarts_jax.run import reporting, search
+from prdarts_jax.run import lock, reporting, search
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
     """Compares the searches of all seeds, of which there are at least two, and returns the comparison as Markdown."""
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import

@@ -31,8 +31,18 @@ def say(text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file atomically; arrays and array scalars in `value` become lists, numbers."""
-    write_bytes(path, (json.dumps(value, indent=2, default=operator.methodcaller("tolist")) + "\n").encode())
+    """Writes a JSON file atomically; see `json_bytes`."""
+    write_bytes(path, json_bytes(value, indent=2))
+
+
+def json_bytes(value: Any, indent: int | None = None) -> bytes:
+    """The text of JSON, with a newline at its end; arrays and array scalars in `value` become lists, numbers.
+
+    Raises:
+      ValueError: a number is not finite, for which JSON has no word.
+    """
+    text = json.dumps(value, indent=indent, default=operator.methodcaller("tolist"), allow_nan=False)
+    return text.encode() + b"\n"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -58,7 +68,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
             if not isinstance(records[-1], dict) or "epoch" not in records[-1]:
                 raise ValueError("not the record of an epoch")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             wrong = f"{path} line {number} is damaged ({error})"
             raise ValueError(f"{wrong}; every line must be one JSON record.") from error
     return records
@@ -67,28 +77,26 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
 class RunLog:
     """Appends a record an epoch to metrics.jsonl, and its numbers to TensorBoard.
 
-    Opening it for a run that (re)starts at `epoch` drops the records of that epoch and later ones. TensorBoard gets the
-    kept ones again, behind a mark that hides all it had before, since a killed writer may have lost events that
-    metrics.jsonl has.
+    Opening it writes the records of the epochs so far, whatever the file held. TensorBoard gets them again, behind a
+    mark that hides all it had before, since a killed writer may have lost events.
 
     Append the record of an epoch before saving its checkpoint: then a run killed between the two repeats the epoch, and
     metrics.jsonl has each epoch exactly once.
     """
 
-    def __init__(self, workdir: Path, epoch: int) -> None:
+    def __init__(self, workdir: Path, records: Sequence[Record]) -> None:
         from tensorboardX import SummaryWriter
 
         workdir.mkdir(parents=True, exist_ok=True)
-        kept = [record for record in read_records(workdir) if record["epoch"] < epoch]
         self._path = workdir / METRICS
-        _replace(self._path, lambda file: file.write(b"".join(map(_line, kept))))
+        write_bytes(self._path, b"".join(map(json_bytes, records)))
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=0, flush_secs=10)
-        for record in kept:
+        for record in records:
             self._add_scalars(record)
 
     def append(self, record: Record) -> None:
         """Adds the record of one epoch; it is on disk when this returns."""
-        line = _line(record)
+        line = json_bytes(record)
         with self._path.open("ab") as file:
             file.write(line)
             file.flush()
@@ -179,10 +187,6 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def _line(record: Record) -> bytes:
-    return json.dumps(record, default=operator.methodcaller("tolist")).encode() + b"\n"
 
 
 def numbers(record: Record) -> dict[str, float]:

@@ -20,7 +20,7 @@ from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.run import checkpoints, discretize, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, discretize, lock, loop, problems, reporting, settings
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
@@ -46,12 +46,13 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
     return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      loop.Diverged: a metric of a search is not finite.
+      loop.Diverged: a metric or the state of a search is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
@@ -84,6 +85,9 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         states = states.replace(arch=devices.device_put(logits, data.mesh, devices.SEEDS))
         folders = seed_folders(config, workdir)
         cells = discretize.run(problem, states, cells, data.train, batches, data.augmentation, data.mesh, folders)
+    else:
+        for folder in seed_folders(config, workdir):
+            (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
     doubted: dict[str, list[str]] = {}
     for folder, genotype in zip(seed_folders(config, workdir), cells, strict=True):
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
@@ -171,7 +175,7 @@ def search_stage(
             states, metrics = compiled(states, *halves, jnp.int32(steps))
             run.add(steps, metrics)
             if run.epoch_ended:
-                records = run.means()
+                records = run.means(states)
                 if needs_eigenvalue:
                     eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}
@@ -201,11 +205,10 @@ def search_stage(
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:
-    """What config.json holds: what is trained afterwards has folders and configs of its own, and how a cell is chosen
-    after the search counts only where it is."""
-    chooses = problems.stages_of(problems.make_method(config))[-1].method.after_search
-    left_out = {"evaluation"} if chooses else {"evaluation", "discretization", "selection"}
-    return {name: value for name, value in config.to_dict().items() if name not in left_out}
+    """What config.json holds: not what comes after the search. What is trained then has folders and configs of its own,
+    and a cell may be chosen again in another way."""
+    after = ("discretization", "selection", "evaluation")
+    return {name: value for name, value in config.to_dict().items() if name not in after}
 
 
 def _load(config: ConfigDict) -> Halves:

@@ -7,18 +7,20 @@ confusion.png and classifier.stablehlo, the trained network for `jax.export.dese
 
 import dataclasses
 import functools
+import math
 import operator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import Feed, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -79,6 +81,7 @@ def check(config: ConfigDict, section: str = "") -> Training:
     return Training(genotype, feed, problem, shapes)
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains and tests a network, or does the rest of it, and writes everything into `workdir`.
 
@@ -88,7 +91,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
       ImportError: a checkpoint of PyTorch is given, and PyTorch is missing.
-      loop.Diverged: a metric of the training is not finite.
+      loop.Diverged: a metric, the state or the test loss is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     genotype, feed, problem, shapes = check(config)
@@ -123,12 +126,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 found.append(metrics)
             run.add(steps, *found)
             if run.epoch_ended:
-                (means,) = run.means().values()
+                (means,) = run.means(state).values()
                 test = _test(problem, feed, state)
                 record = {**means, "test_loss": test["loss"], "test_accuracy": test["top1"]}
                 run.record({0: record}, _summary(record))
             run.save_if_due(state)
     result = _test(problem, feed, state) | size
+    if not math.isfinite(result["loss"]):
+        raise loop.Diverged(f"the test loss of the weights is not finite, so {workdir} gets no result")
     reporting.write_json(workdir / "result.json", result)
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
     reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
@@ -146,6 +151,9 @@ def _start(
         network = (config.form, config.channels, config.cells, feed.num_classes)
         head = problem.network.auxiliary
         variables = torch_weights.load(config.torch_checkpoint, genotype, *network, auxiliary=head)
+        for name, weights in checkpoints.leaves_by_name(variables).items():
+            if not np.isfinite(weights).all():
+                raise ValueError(f"config.torch_checkpoint={config.torch_checkpoint!r} is not finite: {name}")
     else:
         variables = discrete.init_variables(problem.network, key_params, feed.image_shape)
     return training.init_training(problem, key_training, variables)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from prdarts_jax import fields
 from prdarts_jax.fields import SEED, Range
-from prdarts_jax.run import checkpoints, loop, reporting
+from prdarts_jax.run import checkpoints, lock, loop, reporting, signals
 from prdarts_jax.theory import claims, report
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
@@ -36,6 +36,7 @@ def settings() -> ConfigDict:
     return fields.defaults(fields.schema_of(_Theory))
 
 
+@lock.alone
 def run(config: ConfigDict, workdir: Path) -> str:
     """Checks the claims that are not yet checked, and writes everything into `workdir`.
 
@@ -50,16 +51,16 @@ def run(config: ConfigDict, workdir: Path) -> str:
     # Which claim it is decides nothing about the others, so that they may be added one by one.
     shared = {name: value for name, value in config.to_dict().items() if name != "claim"}
     checkpoints.check_config(workdir, shared)
-    reporting.write_json(workdir / "config.json", shared)
+    checkpoints.write_config(workdir, shared)
     names = [config.claim] if config.claim else list(claims.NAMED)
     size = THOROUGH if config.thorough else QUICK
-    with loop.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
+    with signals.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
         for name in bar:
             bar.set_description(name)
             path = workdir / "claims" / f"{name}.json"
             if not path.exists():
-                if asked_to_stop():
-                    raise loop.Stopped(f"stopped before {name}; the same command resumes it")
+                if received := asked_to_stop():
+                    raise loop.Stopped(f"stopped before {name}; the same command resumes it", received)
                 checked = claims.check(name, config.seed, size)
                 reporting.save_figure(report.claim_figure(checked), path.with_suffix(".png"))
                 reporting.write_json(path, _plain(checked._asdict() | {"verdict": checked.verdict}))

@@ -1,8 +1,11 @@
 """Checkpoints come back bit for bit, or another one does and says so."""
 
+import errno
 import json
+import math
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,9 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import refused
 from trees import assert_identical
 
 from prdarts_jax.run import checkpoints
+
+CONFIG = {"seed": 0, "method": {"beta": (0.5, 1)}}
 
 
 @flax.struct.dataclass
@@ -64,7 +70,7 @@ def template() -> State:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     for step in (1, 2, 3, 10):
-        checkpoints.save(folder, step, make_state(step))
+        checkpoints.save(folder, step, make_state(step), CONFIG, [[{"epoch": step}]])
     return folder
 
 
@@ -75,9 +81,10 @@ def folder(saved: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 def restore(folder: pathlib.Path, template: State) -> tuple[State, int, list[str]]:
     reports: list[str] = []
-    restored = checkpoints.restore_latest(folder, template, reports.append)
+    restored = checkpoints.restore_latest(folder, template, CONFIG, reports.append)
     assert restored is not None
-    return *restored, reports
+    assert restored.records in ([[{"epoch": restored.step}]], [])
+    return restored.state, restored.step, reports
 
 
 def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State) -> None:
@@ -90,16 +97,16 @@ def test_the_newest_comes_back_bit_for_bit(saved: pathlib.Path, template: State)
 def test_three_are_kept_and_a_step_is_written_once(
     folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints.save(folder, 10, make_state(4))
+    checkpoints.save(folder, 10, make_state(4), CONFIG, [])
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
     assert_identical(restore(folder, template)[0], make_state(10))
-    checkpoints.save(folder, 11, make_state(11))
+    checkpoints.save(folder, 11, make_state(11), CONFIG, [])
     assert sorted(path.name for path in folder.iterdir()) == ["10", "11", "3"]
     assert not caplog.records and capfd.readouterr() == ("", "")
 
 
 def test_no_checkpoint_is_none(tmp_path: pathlib.Path, template: State) -> None:
-    assert checkpoints.restore_latest(tmp_path / "none", template, pytest.fail) is None
+    assert checkpoints.restore_latest(tmp_path / "none", template, CONFIG, pytest.fail) is None
 
 
 def truncate(file: pathlib.Path) -> None:
@@ -154,7 +161,7 @@ def test_a_damaged_step_can_be_saved_again(folder: pathlib.Path, template: State
     _, step, reports = restore(folder, template)
     assert step == 2 and len(reports) == 2
     for again in (3, 10):
-        checkpoints.save(folder, again, make_state(again))
+        checkpoints.save(folder, again, make_state(again), CONFIG, [])
     state, step, reports = restore(folder, template)
     assert (step, reports) == (10, [])
     assert_identical(state, make_state(10))
@@ -164,7 +171,7 @@ def test_all_damaged_is_an_error_that_moves_nothing(folder: pathlib.Path, templa
     for path in folder.iterdir():
         shutil.rmtree(path / "state" / "d")
     with pytest.raises(ValueError) as error:
-        checkpoints.restore_latest(folder, template, pytest.fail)
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
     assert str(error.value) == (
         f"all checkpoints in {folder} are damaged: use another --workdir, or move that folder away to start anew"
     )
@@ -186,7 +193,54 @@ def test_another_template_is_refused(
     saved: pathlib.Path, template: State, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        checkpoints.restore_latest(saved, template.replace(**change), pytest.fail)
+        checkpoints.restore_latest(saved, template.replace(**change), CONFIG, pytest.fail)
+
+
+def test_another_config_is_refused_and_moves_nothing(folder: pathlib.Path, template: State) -> None:
+    shutil.rmtree(folder / "10" / "state" / "d")
+    with refused(
+        f'checkpoint {folder / "3"} belongs to another run: config.method.beta is [0.5, 1] there and "inf" here, '
+        "config.seed is 0 there and 1 here; use another --workdir"
+    ):
+        other = {"seed": 1, "method": {"beta": math.inf}}
+        checkpoints.restore_latest(folder, template, other, pytest.fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "2", "3"]
+
+
+def test_one_without_config_and_records_is_refused(folder: pathlib.Path, template: State) -> None:
+    state = folder / "10" / "state"
+    (state / "run.json").unlink()
+    (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+    with refused(f"checkpoint {folder / '10'} was saved by an older version: use that, or another --workdir"):
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
+
+
+def test_files_where_folders_are_expected_are_moved_or_left(folder: pathlib.Path, template: State) -> None:
+    shutil.rmtree(folder / "10")
+    for name in ("10", "unfinished-3", "11.orbax-checkpoint-tmp", "²"):
+        (folder / name).write_text("x")
+    _, step, reports = restore(folder, template)
+    assert step == 3 and len(reports) == 1 and f"{folder / '10'} is damaged" in reports[0]
+    for again in (10, 11):
+        checkpoints.save(folder, again, make_state(again), CONFIG, [])
+    assert restore(folder, template)[1:] == (11, [])
+
+
+def test_what_cannot_be_written_is_one_os_error_with_the_folder(
+    folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk: TensorStore may write no file of more than so many bytes."""
+    hook, (soft, hard) = sys.excepthook, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        with pytest.raises(OSError) as error:
+            checkpoints.save(folder, 11, make_state(11), CONFIG, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.excepthook = hook
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    assert not caplog.records and capfd.readouterr() == ("", "")
+    assert restore(folder, template)[1:] == (10, [])
 
 
 SAVE_FOREVER = """
@@ -195,7 +249,7 @@ import numpy as np
 from prdarts_jax.run import checkpoints
 for step in itertools.count(1):
     state = {"w": np.full((300, 300), step, np.float32)}
-    checkpoints.save(pathlib.Path(sys.argv[1]), step, state)
+    checkpoints.save(pathlib.Path(sys.argv[1]), step, state, {}, [])
     print(step, flush=True)
 """
 
@@ -211,12 +265,12 @@ def test_sigkill_while_saving_leaves_the_finished_ones(tmp_path: pathlib.Path) -
         process.send_signal(signal.SIGKILL)
         done = max([done, *map(int, process.stdout.read().split())])
     template = {"w": np.zeros((300, 300), np.float32)}
-    restored = checkpoints.restore_latest(tmp_path, template, pytest.fail)
+    restored = checkpoints.restore_latest(tmp_path, template, {}, pytest.fail)
     assert restored is not None
-    state, step = restored
+    state, step, _ = restored
     assert step in (done, done + 1)
     np.testing.assert_array_equal(state["w"], step)
-    checkpoints.save(tmp_path, step + 1, state)
+    checkpoints.save(tmp_path, step + 1, state, {}, [])
     names = {str(number) for number in (step - 1, step, step + 1)}
     assert {path.name for path in tmp_path.iterdir()} == names
 
@@ -250,6 +304,6 @@ def test_a_damaged_config_is_refused(tmp_path: pathlib.Path, content: bytes) -> 
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
-    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)})
+    checkpoints.save(tmp_path / "checkpoints", 3, {"a": jnp.zeros(2)}, {}, [])
     with pytest.raises(ValueError, match="has checkpoints but no config.json"):
         checkpoints.check_config(tmp_path, {"seed": 1})

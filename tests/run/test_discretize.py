@@ -99,13 +99,14 @@ def test_killed_while_it_chooses_the_same_command_gives_the_cell_of_a_population
         assert (tmp_path / name).read_bytes() == (folder / "seed_4" / name).read_bytes()
 
 
-def test_a_folder_of_another_way_is_refused(together, tmp_path):
+def test_a_finished_search_takes_another_way(together, tmp_path):
     way, folder, _, _ = together
-    shutil.copy(folder / "config.json", tmp_path)
-    fields = json.loads((tmp_path / "config.json").read_text())
-    assert fields["discretization"] == way and fields["selection"]["samples"] == 5
-    with pytest.raises(ValueError, match=f'config.discretization is "{way}" there and missing here'):
-        search.run(tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2), tmp_path)
+    shutil.copytree(folder, tmp_path / "run")
+    found = search.run(tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2), tmp_path / "run")
+    for number, cell in enumerate(found):
+        of_seed = tmp_path / f"run/seed_{number + 3}"
+        assert cell == read(folder / of_seed.name)["derived"][0] == genotypes.load(of_seed / "genotype.json")
+        assert not (of_seed / "discretization.json").exists()
 
 
 @pytest.mark.parametrize("name", methods.NAMED)

@@ -99,10 +99,13 @@ def test_a_cell_that_diverges_has_no_accuracy(tmp_path):
     assert (rows["found"]["accuracy"], rows["found"]["rank"]) == (None, None)
 
 
-def test_cells_of_nas_bench_201(tmp_path):
-    cell = genotypes.EdgeGenotype(("skip_connect",))
-    rows = evaluate.evaluate({"skip": cell}, tiny_config(epochs=1), tmp_path)
+def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path, monkeypatch):
+    cells = {"skip": genotypes.EdgeGenotype(("skip_connect",)), "pool": genotypes.EdgeGenotype(("avg_pool_3x3",))}
+    summarize, losses = training.summarize, iter([1.0, math.inf])
+    monkeypatch.setattr(training, "summarize", lambda sums: summarize(sums) | {"loss": next(losses)})
+    rows = evaluate.evaluate(cells, tiny_config(epochs=1), tmp_path)
     assert 0 < rows["skip"]["accuracy"] < 1
+    assert (rows["pool"]["accuracy"], rows["pool"]["rank"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,7 @@ def test_cells_of_nas_bench_201(tmp_path):
         ({"a/b": CELL}, {}, "the name 'a/b' of a cell must be one that a folder may have"),
         ({"running": CELL}, {}, "the name 'running' of a cell must"),
         ({"..": CELL}, {}, "the name '..' of a cell must"),
+        ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
         ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),

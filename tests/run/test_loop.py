@@ -1,12 +1,13 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
 import os
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
-from shared import read_records
+from shared import read_records, refused
 
 from prdarts_jax import devices
 from prdarts_jax.run import checkpoints, loop, reporting
@@ -115,10 +116,10 @@ def test_records_after_the_newest_checkpoint_are_written_again(tmp_path, monkeyp
     undisturbed, expected = go(run_of_two(tmp_path / "undisturbed"))
     save = checkpoints.save
 
-    def killed(folder, step, state):
+    def killed(folder, step, *of_run):
         if step == 2 * STEPS:
             raise KeyboardInterrupt
-        save(folder, step, state)
+        save(folder, step, *of_run)
 
     monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint is due after each epoch
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -159,3 +160,107 @@ def test_processes_with_different_configs_are_refused(monkeypatch, tmp_path):
         with pytest.raises(ValueError, match="the processes have different configs: start all with the same --config"):
             go(run_of_two(tmp_path, config=config))
     assert seen[0] == seen[2] != seen[1]
+
+
+def damaged_records(path):
+    """Of metrics.jsonl: gone, cut, a line missing or doubled, other keys, and what is no JSON."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    other = lines[1].replace(b"epoch", b"epocg")
+    for damage in ([], lines[:1], [lines[0], *lines[2:]], [*lines, lines[1]], [lines[0], other], [b"[" * 10**5]):
+        path.write_bytes(b"".join(damage))
+        yield
+    path.unlink()
+    yield
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_records_come_back_with_the_checkpoint(epochs, tmp_path, monkeypatch):
+    """Of a run that has ended, and of one that was stopped after two of three epochs."""
+
+    def stop(step, metrics):
+        if step == epochs * STEPS - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return metrics
+
+    monkeypatch.setattr(loop, "_INTERVAL", 0)  # a checkpoint is due after each epoch
+    go(run_of_two(tmp_path / "whole"))
+    with pytest.raises(loop.Stopped):
+        go(run_of_two(tmp_path), stop)
+    expected = read_records(tmp_path / "whole/seed_1")
+    checkpoint = shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy")
+    for _ in damaged_records(tmp_path / "seed_1/metrics.jsonl"):
+        shutil.rmtree(tmp_path / "checkpoints")
+        shutil.copytree(checkpoint, tmp_path / "checkpoints")
+        run = run_of_two(tmp_path)
+        go(run)
+        assert read_records(tmp_path / "seed_1") == expected
+        assert [record["epoch"] for record in run.records[1]] == [0, 1, 2]
+
+
+def test_checkpoints_that_have_gone_are_missed(tmp_path, capsys):
+    go(run_of_two(tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints")
+    with refused(
+        f"{tmp_path} has records of 3 epochs but no checkpoint: put the checkpoints back, use another --workdir, or "
+        "move that folder away to start anew"
+    ):
+        go(run_of_two(tmp_path))
+    for number in (0, 1):  # as after a kill before the first checkpoint
+        path = tmp_path / f"seed_{number}/metrics.jsonl"
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    go(run_of_two(tmp_path))
+    assert f"{tmp_path} has no checkpoint: the search begins again\n" in capsys.readouterr().out
+
+
+def test_checkpoints_of_another_config_are_refused(tmp_path):
+    for seed in (0, 1):
+        go(run_of_two(tmp_path / str(seed), config={"seed": seed}))
+    shutil.rmtree(tmp_path / "0/checkpoints")
+    shutil.copytree(tmp_path / "1/checkpoints", tmp_path / "0/checkpoints")
+    with pytest.raises(ValueError, match="belongs to another run: config.seed is 1 there and 0 here"):
+        go(run_of_two(tmp_path / "0", config={"seed": 0}))
+
+
+GOOD = {"arch": {"normal": np.array([[0, -np.inf]] * 2)}, "params": {"w": np.zeros((2, 3))}, "step": np.int32(3)}
+
+
+@pytest.fixture
+def one_left(tmp_path):
+    """A run of two after two epochs, of which seed_0 has ended in the first. Logits of -inf are no candidates'."""
+    run = run_of_two(tmp_path, ended=lambda records: bool(records) and records[0]["loss"] > 0)
+    with pytest.raises(loop.Diverged), run:
+        run.restore(GOOD, SHAPES[1])
+        next(run.calls())
+        for losses in ([2.0, -1.0], [np.nan, -1.0]):
+            run.add(STEPS, {"loss": np.float32(losses)})
+            run.record(run.means(GOOD), "")
+            run.save_if_due(GOOD)
+        run.add(1, {"loss": np.zeros(2, np.float32)})
+        yield run
+        assert len(read_records(tmp_path / "seed_1")) == 2 and not (tmp_path / f"checkpoints/{run.step}").exists()
+        raise loop.Diverged
+
+
+@pytest.mark.parametrize("place, value", [("params.w", np.nan), ("params.w", -np.inf), ("arch.normal", np.inf)])
+def test_no_state_that_is_not_finite_is_saved(place, value, one_left, tmp_path):
+    collection, name = place.split(".")
+    bad = jax.tree.map(np.copy, GOOD)
+    bad[collection][name][0] = np.nan
+    one_left.means(bad)  # seed_0 has ended
+    bad[collection][name][1, 0] = value
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    text = (
+        f"the search of seed_1 diverged in epoch 2, where {place} is not finite; the last good checkpoint is {newest}; "
+        "use another --workdir and a smaller config.weights.learning_rate"
+    )
+    with refused(text, loop.Diverged):
+        one_left.means(bad)
+    signal.raise_signal(signal.SIGTERM)
+    with refused(text, loop.Diverged):
+        one_left.save_if_due(bad)
+
+
+def test_no_record_that_is_not_finite_is_written(one_left):
+    record = {"a": {"b": np.inf, "c": -np.inf}, "d": np.nan, "e": np.nan}
+    with pytest.raises(loop.Diverged, match=r"in epoch 2, where a/b, a/c, d and 1 more are not finite"):
+        one_left.record({1: record}, "")

@@ -1,5 +1,6 @@
 """The command line: what a run leaves behind, that stopping it leaves no trace, and what it says to bad input."""
 
+import errno
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from shared import (
 )
 
 from prdarts_jax import main
-from prdarts_jax.run import problems, search
+from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
@@ -208,6 +209,58 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
     assert_same_run(tmp_path, undisturbed)
 
 
+# How a run ends
+
+
+@pytest.mark.parametrize(
+    "error, code, err",
+    [
+        (loop.Diverged("the search diverged"), 3, "error: the search diverged\n"),
+        (loop.Stopped("stopped", signal.SIGINT), 130, ""),
+        (loop.Stopped("stopped"), 143, ""),
+        (
+            OSError(errno.ENOSPC, "x"),
+            "error: no space left in {}: the same command resumes the run once there is some",
+            "",
+        ),
+        (FileNotFoundError(2, "No such file"), "error: [Errno 2] No such file", ""),
+    ],
+    ids=["diverged", "ctrl-c", "sigterm", "full", "refused"],
+)
+def test_the_exit_code_says_how_a_run_ended(error, code, err, command, tmp_path, monkeypatch):
+    def end(config, workdir):
+        raise error
+
+    monkeypatch.setattr(search, "run", end)
+    ended = command(DIGITS, f"--workdir={tmp_path}", "--config.evaluation.epochs=0")
+    assert ended.code == (
+        code.format(tmp_path) if isinstance(code, str) else code
+    )  # Python prints a str, and exits with 1
+    assert ended.err == err and not list(tmp_path.iterdir())
+
+
+def test_the_table_of_exit_codes_is_that_of_the_command():
+    codes = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert codes == ["0", "1", str(main.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
+
+
+HOLD = """
+import fcntl, sys
+fcntl.lockf(sys.stdout, fcntl.LOCK_EX)
+print("process 7 on elsewhere", end="", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_workdir_in_use_is_refused(command, tmp_path):
+    with (tmp_path / "lock").open("w") as file:
+        with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=file) as other:
+            while not (tmp_path / "lock").read_text():
+                assert other.poll() is None
+            ended = command(DIGITS, f"--workdir={tmp_path}")
+    assert_refused(ended, f"{tmp_path} is in use by process 7 on elsewhere: wait until that has ended")
+
+
 # Bad input: one sentence, exit status 1, before anything is compiled
 
 
@@ -245,6 +298,7 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
     [
         ((DIGITS,), "flag --workdir=None: Flag --workdir must have a value other than None."),
         (("--workdir=run",), "flag --config=None: Flag --config must have a value other than None."),
+        ((DIGITS, "--workdir="), "flag --workdir=: must be a folder"),
         (
             ("--config=configs/nothere.py", "--workdir=run"),
             "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",

@@ -19,7 +19,7 @@ from prdarts_jax.spaces import genotypes
 
 
 def log_epochs(workdir, epochs, write=record):
-    log = reporting.RunLog(workdir, epochs[0])
+    log = reporting.RunLog(workdir, [r for r in reporting.read_records(workdir) if r["epoch"] < epochs[0]])
     for epoch in epochs:
         log.append(write(epoch))
     log.close()
@@ -133,7 +133,7 @@ checkpoint = workdir / "checkpoint.json"
 
 def run():
     epoch = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
-    log = reporting.RunLog(workdir, epoch)
+    log = reporting.RunLog(workdir, [{"epoch": before} for before in range(epoch)])
     while True:
         log.append({"epoch": epoch, "loss": 0.5, "filler": "x" * 100_000})
         epoch += 1

@@ -10,7 +10,7 @@ import imagenet_folder
 import jax
 import numpy as np
 import pytest
-from shared import CELL, get_config, tiny_training, without_pictures
+from shared import CELL, get_config, refused, tiny_training, without_pictures
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
@@ -64,7 +64,9 @@ def test_a_training_leaves_its_result_and_what_made_it(trained):
 
 
 def test_the_exported_classifier_makes_the_tests_mistakes(trained):
-    classify = jax.export.deserialize(bytearray((trained / "classifier.stablehlo").read_bytes())).call
+    content = (trained / "classifier.stablehlo").read_bytes()
+    assert b".py" not in content and b"prdarts_jax/" not in content
+    classify = jax.export.deserialize(bytearray(content)).call
     test = sources.load("digits", split="test")
     predicted = np.argmax(classify(test.images), axis=1)
     confusion = np.zeros((10, 10), int)
@@ -92,7 +94,7 @@ def test_a_killed_training_is_resumed_to_the_same_end(trained, tmp_path, capsys,
         train.run(tiny_config(), tmp_path)
     assert f"resumed at step {2 * STEPS} of {EPOCHS * STEPS}\n" in capsys.readouterr().out
     assert records(tmp_path) == records(trained)
-    for name in ("result.json", "genotype.json", "config.json"):
+    for name in ("result.json", "genotype.json", "config.json", "classifier.stablehlo"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
 
@@ -101,6 +103,26 @@ def test_a_finished_training_is_only_tested_again(trained, tmp_path, capsys):
     with without_pictures():
         assert train.run(tiny_config(), copied) == json.loads((trained / "result.json").read_text())
     assert "compiled" not in capsys.readouterr().out
+
+
+def test_no_result_is_written_or_exported_that_is_not_finite(trained, tmp_path, monkeypatch):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    for name in ("result.json", "classifier.stablehlo"):
+        (copied / name).unlink()
+    summarize = training.summarize
+    monkeypatch.setattr(training, "summarize", lambda sums: summarize(sums) | {"loss": np.inf})
+    with refused(f"the test loss of the weights is not finite, so {copied} gets no result", loop.Diverged):
+        train.run(tiny_config(), copied)
+    assert not (copied / "result.json").exists() and not (copied / "classifier.stablehlo").exists()
+
+
+def test_imported_weights_that_are_not_finite_are_refused(monkeypatch):
+    problem = train_problem(tiny_config(), 10, STEPS)
+    variables = discrete.init_variables(problem.network, jax.random.key(0), (8, 8, 8, 1))
+    variables["params"]["classifier"]["bias"] += np.nan
+    monkeypatch.setattr(torch_weights, "load", lambda *_, **__: variables)
+    with refused("config.torch_checkpoint='a.pt' is not finite: params.classifier.bias"):
+        train._start(tiny_config(torch_checkpoint="a.pt"), CELL, SimpleNamespace(num_classes=10), problem)
 
 
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):

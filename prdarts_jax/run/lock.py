@@ -1,0 +1,92 @@
+"""One process at a time in the folder of a run."""
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+
+from prdarts_jax import devices
+from prdarts_jax.run import reporting
+
+NAME = "lock"  # of the file that is locked, which is there while a process runs in the folder
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_held: set[Path] = set()
+
+
+def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, Path, _P], _T]:
+    """The function of (what, workdir, ...), called only while no other process is within such a function there.
+
+    Of several processes that do one job the first takes the lock for all. It ends with its process, however that ends,
+    and counts on all hosts where the file system has locks; where it has none, a sentence says so. A folder that was
+    made for the lock alone is gone afterwards.
+
+    Raises:
+      ValueError: another process is in there; with its number and host.
+    """
+
+    @functools.wraps(run)
+    def locked(what: Any, workdir: Path, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        place = workdir.resolve()
+        if _held & {place, *place.parents}:
+            return run(what, workdir, *args, **kwargs)
+        refusal: Exception | None = None
+        with contextlib.ExitStack() as stack:
+            try:
+                if devices.is_main():
+                    stack.enter_context(_locked(workdir))
+            except (ValueError, OSError) as error:
+                refusal = error
+            if devices.any(refusal is not None):
+                raise refusal or ValueError(f"the first process cannot use {workdir}")
+            _held.add(place)
+            stack.callback(_held.remove, place)
+            return run(what, workdir, *args, **kwargs)
+
+    return locked
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / NAME
+    with contextlib.ExitStack() as stack:
+        for folder in reversed(made):
+            stack.callback(_remove_if_empty, folder)
+        file = stack.enter_context(path.open("a+"))
+        _lock(file, workdir)
+        while not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            file.close()  # the process that had it has removed it in between
+            file = stack.enter_context(path.open("a+"))
+            _lock(file, workdir)
+        stack.callback(path.unlink, missing_ok=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str], workdir: Path) -> None:
+    import fcntl  # not above, since Windows, where nothing can be run, lacks it
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            owner = file.read() or "another process"
+            raise ValueError(
+                f"{workdir} is in use by {owner}: wait until that has ended, or use another --workdir"
+            ) from error
+        reporting.say(f"careful: {workdir} cannot be locked ({error.strerror}): let no other process run in it")
+
+
+def _remove_if_empty(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
