@@ -232,8 +232,8 @@ def test_two_half_updates_are_one_update_of_both_gradients(logits_start):
 
 
 def report_draw(view, op_weights, progress):
-    """A term of no value whose metrics are the op weights."""
-    return 0.0, op_weights
+    """A term of no value whose metrics are the op weights, one by one."""
+    return 0.0, {f"{t} {place}": w[place] for t, w in op_weights.items() for place in np.ndindex(w.shape)}
 
 
 def test_every_update_and_step_has_its_own_draw():
@@ -252,7 +252,11 @@ def test_every_update_and_step_has_its_own_draw():
     for _ in range(3):
         before = state
         state, metrics = jit_step(problem, state, train_batch, val_batch)
-        of_weights, of_logits = jax.tree.map(lambda w: w[0], state.batch_stats["drawn"]), metrics
+        of_weights = jax.tree.map(lambda w: w[0], state.batch_stats["drawn"])
+        of_logits = {
+            t: jnp.array([metrics[f"{t} {place}"] for place in np.ndindex(w.shape)]).reshape(w.shape)
+            for t, w in of_weights.items()
+        }
         np.testing.assert_allclose(metrics["val_loss"], val_loss(before, state.params, of_logits), rtol=1e-5)
         for draw in (of_weights, of_logits):
             # At the high temperature of the start no gate is clipped to 0, so the two ops of every edge show.
