@@ -111,7 +111,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         return
     try:
         there = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):
         raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")

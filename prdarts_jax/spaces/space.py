@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prdarts_jax import ops
+from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.genotypes import CELL_TYPES, AnyGenotype, EdgeGenotype, Genotype
 
@@ -31,7 +32,7 @@ class SearchSpace:
       macro: which supernet the cells stand in: 'darts' or 'nas_bench_201'.
 
     Raises:
-      ValueError: an op is not registered.
+      ValueError: an op is not registered, or `edge_ops` does not name candidates of each edge.
     """
 
     name: str
@@ -44,11 +45,22 @@ class SearchSpace:
     macro: str = "darts"
 
     def __post_init__(self) -> None:
+        space = f"space {shown(self.name)}"
+        if not isinstance(self.ops, tuple):
+            raise ValueError(f"{space} has ops={shown(self.ops)}, which must be a tuple of names")
         for op in self.ops:
             if op not in ops.names():
+                allowed = listed(op, ops.names())
+                raise ValueError(f"{space} has the op {shown(op)}, which is not registered; allowed are {allowed}")
+        if self.edge_ops and [len(edges) for edges in self.edge_ops] != [len(self.edges)] * len(self.cell_types):
+            raise ValueError(
+                f"{space} has edge_ops={shown(self.edge_ops)}, which must have the candidates of each of "
+                f"{len(self.edges)} edges for each of {len(self.cell_types)} cell types"
+            )
+        for op in (op for edges in self.edge_ops for names in edges for op in names):
+            if op not in self.ops:
                 raise ValueError(
-                    f"space {self.name!r} has the op {op!r}, which is not registered; allowed are "
-                    f"{', '.join(ops.names())}"
+                    f"{space} has the op {shown(op)} in edge_ops; allowed are its ops, {listed(op, self.ops)}"
                 )
 
     @property

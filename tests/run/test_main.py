@@ -226,7 +226,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
         ),
         (
             "config.channels=3",
-            "config.channels=3 must be even and at least 2, since a factorised reduction makes half",
+            "config.channels=3 must be even and from 2 to 4096, since a factorised reduction makes half",
         ),
         (
             "config.batch_size=451",
