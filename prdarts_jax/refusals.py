@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Collection
 from typing import Any
 
-_SENTENCE = 600  # characters
+_SENTENCE = 800  # characters, since some sentences have two paths and a command
 _VALUE = 200
 _LISTED = 20  # names
 

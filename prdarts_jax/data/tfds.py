@@ -74,9 +74,10 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
         splits = {known: list(map(Path, info.filepaths)) for known, info in builder.info.splits.items()}
         shape, num_classes = _checked_features(builder.info.features, folder)
     check_split(name, split, tuple(splits))
-    for file in splits[split]:
-        if not file.is_file():
-            raise FileNotFoundError(f"Data set {name} is incomplete: {file} is missing. {prepare}")
+    with _blaming_files(name, folder, prepare):
+        missing = [file for file in splits[split] if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"Data set {name} is incomplete: {missing[0]} is missing. {prepare}")
     with _blaming_files(name, folder, prepare):
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         if not 0 < len(source) <= _EXAMPLES:
@@ -157,7 +158,7 @@ def _blaming_files(name: str, folder: Path, prepare: str) -> Iterator[None]:
     except ImportError:
         raise
     except Exception as error:
-        cause = refusals.cut(str(error), 200)
+        cause = refusals.cut(str(error), 150)
         raise ValueError(
             f"Data set {name} cannot be read: a file in {folder} is damaged or of another format "
             f"than array_record ({cause}); move that folder away first. {prepare}"

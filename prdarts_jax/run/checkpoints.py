@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
+from prdarts_jax.refusals import cut
 
 KEPT = 3
 _STATE, _REMOVED, _SUMS = "state", "removed", "SHA256SUMS"
@@ -119,11 +120,13 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         {name: json.dumps(value) for name, value in flatten_dict(fields, sep=".").items()} for fields in (there, config)
     )
     differing = [
-        f"config.{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
+        f"config.{cut(field, 60)} is {cut(there.get(field, 'missing'), 60)} there and "
+        f"{cut(here.get(field, 'missing'), 60)} here"
         for field in sorted(there.keys() | here.keys())
         if there.get(field) != here.get(field)
     ]
     if differing:
+        differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []
         raise ValueError(
             f"{workdir} belongs to another run: {', '.join(differing)}; use another --workdir or the old values"
         )

@@ -178,8 +178,9 @@ def section_of(method: str) -> str:
 
 
 def _search_schema(method: str) -> dict[str, Any]:
+    own = methods.find(method).schema
     sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(_Search) | sections | {section_of(method): methods.find(method).schema}
+    return fields.schema_of(_Search) | sections | {section_of(method): own}
 
 
 def validate(config: ConfigDict) -> None:

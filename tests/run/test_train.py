@@ -193,6 +193,14 @@ def test_another_genotype_is_another_run(trained):
 # Weights of PyTorch
 
 
+def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
+    """So that what is wrong with it is said at once."""
+    source = sources.Source((32, 32, 3), 10, 100, lambda indices: pytest.fail("an image is read"))
+    monkeypatch.setitem(sources.DATASETS, "cifar10", sources.Entry(lambda name, data_dir, split: source))
+    with pytest.raises(FileNotFoundError, match="^checkpoint absent.pt does not exist or is not a file$"):
+        train.run(tiny_config(dataset="cifar10", torch_checkpoint="absent.pt"), tmp_path / "run")
+
+
 @pytest.mark.skipif(
     "PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR, the folder of real data, is not set"
 )
