@@ -1,11 +1,13 @@
-# `make search`: the main job on the embedded digits data. `make test`: lint, types, tests.
+# `make search`: the main job on the embedded digits data. `make test`: lint, types, tests. `make fuzz`: draws wrong
+# inputs for MINUTES.
 # Either creates .venv first, and installs again only when setup.py has changed.
 
 PYTHON ?= python3
 WORKERS ?= 2
+MINUTES ?= 5
 BIN := .venv/bin
 
-.PHONY: search test clean
+.PHONY: search test fuzz clean
 
 search: .venv/search.installed
 	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -15,6 +17,9 @@ test: .venv/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy prdarts_jax
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/test.installed
+	$(BIN)/python -m pytest -s tests/test_fuzz.py --fuzz=$(MINUTES)
 
 .venv/search.installed: EXTRA :=
 .venv/test.installed: EXTRA := [test]

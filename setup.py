@@ -39,6 +39,7 @@ setuptools.setup(
         "torch": ["torch>=2.5"],
         "slurm": ["submitit>=1.5"],
         "test": [
+            "hypothesis>=6.100",
             "ipykernel>=6",
             "mypy>=1.15",
             "nbclient>=0.10",

@@ -10,7 +10,6 @@ A nested dataclass is a section of settings.
 import dataclasses
 import functools
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -20,23 +19,27 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from prdarts_jax import refusals
+
+LARGEST = 3.4e38  # float32 holds no larger number
+
 
 class Range(NamedTuple):
     """The values that a setting may have; `text()` continues the sentence "epochs=0 must be ..."."""
 
     allows: Callable[[Any], bool]
     text: Callable[[], str]
+    names: Collection[str] = ()  # where only these are allowed
 
 
 def at_least(low: float) -> Range:
-    """Finite numbers from `low` on."""
-    return Range(lambda value: low <= value < math.inf, lambda: f"at least {low}")
+    """Numbers from `low` on that float32 holds."""
+    return from_to(low, LARGEST)
 
 
-def above(low: float, most: float = math.inf) -> Range:
-    """Finite numbers above `low`, up to and with `most`."""
-    text = f"above {low}" + ("" if most == math.inf else f" and at most {most}")
-    return Range(lambda value: low < value <= most and value < math.inf, lambda: text)
+def above(low: float, most: float = LARGEST) -> Range:
+    """Numbers above `low`, up to and with `most`."""
+    return Range(lambda value: low < value <= most, lambda: f"above {low} and at most {most}")
 
 
 def from_to(low: float, high: float) -> Range:
@@ -51,14 +54,16 @@ def below(high: float, low: float = 0) -> Range:
 
 def one_of(values: Collection[str]) -> Range:
     """The members of a collection; what is added to it later, for instance to a registry, is allowed too."""
-    return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}")
+    return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}", values)
 
 
 def each(of: Range, what: str) -> Range:
-    """Tuples of at least one number, all in the range; `what` names such numbers in messages."""
+    """Tuples of 1 to 100 numbers, all in the range; `what` names such numbers in messages."""
     return Range(
-        lambda values: len(values) > 0 and all(type(value) in (int, float) and of.allows(value) for value in values),
-        lambda: f"a tuple of {what}",
+        lambda values: (
+            0 < len(values) <= 100 and all(type(value) in (int, float) and of.allows(value) for value in values)
+        ),
+        lambda: f"a tuple of 1 to 100 {what}",
     )
 
 
@@ -135,10 +140,11 @@ def check(field: Field, name: str, value: Any) -> None:
     classes = _classes(field.kind)
     if type(value) not in classes and not (float in classes and type(value) is int) and object not in classes:
         names = " or ".join("None" if of is type(None) else of.__name__ for of in classes)
-        raise ValueError(f"{name}={value!r} must be of type {names}, as {field.default!r} is")
+        raise ValueError(f"{name}={refusals.shown(value)} must be of type {names}, as {field.default!r} is")
     for allowed in field.ranges if value is not None else ():
         if not allowed.allows(value):
-            raise ValueError(f"{name}={value!r} must be {allowed.text()}")
+            near = refusals.near(value, allowed.names)
+            raise ValueError(f"{name}={refusals.shown(value)} must be {allowed.text()}{near}")
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,16 +160,27 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def check_names(found: Collection[str], expected: Collection[str], owner: str) -> None:
+    """Refuses a field of a config that is not among those expected.
+
+    Raises:
+      ValueError: naming the field and those that are like it.
+    """
+    for name in found:
+        if name not in expected:
+            fields = refusals.listed(name, expected, most=5)
+            raise ValueError(f"config.{refusals.cut(name, 100)} is not a field of {owner}; the fields are {fields}")
+
+
 def check_config(schema: Schema, config: ConfigDict) -> None:
     """Refuses a config with an unknown or missing field, or one of another type or out of range.
 
     Raises:
       ValueError: naming the field, its value and what is allowed.
     """
-    found, expected = flatten_dict(config.to_dict(), sep="."), flatten_dict(schema, sep=".")
-    for name in found:
-        if name not in expected:
-            raise ValueError(f"config.{name} is not a field of this config; the fields are {', '.join(expected)}")
+    expected = flatten_dict(schema, sep=".")
+    found = {".".join(map(str, path)): value for path, value in flatten_dict(config.to_dict()).items()}
+    check_names(found, expected, "this config")
     for name, field in expected.items():
         if name not in found:
             raise ValueError(f"config.{name} is missing; its default is {field.default!r}")

@@ -12,14 +12,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
-from prdarts_jax import devices
-from prdarts_jax.run import compare, lock, loop, population, reporting, search, signals, train
+from prdarts_jax import devices, refusals
+from prdarts_jax.fields import check_names
+from prdarts_jax.run import compare, lock, loop, population, reporting, search, settings, signals, train
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -60,17 +62,24 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:
         if config := _config_of_file(argv):
-            known = flatten_dict(config.to_dict(), sep=".")
-            for name in (name.removeprefix("config.") for name in names if name.startswith("config.")):
-                if not any(f"{field}.".startswith(f"{name}.") for field in known):  # a field, or a section of them
-                    sys.exit(f"error: config.{name} is not a field of {given}; the fields are {', '.join(known)}")
+            fields = [".".join(path) for path in flatten_dict(config.to_dict())]
+            given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+            sections = {field[: len(name)] for field in fields for name in given_fields if field.startswith(f"{name}.")}
+            check_names([name for name in given_fields if name not in sections], fields, given)
         return flags.FLAGS(list(argv))
     except flags.Error as error:
         first, *others = str(error).strip().splitlines()  # more than one where the config's file raises an error
-        sys.exit(" ".join(["error:", first, *others[-1:]]))
-    except (OSError, AttributeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        sys.exit(f"error: {given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
+        refuse(" ".join([first, *others[-1:]]))
+    except ValueError as error:
+        refuse(error)
+    except Exception as error:  # whatever the config's file raises
+        reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
+        refuse(f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
+
+
+def refuse(reason: Exception | str) -> NoReturn:
+    """Ends the program with one sentence, and the exit code 1."""
+    sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
 
 
 def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
@@ -86,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
-    workdir = Path(flags.FLAGS.workdir).expanduser()
+    workdir = _workdir(flags.FLAGS.workdir)
     use_compilation_cache(flags.FLAGS.cache_dir)
     join_processes()
     if flags.FLAGS.every_core and not (flags.FLAGS.distributed or flags.FLAGS.coordinator):
@@ -94,12 +103,18 @@ def main(argv: Sequence[str]) -> None:
     try:
         _run(flags.FLAGS.config, workdir)
     except loop.Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {refusals.cut(str(error))}", file=sys.stderr)
         sys.exit(DIVERGED)
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(f"error: no space left in {workdir}: the same command resumes the run once there is some")
-        sys.exit(f"error: {error}")
+            refuse(f"no space left in {workdir}: the same command resumes the run once there is some")
+        refuse(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
+            raise
+        refuse(
+            f"there is too little memory; fewer channels, cells or images a batch, or accumulate, need less: {error}"
+        )
     except loop.Stopped as stopped:
         reporting.say(str(stopped))
         sys.exit(128 + stopped.signal)
@@ -115,7 +130,8 @@ def _run(config: ConfigDict, workdir: Path) -> None:
     elif config.get("job") == "theory":
         reporting.say(job.run(config, workdir))
     else:
-        if config.get("evaluation", {}).get("epochs"):
+        settings.validate(config)
+        if config.evaluation.epochs:
             compare.check(config)  # before the search, not after it
         found = search.run(config, workdir)
         for genotype in found:
@@ -124,6 +140,17 @@ def _run(config: ConfigDict, workdir: Path) -> None:
             reporting.say(population.run(config, workdir, found))
         if config.evaluation.epochs:
             reporting.say(compare.run(config, workdir, found))
+
+
+def _workdir(text: str) -> Path:
+    """The folder that the flag names; it need not exist."""
+    try:
+        folder = refusals.path("--workdir", text)
+    except ValueError as error:
+        refuse(error)
+    if folder.exists() and not folder.is_dir():
+        refuse(f"--workdir {refusals.shown(text)} must be a folder, but is a file")
+    return folder
 
 
 def cli() -> None:
@@ -143,7 +170,6 @@ def cli() -> None:
     flags.DEFINE_integer("processes", None, "How many there are.")
     flags.DEFINE_integer("process", None, "Which this is, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
-    flags.register_validator("workdir", lambda folder: folder != "", "must be a folder")
     with signals.ending_at_signals():
         app.run(main, flags_parser=parse_flags)
 

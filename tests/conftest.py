@@ -35,8 +35,11 @@ def pytest_configure():
 
 
 def pytest_addoption(parser):
-    """`--slow`: also the tests that carry `@pytest.mark.slow`."""
+    """`--slow`: also the tests that carry `@pytest.mark.slow`. `--fuzz`: how long test_fuzz.py looks for faults."""
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--fuzz", type=float, default=0, help="minutes for which test_fuzz.py draws inputs; 0: a few inputs"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -14,18 +14,18 @@ from prdarts_jax.fields import SEED, Field, above, at_least, below, each, from_t
 
 TINY = 1e-9  # beyond a limit
 RANGES = {
-    "at least 1": (at_least(1), [1, 1.0, 1e300], [1 - TINY, -math.inf, math.inf, math.nan]),
-    "above 0": (above(0), [TINY, 1e300], [0, 0.0, -1, -math.inf, math.inf, math.nan]),
+    "from 1 to 3.4e+38": (at_least(1), [1, 1.0, 3e38], [1 - TINY, -math.inf, 10**400, math.inf, math.nan]),
+    "above 0 and at most 3.4e+38": (above(0), [TINY, 3e38], [0, 0.0, -1, -math.inf, 1e39, 10**400, math.inf, math.nan]),
     "above 0 and at most 1": (above(0, 1), [TINY, 1], [0, 1 + TINY, math.inf, math.nan]),
     "from 0 to 1": (from_to(0, 1), [0, 0.5, 1], [-TINY, 1 + TINY, math.inf, math.nan]),
     "at least 0 and below 1": (below(1), [0, 1 - TINY], [-TINY, 1, math.inf, math.nan]),
     "at least 2 and below 3": (below(3, 2), [2, 3 - TINY], [2 - TINY, 3, math.nan]),
     "from 0 to 4294967295": (SEED, [0, 2**32 - 1], [-1, 2**32]),
     "one of a, b": (one_of(("a", "b")), ["a", "b"], ["", "c", "a, b"]),
-    "a tuple of fractions": (
+    "a tuple of 1 to 100 fractions": (
         each(below(1), "fractions"),
         [(0,), (0.0, 0.9)],
-        [(), (0.5, 1.0), (-TINY,), (math.nan,), ("a", 0.4), (False, 0.0), (None,)],
+        [(), (0.5, 1.0), (-TINY,), (math.nan,), ("a", 0.4), (False, 0.0), (None,), (0.5,) * 101],
     ),
 }
 
@@ -74,7 +74,7 @@ def test_a_value_must_lie_in_every_range_and_none_in_no_range():
     field = Field(float | None, None, (at_least(1), below(3)))
     for value in (None, 1, 2.9):
         fields.check(field, "it", value)
-    for value, allowed in ((0.5, "at least 1"), (3, "at least 0 and below 3"), (math.nan, "at least 1")):
+    for value, allowed in ((0.5, "from 1 to 3.4e+38"), (3, "at least 0 and below 3"), (math.nan, "from 1 to 3.4e+38")):
         with refused(f"it={value!r} must be {allowed}"):
             fields.check(field, "it", value)
 
@@ -100,7 +100,7 @@ def test_the_schema_of_a_dataclass_has_its_defaults_ranges_meanings_and_sections
     schema = fields.schema_of(Outer)
     assert list(schema) == ["epochs", "form", "start", "inner"]
     assert schema["inner"].keys() == {"rate"} and schema["inner"]["rate"].meaning == "of learning"
-    assert schema["epochs"][:2] == (int, 5) and [r.text() for r in schema["epochs"].ranges] == ["at least 1"]
+    assert schema["epochs"][:2] == (int, 5) and [r.text() for r in schema["epochs"].ranges] == ["from 1 to 3.4e+38"]
     assert schema["start"].default is None and schema["start"].meaning == "the beginning"
     assert schema["epochs"].meaning == ""
 
@@ -108,7 +108,9 @@ def test_the_schema_of_a_dataclass_has_its_defaults_ranges_meanings_and_sections
 def test_the_schema_of_a_function_has_its_parameters():
     schema = fields.schema_of(function)
     assert {name: field.default for name, field in schema.items()} == {"rate": 0.1, "shape": None, "free": 7}
-    assert [r.text() for r in schema["rate"].ranges] == ["above 0"] and schema["rate"].meaning == "of learning"
+    assert [r.text() for r in schema["rate"].ranges] == ["above 0 and at most 3.4e+38"] and schema[
+        "rate"
+    ].meaning == "of learning"
     assert schema["free"].kind is Any
 
 
@@ -135,18 +137,22 @@ def test_defaults_are_a_config_of_their_own_each_time_in_which_none_keeps_its_ty
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"epochs": 0}, "config.epochs=0 must be at least 1"),
+        ({"epochs": 0}, "config.epochs=0 must be from 1 to 3.4e+38"),
         ({"epochs": 2.5}, "config.epochs=2.5 must be of type int, as 5 is"),
         ({"form": "oval"}, "config.form='oval' must be one of round, square"),
         ({"start": 1.0}, "config.start=1.0 must be at least 0 and below 1"),
         ({"start": "late"}, "config.start='late' must be of type float or None, as None is"),
-        ({"inner": {"rate": 0.0}}, "config.inner.rate=0.0 must be above 0"),
+        ({"inner": {"rate": 0.0}}, "config.inner.rate=0.0 must be above 0 and at most 3.4e+38"),
         ({"inner": {}}, "config.inner.rate is missing; its default is 0.1"),
         (
             {"inner": {"rate": 0.1, "momentum": 0.9}},
             "config.inner.momentum is not a field of this config; the fields are epochs, form, start, inner.rate",
         ),
-        ({"inner": 3}, "config.inner is not a field of this config; the fields are epochs, form, start, inner.rate"),
+        (
+            {"inner": 3},
+            "config.inner is not a field of this config; the fields are epochs, form, start, inner.rate; did you mean "
+            "'inner.rate'?",
+        ),
     ],
 )
 def test_a_config_is_refused_in_one_sentence_with_the_field_its_value_and_what_is_allowed(change, message):
@@ -161,7 +167,7 @@ def test_a_checked_function_refuses_arguments_that_its_annotations_do_not_allow(
     assert checked() == (0.1, None, 7) and checked(1, "b", free=[]) == (1, "b", [])
     assert checked.__name__ == "function"
     for arguments, message in (
-        ({"rate": 0}, "rate=0 must be above 0"),
+        ({"rate": 0}, "rate=0 must be above 0 and at most 3.4e+38"),
         ({"rate": "fast"}, "rate='fast' must be of type float, as 0.1 is"),
         ({"shape": "c"}, "shape='c' must be one of a, b"),
     ):

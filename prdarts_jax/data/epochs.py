@@ -97,8 +97,13 @@ def run_epoch(
 
     Returns:
       As `repeat`.
+
+    Raises:
+      ValueError: the data have no batch of this size.
     """
     images = len(datasets[0]["label"])
+    if not 0 < batch_size <= images:
+        raise ValueError(f"batch_size={batch_size} must be from 1 to {images}, the images of each data set")
     steps_per_epoch = images // batch_size
     of_orders, of_images = purposes
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from prdarts_jax.data import tfds
 from prdarts_jax.data.tfds import Folder, Source, check_split
+from prdarts_jax.refusals import listed, shown
 
 # Decides the split of digits and which images a subset keeps; never change it.
 _STORED_SEED = 0
@@ -75,8 +76,8 @@ def open_split(name: str, data_dir: Folder | None = None, *, split: str = "train
 
 
 def _open(allowed: Mapping[str, Entry], name: str, data_dir: Folder | None, split: str) -> Source:
-    if name not in allowed:
-        raise ValueError(f"Unknown data set {name!r}: allowed are {', '.join(allowed)}.")
+    if not isinstance(name, str) or name not in allowed:
+        raise ValueError(f"Unknown data set {shown(name)}: allowed are {listed(name, allowed)}.")
     return allowed[name].open(name, data_dir, split)
 
 
@@ -113,17 +114,19 @@ def load(
     """
     in_memory = {key: entry for key, entry in DATASETS.items() if not entry.streamed}
     source = _open(in_memory, name, data_dir, split)
-    height, _, channels = source.shape
-    side = image_size or height
+    height, width, channels = source.shape
+    if height is None or height != width:
+        raise ValueError(f"{name} has images of {height}x{width} pixels, but must have square ones of one size.")
     allowed = [size for size in range(1, height + 1) if height % size == 0]
-    if side not in allowed:
+    if type(image_size) is not int or image_size not in (0, *allowed):
         raise ValueError(
-            f"image_size is {image_size}, but {name} has {height}x{height} images: allowed are "
+            f"image_size is {shown(image_size)}, but {name} has {height}x{height} images: allowed are "
             f"{', '.join(map(str, allowed))}, or 0 for the original size."
         )
-    if not 0 <= num_examples <= source.length:
+    side = image_size or height
+    if type(num_examples) is not int or not 0 <= num_examples <= source.length:
         raise ValueError(
-            f"num_examples is {num_examples}, but {name} has {source.length} images in its split "
+            f"num_examples is {shown(num_examples)}, but {name} has {source.length} images in its split "
             f"{split!r}: allowed are 1 to {source.length}, or 0 for all."
         )
     order = np.arange(source.length)

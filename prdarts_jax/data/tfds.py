@@ -1,12 +1,22 @@
 """One split of a data set, read in pieces, and those that TFDS prepared as array_record files."""
 
 import dataclasses
+import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from prdarts_jax import refusals
+from prdarts_jax.refusals import listed, shown
+
+# Of a data set: more than any of ours has.
+_SIDE, _CLASSES, _EXAMPLES = 4096, 10**6, 10**8
 
 Folder = str | os.PathLike[str]
 
@@ -33,13 +43,13 @@ class Source:
 def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
     """Raises a ValueError with the split, the data set's name and what is allowed, if that does not have it."""
     if split not in allowed:
-        raise ValueError(f"Unknown split {split!r} of {name}: allowed are {', '.join(allowed)}.")
+        raise ValueError(f"Unknown split {shown(split)} of {name}: allowed are {listed(split, allowed)}.")
 
 
 def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -> Source:
     """`sources.open_split` of the newest version of the data set that TFDS, in messages we, call by these names."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = Path(root).expanduser().absolute()
+    root = refusals.path("data_dir", root).absolute()
     prepare = (
         "To prepare it once, where there is a network: pip install tensorflow tensorflow-datasets "
         'importlib_resources && python -c "import tensorflow_datasets as tfds; tfds.builder('
@@ -61,24 +71,82 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
     with _blaming_files(name, folder, prepare):
         # Unlike tfds.builder and tfds.data_source, this never looks for the data in a network.
         builder = tfds.builder_from_directory(folder)
-        info = builder.info
-    check_split(name, split, tuple(info.splits))
-    for file in map(Path, info.splits[split].filepaths):
-        if not file.is_file():
-            raise FileNotFoundError(f"Data set {name} is incomplete: {file} is missing. {prepare}")
+        splits = {known: list(map(Path, info.filepaths)) for known, info in builder.info.splits.items()}
+        shape, num_classes = _checked_features(builder.info.features, folder)
+    check_split(name, split, tuple(splits))
     with _blaming_files(name, folder, prepare):
-        source = builder.as_data_source(split)
+        missing = [file for file in splits[split] if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"Data set {name} is incomplete: {missing[0]} is missing. {prepare}")
+    with _blaming_files(name, folder, prepare):
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        if not 0 < len(source) <= _EXAMPLES:
+            raise ValueError(f"{split} has {len(source):,} examples, and must have 1 to {_EXAMPLES:,}")
 
     def read(indices: list[int]) -> Sequence[dict[str, Any]]:
-        with _blaming_files(name, folder, prepare), _quiet():
-            return source.__getitems__(indices)
+        with _blaming_files(name, folder, prepare):
+            return [
+                _checked_example(example, f"example {index} of {split}", shape, num_classes)
+                for index, example in zip(indices, source.__getitems__(indices), strict=True)
+            ]
 
-    return Source(info.features["image"].shape, info.features["label"].num_classes, len(source), read)
+    read([len(source) - 1])  # since a file may have fewer than the description says
+    return Source(shape, num_classes, len(source), read)
+
+
+def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int], int]:
+    """(shape of the images, number of classes) of a data set's features."""
+    import tensorflow_datasets as tfds
+
+    for name, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
+        if name not in features or not isinstance(features[name], kind):
+            raise ValueError(f"among its features must be {name}, of the kind {kind.__name__}")
+    image, num_classes = features["image"], features["label"].num_classes
+    sides, channels = image.shape[:-1], image.shape[-1]
+    if (
+        np.dtype(image.np_dtype) != np.uint8
+        or channels not in (1, 3)
+        or not all(s is None or 0 < s <= _SIDE for s in sides)
+    ):
+        raise ValueError(
+            f"its images are {np.dtype(image.np_dtype)}{shown(image.shape)}, and must be uint8(H, W, 1) or (H, W, 3) "
+            f"with sides of 1 to {_SIDE}"
+        )
+    if num_classes is None or not 0 < num_classes <= _CLASSES:
+        raise ValueError(f"it has {num_classes} classes, and must have 1 to {_CLASSES:,}")
+    names = folder / "label.labels.txt"
+    if names.exists() and (named := len(names.read_text().strip().splitlines())) != num_classes:
+        raise ValueError(f"it has {num_classes} classes, but {names.name} has the names of {named}")
+    return image.shape, num_classes
+
+
+def _checked_example(
+    example: Mapping[str, Any], name: str, shape: tuple[int, int, int], num_classes: int
+) -> dict[str, Any]:
+    """An example with its image decoded, if it is as the features say."""
+    label = example["label"]
+    if label is None or not 0 <= label < num_classes:
+        raise ValueError(f"{name} has the label {shown(label)}, and must have one from 0 to {num_classes - 1}")
+    try:
+        opened = Image.open(io.BytesIO(example["image"]))
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} has no image of a known form") from None
+    with opened as image:
+        found = (image.height, image.width, {"L": 1, "RGB": 3}.get(image.mode))
+        fits = all(side in (None, there) for side, there in zip(shape[:2], found, strict=False))
+        # Where sizes differ, images may be grey beside those of three channels, as some of ImageNet are.
+        if not fits or not found[2] or found[2] != shape[2] and None not in shape[:2]:
+            raise ValueError(
+                f"{name} has an image of {image.height}x{image.width} pixels of the kind {image.mode}, and must have "
+                f"one of the shape {shape}, of bytes"
+            )
+        pixels = np.asarray(image)
+    return {**example, "image": pixels.reshape(*pixels.shape[:2], -1)}
 
 
 def _newest_version(folder: Path) -> Path | None:
     # Other names are preparations under way or broken off, e.g. incomplete.A1B2C3_3.0.2.
-    versions = [path for path in folder.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    versions = [path for path in folder.glob("*") if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", path.name)]
     return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
@@ -90,21 +158,8 @@ def _blaming_files(name: str, folder: Path, prepare: str) -> Iterator[None]:
     except ImportError:
         raise
     except Exception as error:
-        cause = str(error).partition("\n")[0]
+        cause = refusals.cut(str(error), 150)
         raise ValueError(
             f"Data set {name} cannot be read: a file in {folder} is damaged or of another format "
             f"than array_record ({cause}); move that folder away first. {prepare}"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Mutes TFDS's advice to install OpenCV, which every first decoding would print."""
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

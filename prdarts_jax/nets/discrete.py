@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import devices, ops
 from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, classifier
+from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import Genotype
 
@@ -219,7 +220,9 @@ def network(
     """
     defaults = published(form)
     if not isinstance(genotype, Genotype):
-        raise ValueError(f"genotype={genotype!r} must be a Genotype, with normal and reduction cells")
+        raise ValueError(
+            f"genotype={shown(genotype)} must be a Genotype, with normal and reduction cells (genotypes.named has some)"
+        )
     return DiscreteNetwork(
         genotype,
         form,
@@ -234,7 +237,7 @@ def network(
 def published(form: str) -> Published:
     """What the authors' networks of a form have; a ValueError if there is no such form."""
     if form not in FORMS:
-        raise ValueError(f"form={form!r} must be one of {', '.join(FORMS)}")
+        raise ValueError(f"form={shown(form)} must be one of {listed(form, FORMS)}")
     return _PUBLISHED[form]
 
 

@@ -3,22 +3,26 @@
 One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
 """
 
+import io
 import os
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prdarts_jax import ops, spaces
+from prdarts_jax import ops, refusals, spaces
 from prdarts_jax.nets import discrete
 from prdarts_jax.spaces.genotypes import Genotype
 
-_LISTED = 10  # names of each kind in an error
+_LISTED = 3  # names of each kind in an error
+_BYTES, _PICKLED = 2**33, 10**6  # of a file, and of what in it is not the numbers of tensors
+_OLD = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how a file of PyTorch before 1.6 begins
 _HEAD = "auxiliary_head"  # so called on both sides
 _COUNTER = "num_batches_tracked"  # of a batch normalisation; with a fixed momentum it has no effect
 
@@ -58,10 +62,9 @@ def load(
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict
     else:
-        source, content = f"checkpoint {os.fspath(path_or_state_dict)}", _read(pathlib.Path(path_or_state_dict))
-    arrays = {
-        name: _array(value) for name, value in _state_dict(source, content).items() if not name.endswith(f".{_COUNTER}")
-    }
+        path = refusals.file("checkpoint", path_or_state_dict, most=_BYTES)
+        source, content = f"checkpoint {path}", _read(path)
+    arrays = {name: value for name, value in _state_dict(source, content).items() if not name.endswith(f".{_COUNTER}")}
     head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
     if auxiliary is None:
         auxiliary = bool(head)
@@ -96,7 +99,7 @@ def to_torch(
     """
     _check_arguments(genotype, form, channels, cells, num_classes)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    arrays = {".".join(path): _array(a) for path, a in traverse_util.flatten_dict(collections).items()}
+    arrays = {".".join(path): a for path, a in traverse_util.flatten_dict(collections).items()}
     entries = list(_entries(genotype, form, channels, cells, num_classes, _HEAD in collections["params"]))
     expected = {".".join(entry.path): entry.shape for entry in entries}
     found = _checked(arrays, expected, "variables do not fit this network")
@@ -229,8 +232,6 @@ def _dense(theirs: str, ours: tuple[str, ...], shape: tuple[int, int]) -> Iterat
 
 def _read(path: pathlib.Path) -> Any:
     """What a file of `torch.save` holds."""
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist or is not a file")
     try:
         import torch
     except ImportError as error:
@@ -238,14 +239,52 @@ def _read(path: pathlib.Path) -> Any:
             f"checkpoint {path} is read with PyTorch, which is missing: pip install 'prdarts_jax[torch]'"
         ) from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _Counting(io.FileIO(path)) as file:
+            _check_form(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint {path} is no file of PyTorch, or holds objects other than tensors, numbers, texts and "
             "containers of these, which could run code when they are read"
         ) from error
     except Exception as error:  # whatever a damaged file makes of the reader
-        raise ValueError(f"checkpoint {path} cannot be read as a file of PyTorch ({type(error).__name__})") from error
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+        raise ValueError(
+            f"checkpoint {path} cannot be read as a file of PyTorch ({refusals.cut(reason, 100)})"
+        ) from error
+
+
+class _Counting(io.BufferedReader):
+    """A file that can be read from only so often, since PyTorch reads what is beside numbers byte by byte."""
+
+    _left = _PICKLED
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
+        return super().read(size)
+
+
+def _check_form(file: BinaryIO) -> None:
+    """Refuses what is not laid out as `torch.save` does it, which may take minutes to read.
+
+    Raises:
+      ValueError: saying what is wrong.
+    """
+    begin = file.read(len(_OLD))
+    file.seek(0)
+    if begin == _OLD:
+        return
+    if not begin.startswith(b"PK"):
+        raise ValueError("it does not begin as one")
+    with zipfile.ZipFile(file) as members:
+        for member in members.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("a part of it is compressed")
+            if member.filename.endswith(".pkl") and member.file_size > _PICKLED:
+                raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
+    file.seek(0)
 
 
 def _state_dict(source: str, content: Any) -> dict[str, Any]:
@@ -259,48 +298,65 @@ def _state_dict(source: str, content: Any) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
-def _array(value: Any) -> np.ndarray | None:
-    """A floating-point array or tensor as a float32 array, anything else as None."""
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Of an array or tensor of floating-point numbers that are all in memory; None of anything else."""
     if hasattr(value, "is_floating_point"):  # a tensor of PyTorch
-        value = value.detach().cpu().float().numpy() if value.is_floating_point() else None
-    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
-        return None
+        dense = (
+            value.is_floating_point()
+            and not value.is_nested
+            and not value.is_meta
+            and str(value.layout) == "torch.strided"
+        )
+        return tuple(value.shape) if dense else None
+    is_array = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+    return tuple(value.shape) if is_array else None
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array or tensor that has a `_shape`, in float32."""
+    if hasattr(value, "is_floating_point"):
+        value = value.detach().cpu().float().resolve_neg().numpy()
     return np.asarray(value, np.float32)
 
 
-def _checked(
-    arrays: Mapping[str, np.ndarray | None], expected: Mapping[str, tuple[int, ...]], failure: str
-) -> dict[str, np.ndarray]:
-    """The arrays, if their names and shapes are those expected; else a ValueError that lists the differences."""
-    found = {name: array for name, array in arrays.items() if array is not None}
+def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], failure: str) -> dict[str, np.ndarray]:
+    """The arrays, if their names and shapes are those expected and their numbers finite; else a ValueError that lists
+    the differences. Only what has the shape that is expected is copied."""
+    found = {name: shape for name, value in arrays.items() if (shape := _shape(value)) is not None}
     differences = {
         "missing": [name for name in expected if name not in arrays],
         "left over": [name for name in arrays if name not in expected],
-        "no floating-point array": [name for name in expected if name in arrays and name not in found],
+        "no dense floating-point array": [name for name in expected if name in arrays and name not in found],
         "of another shape": [
-            f"{name} {found[name].shape} instead of {shape}"
+            f"{name} {refusals.shown(found[name])} instead of {shape}"
             for name, shape in expected.items()
-            if name in found and found[name].shape != shape
+            if name in found and found[name] != shape
         ],
     }
+    copied = {}
+    if not any(differences.values()):
+        copied = {name: _array(arrays[name]) for name in expected}
+        differences["with numbers that are not finite"] = [n for n, a in copied.items() if not np.isfinite(a).all()]
     if any(differences.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_cut(names)}" for kind, names in differences.items() if names)
         raise ValueError(f"{failure}: {listed}")
-    return found
+    return copied
 
 
 def _cut(names: list[str]) -> str:
     rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(refusals.cut(name, 100) for name in names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_arguments(genotype: object, form: object, channels: object, cells: object, num_classes: object) -> None:
     if not isinstance(genotype, Genotype):
-        raise ValueError(f"genotype={genotype!r} must be a Genotype, as genotypes.named and genotypes.load give it")
+        raise ValueError(
+            f"genotype={refusals.shown(genotype)} must be a Genotype, as genotypes.named and genotypes.load give it"
+        )
     if form not in discrete.FORMS:
-        raise ValueError(f"form={form!r} must be one of {', '.join(discrete.FORMS)}")
+        raise ValueError(f"form={refusals.shown(form)} must be one of {refusals.listed(form, discrete.FORMS)}")
     if type(channels) is not int or channels < 2 or channels % 2:
-        raise ValueError(f"channels={channels!r} must be an even integer of at least 2")
+        raise ValueError(f"channels={refusals.shown(channels)} must be an even integer of at least 2")
     for field, value in (("cells", cells), ("num_classes", num_classes)):
         if type(value) is not int or value < 1:
-            raise ValueError(f"{field}={value!r} must be an integer of at least 1")
+            raise ValueError(f"{field}={refusals.shown(value)} must be an integer of at least 1")

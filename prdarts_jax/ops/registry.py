@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 from prdarts_jax.ops.op import Op
+from prdarts_jax.refusals import listed, shown
 
 Group = Literal["none", "skip", "noise", "pool", "conv"]
 Build = Callable[[int, int], Op]
@@ -69,7 +70,7 @@ def find(name: str) -> Candidate:
       ValueError: no op is registered under it.
     """
     if name not in names():
-        raise ValueError(f"op {name!r} is not registered; allowed are {', '.join(names())}")
+        raise ValueError(f"op {shown(name)} is not registered; allowed are {listed(name, names())}")
     return _CANDIDATES[name]
 
 

@@ -26,6 +26,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
+from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
 
 KEPT = 3
@@ -176,7 +177,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         return
     try:
         there = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):
         raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")
@@ -207,11 +208,14 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
     )
-    return ", ".join(
-        f"config.{field} is {there.get(field, 'missing')} there and {here.get(field, 'missing')} here"
+    differing = [
+        f"config.{cut(field, 60)} is {cut(there.get(field, 'missing'), 60)} there and "
+        f"{cut(here.get(field, 'missing'), 60)} here"
         for field in sorted(there.keys() | here.keys())
         if there.get(field) != here.get(field)
-    )
+    ]
+    differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []
+    return ", ".join(differing)
 
 
 def leaves_by_name(state: Any) -> dict[str, np.ndarray]:

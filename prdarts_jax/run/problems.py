@@ -68,6 +68,7 @@ def make_search_problem(
 
     A step takes batch_size / accumulate images of each half, and draws gates of its own.
     """
+    total_steps = _countable(total_steps)
     method, logits, pieces = method or stages_of(make_method(config))[0].method, config.logits, config.accumulate
     arch_optimizer = optax.chain(
         optax.add_decayed_weights(logits.weight_decay),
@@ -82,6 +83,18 @@ def make_search_problem(
     )
 
 
+def has_auxiliary(config: ConfigDict) -> bool:
+    """Whether the network of a training has an auxiliary head."""
+    return config.auxiliary_weight > 0 and config.epochs > 0
+
+
+def _countable(steps: int) -> int:
+    """A number of steps that the int32 of a state holds; a ValueError for more."""
+    if steps >= 2**31:
+        raise ValueError(f"the run has {steps:,} steps, but may have {2**31 - 1:,} at most: lower config.epochs")
+    return steps
+
+
 def make_network(
     config: ConfigDict, genotype: Genotype, num_classes: int, axis_name: str | None = None
 ) -> discrete.DiscreteNetwork:
@@ -92,7 +105,7 @@ def make_network(
         channels=config.channels,
         cells=config.cells,
         num_classes=num_classes,
-        auxiliary=config.auxiliary_weight > 0 and config.epochs > 0,
+        auxiliary=has_auxiliary(config),
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
     )
@@ -103,7 +116,7 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
-    total_steps = config.epochs * steps_per_epoch
+    total_steps = _countable(config.epochs * steps_per_epoch)
     optimizer = weight_optimizer(
         config.weights,
         total_steps // config.accumulate,

@@ -130,18 +130,32 @@ def save_architecture(
 
 def read_logits(workdir: Path, epoch: int) -> dict[str, np.ndarray]:
     """The logits that `save_architecture` has written."""
-    with np.load(_architecture(workdir, epoch)) as arrays:
-        return {name.removeprefix("logits_"): arrays[name] for name in arrays if name.startswith("logits_")}
+    return _read_architecture(workdir, epoch, "logits_")
 
 
 def read_probabilities(workdir: Path, epochs: int) -> dict[str, np.ndarray]:
     """The probabilities that `save_architecture` has written in so many epochs: f32[epochs, edges, ops] each."""
     found: dict[str, list[np.ndarray]] = {}
     for epoch in range(epochs):
-        with np.load(_architecture(workdir, epoch)) as arrays:
-            for name in (name for name in arrays if name.startswith("probability_")):
-                found.setdefault(name.removeprefix("probability_"), []).append(arrays[name])
+        for cell_type, array in _read_architecture(workdir, epoch, "probability_").items():
+            if cell_type in found and array.shape != found[cell_type][0].shape:
+                raise ValueError(
+                    f"{_architecture(workdir, epoch)} is damaged: its arrays have other shapes than before"
+                )
+            found.setdefault(cell_type, []).append(array)
     return {cell_type: np.stack(of_type) for cell_type, of_type in found.items()}
+
+
+def _read_architecture(workdir, epoch, prefix):
+    """Those of its arrays whose names begin so, without this prefix."""
+    path = _architecture(workdir, epoch)
+    try:
+        with np.load(path) as arrays:
+            return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): use another --workdir") from error
 
 
 def _architecture(workdir, epoch):

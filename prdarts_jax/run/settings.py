@@ -4,29 +4,32 @@ Files in configs/ start from `search(method)` or `training()`, so each shows onl
 """
 
 import dataclasses
+import math
 from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from prdarts_jax import fields, spaces
+from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
-from prdarts_jax.fields import SEED, Range, above, at_least, below, one_of
+from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
 
 _HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
-_EVEN = Range(lambda value: value >= 2 and value % 2 == 0, lambda: f"even and at least 2, since {_HALVES}")
-_CLIP = Range(lambda value: value > 0, lambda: "above 0")
+_EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
+_CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
+# Of whole numbers: more than anyone needs, and less than what a machine hangs or crashes from.
+_MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, 4096, 2**31 - 1
 _DTYPES = ("float32", "bfloat16")
 DISCRETIZATIONS = ("own", "perturbation", "best_of")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Augmentation:
-    pad: Annotated[int, at_least(0), "black pixels on each side before a random crop"] = 4
+    pad: Annotated[int, from_to(0, _PIXELS), "black pixels on each side before a random crop"] = 4
     flip: Annotated[bool, "mirror left and right with probability 1/2"] = True
-    cutout: Annotated[int, at_least(0), "side in pixels of the square that is cut out; 0 is none"] = 16
+    cutout: Annotated[int, from_to(0, _PIXELS), "side in pixels of the square that is cut out; 0 is none"] = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ class _Weights:
 @dataclasses.dataclass(frozen=True)
 class _TrainingWeights(_Weights):
     schedule: Annotated[str, one_of(("cosine", "linear")), "how the learning rate falls"] = "cosine"
-    warmup_epochs: Annotated[int, at_least(0), "in which the learning rate first grows from 0"] = 0
+    warmup_epochs: Annotated[int, from_to(0, _MANY), "in which the learning rate first grows from 0"] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ class _Selection:
 @dataclasses.dataclass(frozen=True)
 class _Network:
     channels: Annotated[int, _EVEN, "of the first cells"] = 36
-    cells: Annotated[int, at_least(1)] = 20
+    cells: Annotated[int, from_to(1, _SOME)] = 20
     auxiliary_weight: Annotated[float, at_least(0), "of the auxiliary head's loss; 0: there is none"] = 0.0
     drop_path: Annotated[float, below(1), "probability at the end; it grows linearly from 0"] = 0.3
     label_smoothing: Annotated[float, below(1)] = 0.0
@@ -79,21 +82,23 @@ class _Network:
     ] = 0.0
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
     test_on_rest: Annotated[bool, "test on the training images that num_examples leaves out, too"] = False
-    epochs: Annotated[int, at_least(0)] = 600
-    batch_size: Annotated[int, at_least(1)] = 128
+    epochs: Annotated[int, from_to(0, _MANY)] = 600
+    batch_size: Annotated[int, from_to(1, _MANY)] = 128
     accumulate: Annotated[
-        int, at_least(1), "take the gradient of a batch in so many pieces, each a step and normalised by itself"
+        int, from_to(1, _MANY), "take the gradient of a batch in so many pieces, each a step and normalised by itself"
     ] = 1
-    steps_per_call: Annotated[int, at_least(1), "as in a search; each call shuffles the data of its epoch again"] = 10
+    steps_per_call: Annotated[
+        int, from_to(1, _MANY), "as in a search; each call shuffles the data of its epoch again"
+    ] = 10
     augmentation: _Augmentation = _Augmentation()
     weights: _TrainingWeights = _TrainingWeights()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation(_Network):
-    epochs: Annotated[int, at_least(0), "of the training of the found cell, beside others; 0: no training"] = 0
-    random_cells: Annotated[int, at_least(0), "to compare with, and one of skip connections alone"] = 10
-    trainings: Annotated[int, at_least(1), "of each cell, each with a seed of its own"] = 1
+    epochs: Annotated[int, from_to(0, _MANY), "of the training of the found cell, beside others; 0: no training"] = 0
+    random_cells: Annotated[int, from_to(0, _SOME), "to compare with, and one of skip connections alone"] = 10
+    trainings: Annotated[int, from_to(1, _SOME), "of each cell, each with a seed of its own"] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,18 +106,18 @@ class _Search:
     job: Annotated[str, one_of(("search",))] = "search"
     dataset: Annotated[str, one_of([n for n, d in sources.DATASETS.items() if not d.streamed])] = "cifar10"
     data_dir: Annotated[str, "where TFDS keeps its data; '' is TFDS's own default"] = ""
-    image_size: Annotated[int, at_least(0), "average images down to this size; 0 leaves them as they are"] = 0
-    num_examples: Annotated[int, at_least(0), "use so many of the training images; 0 is all"] = 0
+    image_size: Annotated[int, from_to(0, _PIXELS), "average images down to this size; 0 leaves them as they are"] = 0
+    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
     split_seed: Annotated[int, SEED, "decides which half of them trains the weights, which the logits"] = 0
     seed: Annotated[int, SEED, "decides everything else"] = 0
-    seeds: Annotated[int, at_least(1), "so many searches at once, of this seed and those after it"] = 1
-    epochs: Annotated[int, at_least(1)] = 200
-    batch_size: Annotated[int, at_least(1)] = 128
+    seeds: Annotated[int, from_to(1, _SOME), "so many searches at once, of this seed and those after it"] = 1
+    epochs: Annotated[int, from_to(1, _MANY)] = 200
+    batch_size: Annotated[int, from_to(1, _MANY)] = 128
     accumulate: Annotated[
-        int, at_least(1), "take the gradient of a batch in so many pieces, each a step with gates of its own"
+        int, from_to(1, _MANY), "take the gradient of a batch in so many pieces, each a step with gates of its own"
     ] = 1
     steps_per_call: Annotated[
-        int, at_least(1), "between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C"
+        int, from_to(1, _MANY), "between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C"
     ] = 1
     augmentation: _Augmentation = _Augmentation()
     space: Annotated[str, one_of(spaces.NAMED), "what is searched"] = "darts"
@@ -125,7 +130,9 @@ class _Search:
     ] = "own"
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
     channels: Annotated[int, _EVEN, "of the first cells"] = 16
-    cells: Annotated[int, at_least(1), "in all; in NAS-Bench-201's network, those of each of its three stages"] = 8
+    cells: Annotated[
+        int, from_to(1, _SOME), "in all; in NAS-Bench-201's network, those of each of its three stages"
+    ] = 8
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
     pool_norm: Annotated[bool, "batch normalisation after pools"] = True
     head_norm: Annotated[
@@ -149,10 +156,10 @@ class _Training(_Network):
     dataset: Annotated[str, one_of(sources.DATASETS)] = "cifar10"
     data_dir: str = ""
     image_size: Annotated[
-        int, at_least(0), "ImageNet is cropped to it, the others averaged down to it; 0 leaves them as they are"
+        int, from_to(0, _PIXELS), "ImageNet is cropped to it, the others averaged down to it; 0 leaves them as they are"
     ] = 0
-    num_examples: Annotated[int, at_least(0), "use so many of the training images; 0 is all"] = 0
-    workers: Annotated[int, at_least(0), "processes that read 'imagenet'; 0 reads it in the main one"] = 4
+    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
+    workers: Annotated[int, from_to(0, _SOME), "processes that read 'imagenet'; 0 reads it in the main one"] = 4
     seed: Annotated[int, SEED] = 0
 
 
@@ -187,8 +194,9 @@ def section_of(method: str) -> str:
 
 
 def _search_schema(method: str) -> dict[str, Any]:
+    own = methods.find(method).schema
     sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(_Search) | sections | {section_of(method): methods.find(method).schema}
+    return fields.schema_of(_Search) | sections | {section_of(method): own}
 
 
 def validate(config: ConfigDict) -> None:
@@ -197,6 +205,8 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: naming the field, its value and what is allowed.
     """
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, as settings.search() is")
     if config.get("job") == "search":
         method = config.get("method")
         fields.check(fields.schema_of(_Search)["method"], "config.method", method)
@@ -212,7 +222,7 @@ def validate(config: ConfigDict) -> None:
         fields.check_config(fields.schema_of(_Training), config)
         _check_batches("", config, config.num_examples)
     else:
-        raise ValueError(f"config.job={config.get('job')!r} must be search or train")
+        raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be search or train")
 
 
 def _check_search(config):
@@ -221,7 +231,9 @@ def _check_search(config):
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)
     if config.table and not tabular.covers(space):
-        raise ValueError(f"config.table={config.table!r} must be '' in the space {space.name}: its cells are not in it")
+        raise ValueError(
+            f"config.table={refusals.shown(config.table)} must be '' in the space {space.name}: its cells are not in it"
+        )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed
         raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")
@@ -273,6 +285,10 @@ def validate_against_data(config: ConfigDict, dataset: sources.Dataset, section:
         if config.evaluation.epochs:
             sections.append(("evaluation.", config.evaluation, images, f"the {in_use}"))
     for prefix, fields_of, largest, what in sections:
+        if not largest:
+            raise ValueError(
+                f"config.num_examples={config.num_examples} must be at least 2 in a search, one for each half"
+            )
         if fields_of.batch_size > largest:
             raise ValueError(f"config.{prefix}batch_size={fields_of.batch_size} must be at most {largest}, {what}")
         for field in ("pad", "cutout"):

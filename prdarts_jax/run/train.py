@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
+from prdarts_jax.data import sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
@@ -33,12 +34,14 @@ class Training(NamedTuple):
       feed: its data.
       problem: see `problems.make_train_problem`.
       shapes: of its state.
+      weights: of a checkpoint of PyTorch, to start from, if there is one.
     """
 
     genotype: genotypes.Genotype
     feed: Feed
     problem: training.TrainProblem
     shapes: training.TrainState
+    weights: dict[str, Any] | None
 
 
 def check(config: ConfigDict, section: str = "") -> Training:
@@ -55,18 +58,14 @@ def check(config: ConfigDict, section: str = "") -> Training:
     genotype = genotypes.find(config.genotype)
     if not isinstance(genotype, genotypes.Genotype):
         raise ValueError(
-            f"config.genotype={config.genotype!r} must have normal and reduction cells; the accuracies of "
-            "NAS-Bench-201's cells are in its table"
+            f"config.genotype={refusals.shown(config.genotype)} must have normal and reduction cells; the accuracies "
+            "of NAS-Bench-201's cells are in its table"
         )
     mesh = devices.make_mesh()
     fields = f"config.{section}batch_size / config.{section}accumulate"
     devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
+    weights = _imported_weights(config, genotype) if config.torch_checkpoint else None
     feed = open_feed(config, mesh)
-    if config.torch_checkpoint and feed.image_shape[-1] != 3:
-        raise ValueError(
-            f"config.torch_checkpoint={config.torch_checkpoint!r} needs images of three channels, but those of "
-            f"config.dataset={config.dataset!r} have {feed.image_shape[-1]}"
-        )
     axis_name = devices.axis_of(mesh)
     network = problems.make_network(config, genotype, feed.num_classes, axis_name)
     problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
@@ -78,7 +77,25 @@ def check(config: ConfigDict, section: str = "") -> Training:
         shapes = jax.eval_shape(start, jax.random.key(0))
     except ValueError as error:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
-    return Training(genotype, feed, problem, shapes)
+    return Training(genotype, feed, problem, shapes, weights)
+
+
+def _imported_weights(config: ConfigDict, genotype: genotypes.Genotype) -> dict[str, Any]:
+    """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
+    data = sources.open_split(config.dataset, config.data_dir or None)
+    if data.shape[-1] != 3:
+        raise ValueError(
+            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs images of three channels, but "
+            f"those of config.dataset={config.dataset!r} have {data.shape[-1]}"
+        )
+    network = (config.form, config.channels, config.cells, data.num_classes)
+    variables = torch_weights.load(
+        config.torch_checkpoint, genotype, *network, auxiliary=problems.has_auxiliary(config)
+    )
+    for name, weights in checkpoints.leaves_by_name(variables).items():
+        if not np.isfinite(weights).all():
+            raise ValueError(f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} is not finite: {name}")
+    return variables
 
 
 @lock.alone
@@ -94,7 +111,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       loop.Diverged: a metric, the state or the test loss is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    genotype, feed, problem, shapes = check(config)
+    genotype, feed, problem, shapes, weights = check(config)
     # The genotype's text, so that a run is not resumed after the file it came from has changed.
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
     checkpoints.check_config(workdir, fields)
@@ -115,7 +132,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         steps_per_epoch=feed.steps_per_epoch,
         steps_per_call=config.steps_per_call,
     ) as run:
-        state = run.restore(shapes, metric_shapes) or _start(config, genotype, feed, problem)
+        state = run.restore(shapes, metric_shapes) or _start(config, feed, problem, weights)
         state = devices.device_put(state, feed.mesh)
         if not run.done:
             compiled = loop.compiled(feed.function(problem), state, *feed.example())
@@ -143,19 +160,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _start(
-    config: ConfigDict, genotype: genotypes.Genotype, feed: Feed, problem: training.TrainProblem
+    config: ConfigDict, feed: Feed, problem: training.TrainProblem, weights: dict[str, Any] | None
 ) -> training.TrainState:
     """The state at step 0."""
     key_params, key_training = jax.random.split(jax.random.key(config.seed))
-    if config.torch_checkpoint:
-        network = (config.form, config.channels, config.cells, feed.num_classes)
-        head = problem.network.auxiliary
-        variables = torch_weights.load(config.torch_checkpoint, genotype, *network, auxiliary=head)
-        for name, weights in checkpoints.leaves_by_name(variables).items():
-            if not np.isfinite(weights).all():
-                raise ValueError(f"config.torch_checkpoint={config.torch_checkpoint!r} is not finite: {name}")
-    else:
-        variables = discrete.init_variables(problem.network, key_params, feed.image_shape)
+    variables = weights or discrete.init_variables(problem.network, key_params, feed.image_shape)
     return training.init_training(problem, key_training, variables)
 
 

@@ -329,6 +329,9 @@ def search_epoch(
 
     Returns:
       (state, metrics): the state after, and the metrics of `search_step` averaged over the steps.
+
+    Raises:
+      ValueError: the data have no batch of this size.
     """
     step, datasets = functools.partial(search_step, problem), (train_data, val_data)
     return run_epoch(step, state, datasets, (2, 3), augmentation, batch_size, steps, problem.axis_name)

@@ -142,6 +142,9 @@ def _checked(space: SearchSpace, scores: Scores) -> dict[str, np.ndarray]:
             )
         if np.isnan(values).any():
             edge, op = np.argwhere(np.isnan(values))[0]
-            raise ValueError(f"scores[{cell!r}][{edge}, {op}]=nan, but every score must be a number")
+            raise ValueError(
+                f"scores[{cell!r}][{edge}, {op}]=nan, but every score must be a number; a search whose logits become "
+                "nan needs a smaller config.logits.learning_rate"
+            )
         numbers[cell] = np.where(space.candidates(cell), values, -np.inf)
     return numbers

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
+from typing import Any
 
-from prdarts_jax import ops
+from prdarts_jax import ops, refusals
+from prdarts_jax.refusals import cut, listed, shown
 from prdarts_jax.spaces import published
 
 CELL_TYPES = ("normal", "reduce")
+_BYTES = 10**6  # of a file
+_EDGES = 1000  # of a cell
 
 
 def edges(nodes: int, inputs: int) -> tuple[tuple[int, int], ...]:
@@ -80,12 +83,15 @@ class EdgeGenotype:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ops, list | tuple) or not self.ops or len(self.edges) != len(self.ops):
-            found = f"{len(self.ops)} ops" if isinstance(self.ops, list | tuple) else repr(self.ops)
-            raise ValueError(f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops")
+        is_list = isinstance(self.ops, list | tuple)
+        if not is_list or not 0 < len(self.ops) <= _EDGES or len(self.edges) != len(self.ops):
+            found = f"{len(self.ops)} ops" if is_list else shown(self.ops)
+            raise ValueError(
+                f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops, {_EDGES} at most"
+            )
         for i, op in enumerate(self.ops):
             if op not in ops.names():
-                raise ValueError(f"ops[{i}]={op!r} is unknown; allowed are {', '.join(ops.names())}")
+                raise ValueError(f"ops[{i}]={shown(op)} is unknown; allowed are {listed(op, ops.names())}")
         object.__setattr__(self, "ops", tuple(self.ops))
 
     @property
@@ -109,16 +115,16 @@ AnyGenotype = Genotype | EdgeGenotype
 
 
 def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]:
-    if not isinstance(entries, list | tuple) or not entries or len(entries) % 2:
-        found = f"{len(entries)} entries" if isinstance(entries, list | tuple) else repr(entries)
-        raise ValueError(f"{field} has {found}, but must list two (op, input) entries a node")
+    if not isinstance(entries, list | tuple) or not 0 < len(entries) <= _EDGES or len(entries) % 2:
+        found = f"{len(entries)} entries" if isinstance(entries, list | tuple) else shown(entries)
+        raise ValueError(f"{field} has {found}, but must list two (op, input) entries a node, {_EDGES} at most")
     for i, entry in enumerate(entries):
         if not isinstance(entry, list | tuple) or len(entry) != 2:
-            raise ValueError(f"{field}[{i}]={entry!r} must be a pair (op, input)")
+            raise ValueError(f"{field}[{i}]={shown(entry)} must be a pair (op, input)")
         op, source = entry
-        named_entry = f"{field}[{i}]={tuple(entry)!r}"
+        named_entry = f"{field}[{i}]={shown(tuple(entry))}"
         if op not in ops.names():
-            raise ValueError(f"{named_entry} has an unknown op; allowed are {', '.join(ops.names())}")
+            raise ValueError(f"{named_entry} has an unknown op; allowed are {listed(op, ops.names())}")
         node = i // 2 + 2
         # `type` and not isinstance: True is an int to Python but no node.
         if type(source) is not int or not 0 <= source < node:
@@ -130,12 +136,12 @@ def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]
 
 def _checked_concat(field: str, concat: object, nodes: int) -> tuple[int, ...]:
     if not isinstance(concat, list | tuple) or not concat:
-        raise ValueError(f"{field}={concat!r} must be a list of at least one node")
+        raise ValueError(f"{field}={shown(concat)} must be a list of at least one node")
     for i, node in enumerate(concat):
         if type(node) is not int or not 2 <= node < nodes:
-            raise ValueError(f"{field}[{i}]={node!r} must be an integer from 2 to {nodes - 1}")
+            raise ValueError(f"{field}[{i}]={shown(node)} must be an integer from 2 to {nodes - 1}")
         if node in concat[:i]:
-            raise ValueError(f"{field}[{i}]={node!r} comes twice, but each node may come only once")
+            raise ValueError(f"{field}[{i}]={node} comes twice, but each node may come only once")
     return tuple(concat)
 
 
@@ -150,10 +156,12 @@ def from_json(text: str) -> AnyGenotype:
     Raises:
       ValueError: the text is not JSON, a field is missing or unknown, or an entry is impossible.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"genotype {shown(text)} must be a text, as to_json gives it")
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"genotype is not valid JSON: {error}") from None
+        raise ValueError(f"genotype is not valid JSON: {cut(str(error), 200)}") from None
     kind = EdgeGenotype if isinstance(values, dict) and "ops" in values else Genotype
     allowed = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(values, dict):
@@ -163,11 +171,21 @@ def from_json(text: str) -> AnyGenotype:
         )
     for name in values:
         if name not in allowed:
-            raise ValueError(f"genotype field {name!r} is unknown; allowed are {', '.join(allowed)}")
+            raise ValueError(f"genotype field {shown(name)} is unknown; allowed are {listed(name, allowed)}")
     for name in allowed:
         if name not in values:
             raise ValueError(f"genotype field {name!r} is missing; needed are {', '.join(allowed)}")
     return kind(**values)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON with these fields; of two with one name Python would take the last."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"the field {shown(name)} comes twice")
+        values[name] = value
+    return values
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
@@ -177,9 +195,7 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
       FileNotFoundError: there is no such file.
       ValueError: as `from_json`, the path in front.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"genotype file {file} does not exist or is not a file")
+    file = refusals.file("genotype file", path, most=_BYTES)
     try:
         return from_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -202,17 +218,17 @@ def find(text: str) -> AnyGenotype:
     Raises:
       ValueError, FileNotFoundError: it is none of them.
     """
-    if text in published.names():
+    if not isinstance(text, str) or text in published.names():
         return named(text)
     if text.lstrip().startswith("{"):
         return from_json(text)
     try:
-        is_file = pathlib.Path(text).is_file()
-    except OSError:  # longer than the name of a file may be
+        is_file = refusals.path("genotype", text).is_file()
+    except ValueError:  # no file has such a name
         is_file = False
     if not is_file:
         raise FileNotFoundError(
-            f"genotype {text!r} is neither a file, nor JSON, nor one of {', '.join(published.names())}"
+            f"genotype {shown(text)} is neither a file, nor JSON, nor one of {listed(text, published.names())}"
         )
     return load(text)
 

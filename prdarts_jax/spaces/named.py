@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces.published import ABBREVIATIONS
 from prdarts_jax.spaces.space import SearchSpace
 
@@ -75,6 +76,6 @@ def named(name: str) -> SearchSpace:
     Raises:
       ValueError: there is none of that name.
     """
-    if name not in NAMED:
-        raise ValueError(f"space {name!r} is unknown; allowed are {', '.join(NAMED)}")
+    if not isinstance(name, str) or name not in NAMED:
+        raise ValueError(f"space {shown(name)} is unknown; allowed are {listed(name, NAMED)}")
     return NAMED[name]()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from prdarts_jax.refusals import listed, shown
+
 Cell = tuple[tuple[tuple[str, int], ...], tuple[int, ...]]
 
 ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
@@ -78,8 +80,8 @@ def names() -> tuple[str, ...]:
 
 def parsed(name: str) -> tuple[Cell, Cell]:
     """(normal, reduction) cell: each its (op, input) entries, and the nodes that are concatenated."""
-    if name not in _PUBLISHED:
-        raise ValueError(f"genotype {name!r} is unknown; allowed are {', '.join(names())}")
+    if not isinstance(name, str) or name not in _PUBLISHED:
+        raise ValueError(f"genotype {shown(name)} is unknown; allowed are {listed(name, _PUBLISHED)}")
     normal, reduce = _PUBLISHED[name]
     return _cell(normal), _cell(reduce)
 

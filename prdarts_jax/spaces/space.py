@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prdarts_jax import ops
+from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.genotypes import CELL_TYPES, AnyGenotype, EdgeGenotype, Genotype
 
@@ -44,23 +45,28 @@ class SearchSpace:
     macro: str = "darts"
 
     def __post_init__(self) -> None:
+        space = f"space {shown(self.name)}"
+        if not isinstance(self.ops, tuple):
+            raise ValueError(f"{space} has ops={shown(self.ops)}, which must be a tuple of names")
         for op in self.ops:
             if op not in ops.names():
-                raise ValueError(
-                    f"space {self.name!r} has the op {op!r}, which is not registered; allowed are "
-                    f"{', '.join(ops.names())}"
-                )
+                allowed = listed(op, ops.names())
+                raise ValueError(f"{space} has the op {shown(op)}, which is not registered; allowed are {allowed}")
         if not self.ops or not 1 <= self.inputs < self.nodes:
             raise ValueError(
-                f"space {self.name!r} must have ops, inputs and more nodes than inputs, but has ops={self.ops}, "
+                f"{space} must have ops, inputs and more nodes than inputs, but has ops={self.ops}, "
                 f"inputs={self.inputs} and nodes={self.nodes}"
             )
-        lengths = [len(edges) for edges in self.edge_ops]
-        if lengths and lengths != [len(self.edges)] * len(self.cell_types):
+        if self.edge_ops and [len(edges) for edges in self.edge_ops] != [len(self.edges)] * len(self.cell_types):
             raise ValueError(
-                f"edge_ops of the space {self.name!r} must have ops for the {len(self.edges)} edges of each of the "
-                f"cell types {', '.join(self.cell_types)}, but has them for {lengths} edges"
+                f"{space} has edge_ops={shown(self.edge_ops)}, which must have the candidates of each of "
+                f"{len(self.edges)} edges for each of {len(self.cell_types)} cell types"
             )
+        for op in (op for edges in self.edge_ops for names in edges for op in names):
+            if op not in self.ops:
+                raise ValueError(
+                    f"{space} has the op {shown(op)} in edge_ops; allowed are its ops, {listed(op, self.ops)}"
+                )
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -6,14 +6,16 @@ order of its edges, and the test accuracy in percent. There are 5^6 = 15,625 of 
 
 import dataclasses
 import os
-import pathlib
 import re
 
 import numpy as np
 
+from prdarts_jax import refusals
 from prdarts_jax.spaces.genotypes import EdgeGenotype
 from prdarts_jax.spaces.named import nas_bench_201
 from prdarts_jax.spaces.space import SearchSpace
+
+_BYTES = 2**24  # of a table; those of NAS-Bench-201 have half a million
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,9 +51,7 @@ def load(path: str | os.PathLike[str]) -> Table:
       FileNotFoundError: there is no such file.
       ValueError: a line is malformed or comes twice, or lines are missing; the sentence names the file and the line.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"accuracy table {file} does not exist or is not a file")
+    file = refusals.file("accuracy table", path, most=_BYTES)
     space = nas_bench_201()
     edges, ops = space.shape
     form = re.compile(rf"\[([0-{ops - 1}](?:, [0-{ops - 1}]){{{edges - 1}}})\],([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")

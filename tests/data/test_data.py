@@ -91,6 +91,9 @@ def test_shrinking_averages_areas() -> None:
     [
         ({"name": "no_such_set"}, "'no_such_set'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
         ({"name": "digits", "split": "val"}, "'val'.*train, test"),
+        ({"name": "cifar11"}, "'cifar11'.*fashion_mnist; did you mean 'cifar10'"),
+        ({"name": ["digits"]}, r"Unknown data set \['digits'\]: allowed are digits"),
+        ({"name": "digits", "num_examples": "5"}, "num_examples is '5'.*1 to 1437"),
         ({"name": "digits", "image_size": 3}, "image_size is 3.*1, 2, 4, 8"),
         ({"name": "digits", "image_size": 16}, "image_size is 16.*1, 2, 4, 8"),
         ({"name": "digits", "image_size": -8}, "image_size is -8.*1, 2, 4, 8"),
@@ -178,6 +181,94 @@ def test_damaged_folder_is_named(prepared: Path, damage: str) -> None:
         info.write_text(info.read_text().replace('"20"', '"30"'))
     with pytest.raises(ValueError, match=f"{file.parent} is damaged or of another.*python -c"):
         sources.load("fashion_mnist", prepared)
+
+
+def pixels(*shape: int, kind: type = np.uint8) -> bytes:
+    return encoded(np.full(shape, 7, kind), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("example", "cause"),
+    [
+        ({"label": 10}, "example 3 of train has the label 10, and must have one from 0 to 9"),
+        ({"label": -1}, "example 3 of train has the label -1, and must have one from 0 to 9"),
+        ({"label": 2**40}, "example 3 of train has the label 1099511627776, and must have one from 0 to 9"),
+        ({"label": None}, "example 3 of train has the label None, and must have one from 0 to 9"),
+        (
+            {"image": pixels(12, 12, kind=np.uint16)},
+            "example 3 of train has an image of 12x12 pixels of the kind I;16, ",
+        ),
+        ({"image": pixels(12, 12, 4)}, "example 3 of train has an image of 12x12 pixels of the kind RGBA, "),
+        ({"image": pixels(12, 12, 3)}, "example 3 of train has an image of 12x12 pixels of the kind RGB, "),
+        ({"image": pixels(14, 12)}, "example 3 of train has an image of 14x12 pixels of the kind L, "),
+        ({"image": pixels(9000, 9000)}, "example 3 of train has an image of 9000x9000 pixels of the kind L, "),
+        ({"image": b"text"}, "example 3 of train has no image of a known form"),
+    ],
+)
+def test_an_example_that_is_not_as_described_is_named(prepared: Path, example: dict, cause: str) -> None:
+    examples: list[dict] = [{"image": pixels(12, 12), "label": 1} for _ in range(COUNT)]
+    examples[3] = {name: value for name, value in (examples[3] | example).items() if value is not None}
+    imagenet_folder.write_file(shard(prepared), examples)
+    with pytest.raises(ValueError) as caught:
+        sources.load("fashion_mnist", prepared)
+    assert f"{shard(prepared).parent} is damaged or of another format than array_record ({cause}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "cause"),
+    [
+        ("features.json", '"label"', '"class"', "among its features must be label, of the kind ClassLabel"),
+        ("features.json", '{\n            "image"', '{\n            "pic"', "among its features must be image, of the"),
+        (
+            "features.json",
+            '"numClasses": "10"',
+            '"numClasses": "0"',
+            "it has 0 classes, and must have 1 to 1,000,000",
+        ),
+        (
+            "features.json",
+            '"numClasses": "10"',
+            '"numClasses": "-1"',
+            "it has -1 classes, and must have 1 to 1,000,000",
+        ),
+        ("features.json", '"12"', '"0"', "its images are uint8(0, 0, 1), and must be uint8(H, W, 1) or (H, W, 3) with"),
+        ("features.json", '"12"', f'"{2**40}"', "its images are uint8(1099511627776, 1099511627776, 1), and must be"),
+        ("features.json", '"uint8"', '"uint16"', "its images are uint16(12, 12, 1), and must be uint8(H, W, 1) or"),
+        ("dataset_info.json", '"20"', f'"{2**40}"', "train has 1,099,511,627,776 examples, and must have 1 to"),
+        ("features.json", "{", "[" * 10**5, "maximum recursion depth exceeded"),
+    ],
+)
+def test_a_description_of_what_cannot_be_used_is_refused(
+    prepared: Path, file: str, before: str, after: str, cause: str
+) -> None:
+    path = shard(prepared).with_name(file)
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(ValueError) as caught:
+        sources.load("fashion_mnist", prepared)
+    assert f"{path.parent} is damaged or of another format than array_record ({cause}" in str(caught.value)
+
+
+def test_names_of_labels_must_be_as_many_as_there_are(prepared: Path) -> None:
+    path = shard(prepared).with_name("label.labels.txt")
+    path.write_text("\n".join(f"label {number}" for number in range(10)))
+    assert sources.load("fashion_mnist", prepared).num_classes == 10
+    path.write_text("")
+    with pytest.raises(ValueError, match="it has 10 classes, but label.labels.txt has the names of 0"):
+        sources.load("fashion_mnist", prepared)
+
+
+@pytest.mark.parametrize("shape", [(None, None, 1), (12, 14, 1)])
+def test_images_that_are_not_square_or_of_any_size_are_refused(tmp_path: Path, shape: tuple) -> None:
+    import tensorflow_datasets as tfds
+
+    features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=10)}
+    imagenet_folder.describe(shard(tmp_path).parent, features, {"train": [1]})
+    imagenet_folder.write_file(shard(tmp_path), [{"image": pixels(12, 14), "label": 1}])
+    with pytest.raises(
+        ValueError, match=f"^fashion_mnist has images of {shape[0]}x{shape[1]} pixels, but must have sq"
+    ):
+        sources.load("fashion_mnist", tmp_path)
 
 
 def test_real_cifar10() -> None:

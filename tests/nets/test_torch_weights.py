@@ -2,8 +2,10 @@
 
 import builtins
 import functools
+import io
 import pickle
 import sys
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -119,10 +121,11 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     harmed = tmp_path / "harmed"
     torch.save({"net": Harmful(harmed)}, tmp_path / "saved.pt")
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(Harmful(harmed), protocol=2))
-    for name in ("saved.pt", "pickled.pt"):
-        with pytest.raises(
-            ValueError, match=rf"checkpoint .*{name} is no file of PyTorch, or holds objects other than"
-        ):
+    for name, message in (
+        ("saved.pt", "is no file of PyTorch, or holds objects other than"),
+        ("pickled.pt", r"cannot be read as a file of PyTorch \(it does not begin as one\)"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint .*{name} {message}"):
             torch_weights.load(tmp_path / name, *arguments())
     assert not harmed.exists()
 
@@ -153,6 +156,68 @@ def test_without_pytorch_a_file_is_not_read_but_a_mapping_is(tmp_path, monkeypat
     assert set(state) < set(torch_weights.to_torch(variables, *arguments()))
 
 
+# Tensors of kinds that have no array, or none that is read before its shape is known.
+OTHER_KINDS = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "meta": lambda tensor: tensor.to("meta"),
+    "nested": lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
+    "complex": lambda tensor: torch.complex(tensor, tensor),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
+    state = {name: torch.from_numpy(array) for name, array in random_state()[0].items()}
+    state["classifier.weight"] = OTHER_KINDS[kind](state["classifier.weight"])
+    torch.save(state, tmp_path / "model.pt")
+    for source, content in (("state_dict", state), (f"checkpoint {tmp_path}/model.pt", tmp_path / "model.pt")):
+        with refused(f"{source} does not fit this network: 1 no dense floating-point array: classifier.weight"):
+            torch_weights.load(content, *arguments())
+
+
+def test_no_memory_is_taken_before_the_shape_is_known_and_what_is_not_finite_is_refused(tmp_path):
+    state = {name: torch.from_numpy(array) for name, array in random_state()[0].items()}
+    large = {"classifier.bias": torch.zeros(1, dtype=torch.float16).expand(10**10)}
+    nan = {"classifier.bias": state["classifier.bias"] * float("nan")}
+    for changes, message in (
+        (large, "1 of another shape: classifier.bias (10000000000,) instead of (5,)"),
+        (nan, "1 with numbers that are not finite: classifier.bias"),
+    ):
+        torch.save(state | changes, tmp_path / "model.pt")
+        with refused(f"checkpoint {tmp_path}/model.pt does not fit this network: {message}"):
+            torch_weights.load(tmp_path / "model.pt", *arguments())
+
+
+def test_negative_views_and_files_of_before_1_6_are_read(tmp_path):
+    state = {name: torch.from_numpy(array) for name, array in random_state()[0].items()}
+    views = state | {"classifier.bias": torch._neg_view(-state["classifier.bias"])}
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for content in (views, tmp_path / "old.pt"):
+        assert_identical(torch_weights.load(content, *arguments()), torch_weights.load(state, *arguments()))
+
+
+def compressed(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("archive/data.pkl", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"(" * 10**6, "it does not begin as one"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"(" * 10**7, "what it has beside numbers takes more than"),
+        (compressed(b"(" * 10**6), "a part of it is compressed"),
+    ],
+    ids=["plain", "old", "compressed"],
+)
+def test_a_file_that_would_take_minutes_is_refused_at_once(tmp_path, content, reason):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"model.pt cannot be read as a file of PyTorch \({reason}"):
+        torch_weights.load(tmp_path / "model.pt", *arguments())
+
+
 # Bad content ----------------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +229,7 @@ def test_all_differences_are_listed():
     state["stem.1.bias"] = np.zeros(12, np.int32)
     with refused(
         "state_dict does not fit this network: 1 missing: cells.0.preprocess1.op.1.weight; 1 left over: cells.3.extra; "
-        "1 no floating-point array: stem.1.bias; 1 of another shape: classifier.bias (7,) instead of (5,)"
+        "1 no dense floating-point array: stem.1.bias; 1 of another shape: classifier.bias (7,) instead of (5,)"
     ):
         torch_weights.load(state, *arguments())
 
@@ -173,7 +238,7 @@ def test_long_lists_are_cut():
     state, _ = random_state()
     _, form, channels, _, classes = arguments()
     with pytest.raises(
-        ValueError, match=r" 88 left over: (cells\.\S+, ){9}cells\.\S+ and 78 more; 111 of another shape"
+        ValueError, match=r" 88 left over: (cells\.\S+, ){2}cells\.\S+ and 85 more; 111 of another shape"
     ):
         torch_weights.load(state, genotypes.named("PRDARTS"), form, channels, 2, classes)
 

@@ -87,9 +87,11 @@ def test_a_pool_that_normalises_itself_is_not_normalised_again():
     assert ops.candidate("max_pool_3x3", channels=4, stride=1, pool_norm=True).norms == ("norm",)
 
 
-@pytest.mark.parametrize("name", ("pool_2x2", None, ["none"]))
-def test_an_unknown_op_is_refused(name):
-    with refused(f"op {name!r} is not registered; allowed are {', '.join(ops.names())}"):
+@pytest.mark.parametrize(
+    "name, like", (("other", ""), (None, ""), (["none"], ""), ("Skip_conect", "; did you mean 'skip_connect'?"))
+)
+def test_an_unknown_op_is_refused(name, like):
+    with refused(f"op {name!r} is not registered; allowed are {', '.join(ops.names())}{like}"):
         ops.candidate(name, channels=4, stride=1)
 
 

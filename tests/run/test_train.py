@@ -121,8 +121,10 @@ def test_imported_weights_that_are_not_finite_are_refused(monkeypatch):
     variables = discrete.init_variables(problem.network, jax.random.key(0), (8, 8, 8, 1))
     variables["params"]["classifier"]["bias"] += np.nan
     monkeypatch.setattr(torch_weights, "load", lambda *_, **__: variables)
+    of_colours = SimpleNamespace(shape=(32, 32, 3), num_classes=10)
+    monkeypatch.setattr(train.sources, "open_split", lambda *_: of_colours)
     with refused("config.torch_checkpoint='a.pt' is not finite: params.classifier.bias"):
-        train._start(tiny_config(torch_checkpoint="a.pt"), CELL, SimpleNamespace(num_classes=10), problem)
+        train._imported_weights(tiny_config(torch_checkpoint="a.pt"), CELL)
 
 
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
@@ -213,6 +215,14 @@ def test_another_genotype_is_another_run(trained):
 
 
 # Weights of PyTorch
+
+
+def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
+    """So that what is wrong with it is said at once."""
+    source = sources.Source((32, 32, 3), 10, 100, lambda indices: pytest.fail("an image is read"))
+    monkeypatch.setitem(sources.DATASETS, "cifar10", sources.Entry(lambda name, data_dir, split: source))
+    with pytest.raises(FileNotFoundError, match="^checkpoint absent.pt does not exist or is not a file$"):
+        train.run(tiny_config(dataset="cifar10", torch_checkpoint="absent.pt"), tmp_path / "run")
 
 
 @pytest.mark.skipif(

@@ -128,7 +128,10 @@ def test_scores_that_cannot_be_ranked_are_refused(discretization):
     with refused("scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"):
         discretization(spaces.darts(), scores | {"reduce": np.zeros((14, 7))})
     scores["normal"][3, 2] = np.nan
-    with refused("scores['normal'][3, 2]=nan, but every score must be a number"):
+    with refused(
+        "scores['normal'][3, 2]=nan, but every score must be a number; a search whose logits become nan "
+        "needs a smaller config.logits.learning_rate"
+    ):
         discretization(spaces.darts(), scores)
 
 

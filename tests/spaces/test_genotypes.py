@@ -9,6 +9,7 @@ from prdarts_jax import ops
 from prdarts_jax.spaces import genotypes, published
 
 ALLOWED_OPS = ", ".join(ops.names())
+LIKE = "; did you mean 'sep_conv_7x7' or 'sep_conv_5x5' or 'sep_conv_3x3'?"  # sepconv
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # of NAS-Bench-201
 EDGE_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 FIELDS = "normal, normal_concat, reduce, reduce_concat"
@@ -41,7 +42,7 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
 @pytest.mark.parametrize(
     ("index", "entry", "message"),
     [
-        (3, ("sepconv", 1), f"normal[3]=('sepconv', 1) has an unknown op; allowed are {ALLOWED_OPS}"),
+        (3, ("sepconv", 1), f"normal[3]=('sepconv', 1) has an unknown op; allowed are {ALLOWED_OPS}{LIKE}"),
         (0, [None, 1], f"normal[0]=(None, 1) has an unknown op; allowed are {ALLOWED_OPS}"),
         (0, [["none"], 1], f"normal[0]=(['none'], 1) has an unknown op; allowed are {ALLOWED_OPS}"),
         *(
@@ -64,9 +65,13 @@ def test_an_impossible_entry_is_named(index, entry, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("reduce", [("skip_connect", 0)] * 3, "reduce has 3 entries, but must list two (op, input) entries a node"),
-        ("reduce", [], "reduce has 0 entries, but must list two (op, input) entries a node"),
-        ("reduce", 7, "reduce has 7, but must list two (op, input) entries a node"),
+        (
+            "reduce",
+            [("skip_connect", 0)] * 3,
+            "reduce has 3 entries, but must list two (op, input) entries a node, 1000 at most",
+        ),
+        ("reduce", [], "reduce has 0 entries, but must list two (op, input) entries a node, 1000 at most"),
+        ("reduce", 7, "reduce has 7, but must list two (op, input) entries a node, 1000 at most"),
         ("normal_concat", [2, 6], "normal_concat[1]=6 must be an integer from 2 to 5"),
         ("normal_concat", [1], "normal_concat[0]=1 must be an integer from 2 to 5"),
         ("normal_concat", [2.0], "normal_concat[0]=2.0 must be an integer from 2 to 5"),
@@ -110,7 +115,7 @@ def test_json_gives_the_genotype_back(name, tmp_path):
         ("[" * 100_000, "genotype is not valid JSON: "),
         ("[]", f"genotype must be a JSON object with the fields {FIELDS}, or with the field ops, not a list"),
         ('{"ops": [], "normal": []}', "genotype field 'normal' is unknown; allowed are ops"),
-        (json.dumps(with_fields(normals=[])), f"genotype field 'normals' is unknown; allowed are {FIELDS}"),
+        (json.dumps(with_fields(normals=[])), f"genotype field 'normals' is unknown; allowed are {FIELDS}; did"),
         (
             json.dumps({k: v for k, v in with_fields().items() if k != "reduce"}),
             f"genotype field 'reduce' is missing; needed are {FIELDS}",
@@ -177,7 +182,10 @@ def test_an_edge_genotype_has_as_many_nodes_as_its_edges_tell(names, nodes, text
     ("names", "message"),
     [
         *(
-            (names, f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops")
+            (
+                names,
+                f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops, 1000 at most",
+            )
             for names, found in (
                 ([], "0 ops"),
                 (["none"] * 5, "5 ops"),
@@ -185,7 +193,7 @@ def test_an_edge_genotype_has_as_many_nodes_as_its_edges_tell(names, nodes, text
                 ("|none~0|", "'|none~0|'"),
             )
         ),
-        (["none"] * 5 + ["sepconv"], f"ops[5]='sepconv' is unknown; allowed are {ALLOWED_OPS}"),
+        (["none"] * 5 + ["sepconv"], f"ops[5]='sepconv' is unknown; allowed are {ALLOWED_OPS}{LIKE}"),
         ([3] + ["none"] * 5, f"ops[0]=3 is unknown; allowed are {ALLOWED_OPS}"),
     ],
 )

@@ -52,7 +52,7 @@ def entries_of(genotype):
         ({"ops": ()}, "must have ops, inputs and more nodes than inputs, but has ops=.., inputs=2"),
         (
             {"edge_ops": (((("none",),) * 3),)},
-            "for the 5 edges of each of the cell types normal, reduce, but .* .3. edges",
+            "must have the candidates of each of 5 edges for each of 2 cell types",
         ),
     ],
 )

@@ -54,7 +54,8 @@ def count_imagenet(genotype):
 
 
 def test_named_refuses_other_names():
-    with refused(f"genotype 'DARTS_V3' is unknown; allowed are {', '.join(RELEASED)}"):
+    like = "did you mean 'DARTS_V2' or 'DARTS_V1' or 'PDARTS'?"
+    with refused(f"genotype 'DARTS_V3' is unknown; allowed are {', '.join(RELEASED)}; {like}"):
         genotypes.named("DARTS_V3")
 
 

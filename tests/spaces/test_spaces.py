@@ -131,8 +131,24 @@ def test_a_space_of_ones_own():
 
 
 def test_an_op_that_is_not_registered_is_refused():
-    with refused(f"space 'own' has the op 'sepconv', which is not registered; allowed are {', '.join(ops.names())}"):
-        spaces.SearchSpace("own", (SKIP, "sepconv"))
+    with refused(f"space 'own' has the op 'other', which is not registered; allowed are {', '.join(ops.names())}"):
+        spaces.SearchSpace("own", (SKIP, "other"))
+
+
+@pytest.mark.parametrize(
+    "edge_ops, message",
+    [
+        ((((SKIP,),) * 4,) * 2, r"edge_ops=.* must have the candidates of each of 5 edges for each of 2 cell types$"),
+        ((((SKIP,),) * 5,), r"edge_ops=.* must have the candidates of each of 5 edges for each of 2 cell types$"),
+        (
+            (((SKIP,),) * 4 + (("none",),),) * 2,
+            f"the op 'none' in edge_ops; allowed are its ops, {SKIP}, sep_conv_3x3$",
+        ),
+    ],
+)
+def test_candidates_of_edges_that_do_not_fit_are_refused(edge_ops, message):
+    with pytest.raises(ValueError, match=message):
+        spaces.SearchSpace("own", (SKIP, "sep_conv_3x3"), nodes=4, edge_ops=edge_ops)
 
 
 def test_each_space_knows_its_supernet_and_its_genotypes():

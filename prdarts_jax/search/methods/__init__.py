@@ -6,6 +6,7 @@ Nothing but the list below knows their names.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from prdarts_jax.refusals import near, shown
 from prdarts_jax.search.methods.darts import darts
 from prdarts_jax.search.methods.fair_darts import fair_darts
 from prdarts_jax.search.methods.gdas import gdas
@@ -42,10 +43,11 @@ def find(name: str) -> Named:
     Raises:
       ValueError: there is none of that name.
     """
-    if ":" in name:
+    if isinstance(name, str) and ":" in name:
         return imported(name)
-    if name not in NAMED:
-        raise ValueError(f"method={name!r} must be one of {', '.join(NAMED)}, or MODULE:FUNCTION of your own")
+    if not isinstance(name, str) or name not in NAMED:
+        allowed = f"one of {', '.join(NAMED)}, or MODULE:FUNCTION of your own{near(name, NAMED)}"
+        raise ValueError(f"method={shown(name)} must be {allowed}")
     return NAMED[name]
 
 

@@ -5,11 +5,11 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from prdarts_jax import fields
+from prdarts_jax.refusals import cut, path, shown
 from prdarts_jax.search.method import Method
 
 
@@ -59,14 +59,15 @@ def imported(name: str) -> Named:
     """
     place, _, function = name.rpartition(":")
     try:
-        module = _module_of(Path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
+        module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
         build = getattr(module, function)
-    except (ImportError, OSError, AttributeError) as error:
+    except Exception as error:  # whatever the module raises when it is run
+        reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
-            f"method={name!r} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {error}"
+            f"method={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
         ) from error
     if not callable(build):
-        raise ValueError(f"method={name!r} must be a function that returns a Method")
+        raise ValueError(f"method={shown(name)} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Annotated
 
-from prdarts_jax.fields import Range, at_least, below, each
+from prdarts_jax.fields import Range, below, each, from_to
+from prdarts_jax.refusals import shown
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.methods.named import named
 from prdarts_jax.search.schedules import LinearThenExponential
@@ -11,15 +12,15 @@ from prdarts_jax.spaces import discretizations
 
 
 def _whole(low):
-    return Range(lambda value: type(value) is int and value >= low, lambda: "")
+    return Range(lambda value: type(value) is int and low <= value <= 1000, lambda: "")
 
 
 @named({"epochs": 25, "batch_size": 96, "augmentation.cutout": 0, "logits.learning_rate": 6e-4})  # epochs of each stage
 def p_darts(
-    cells: Annotated[tuple[int, ...], each(_whole(1), "whole numbers of at least 1")] = (5, 11, 17),
-    ops: Annotated[tuple[int, ...], each(_whole(2), "whole numbers of at least 2")] = (8, 5, 3),
+    cells: Annotated[tuple[int, ...], each(_whole(1), "whole numbers from 1 to 1000")] = (5, 11, 17),
+    ops: Annotated[tuple[int, ...], each(_whole(2), "whole numbers from 2 to 1000")] = (8, 5, 3),
     skip_dropout: Annotated[tuple[float, ...], each(below(1), "numbers of at least 0 and below 1")] = (0.0, 0.4, 0.7),
-    most_skips: Annotated[int, at_least(0)] = 2,
+    most_skips: Annotated[int, from_to(0, 1000)] = 2,
     rest: Annotated[float, below(1)] = 0.4,
 ) -> Method:
     """First order DARTS in stages of growing depth and falling numbers of ops, with dropout after skip connections.
@@ -37,7 +38,8 @@ def p_darts(
     """
     if not len(cells) == len(ops) == len(skip_dropout):
         raise ValueError(
-            f"cells={cells}, ops={ops} and skip_dropout={skip_dropout} must be of one length, a stage each"
+            f"cells={shown(cells)}, ops={shown(ops)} and skip_dropout={shown(skip_dropout)} must be of one length, a "
+            "stage each"
         )
     stages = []
     for number, start in zip(cells, skip_dropout, strict=True):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import from_to
 from prdarts_jax.search import relaxations
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.named import named
@@ -17,7 +17,7 @@ from prdarts_jax.search.methods.named import named
         "logits.learning_rate": 6e-4,
     }
 )
-def pc_darts(partial: Annotated[int, at_least(2)] = 4) -> Method:
+def pc_darts(partial: Annotated[int, from_to(2, 4096)] = 4) -> Method:
     """Softmaxes over the ops of an edge and over the edges of a node; logits start at 30 % (15 of 50 epochs).
 
     Args:

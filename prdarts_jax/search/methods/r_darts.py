@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from prdarts_jax.fields import above, at_least, below
+from prdarts_jax.fields import above, below, from_to
 from prdarts_jax.search.curvature import EarlyStopping
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.darts import PAPER
@@ -14,7 +14,7 @@ from prdarts_jax.search.schedules import Linear
 def r_darts(
     drop_path: Annotated[float, below(1)] = 0.0,
     early_stopping: bool = True,
-    window: Annotated[int, at_least(1)] = 5,
+    window: Annotated[int, from_to(1, 10**6)] = 5,
     ratio: Annotated[float, above(0, 1)] = 0.75,
 ) -> Method:
     """First order DARTS with stronger regularisation of the weights, stopped where the logits' Hessian grows.

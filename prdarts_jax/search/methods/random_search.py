@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import from_to
 from prdarts_jax.search import relaxations
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.darts import PAPER
@@ -11,7 +11,7 @@ from prdarts_jax.search.selection import BestOf
 
 
 @named(PAPER)
-def random_search(samples: Annotated[int, at_least(1)] = 100) -> Method:
+def random_search(samples: Annotated[int, from_to(1, 10**6)] = 100) -> Method:
     """Every step trains the weights of one cell drawn uniformly; after each epoch the best of `samples` is the result.
 
     Args:

@@ -1,0 +1,325 @@
+"""Whatever stands in a file, on the command line or in a call is taken, or refused by one short sentence, and soon.
+
+In `make test` each kind of input is drawn a few times, the same in every run; `make fuzz` draws others for minutes.
+"""
+
+import copy
+import io
+import json
+import math
+import shutil
+import time
+
+import hypothesis
+import imagenet_folder
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+from shared import CELL, ROOT, record
+
+import prdarts_jax as pdx
+from prdarts_jax import main, spaces
+from prdarts_jax.data import sources
+from prdarts_jax.nets import torch_weights
+from prdarts_jax.run import checkpoints, reporting, settings
+from prdarts_jax.spaces import genotypes, published, tabular
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+FEW, MANY = 25, 500  # examples at once
+SECONDS, CHARACTERS = 20, 830  # of an input, of a sentence
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    10**400,
+    0.5,
+    math.nan,
+    math.inf,
+    [],
+    {},
+    [[]],
+    "",
+    "\0",
+    "\ud800",
+    "~no such user/x",
+]
+ODD += ["x" * 5000, "[" * 5000, "{", "nan", "../..", "a\nb", "1" * 5000, [[0] * 50] * 50]
+LEAVES = st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(pdx.ops.names())
+JSON = st.recursive(LEAVES, lambda of: st.lists(of, max_size=4) | st.dictionaries(st.text(max_size=9), of, max_size=3))
+ANYTHING = JSON | st.binary(max_size=9) | st.tuples(JSON) | st.complex_numbers() | st.builds(object)
+
+
+@st.composite
+def changed(draw, value):
+    """A value of JSON with one part, somewhere in it, replaced, left out or added."""
+    value = copy.deepcopy(value)
+    where = value
+    while isinstance(where, dict | list) and where:
+        at = draw(st.sampled_from(sorted(where) if isinstance(where, dict) else range(len(where))))
+        deeper = isinstance(where[at], dict | list) and where[at] and draw(st.booleans())
+        if not deeper:
+            if draw(st.integers(0, 3)):
+                where[at] = draw(JSON)
+            elif isinstance(where, dict):
+                where[draw(st.text(max_size=9))] = where.pop(at)
+            else:
+                del where[at]
+            break
+        where = where[at]
+    return value
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes of which a few parts are overwritten, left out or added."""
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        stop = start + draw(st.integers(0, 9) | st.just(len(content)))
+        content = content[:start] + draw(st.binary(max_size=9)) + content[stop:]
+    return content
+
+
+# Kinds of input: (folder) -> (what is drawn, what reads it) -----------------------------------------------------------
+
+
+def genotype_texts(folder):
+    values = [json.loads(genotypes.to_json(genotypes.named(name))) for name in ("PRDARTS", "NASNet")]
+    values += [{"ops": ["none"] * 6}]
+    made = st.sampled_from(values).flatmap(changed).map(json.dumps)
+    texts = made | made.map(str.encode).flatmap(damaged).map(lambda content: content.decode("latin1"))
+
+    def read(text):
+        path = folder / "genotype.json"
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        for call, argument in ((genotypes.find, text), (genotypes.load, path)):
+            refused(call, argument)
+
+    return texts, read
+
+
+def calls(folder):
+    named = genotypes.named("GDAS")
+    functions = [genotypes.find, genotypes.named, genotypes.load, genotypes.from_json, spaces.named, pdx.methods.find]
+    functions += [tabular.load, sources.load, pdx.ops.find, pdx.ops.group, pdx.EdgeGenotype, pdx.describe]
+    functions += [settings.validate, settings.search, checkpoint_of_pytorch]
+    functions += [
+        lambda value: pdx.describe(named, value),
+        lambda value: pdx.Genotype(value, value, value, value),
+        lambda value: pdx.Genotype([[value, 0], ["none", value]], [2], [["none", 0]] * 2, [value]),
+        lambda value: spaces.SearchSpace("own", value),
+        lambda value: spaces.SearchSpace("own", (value,)),
+        lambda value: sources.load("cifar10", value or "nowhere"),
+        lambda value: sources.load("digits", split=value),
+        lambda value: sources.load("digits", num_examples=value),
+        lambda value: sources.load("digits", image_size=value),
+    ]
+    names = st.sampled_from([*published.names(), *spaces.NAMED, *pdx.methods.NAMED, *pdx.ops.names()])
+    # A module of the user's own may do what it likes when it is imported.
+    values = (ANYTHING | names).filter(lambda value: not (isinstance(value, str) and ":" in value))
+    return st.tuples(st.sampled_from(functions), values), lambda drawn: refused(*drawn)
+
+
+def configs(folder):
+    made = [settings.search().to_dict(), settings.training().to_dict()]
+
+    def read(fields):
+        try:
+            config = ConfigDict(fields)
+        except (ValueError, TypeError):  # of ml_collections, which are no configs
+            return
+        refused(settings.validate, config)
+
+    return st.sampled_from(made).flatmap(changed), read
+
+
+def command_lines(folder, command, monkeypatch):
+    """Fields of the command line; a search or training that is not refused does not begin."""
+    monkeypatch.setattr(main.search, "run", lambda config, workdir: [settings.validate(config)] and [])
+    monkeypatch.setattr(main.train, "run", lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1})
+    for name in ("check", "run"):
+        monkeypatch.setattr(main.compare, name, lambda *_: "")
+    files = {"digits": settings.search(), "cifar10_eval": settings.training()}
+    flat = {name: sorted(settings.fields.flatten_dict(config.to_dict(), sep=".")) for name, config in files.items()}
+    fields = st.sampled_from(sorted(flat)).flatmap(
+        lambda name: st.tuples(
+            st.just(name), st.sampled_from(flat[name]) | st.text("abc._=\0-", max_size=9), JSON.map(str) | st.text()
+        )
+    )
+
+    def read(drawn):
+        name, field, value = drawn
+        workdir = value if field == "" else folder / "run"
+        ended = command(f"--config={ROOT}/configs/{name}.py", f"--workdir={workdir}", f"--config.{field}={value}")
+        if ended.code != 0:
+            assert_sentence(ended.code)
+            assert ended.code.startswith("error: ")
+
+    return fields.filter(lambda drawn: "=" not in drawn[1]), read
+
+
+def metrics(folder):
+    lines = "".join(json.dumps(record(epoch)) + "\n" for epoch in range(3)).encode()
+    lists = changed([record(epoch) for epoch in range(3)])
+    made = lists.map(lambda values: "".join(json.dumps(value) + "\n" for value in values).encode())
+    return damaged(lines) | made | st.just(b"[" * 10**5 + b"\n"), reader(
+        folder / "metrics.jsonl", reporting.read_records
+    )
+
+
+def config_files(folder):
+    fields = settings.training().to_dict()
+    made = changed(fields).map(json.dumps).map(str.encode)
+    read = reader(folder / "config.json", lambda folder: checkpoints.check_config(folder, fields))
+    return made | made.flatmap(damaged) | st.just(b"[" * 10**5), read
+
+
+def architectures(folder):
+    arrays = {"normal": np.zeros((14, 8), np.float32)}
+    reporting.save_architecture(folder, 0, arrays, arrays)
+    path = folder / "architecture" / "epoch_0000.npz"
+    return damaged(path.read_bytes()), reader(path, lambda _: reporting.read_probabilities(folder, 1))
+
+
+def tables(folder):
+    cells = [f"[{', '.join(map(str, cell))}],{sum(cell)}" for cell in np.ndindex((5,) * 6)]
+    return damaged("\n".join(cells).encode()), reader(
+        folder / "table.txt", lambda _: tabular.load(folder / "table.txt")
+    )
+
+
+def tfds_folders(folder):
+    import tensorflow_datasets as tfds
+
+    features = {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
+    version = folder / "whole" / "fashion_mnist" / "3.0.1"
+    imagenet_folder.describe(version, features, {"train": [3]})
+    image = imagenet_folder.encoded(np.zeros((4, 4), np.uint8), "PNG")
+    good = {"image": image, "label": 3}
+    records = version / "fashion_mnist-train.array_record-00000-of-00001"
+    imagenet_folder.write_file(records, [good] * 3)
+    files = {path.name: path.read_bytes() for path in version.iterdir()}
+    described = ("dataset_info.json", "features.json")
+    form = st.sampled_from(["PNG", "JPEG", "GIF", "BMP"])
+    pixels = st.sampled_from([(4, 4), (5, 4), (4, 4, 3), (4, 4, 4)]).map(lambda shape: np.zeros(shape, np.uint8))
+    images = damaged(image) | st.builds(_encoded, pixels, form)
+    examples = st.builds(lambda image, label: {"image": image, "label": label}, images, st.integers(-(2**62), 2**62))
+
+    def contents(name):
+        made = damaged(files[name])
+        if name in described:
+            made |= changed(json.loads(files[name])).map(json.dumps).map(str.encode)
+        return st.tuples(st.just(name), made)
+
+    def read(drawn):
+        name, content = drawn
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        shutil.copytree(folder / "whole", folder / "data")
+        path = folder / "data" / "fashion_mnist" / "3.0.1" / (name or records.name)
+        if name:
+            path.write_bytes(content)
+        else:
+            imagenet_folder.write_file(path, [good, content, good])
+        refused(sources.load, "fashion_mnist", folder / "data")
+
+    names = st.sampled_from([*described, records.name, "label.labels.txt"])
+    files["label.labels.txt"] = b"\n".join(b"%d" % label for label in range(10))
+    return names.flatmap(contents) | st.tuples(st.just(""), examples), read
+
+
+def _encoded(pixels, form):
+    return imagenet_folder.encoded(pixels[..., :3] if form == "JPEG" else pixels, form)
+
+
+def checkpoint_of_pytorch(path):
+    return torch_weights.load(path, CELL, "cifar", 2, 1, 10)
+
+
+def pytorch_files(folder):
+    torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'prdarts_jax[torch]'")
+    entries = list(torch_weights._entries(CELL, "cifar", 2, 1, 10, False))
+    state = {entry.name: torch.ones(entry.layout.torch_shape(entry.shape)) for entry in entries}
+    of_kinds = {
+        "sparse": lambda tensor: tensor.to_sparse(),
+        "meta": lambda tensor: tensor.to("meta"),
+        "nested": lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
+        "negative": torch._neg_view,
+        "complex": lambda tensor: torch.complex(tensor, tensor),
+        "large": lambda tensor: torch.zeros(1, dtype=torch.float16).expand(10**10),
+        "whole": lambda tensor: tensor.to(torch.int8),
+        "nan": lambda tensor: tensor * math.nan,
+        "none": lambda tensor: None,
+        "text": lambda tensor: "text",
+    }
+
+    def saved(value, old=False):
+        file = io.BytesIO()
+        torch.save(value, file, _use_new_zipfile_serialization=not old)
+        return file.getvalue()
+
+    with_kind = st.builds(
+        lambda name, kind: saved(state | {name: of_kinds[kind](state[name])}),
+        st.sampled_from(sorted(state)),
+        st.sampled_from(sorted(of_kinds)),
+    )
+    whole = st.sampled_from([saved(state), saved(state, old=True), saved({"net": [state]}), saved(3)])
+    path = folder / "model.pt"
+    return with_kind | whole | whole.flatmap(damaged), reader(path, lambda _: checkpoint_of_pytorch(path))
+
+
+def reader(path, read):
+    """Writes a file and reads what is in its folder."""
+    path.parent.mkdir(exist_ok=True)
+
+    def write_and_read(content):
+        path.write_bytes(content)
+        refused(read, path.parent)
+
+    return write_and_read
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
+KINDS += [pytorch_files]
+
+
+def assert_sentence(text):
+    assert text and "\n" not in text and len(text) <= CHARACTERS, text[: 2 * CHARACTERS]
+
+
+def refused(call, *arguments):
+    """Whether a call was refused, in one sentence."""
+    try:
+        call(*arguments)
+    except (ValueError, OSError) as error:
+        assert_sentence(str(error))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_is_wrong_is_refused_by_one_sentence(kind, tmp_path, request, monkeypatch):
+    more = [request.getfixturevalue("command"), monkeypatch] if kind is command_lines else []
+    inputs, read = kind(tmp_path, *more)
+    minutes, count, start = request.config.getoption("fuzz"), 0, time.monotonic()
+
+    def once(value):
+        nonlocal count
+        count, begin = count + 1, time.monotonic()
+        read(value)
+        assert time.monotonic() - begin < SECONDS
+
+    number = time.time_ns() if minutes else 0
+    checks = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]
+    examples = hypothesis.settings(
+        max_examples=MANY if minutes else FEW, deadline=None, database=None, suppress_health_check=checks
+    )
+    while not count or time.monotonic() - start < 60 * minutes / len(KINDS):
+        hypothesis.seed(number)(examples(hypothesis.given(inputs)(once)))()
+        number += 1
+    print(f"\n{kind.__name__}: {count} inputs in {time.monotonic() - start:.0f} s")
