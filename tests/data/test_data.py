@@ -218,22 +218,7 @@ def test_an_example_that_is_not_as_described_is_named(prepared: Path, example: d
     ("file", "before", "after", "cause"),
     [
         ("features.json", '"label"', '"class"', "among its features must be label, of the kind ClassLabel"),
-        (
-            "features.json",
-            (
-                "features.json",
-                '{\n            "image"',
-                '{\n            "pic"',
-                "among its features must be image, of the",
-            ),
-            (
-                "features.json",
-                '{\n            "image"',
-                '{\n            "pic"',
-                "among its features must be image, of the",
-            ),
-            "among its features must be image, of",
-        ),
+        ("features.json", '{\n            "image"', '{\n            "pic"', "among its features must be image, of the"),
         (
             "features.json",
             '"numClasses": "10"',
