@@ -26,7 +26,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
-        "pillow>=10",  # tensorflow-datasets decodes images with it where TensorFlow is absent
+        "pillow>=10",
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "tensorboardX>=2.6",

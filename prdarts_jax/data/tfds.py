@@ -155,9 +155,9 @@ def _blaming_files(name: str, folder: Path, prepare: str) -> Iterator[None]:
     """Turns whatever the readers raise about damaged files into one sentence."""
     try:
         yield
-    except ImportError:
-        raise
     except Exception as error:
+        if isinstance(error, ImportError) and error.name != "tensorflow":  # which only damaged files ask for
+            raise
         cause = refusals.cut(str(error), 150)
         raise ValueError(
             f"Data set {name} cannot be read: a file in {folder} is damaged or of another format "
