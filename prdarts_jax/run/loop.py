@@ -51,7 +51,7 @@ class Run:
                 state, metrics = compiled(state, steps)
                 run.add(steps, metrics)
                 if run.epoch_ended:
-                    run.record(run.means(state), "what the progress bar shows")
+                    run.record(run.means(), "what the progress bar shows")
                 run.save_if_due(state)
 
     Several runs, as the seeds of a population, may be done at once: their states are one pytree, their metrics are
@@ -180,14 +180,11 @@ class Run:
         """Whether the last step was the last of its epoch."""
         return self.step % self.steps_per_epoch == 0
 
-    def means(self, state: State = None) -> dict[int, Record]:
+    def means(self) -> dict[int, Record]:
         """The mean metrics over the epoch that has ended, by the number of each run that has not ended.
 
-        Args:
-          state: after the epoch.
-
         Raises:
-          Diverged: a mean or the state is not finite, but must be.
+          Diverged: a mean is not finite, but must be.
         """
         means = {
             number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
@@ -196,7 +193,6 @@ class Run:
         if not self.may_diverge:
             for number, mean in means.items():
                 self._check(number, mean)
-            self._check_state(state)
         return means
 
     def _check_state(self, state):

@@ -175,7 +175,7 @@ def search_stage(
             states, metrics = compiled(states, *halves, jnp.int32(steps))
             run.add(steps, metrics)
             if run.epoch_ended:
-                records = run.means(states)
+                records = run.means()
                 if needs_eigenvalue:
                     eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}

@@ -143,7 +143,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 found.append(metrics)
             run.add(steps, *found)
             if run.epoch_ended:
-                (means,) = run.means(state).values()
+                (means,) = run.means().values()
                 test = _test(problem, feed, state)
                 record = {**means, "test_loss": test["loss"], "test_accuracy": test["top1"]}
                 run.record({0: record}, _summary(record))
