@@ -56,7 +56,7 @@ def from_arrays(
         wanted = f"{len(classes)}, as many as it has names of classes" if classes else "two or more"
         raise ValueError(f"{cut(name, 200)} has {len(known)} different labels, but must have {wanted}")
     named = tuple(classes) or tuple(map(str, known.tolist()))
-    identity = f"{len(labels)} images, {zlib.crc32(labels.astype(str), zlib.crc32(images)):08x}"
+    identity = f"{len(labels)} images, {zlib.crc32(labels.astype(str).tobytes(), zlib.crc32(images.data)):08x}"
     source = _source(images, numbers, named)
     if test is None:
         return held_out(name, source, test_share, test_seed)._replace(identity=identity)
@@ -132,7 +132,11 @@ def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"{name} has images {images.dtype}{shown(images.shape)}, but must have uint8(N, H, W) or (N, H, W, C){hint}"
         )
     images = images.reshape(*images.shape[:3], -1)
-    if not 0 < len(images) or not all(0 < s <= _SIDE for s in images.shape[1:3]) or not 0 < images.shape[3] <= _CHANNELS:
+    if (
+        not 0 < len(images)
+        or not all(0 < s <= _SIDE for s in images.shape[1:3])
+        or not 0 < images.shape[3] <= _CHANNELS
+    ):
         raise ValueError(
             f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 to "
             f"{_CHANNELS} channels, which come last"
@@ -161,9 +165,7 @@ def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
         raise _unreadable(path, "an .npz of arrays without Python objects", error) from None
     if names is None:
         wanted = "; or ".join(", ".join(names) for names in _NAMES)
-        raise ValueError(
-            f"{cut(str(path), 300)} has the arrays {refusals.listed('', there)}, but must have {wanted}"
-        )
+        raise ValueError(f"{cut(str(path), 300)} has the arrays {refusals.listed('', there)}, but must have {wanted}")
     train, *test = ({"image": found[a], "label": found[b]} for a, b in zip(names[::2], names[1::2], strict=True))
     return from_arrays(train, *test, name=str(path), test_share=test_share, test_seed=test_seed)
 
@@ -197,9 +199,10 @@ def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(u8[N, 32, 32, 3], labels i64[N]) of one file."""
     batch = _unpickled(path)
     data, labels = batch.get(b"data"), batch.get(b"labels")
-    right = isinstance(data, _Pickled) and isinstance(labels, list) and all(type(label) is int for label in labels)
-    pixels = data.array() if right else None
-    if pixels is None or pixels.shape != (len(labels), 3072) or not all(0 <= label < 2**31 for label in labels):
+    pixels = data.array() if isinstance(data, _Pickled) else None
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 2**31 for label in labels):
+        labels = []
+    if pixels is None or not labels or pixels.shape != (len(labels), 3072):
         raise ValueError(
             f"{cut(str(path), 300)} must have data, uint8(N, 3072), and labels, a list of N integers, as a file of "
             "cifar-10-batches-py has"
@@ -211,7 +214,8 @@ class _Pickled:
     """What stands for a NumPy array or dtype in a pickle: it keeps the state that it is given, and does nothing."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.arguments, self.state = arguments, None
+        self.arguments: tuple[Any, ...] = arguments
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

@@ -1,6 +1,6 @@
 """A folder of images of one's own, with a folder for each class:
 
-    FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLDER/cat/1.jpg, FOLDER/dog/2.png
+FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLDER/cat/1.jpg, FOLDER/dog/2.png
 """
 
 import math

@@ -6,16 +6,15 @@ Nothing here touches a network: data lie prepared on the disk, or the error says
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prdarts_jax import refusals
 from prdarts_jax.data import arrays, folders, pictures, tfds
-from prdarts_jax.data.source import DataSet, Source, check_split, taking
+from prdarts_jax.data.source import DataSet, Source, check_split, class_counts, taking
 from prdarts_jax.data.tfds import Folder
-from prdarts_jax.refusals import cut, listed, shown
+from prdarts_jax.refusals import cut, shown
 
 # Decides the split of digits and which images a subset keeps; never change it.
 _STORED_SEED = 0
@@ -88,8 +87,8 @@ def find(name: str, data_dir: Folder | None = None, *, test_share: float = 0.2, 
         if prepared := tfds.find(name, data_dir, test_share, test_seed):
             return prepared
     raise ValueError(
-        f"Unknown data set {shown(name)}: allowed are {', '.join(DATASETS)}, the name of another that TFDS has prepared "
-        "in data_dir, and the path of a folder of class folders of images, of an .npz or of cifar-10-batches-py"
+        f"Unknown data set {shown(name)}: allowed are {', '.join(DATASETS)}, another name that TFDS has "
+        "prepared in data_dir, and the path of a folder of class folders, of an .npz or of cifar-10-batches-py"
         f"{refusals.near(name, DATASETS)}"
     )
 
@@ -143,6 +142,14 @@ def load(
     return Dataset(data.name, images, labels, source.num_classes, source.classes, source.notes)
 
 
+def describe(data: Source | Dataset, name: str, images: int) -> str:
+    """What a run is about to use, in one or two lines: how many images, of which classes, and what was decided."""
+    classes = f"{data.num_classes:,} classes"
+    if data.labels is not None:
+        classes = class_counts(data.labels, data.classes, data.num_classes)
+    return "\n".join([f"{images:,} images of {name}, {classes}", *(["; ".join(data.notes)] if data.notes else [])])
+
+
 def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
     """The height and width that the images of a source will have.
 
@@ -150,20 +157,22 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
       ValueError: `image_size` is no size, or 0 where the images differ.
     """
     sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    if len(sizes) != 2 or not all(type(side) is int for side in sizes) or not (
-        image_size == 0 or all(1 <= side <= LARGEST for side in sizes)
+    if (
+        len(sizes) != 2
+        or not all(type(side) is int for side in sizes)
+        or not (image_size == 0 or all(1 <= side <= LARGEST for side in sizes))
     ):
         raise ValueError(
-            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a (height, width) of two such, or 0 for the "
-            "original size"
+            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a (height, width) of two such, or 0 for "
+            "the original size"
         )
     if image_size:
         return sizes
     height, width, _ = source.shape
     if height is None or width is None:
         raise ValueError(
-            f"the images of {name} differ in size, so image_size=0 must be above 0, for instance 32, or (48, 64) for the "
-            "height and the width"
+            f"the images of {name} differ in size, so image_size=0 must be above 0, for instance 32, or (48, 64) for "
+            "height and width"
         )
     return height, width
 
@@ -185,7 +194,11 @@ def kept(source: Source, num_examples: int, what: str, others: bool = False) -> 
 def _fitting(image: np.ndarray, shape: tuple[int, ...], resize: bool, name: str) -> np.ndarray:
     """u8 of the shape (H, W, C), from an image of maybe another size, or of one channel."""
     pixels = np.atleast_3d(image)
-    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, shape[2]) or not (resize or pixels.shape[:2] == shape[:2]):
+    if (
+        pixels.dtype != np.uint8
+        or pixels.shape[2] not in (1, shape[2])
+        or not (resize or pixels.shape[:2] == shape[:2])
+    ):
         raise ValueError(
             f"{name} has an image {pixels.dtype}{pixels.shape}, but must have such of uint8{shape}; image_size resizes"
         )

@@ -64,8 +64,9 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
 
 
 def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: int) -> DataSet | None:
-    """A data set of any name that lies prepared in the folder of TFDS, or None. Its images of 'test' are tested, or else
-    of 'validation', or else those that `held_out` takes from 'train'.
+    """A data set of any name that lies prepared in the folder of TFDS, or None.
+
+    Its images of 'test' are tested, or else of 'validation', or else those that `held_out` takes from 'train'.
 
     Raises:
       FileNotFoundError, ValueError: as `open_split`.

@@ -8,35 +8,24 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices, spaces
-from prdarts_jax.data import sources
-from prdarts_jax.data.augmentation import Augmentation, augment
-from prdarts_jax.data.epochs import Batch
-from prdarts_jax.run import checkpoints, discretize, lock, loop, problems, reporting, settings
+from prdarts_jax.data.source import DataSet
+from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, reporting, settings
+from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
 
 Logits = dict[str, Any]  # for each cell type f32[edges, ops]
-
-
-class Halves(NamedTuple):
-    """The images of a search, on the devices of a mesh."""
-
-    train: Batch  # for the weights
-    val: Batch  # for the logits, as many
-    augmentation: Augmentation
-    num_classes: int
-    mesh: Mesh
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
@@ -47,8 +36,13 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
+def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
+
+    Args:
+      config: of the search.
+      workdir: created or resumed.
+      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
@@ -58,33 +52,38 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     settings.validate(config)
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
+    data = data or feeds.find_data(config)
+    fields = _fields(config, data)
     for folder in workdirs:
-        checkpoints.check_config(folder, _fields(config))
+        checkpoints.check_config(folder, fields)
     table = tabular.load(config.table) if config.table else None
-    data, space = _load(config), spaces.named(config.space)
-    steps_per_epoch = len(data.train["label"]) // (config.batch_size // config.accumulate)
+    halves, space = open_halves(config, data), spaces.named(config.space)
+    if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
+        raise ValueError(
+            f"config.discretization={config.discretization!r} must be 'own' for images that are streamed from disk"
+        )
+    reporting.say(halves.description)
 
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     found: list[Logits] = []
     for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
         if len(stages) > 1:
             reporting.say(f"stage {number + 1} of {len(stages)}")
-        reporting.say(f"{config.epochs} epochs of {steps_per_epoch} steps")
-        axis_name, total_steps = devices.axis_of(data.mesh), config.epochs * steps_per_epoch
-        problem = problems.make_search_problem(config, data.num_classes, total_steps, stage.method, axis_name)
+        reporting.say(f"{config.epochs} epochs of {halves.steps_per_epoch} steps")
+        axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
+        problem = problems.make_search_problem(config, halves.num_classes, total_steps, stage.method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
-        states, found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
+        states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
     cells = [problem.method.derive(space, logits) for logits in found]
-    if problem.method.after_search:
-        batch_size, selection = config.batch_size // config.accumulate, config.selection
-        most = min(selection.val_batches * config.accumulate, len(data.val["label"]) // batch_size)
-        batches = _plain_batches(data, batch_size, most)
+    if problem.method.after_search and isinstance(halves, InMemory):
+        most = min(config.selection.val_batches * config.accumulate, halves.steps_per_epoch)
+        batches = halves.plain_batches(most)
         logits = jax.tree.map(lambda *of_seeds: np.stack(of_seeds), *found)
-        states = states.replace(arch=devices.device_put(logits, data.mesh, devices.SEEDS))
+        states = states.replace(arch=devices.device_put(logits, halves.mesh, devices.SEEDS))
         folders = seed_folders(config, workdir)
-        cells = discretize.run(problem, states, cells, data.train, batches, data.augmentation, data.mesh, folders)
+        cells = discretize.run(problem, states, cells, halves.train, batches, halves.augmentation, halves.mesh, folders)
     else:
         for folder in seed_folders(config, workdir):
             (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
@@ -93,7 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
-        doubts = trust.doubts(problem.supernet.layers, data.num_classes, records, activation)
+        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation)
         for doubt in doubts:
             reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that are a seed's own
             doubted.setdefault(reason, []).append(folder.name)
@@ -108,8 +107,9 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
 def search_stage(
     config: ConfigDict,
     workdir: Path,
+    fields: dict[str, Any],
     problem: SearchProblem,
-    data: Halves,
+    halves: Halves,
     table: tabular.Table | None,
     keys: jax.Array,
     candidates: dict[str, jax.Array] | None,
@@ -119,8 +119,9 @@ def search_stage(
     Args:
       config: of the search.
       workdir: of the stage.
+      fields: what config.json holds.
       problem: what the stage searches.
-      data: its images.
+      halves: its images.
       table: if given, the accuracy of each epoch's cell is recorded.
       keys: key[seeds].
       candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
@@ -129,9 +130,8 @@ def search_stage(
       (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
       Those of one that has ended early are of an earlier epoch than its state.
     """
-    batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
+    folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space
-    images = jnp.zeros((batch_size, *data.train["image"].shape[1:]))
     needs_eigenvalue = config.hessian or method.early_stopping is not None
 
     def last_epoch(records: Sequence[loop.Record]) -> int | None:
@@ -144,43 +144,41 @@ def search_stage(
     def start(keys, candidates):
         return jax.lax.map(lambda of_seed: init_search(problem, of_seed[0], images, of_seed[1]), (keys, candidates))
 
-    def epoch_of_seed(state, train, val, steps):
-        return search_epoch(problem, state, train, val, data.augmentation, batch_size, steps)
-
-    everywhere, spread = devices.REPLICATED, PartitionSpec(None, devices.DATA)
-    epoch = devices.for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
-    eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
+    function, spread = halves.function(problem), PartitionSpec(None, devices.DATA)
+    eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), halves.mesh, spread)
     if method.after_epoch:
-        after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
+        after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), halves.mesh, spread)
 
     with loop.Run(
         "search",
         workdir,
-        _fields(config),
+        fields,
         folders=folders,
         total_steps=problem.total_steps,
-        steps_per_epoch=len(data.train["label"]) // batch_size,
+        steps_per_epoch=halves.steps_per_epoch,
         steps_per_call=config.steps_per_call,
         ended=lambda records: last_epoch(records) is not None,
     ) as run:
-        halves = data.train, data.val
-        shapes = epoch.eval_shape(start.eval_shape(keys, candidates), *halves, jnp.int32(1))
+        shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
             raise ValueError(f"a term must report a metric of another name than {', '.join(sorted(taken))}")
         states = run.restore(*shapes) or start(keys, candidates)
-        states = devices.device_put(states, data.mesh, devices.SEEDS)
+        states = devices.device_put(states, halves.mesh, devices.SEEDS)
         if not run.done:
-            compiled = loop.compiled(epoch, states, *halves, jnp.int32(1))
-        for steps in run.calls():
-            states, metrics = compiled(states, *halves, jnp.int32(steps))
-            run.add(steps, metrics)
+            compiled = loop.compiled(function, states, *halves.example())
+        for steps, calls in halves.calls(run):
+            found_metrics = []
+            for arguments in calls:
+                states, metrics = compiled(states, *arguments)
+                found_metrics.append(metrics)
+            run.add(steps, *found_metrics)
             if run.epoch_ended:
                 records = run.means()
                 if needs_eigenvalue:
-                    eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
+                    eigenvalues = devices.device_get(eigenvalue(states, halves.plain_batches()))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}
                 if method.after_epoch:
-                    states = after_epoch(states, _plain_batches(data, batch_size))
+                    states = after_epoch(states, halves.plain_batches())
                 logits = devices.device_get(states.arch)
                 for number in records:
                     of_seed = {t: array[number] for t, array in logits.items()}
@@ -204,34 +202,11 @@ def search_stage(
     return states, found
 
 
-def _fields(config: ConfigDict) -> dict[str, Any]:
+def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
     """What config.json holds: not what comes after the search. What is trained then has folders and configs of its own,
     and a cell may be chosen again in another way."""
     after = ("discretization", "selection", "evaluation")
-    return {name: value for name, value in config.to_dict().items() if name not in after}
-
-
-def _load(config: ConfigDict) -> Halves:
-    """The data that a valid config names, put on all devices there are."""
-    dataset = sources.load(
-        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
-    )
-    settings.validate_against_data(config, dataset)
-    mesh = devices.make_mesh(config.seeds)
-    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
-    train, val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
-    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
-    reporting.say(f"{len(dataset.labels)} images of {dataset.name}")
-    return Halves(train, val, augmentation, dataset.num_classes, mesh)
-
-
-def _plain_batches(data: Halves, batch_size: int, batches: int = 4) -> dict[str, jax.Array]:
-    """Batches of validation images as they are, always the first ones: f32[batches, batch_size, H, W, C]."""
-    plain = dataclasses.replace(data.augmentation, pad=0, flip=False, cutout=0)
-    places = np.arange(batches * batch_size) % len(data.val["label"])
-    image = augment(plain, jax.random.key(0), data.val["image"][places])
-    shape = (batches, batch_size)
-    return {"image": image.reshape(*shape, *image.shape[1:]), "label": data.val["label"][places].reshape(shape)}
+    return {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
 
 
 def _describe(space, genotype, probabilities, table):

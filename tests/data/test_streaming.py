@@ -57,7 +57,7 @@ def same(ones: list[streaming.Batch], others: list[streaming.Batch]) -> None:
 
 
 def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     assert source.num_classes == 1000 and len(source) == COUNT
     whole = train(source)
     assert len(whole) == COUNT // 4
@@ -71,14 +71,14 @@ def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared:
 
 
 def test_the_shares_of_processes_are_the_batches(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     shares = [train(source, start=1, share=(part, 2)) for part in (0, 1)]
     together = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
     same(together, train(source, start=1))
 
 
 def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path, without_jitter: None) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     orders = []
     for changes in ({}, {"epoch": 1}, {"epoch": 2}, {"seed": 4}):
         batches = train(source, batch_size=1, **changes)
@@ -106,7 +106,7 @@ def test_augmentation_differs_between_epochs_seeds_and_positions(without_jitter:
 
 
 def test_test_batches_hold_every_image_in_order_and_fill_up_the_last(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     batches = list(streaming.test_batches(source, image_size=21, batch_size=5, workers=0))
     assert [batch["image"].shape for batch in batches] == [(5, 21, 21, 3)] * 5
     labels, images = joined(batches, "label"), joined(batches, "image")
@@ -289,12 +289,12 @@ def test_every_image_is_jittered_by_itself() -> None:
 
 def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: Path) -> None:
     with pytest.raises(ValueError, match="'mnist'.*imagenet"):
-        sources.open_split("mnist", prepared)
-    with pytest.raises(ValueError, match="'test'.*train"):
-        sources.open_split("imagenet", prepared, split="test")
+        sources.find("mnist", prepared)
+    with pytest.raises(ValueError, match="'val'.*train"):
+        sources.find("imagenet", prepared).open("val")
     with pytest.raises(FileNotFoundError, match=f"{prepared}/elsewhere/imagenet2012/VERSION.*python -c"):
-        sources.open_split("imagenet", prepared / "elsewhere")
-    source = sources.open_split("imagenet", prepared)
+        sources.find("imagenet", prepared / "elsewhere").open("train")
+    source = sources.find("imagenet", prepared).open("train")
     shard(prepared, 1).write_bytes(b"?" * 100_000)
     for workers in (0, 1):
         with pytest.raises(ValueError, match=f"{shard(prepared, 1).parent} is damaged or of another.*python -c"):
