@@ -1,4 +1,4 @@
-"""PR-DARTS on images of your own, and what the found cell is worth beside random ones.
+"""PR-DARTS on images of your own.
 
 No published result: a small search for some hundreds to thousands of images, in DARTS's space. FOLDER has a folder of
 images for each class, or train/ and test/ with such folders; an .npz, cifar-10-batches-py or another name of TFDS's
@@ -6,7 +6,7 @@ will do too. All images become 32x32 pixels; --config.image_size=48,64 is anothe
 
     python -m prdarts_jax.main --config=configs/images.py --workdir=runs/images --config.dataset=FOLDER
 
-The network to keep is then trained by configs/images_eval.py.
+The found cell is then trained by configs/images_eval.py.
 """
 
 from ml_collections import ConfigDict
@@ -26,12 +26,4 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.channels = 8
     config.cells = 5
     config.logits.learning_rate = 0.003  # some hundred steps instead of the published 20,000: larger ones
-
-    config.evaluation.random_cells = 3
-    config.evaluation.channels = 16
-    config.evaluation.cells = 5
-    config.evaluation.drop_path = 0.0
-    config.evaluation.epochs = 30
-    config.evaluation.batch_size = 16
-    config.evaluation.augmentation.cutout = 8
     return config

@@ -131,12 +131,9 @@ def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"{name} has images {images.dtype}{shown(images.shape)}, but must have uint8(N, H, W) or (N, H, W, C){hint}"
         )
-    images = images.reshape(*images.shape[:3], -1)
-    if (
-        not 0 < len(images)
-        or not all(0 < s <= _SIDE for s in images.shape[1:3])
-        or not 0 < images.shape[3] <= _CHANNELS
-    ):
+    images = images if images.ndim == 4 else images[..., None]
+    count, height, width, channels = images.shape
+    if not (0 < count and 0 < height <= _SIDE and 0 < width <= _SIDE and 0 < channels <= _CHANNELS):
         raise ValueError(
             f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 to "
             f"{_CHANNELS} channels, which come last"

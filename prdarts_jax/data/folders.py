@@ -96,7 +96,7 @@ def _headers(files: Sequence[Path]) -> list[pictures.Header]:
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(look, files))
     if errors := [header for header in found if isinstance(header, ValueError)]:
-        more = f"; so are {len(errors) - 1} more files" if errors[1:] else ""
+        more = f"; {len(errors) - 1} more cannot be read either" if errors[1:] else ""
         raise ValueError(f"{errors[0]}{more}")
     return found
 
@@ -121,7 +121,7 @@ def _source(files: Sequence[Path], headers: Sequence[pictures.Header], classes: 
         (smallest, _), (largest, _) = (pick(sizes.items(), key=lambda item: math.prod(item[0])) for pick in (min, max))
         notes.append(f"images from {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} pixels")
     if channels == 3 and (grey := sum(header.grey for header in headers)):
-        notes.append(f"{grey} of {len(files)} images are grey and get three equal channels")
+        notes.append(f"grey, so with three equal channels: {grey} of {len(files)}")
     if transparent := sum(header.transparent for header in headers):
-        notes.append(f"{transparent} of {len(files)} images are transparent and put on white")
+        notes.append(f"transparent, so put on white: {transparent} of {len(files)}")
     return Source((height, width, channels), len(classes), len(files), read, tuple(classes), labels, tuple(notes))
