@@ -117,8 +117,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         ),
         (
             [SEARCH, "--config.dataset=cifer10"],
-            "config.dataset='cifer10' must be one of digits, cifar10, cifar100, svhn, fashion_mnist; did you mean "
-            "'cifar10' or 'cifar100'?",
+            "Unknown data set 'cifer10': allowed are digits, cifar10, cifar100, svhn, fashion_mnist, imagenet, another "
+            "name that TFDS has prepared in data_dir, and the path of a folder of class folders, of an .npz or of "
+            "cifar-10-batches-py; did you mean 'cifar10' or 'cifar100'?",
         ),
         (
             [TRAINING, "--config.genotype=prdarts"],
@@ -174,10 +175,10 @@ def test_a_config_file_that_cannot_be_run_is_named(text, command, tmp_path):
     "change, message",
     [
         ("job=['search']", "config.job=['search'] must be search or train"),
-        ("evaluation=3", "config.evaluation is not a field of this config; the fields are job, dataset, "),
+        ("evaluation=3", "config.evaluation is not a field of this config; the fields are dataset, data_dir, "),
         ("space=['darts']", "config.space=['darts'] must be of type str, as 'darts' is"),
         ("epochs=10**5000", "config.epochs=an integer of 16610 bits must be from 1 to 1000000"),
-        ("logits=10**400", "config.logits is not a field of this config; the fields are job, dataset, data_dir, "),
+        ("logits=10**400", "config.logits is not a field of this config; the fields are dataset, data_dir, "),
     ],
 )
 def test_a_config_of_another_form_is_refused(change, message, command, tmp_path):

@@ -224,7 +224,7 @@ def half_places(images: int, seed: int, shares: tuple[float, float]) -> tuple[np
     """Disjoint places of such shares of so many images, drawn by the seed, rounded down.
 
     >>> half_places(5, 0, (0.4, 0.2))
-    (array([4, 2]), array([3]))
+    (array([2, 4]), array([3]))
     """
     order = np.random.default_rng(seed).permutation(images)
     first, second = (int(share * images) for share in shares)
