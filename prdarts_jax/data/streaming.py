@@ -1,18 +1,17 @@
 """Batches of a data set too large for memory, ImageNet above all: read from disk and augmented by worker processes.
 
-Every epoch is a function of its seed, whatever the number of workers and wherever it starts, so that a run resumed in
+Every epoch is a function of the seed, whatever the number of workers and wherever it starts, so that a run resumed in
 mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; the device normalises them.
 """
 
 import contextlib
 import functools
-import itertools
 import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,50 +32,43 @@ def train_batches(
     image_size: int,
     batch_size: int,
     seed: int | tuple[int, ...],
-    epoch: int,
-    start: int,
+    step: int,
     workers: int,
     flip: bool = True,
     jitter: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
-    """One epoch of training batches, each image once in random order but those of an incomplete last batch.
+    """Training batches of all epochs, in each of which an image comes once, in random order, but for those of an
+    incomplete last batch.
 
     Images are cropped (`random_crop`), with `flip` mirrored with probability 1/2 and with `jitter` jittered
-    (`jitter_colours`), as DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, `epoch` and the
-    position in the epoch.
+    (`jitter_colours`), as DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, the epoch and
+    the position in it.
 
     Args:
       source: N images.
       image_size: side S in pixels.
-      batch_size: B.
-      seed, epoch: at least 0; several seeds together are one.
-      start: batches of the epoch to leave out.
+      batch_size: B, at most N.
+      seed: at least 0; several together are one.
+      step: the number of the first batch, counted over the epochs of N // B.
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
         the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
       flip, jitter: what is done to the images beside cropping.
       share: (which, of how many) parts of each batch, of equal sizes.
 
     Returns:
-      A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them; of a share, B / parts images
-      each. It raises a ValueError where a file of the data set is damaged, and an OSError where a worker died.
+      An endless generator of {'image': u8[B, S, S, 3], 'label': i32[B]}; of a share, B / parts images each. It raises
+      a ValueError where a file of the data set is damaged, and an OSError where a worker died.
     """
     import grain
 
-    order_seed, image_seed = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(2).tolist()
+    order_seed, image_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     augment = functools.partial(_train_example, image_size=image_size, flip=flip, jitter=jitter)
     images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
     part, parts = share
     batches = images.batch(batch_size // parts, drop_remainder=True)
-    return _run(batches[start * parts + part : len(source) // batch_size * parts : parts], workers)
-
-
-def batches_from(step: int, source: Source, batch_size: int, **options: Any) -> Iterator[Batch]:
-    """Training batches of all epochs, from number `step` on, as `train_batches` with the options gives them."""
-    first, start = divmod(step, len(source) // batch_size)
-    for epoch in itertools.count(first):
-        yield from train_batches(source, batch_size=batch_size, epoch=epoch, start=start, **options)
-        start = 0
+    epochs = batches[: len(source) // batch_size * parts].repeat()  # each epoch with seeds of its own
+    return _run(epochs[step * parts + part :: parts], workers)
 
 
 def test_batches(source: Source, *, image_size: int, batch_size: int, workers: int) -> Generator[Batch, None, None]:

@@ -223,8 +223,9 @@ class _Streamed(Feed):
         return (batch_shape(self.image_shape, self.mesh),)
 
     def calls(self, run):
-        options = self._options | {"seed": self._seed, "share": (jax.process_index(), jax.process_count())}
-        batches = streaming.batches_from(run.step, self._train, self.image_shape[0], **options)
+        share = (jax.process_index(), jax.process_count())
+        options = self._options | {"batch_size": self.image_shape[0], "seed": self._seed, "share": share}
+        batches = streaming.train_batches(self._train, step=run.step, **options)
         for steps in run.calls():
             yield steps, ((devices.device_put_local(batch, self.mesh),) for batch in itertools.islice(batches, steps))
 

@@ -162,9 +162,10 @@ class _Streamed(Halves):
         return (feeds.batch_shape(self.image_shape, self.mesh),) * 2
 
     def calls(self, run):
-        options = self._options | {"share": (jax.process_index(), jax.process_count())}
+        share = (jax.process_index(), jax.process_count())
+        options = self._options | {"batch_size": self.image_shape[0], "step": run.step, "share": share}
         train, val = (
-            streaming.batches_from(run.step, half, self.image_shape[0], seed=(self._seed, number), **options)
+            streaming.train_batches(half, seed=(self._seed, number), **options)
             for number, half in enumerate(self._halves)
         )
         for steps in run.calls():

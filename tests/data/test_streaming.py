@@ -21,8 +21,9 @@ from imagenet_folder import COUNT, grey, shard
 from PIL import Image
 
 from prdarts_jax.data import sources, streaming
+from prdarts_jax.data.source import Source
 
-TRAIN: dict[str, Any] = {"image_size": 16, "batch_size": 4, "seed": 3, "epoch": 0, "start": 0, "workers": 0}
+TRAIN: dict[str, Any] = {"image_size": 16, "batch_size": 4, "seed": 3, "step": 0, "workers": 0}
 
 
 @pytest.fixture
@@ -36,13 +37,17 @@ def without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "jitter_colours", lambda image, rng: image)
 
 
-def in_memory(count: int, image: np.ndarray) -> sources.Source:
+def in_memory(count: int, image: np.ndarray) -> Source:
     """A source of `count` equal images."""
-    return sources.Source((30, 30, 3), 1, count, lambda positions: [{"image": image, "label": 0} for _ in positions])
+    return Source((30, 30, 3), 1, count, lambda positions: [{"image": image, "label": 0} for _ in positions])
 
 
-def train(source: sources.Source, **changes: int | bool) -> list[streaming.Batch]:
-    return list(streaming.train_batches(source, **TRAIN | changes))
+def train(source: Source, epoch: int = 0, start: int = 0, **changes: int | tuple[int, ...]) -> list[streaming.Batch]:
+    """The batches of one epoch, from number `start` of it on."""
+    options = TRAIN | changes
+    count = len(source) // options["batch_size"]
+    with contextlib.closing(streaming.train_batches(source, **options | {"step": epoch * count + start})) as batches:
+        return list(itertools.islice(batches, count - start))
 
 
 def joined(batches: list[streaming.Batch], name: str) -> np.ndarray:
@@ -282,6 +287,16 @@ CHANGES: list[Callable[[np.ndarray, float], np.ndarray]] = [
 ]
 
 
+def test_images_are_mirrored_and_jittered_only_where_asked_for() -> None:
+    source = in_memory(40, ramp(200, 200))
+    for flip, jitter in ((False, False), (True, False)):
+        images = joined(train(source, flip=flip, jitter=jitter), "image").astype(int)
+        mirrored = images[:, 8, 1, 0] > images[:, 8, -2, 0]
+        assert mirrored.any() == flip and not mirrored.all()
+        np.testing.assert_allclose(images[..., 2], 127, atol=25)
+    assert np.ptp(joined(train(source, flip=False, jitter=True), "image")[..., 2].astype(int)) > 60
+
+
 def test_every_image_is_jittered_by_itself() -> None:
     colour = np.full((30, 30, 3), (200, 100, 50), np.uint8)
     assert len(np.unique(joined(train(in_memory(8, colour)), "image").reshape(8, -1), axis=0)) == 8
@@ -302,13 +317,13 @@ def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: P
     assert not multiprocessing.active_children()
 
 
-def reporting_source(report: Callable[[], int]) -> sources.Source:
+def reporting_source(report: Callable[[], int]) -> Source:
     """Small images whose labels are what `report` says in the process that reads them."""
 
     def read(positions: list[int]) -> list[dict]:
         return [{"image": np.zeros((4, 4, 3), np.uint8), "label": report()} for _ in positions]
 
-    return sources.Source((30, 30, 3), 1, 4000, read)
+    return Source((30, 30, 3), 1, 4000, read)
 
 
 def alive(process: int) -> bool:
