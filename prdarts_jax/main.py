@@ -134,7 +134,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
         if config.evaluation.epochs:
             compare.check(config)  # before the search, not after it
         found = search.run(config, workdir)
-        for genotype in found:
+        for genotype in found.values():
             reporting.say(f"genotype: {genotypes.to_json(genotype)}")
         if len(found) > 1:
             reporting.say(population.run(config, workdir, found))

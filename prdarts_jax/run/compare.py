@@ -6,7 +6,7 @@ and comparison.png put their test accuracies side by side.
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,13 @@ def check(config: ConfigDict) -> None:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
+def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
     """Trains the cells that are not yet trained, all in the same way, and compares them.
 
     Args:
       config: of the search.
       workdir: of the search.
-      found: the genotype that each seed has found.
+      found: what `search.run` gives.
 
     Returns:
       The comparison as a table in Markdown.
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
     space = spaces.named(config.space)
-    cells = {f"found_{config.seed + i}" if len(found) > 1 else "found": cell for i, cell in enumerate(found)}
+    cells = {f"found_{seed}" if config.seeds > 1 else "found": cell for seed, cell in found.items()}
     cells |= reference(config, space)
     trainings = config.evaluation.trainings
     evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.")

@@ -66,7 +66,8 @@ class Run:
       total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
-      may_diverge: whether it is no error if metrics or states are not finite. Otherwise nothing of them is saved.
+      may_diverge: whether a run whose numbers are no longer finite ends, with a record {'diverged': True}, while the
+        others go on. Otherwise `Diverged` is raised, and nothing is saved.
       step: how many steps are done.
       records: of each run, of all its epochs so far.
     """
@@ -135,8 +136,8 @@ class Run:
 
     @property
     def going(self) -> list[int]:
-        """The numbers of the runs that have not ended early."""
-        return [number for number, records in enumerate(self.records) if not self.ended(records)]
+        """The numbers of the runs that have not ended early, nor diverged."""
+        return [n for n, records in enumerate(self.records) if not (diverged(records) or self.ended(records))]
 
     @property
     def done(self) -> bool:
@@ -190,28 +191,30 @@ class Run:
             number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
             for number in self.going
         }
-        if not self.may_diverge:
-            for number, mean in means.items():
-                self._check(number, mean)
-        return means
+        return {number: mean for number, mean in means.items() if self._is_finite(number, mean)}
 
     def _check_state(self, state):
         leaves = checkpoints.leaves_by_name(state)
         for number in self.going:
-            self._check(number, {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves)
+            of_run = {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves
+            self._is_finite(number, of_run)
 
-    def _check(self, number: int, values: Mapping[str, Any]) -> None:
-        """Refuses values of a run that are not finite."""
-        if unknown := [name for name, value in values.items() if not _is_finite(name, value)]:
-            where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
-            what = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+    def _is_finite(self, number: int, values: Mapping[str, Any]) -> bool:
+        """Whether the values of a run are finite. If not, the run ends; see `may_diverge`."""
+        unknown = [name for name, value in values.items() if not _is_finite(name, value)]
+        if not unknown:
+            return True
+        where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
+        what = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        text = f"the {self.name}{where} diverged in epoch {self.epoch}, where {what} "
+        text += f"{'is' if len(unknown) == 1 else 'are'} not finite"
+        if not self.may_diverge:
             good = checkpoints.newest(self._checkpoints)
-            raise Diverged(
-                f"the {self.name}{where} diverged in epoch {self.epoch}, where {what} "
-                f"{'is' if len(unknown) == 1 else 'are'} not finite; "
-                + (f"the last good checkpoint is {good}" if good else "there is no checkpoint from before")
-                + "; use another --workdir and a smaller config.weights.learning_rate"
-            )
+            text += f"; the last good checkpoint is {good}" if good else "; there is no checkpoint from before"
+            raise Diverged(f"{text}; use another --workdir and a smaller config.weights.learning_rate")
+        reporting.say(f"careful: {text}, and ends")
+        self._append(number, {"diverged": True})
+        return False
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:
         """Writes the records of the epoch that has ended, by the number of the run, with epoch, step and seconds, and
@@ -220,15 +223,17 @@ class Run:
         Raises:
           Diverged: a number is not finite.
         """
-        for number, record in records.items():
-            self._check(number, reporting.numbers(record))
-        seconds = time.perf_counter() - self._epoch_began
-        for number, record in records.items():
-            self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
-            if self._logs:  # in one process
-                self._logs[number].append(self.records[number][-1])
+        finite = {n: record for n, record in records.items() if self._is_finite(n, reporting.numbers(record))}
+        for number, record in finite.items():
+            self._append(number, record)
         self._bar.set_postfix_str(summary)
         self._totals = {name: np.zeros_like(total) for name, total in self._totals.items()}
+
+    def _append(self, number, record):
+        seconds = time.perf_counter() - self._epoch_began
+        self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
+        if self._logs:  # in one process
+            self._logs[number].append(self.records[number][-1])
 
     def save_if_due(self, state: State) -> None:
         """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop, and then raises
@@ -251,9 +256,14 @@ class Run:
             raise Stopped(text, received or signal.SIGTERM)
 
     def _save(self, state):
-        if not self.may_diverge:
+        if not self.may_diverge or self.step == self.total_steps:  # else the next metrics will tell, saved or not
             self._check_state(state)
         checkpoints.save(self._checkpoints, self.step, (state, self._totals), self.config, self.records)
+
+
+def diverged(records: Sequence[Record]) -> bool:
+    """Whether the run of these records has diverged; see `Run.may_diverge`."""
+    return bool(records) and "diverged" in records[-1]
 
 
 def _is_finite(name: str, value: Any) -> bool:

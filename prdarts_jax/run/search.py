@@ -47,12 +47,15 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
+def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
+
+    Returns:
+      {seed: genotype}, without the seeds that have diverged.
 
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      loop.Diverged: a metric or the state of a search is not finite.
+      loop.Diverged: a metric or the state of all searches is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
@@ -76,20 +79,23 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
         states, found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
-    cells = [problem.method.derive(space, logits) for logits in found]
+    folders = seed_folders(config, workdir)
+    cells = {n: problem.method.derive(space, logits) for n, logits in enumerate(found) if not _is_nan(logits)}
+    if not cells:
+        raise loop.Diverged(f"the searches of all seeds diverged: {workdir} gets no result")
     if problem.method.after_search:
         batch_size, selection = config.batch_size // config.accumulate, config.selection
         most = min(selection.val_batches * config.accumulate, len(data.val["label"]) // batch_size)
         batches = _plain_batches(data, batch_size, most)
         logits = jax.tree.map(lambda *of_seeds: np.stack(of_seeds), *found)
         states = states.replace(arch=devices.device_put(logits, data.mesh, devices.SEEDS))
-        folders = seed_folders(config, workdir)
         cells = discretize.run(problem, states, cells, data.train, batches, data.augmentation, data.mesh, folders)
     else:
-        for folder in seed_folders(config, workdir):
+        for folder in folders:
             (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
     doubted: dict[str, list[str]] = {}
-    for folder, genotype in zip(seed_folders(config, workdir), cells, strict=True):
+    for number, genotype in cells.items():
+        folder = folders[number]
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
@@ -102,7 +108,7 @@ def run(config: ConfigDict, workdir: Path) -> list[genotypes.AnyGenotype]:
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")
-    return cells
+    return {config.seed + number: genotype for number, genotype in cells.items()}
 
 
 def search_stage(
@@ -127,7 +133,7 @@ def search_stage(
 
     Returns:
       (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
-      Those of one that has ended early are of an earlier epoch than its state.
+      Those of one that has ended early are of an earlier epoch than its state, those of one that has diverged NaN.
     """
     batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
     method, space = problem.method, problem.supernet.space
@@ -150,6 +156,7 @@ def search_stage(
     everywhere, spread = devices.REPLICATED, PartitionSpec(None, devices.DATA)
     epoch = devices.for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
     eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
+    plain_batches = functools.partial(_plain_batches, data, batch_size, 4 * config.accumulate)
     if method.after_epoch:
         after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
 
@@ -162,6 +169,7 @@ def search_stage(
         steps_per_epoch=len(data.train["label"]) // batch_size,
         steps_per_call=config.steps_per_call,
         ended=lambda records: last_epoch(records) is not None,
+        may_diverge=config.seeds > 1,
     ) as run:
         halves = data.train, data.val
         shapes = epoch.eval_shape(start.eval_shape(keys, candidates), *halves, jnp.int32(1))
@@ -177,10 +185,10 @@ def search_stage(
             if run.epoch_ended:
                 records = run.means()
                 if needs_eigenvalue:
-                    eigenvalues = devices.device_get(eigenvalue(states, _plain_batches(data, batch_size)))
+                    eigenvalues = devices.device_get(eigenvalue(states, plain_batches()))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}
                 if method.after_epoch:
-                    states = after_epoch(states, _plain_batches(data, batch_size))
+                    states = after_epoch(states, plain_batches())
                 logits = devices.device_get(states.arch)
                 for number in records:
                     of_seed = {t: array[number] for t, array in logits.items()}
@@ -195,7 +203,9 @@ def search_stage(
     logits, found = devices.device_get(states.arch), []
     for number, folder in enumerate(folders):
         early = last_epoch(run.records[number])
-        if early is None:
+        if loop.diverged(run.records[number]):
+            found.append({t: np.full_like(array[number], np.nan) for t, array in logits.items()})
+        elif early is None:
             found.append({t: array[number] for t, array in logits.items()})
         else:
             whose = f"{folder.name} " if len(folders) > 1 else ""
@@ -225,13 +235,17 @@ def _load(config: ConfigDict) -> Halves:
     return Halves(train, val, augmentation, dataset.num_classes, mesh)
 
 
-def _plain_batches(data: Halves, batch_size: int, batches: int = 4) -> dict[str, jax.Array]:
+def _plain_batches(data: Halves, batch_size: int, batches: int) -> dict[str, jax.Array]:
     """Batches of validation images as they are, always the first ones: f32[batches, batch_size, H, W, C]."""
     plain = dataclasses.replace(data.augmentation, pad=0, flip=False, cutout=0)
     places = np.arange(batches * batch_size) % len(data.val["label"])
     image = augment(plain, jax.random.key(0), data.val["image"][places])
     shape = (batches, batch_size)
     return {"image": image.reshape(*shape, *image.shape[1:]), "label": data.val["label"][places].reshape(shape)}
+
+
+def _is_nan(logits: Logits) -> bool:
+    return any(np.isnan(array).any() for array in logits.values())
 
 
 def _describe(space, genotype, probabilities, table):
@@ -251,6 +265,9 @@ def _describe(space, genotype, probabilities, table):
 
 
 def _summary(records: Sequence[loop.Record]) -> str:
+    if not records:
+        return "diverged"
+
     def mean(field):
         return sum(record[field] for record in records) / len(records)
 

@@ -155,7 +155,7 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     compare.check(config)
     found = reference_cells.all_skip(spaces.named("s2"))
     with without_pictures():
-        text = compare.run(config, tmp_path, [found])
+        text = compare.run(config, tmp_path, {config.seed: found})
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert set(rows) == {"found", "random_0", "random_1", "all_skip"}
     assert (tmp_path / "comparison.md").read_text() == text
