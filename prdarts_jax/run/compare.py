@@ -14,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
-from prdarts_jax.nets import encoded
-from prdarts_jax.run import evaluate, lock, reporting, settings
+from prdarts_jax.nets import costs, encoded
+from prdarts_jax.run import evaluate, lock, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -64,7 +64,12 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     trainings = config.evaluation.trainings
     evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.")
     rows = evaluate.run(evaluation, workdir / "evaluation")
+    of_ops = None
+    if config.cost.target:
+        of_ops = search.costs_of(config, workdir, evaluation.feed.num_classes, evaluation.feed.image_shape[1:])
     for name, row in rows.items():
+        if of_ops:
+            row["cost"] = of_ops.of(cells[name])
         row["skip_share"] = float(np.mean(list(genotypes.skip_share(cells[name]).values())))
         row["depth"] = genotypes.depth(cells[name])
     reporting.write_json(workdir / "comparison.json", rows)
@@ -73,7 +78,8 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     text = _table(rows) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
     reporting.write_bytes(workdir / "comparison.md", text.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
-    reporting.save_figure(plots.comparison_figure(trained), workdir / "comparison.png")
+    cost = (costs.UNITS[config.cost.kind], config.cost.target) if of_ops else None
+    reporting.save_figure(plots.comparison_figure(trained, cost), workdir / "comparison.png")
     return text
 
 

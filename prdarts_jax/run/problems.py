@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import nets, spaces
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import costs, discrete
 from prdarts_jax.run import settings
-from prdarts_jax.search import methods
+from prdarts_jax.search import methods, terms
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.perturbation import Perturbation
 from prdarts_jax.search.selection import BestCell
@@ -43,6 +43,37 @@ def _after_search(config):
         return BestCell(config.selection.samples)
     optimizer = in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
     return Perturbation(config.selection.finetuning_steps * config.accumulate, optimizer)
+
+
+def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> costs.Costs:
+    """What the networks that `config.evaluation` describes cost, in the unit of `config.cost.kind`.
+
+    Raises:
+      ValueError: a network without any ops costs more than the target.
+    """
+    section = config.evaluation
+    found = costs.of_network(
+        spaces.named(config.space),
+        config.cost.kind,
+        channels=section.channels,
+        cells=section.cells,
+        num_classes=num_classes,
+        image_shape=image_shape,
+    )
+    if found.fixed >= config.cost.target:
+        unit = costs.UNITS[config.cost.kind]
+        raise ValueError(
+            f"config.cost.target={config.cost.target:g} must be above {found.fixed:g}, the {unit} of the network of "
+            "config.evaluation without the ops of its cells"
+        )
+    return found
+
+
+def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
+    """The method that keeps to `config.cost.target`."""
+    distinct = getattr(method.discretization, "distinct_inputs", True)
+    term = terms.expected_cost(config.cost.weight, config.cost.target, of_ops, distinct_inputs=distinct)
+    return dataclasses.replace(method, terms=(*method.terms, term))
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:

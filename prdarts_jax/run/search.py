@@ -6,6 +6,7 @@ seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
+from prdarts_jax.nets import costs
 from prdarts_jax.run import checkpoints, discretize, lock, loop, problems, reporting, settings
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
@@ -67,6 +69,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
     data, space = _load(config), spaces.named(config.space)
     steps_per_epoch = len(data.train["label"]) // (config.batch_size // config.accumulate)
 
+    of_ops = None
+    if config.cost.target:
+        of_ops = costs_of(config, workdir, data.num_classes, data.train["image"].shape[1:])
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     found: list[Logits] = []
     for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
@@ -74,7 +79,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
             reporting.say(f"stage {number + 1} of {len(stages)}")
         reporting.say(f"{config.epochs} epochs of {steps_per_epoch} steps")
         axis_name, total_steps = devices.axis_of(data.mesh), config.epochs * steps_per_epoch
-        problem = problems.make_search_problem(config, data.num_classes, total_steps, stage.method, axis_name)
+        method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
+        problem = problems.make_search_problem(config, data.num_classes, total_steps, method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
@@ -233,6 +239,19 @@ def _load(config: ConfigDict) -> Halves:
     augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
     reporting.say(f"{len(dataset.labels)} images of {dataset.name}")
     return Halves(train, val, augmentation, dataset.num_classes, mesh)
+
+
+def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
+    """Those in costs.json, which the first process writes if it is missing: no two measurements of latency agree."""
+    path, space = workdir / "costs.json", spaces.named(config.space)
+    if devices.is_main() and not path.exists():
+        made = problems.make_costs(config, num_classes, image_shape)
+        arrays = {cell_type: array.tolist() for cell_type, array in made.arrays().items()}
+        reporting.write_json(path, {"kind": config.cost.kind, "fixed": made.fixed, "of_ops": arrays})
+    devices.barrier("costs")
+    read = json.loads(path.read_bytes())
+    rows = ((cell_type, tuple(map(tuple, array))) for cell_type, array in read["of_ops"].items())
+    return costs.Costs(space, read["fixed"], tuple(rows))
 
 
 def _plain_batches(data: Halves, batch_size: int, batches: int) -> dict[str, jax.Array]:

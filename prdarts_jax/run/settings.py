@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import costs, discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
 
@@ -68,6 +68,18 @@ class _Selection:
         int, at_least(0), "'perturbation': of the weights after each decision; in the authors' code five epochs"
     ] = 100
     samples: Annotated[int, at_least(1), "'best_of': cells that are drawn"] = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    target: Annotated[float, at_least(0), "what the network that `evaluation` describes may cost; 0: anything"] = 0.0
+    kind: Annotated[
+        costs.Kind,
+        "'params', weights; 'macs', multiply-adds of an image; 'latency', seconds of an image, measured here",
+    ] = "macs"
+    weight: Annotated[
+        float, above(0), "of what it costs beyond the target, as a share of that, in the logits' loss"
+    ] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +154,7 @@ class _Search:
     weights: _Weights = _Weights()
     logits: _Logits = _Logits()
     selection: _Selection = _Selection()
+    cost: _Cost = _Cost()
     evaluation: _Evaluation = _Evaluation()
 
 
