@@ -226,7 +226,7 @@ def test_what_is_no_text_is_refused(call, value):
 
 
 def test_describe_says_how_to_name_a_published_cell():
-    with refused("genotype='PRDARTS' must be a Genotype, with normal and reduction cells (genotypes.named has some)"):
+    with refused("genotype='PRDARTS' must be a Genotype or an EdgeGenotype (genotypes.named has some)"):
         pdx.describe("PRDARTS")
 
 

@@ -36,7 +36,7 @@ def check(config: ConfigDict) -> None:
       config: of the search, before it is run.
     """
     settings.validate(config)
-    space = spaces.named(config.space)
+    space = settings.space_of(config)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
     evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.")
 
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
-    space = spaces.named(config.space)
+    space = settings.space_of(config)
     cells = {f"found_{seed}" if config.seeds > 1 else "found": cell for seed, cell in found.items()}
     cells |= reference(config, space)
     trainings = config.evaluation.trainings

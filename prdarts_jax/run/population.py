@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
-from prdarts_jax.run import lock, reporting, search
+from prdarts_jax.run import lock, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
@@ -27,7 +26,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
-    space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
+    space, generator = settings.space_of(config), np.random.default_rng(config.seed)
     drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
     folders = search.seed_folders(config, workdir)
     runs = [reporting.read_records(folders[seed - config.seed]) for seed in found]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from prdarts_jax import nets, spaces
+from prdarts_jax import nets
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import costs, discrete
 from prdarts_jax.run import settings
@@ -17,7 +17,7 @@ from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.perturbation import Perturbation
 from prdarts_jax.search.selection import BestCell
 from prdarts_jax.search.step import SearchProblem
-from prdarts_jax.spaces.genotypes import Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
 def make_method(config: ConfigDict) -> Method:
@@ -53,7 +53,7 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
     """
     section = config.evaluation
     found = costs.of_network(
-        spaces.named(config.space),
+        settings.space_of(config),
         config.cost.kind,
         channels=section.channels,
         cells=section.cells,
@@ -89,7 +89,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
         "dtype": jnp.dtype(config.dtype),
         "axis_name": axis_name,
     }
-    return nets.supernet_of(spaces.named(config.space), **fields | dict(method.supernet))
+    return nets.supernet_of(settings.space_of(config), **fields | dict(method.supernet))
 
 
 def make_search_problem(
@@ -127,8 +127,8 @@ def _countable(steps: int) -> int:
 
 
 def make_network(
-    config: ConfigDict, genotype: Genotype, num_classes: int, axis_name: str | None = None
-) -> discrete.DiscreteNetwork:
+    config: ConfigDict, genotype: AnyGenotype, num_classes: int, axis_name: str | None = None
+) -> nn.Module:
     """The network of a genotype that a valid config describes; for `axis_name` see `devices.py`."""
     return discrete.network(
         genotype,

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices, spaces
+from prdarts_jax import devices
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
     for folder in workdirs:
         checkpoints.check_config(folder, _fields(config))
     table = tabular.load(config.table) if config.table else None
-    data, space = _load(config), spaces.named(config.space)
+    data, space = _load(config), settings.space_of(config)
     steps_per_epoch = len(data.train["label"]) // (config.batch_size // config.accumulate)
 
     of_ops = None
@@ -243,7 +243,7 @@ def _load(config: ConfigDict) -> Halves:
 
 def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
     """Those in costs.json, which the first process writes if it is missing: no two measurements of latency agree."""
-    path, space = workdir / "costs.json", spaces.named(config.space)
+    path, space = workdir / "costs.json", settings.space_of(config)
     if devices.is_main() and not path.exists():
         made = problems.make_costs(config, num_classes, image_shape)
         arrays = {cell_type: array.tolist() for cell_type, array in made.arrays().items()}

@@ -133,6 +133,8 @@ class _Search:
     ] = 1
     augmentation: _Augmentation = _Augmentation()
     space: Annotated[str, one_of(spaces.NAMED), "what is searched"] = "darts"
+    nodes: Annotated[int, from_to(0, 20), "of a cell, with its inputs; 0: those of the space"] = 0
+    ops: Annotated[str, "the candidates of each edge, separated by commas; '': those of the space"] = ""
     table: Annotated[str, "a file of NAS-Bench-201's accuracies: each epoch then reports the derived cell's"] = ""
     method: Annotated[
         str, "one of `methods.NAMED`, or MODULE:FUNCTION; its settings are in the section of its name"
@@ -238,8 +240,32 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be search or train")
 
 
+def space_of(config: ConfigDict) -> spaces.SearchSpace:
+    """The space of a search: the one that `config.space` names, with `config.nodes` and `config.ops` if given.
+
+    Raises:
+      ValueError: no space has such nodes or ops.
+
+    >>> config = search()
+    >>> config.update({"nodes": 4, "ops": "skip_connect,sep_conv_3x3"})
+    >>> space_of(config).shape
+    (5, 2)
+    """
+    space = spaces.named(config.space)
+    if (config.nodes or config.ops) and space.edge_ops:
+        raise ValueError(
+            f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "
+            f"{space.name}, whose edges have candidates of their own"
+        )
+    names = tuple(name.strip() for name in config.ops.split(",")) if config.ops else space.ops
+    try:
+        return dataclasses.replace(space, nodes=config.nodes or space.nodes, ops=names)
+    except ValueError as error:
+        raise ValueError(f"config.nodes and config.ops: {error}") from error
+
+
 def _check_search(config):
-    space, method = spaces.named(config.space), methods.find(config.method)
+    space, method = space_of(config), methods.find(config.method)
     _ = space.genotype_class  # refuses a space whose cells nothing holds
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)

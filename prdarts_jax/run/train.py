@@ -37,7 +37,7 @@ class Training(NamedTuple):
       weights: of a checkpoint of PyTorch, to start from, if there is one.
     """
 
-    genotype: genotypes.Genotype
+    genotype: genotypes.AnyGenotype
     feed: Feed
     problem: training.TrainProblem
     shapes: training.TrainState
@@ -56,11 +56,6 @@ def check(config: ConfigDict, section: str = "") -> Training:
     """
     settings.validate(config)
     genotype = genotypes.find(config.genotype)
-    if not isinstance(genotype, genotypes.Genotype):
-        raise ValueError(
-            f"config.genotype={refusals.shown(config.genotype)} must have normal and reduction cells; the accuracies "
-            "of NAS-Bench-201's cells are in its table"
-        )
     mesh = devices.make_mesh()
     fields = f"config.{section}batch_size / config.{section}accumulate"
     devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
@@ -80,8 +75,13 @@ def check(config: ConfigDict, section: str = "") -> Training:
     return Training(genotype, feed, problem, shapes, weights)
 
 
-def _imported_weights(config: ConfigDict, genotype: genotypes.Genotype) -> dict[str, Any]:
+def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
+    if not isinstance(genotype, genotypes.Genotype):
+        raise ValueError(
+            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs a genotype with normal and "
+            "reduction cells"
+        )
     data = sources.open_split(config.dataset, config.data_dir or None)
     if data.shape[-1] != 3:
         raise ValueError(

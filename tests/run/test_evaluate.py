@@ -121,7 +121,7 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
         (
             {"a": CELL},
-            {"auxiliary_weight": 0.4},
+            {"auxiliary_weight": 0.4, "image_size": 2},
             "auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features",
         ),
         ({"a": CELL}, {"batch_size": 90}, "config.batch_size=90 must be at most 80"),

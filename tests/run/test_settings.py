@@ -134,6 +134,21 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ),
         (
             "search",
+            {"space": "s1", "nodes": 5},
+            "config.nodes=5 and config.ops='' must be 0 and '' in the space s1, whose edges have candidates of",
+        ),
+        (
+            "search",
+            {"ops": "none,skip"},
+            "config.nodes and config.ops: space 'darts' has the op 'skip', which is not registered",
+        ),
+        (
+            "search",
+            {"nodes": 2},
+            "config.nodes and config.ops: space 'darts' must have ops, inputs and more nodes than inputs",
+        ),
+        (
+            "search",
             {"method": "darts", "darts__second_order": True, "accumulate": 2},
             "config.accumulate=2 must be 1 with a method of second order, config.darts, which looks ahead to the "
             "weights after each step",
