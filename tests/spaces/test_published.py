@@ -17,6 +17,8 @@ RELEASED = {
     "PCDARTS": "5afa7b29b462",
     "PCDARTS_IMAGENET": "407331c4cfbf",
     "GDAS": "bfbd4a6476dd",
+    "FAIRDARTS_A": "",
+    "FAIRDARTS_B": "",
     "NASNet": "e78036359e8b",
     "AmoebaNet": "8da07c6c87af",
 }
