@@ -45,7 +45,7 @@ def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, 
     """
     listed_entries = _items(entries)
     if isinstance(entries, Mapping):
-        found, nodes = _of_edges(field, entries, inputs=2), _NODES
+        found, nodes = sorted(_of_edges(field, entries, inputs=2), key=_place), _NODES
     elif not listed_entries or len(listed_entries) > _EDGES:
         raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
     elif _is_by_node(listed_entries):
@@ -84,7 +84,7 @@ def one_an_edge(field: str, cell: Any) -> tuple[str, ...]:
         )
     else:
         return tuple(_op_of_edge(f"{field}[{i}]={shown(op)}", op) for i, op in enumerate(entries))
-    found = sorted(found, key=lambda of: (of.target, of.source))
+    found = sorted(found, key=_place)
     for one, other in zip(found[:-1], found[1:], strict=True):
         if one[2:] == other[2:]:
             raise ValueError(f"{other.label} comes after {one.label}, but each edge may come only once")
@@ -122,6 +122,11 @@ def _items(value: Any) -> tuple[Any, ...] | None:
 def _integer(value: Any) -> int | None:
     """An integer; True is one to Python but no node."""
     return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+
+
+def _place(of: _Connection) -> tuple[int, int]:
+    """What edges are sorted by."""
+    return of.target, of.source
 
 
 def _kind(entry: Any) -> str | None:
@@ -189,8 +194,8 @@ def _of_nodes(field: str, nodes: Sequence[Any], inputs: int) -> list[_Connection
         target = inputs + i
         if entries is None or len(found) + len(entries) > _EDGES:
             raise ValueError(
-                f"{field}[{i}]={shown(node)} must be a list of the entries of node {target}, as {field}[0] is, with "
-                f"{_EDGES} entries of all nodes at most"
+                f"{field}[{i}]={shown(node)} must be a list of the entries of node {target}, as {field}[0] is; there "
+                f"may be {_EDGES} in all"
             )
         for j, entry in enumerate(entries):
             label = f"{field}[{i}][{j}]"
@@ -208,8 +213,8 @@ def _of_edges(field: str, edges: Mapping[Any, Any], inputs: int) -> list[_Connec
         label = f"{field}[{shown(key)}]={shown(op)}"
         if edge is None or not inputs <= edge[1] < _NODES or i >= _EDGES:
             raise ValueError(
-                f"{label} must be the op of an edge (input, node), the node from {inputs} to {_NODES - 1}, and one of "
-                f"{_EDGES} edges at most"
+                f"{label} must be the op of an edge (input, node), the node from {inputs} to {_NODES - 1}; there may be "
+                f"{_EDGES} at most"
             )
         found.append(_checked(label, op, *edge))
     return found

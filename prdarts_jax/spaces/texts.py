@@ -14,7 +14,7 @@ _CHARACTERS = 120_000
 _DEPTH = 30  # of brackets
 _CALL = re.compile(r"\b(?:Edge)?Genotype ?\(")
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")  # in the order in which a call has them
-_NUMBERS = re.compile(r"u?int(8|16|32|64)|float(16|32|64)")  # of NumPy
+_AROUND = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|str_|array|list|tuple")  # a value, as NumPy prints it
 
 
 def value(text: str) -> Any:
@@ -136,11 +136,7 @@ def _plain(node: ast.expr) -> Any:
             return -number
         case ast.Call(ast.Name("range"), arguments):
             return range(*map(_plain, arguments))
-        case ast.Call(ast.Name(name) | ast.Attribute(attr=name), [argument]) if name in (
-            "array",
-            "list",
-            "tuple",
-        ) or _NUMBERS.fullmatch(name):
+        case ast.Call(ast.Name(name) | ast.Attribute(attr=name), [argument]) if _AROUND.fullmatch(name):
             return _plain(argument)
         case ast.Call(ast.Name(name), arguments, keywords) if name.endswith("Genotype"):
             fields = ("ops",) if name == "EdgeGenotype" else _FIELDS

@@ -55,6 +55,7 @@ ROUND_TRIPS = (
     ("PCDARTS_IMAGENET", "imagenet", False),
     ("NASNet", "cifar", False),
     ("AmoebaNet", "cifar", True),
+    ("FAIRDARTS_A", "cifar", True),
 )
 
 
@@ -99,6 +100,21 @@ def test_files_may_nest_and_prefix_the_names(tmp_path, key, prefix):
     torch.save({key: tensors, "epoch": 600, "optimizer": {"lr": 0.1}} if key else tensors, tmp_path / "model.pt")
     found = torch_weights.load(tmp_path / "model.pt", *arguments())
     assert_identical(found, torch_weights.load(state, *arguments()))
+
+
+def test_the_names_of_fair_darts_are_read_too():
+    state, _ = random_state("FAIRDARTS_A")
+    # (node, input) of the entries that are not `none`, as the authors' triples have them.
+    edges = ({0: "2.0", 1: "2.1", 4: "4.0", 6: "5.0"}, dict(enumerate("2.0 2.1 3.0 3.1 4.0 4.1 5.0 5.1".split())))
+    theirs = {}
+    for name, array in state.items():
+        match name.split("."):
+            case ["cells", k, "_ops", i, *rest]:
+                name = ".".join(["cells", k, "_ops", edges[k != "0"][int(i)], "0", *rest])
+        theirs[name] = array
+    assert "cells.0._ops.5.0.0.op.1.weight" in theirs
+    found = torch_weights.load(theirs, *arguments("FAIRDARTS_A"))
+    assert_identical(found, torch_weights.load(state, *arguments("FAIRDARTS_A")))
 
 
 def test_half_precision_and_parameters_are_read_too():
