@@ -190,8 +190,9 @@ def find(text: str) -> AnyGenotype:
         is_file = False
     if is_file:
         return load(text)
-    if any(character in text for character in "([{|\n"):
-        return _of_value(texts.value(text))
+    value = texts.value(text) if any(character in text for character in "([{|\n") else text
+    if not isinstance(value, str) or value.startswith("|"):
+        return _of_value(value)
     raise FileNotFoundError(
         f"genotype {shown(text)} is neither a file, nor the text of a genotype, nor one of "
         f"{listed(text, published.names())}"

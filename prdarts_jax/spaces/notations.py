@@ -213,8 +213,8 @@ def _of_edges(field: str, edges: Mapping[Any, Any], inputs: int) -> list[_Connec
         label = f"{field}[{shown(key)}]={shown(op)}"
         if edge is None or not inputs <= edge[1] < _NODES or i >= _EDGES:
             raise ValueError(
-                f"{label} must be the op of an edge (input, node), the node from {inputs} to {_NODES - 1}; there may be "
-                f"{_EDGES} at most"
+                f"{label} must be the op of an edge (input, node), the node from {inputs} to {_NODES - 1}; "
+                f"there may be {_EDGES} at most"
             )
         found.append(_checked(label, op, *edge))
     return found

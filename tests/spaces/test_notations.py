@@ -18,7 +18,7 @@ FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 BENCHMARK = spaces.nas_bench_201().ops
 NAMES = st.sampled_from(ops.names())
 GENOTYPE = genotypes.named("DARTS_V2")
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=25, deadline=None)
 
 
 @st.composite
@@ -220,8 +220,8 @@ def test_a_node_without_an_entry_is_neither_concatenated_nor_read():
         (
             {"0-1": "none"},
             [2],
-            "normal['0-1']='none' must be the op of an edge (input, node), the node from 2 to 501; there may be 1000 at "
-            "most",
+            "normal['0-1']='none' must be the op of an edge (input, node), the node from 2 to 501; "
+            "there may be 1000 at most",
         ),
         ([("none", 0)] * 2, range(2, 10**12), "normal_concat[1]=3 must be an integer from 2 to 2"),
         ([("none", 0)] * 2, range(0), "normal_concat=range(0, 0) must be a list or range of at least one node"),
@@ -243,7 +243,8 @@ def test_an_impossible_cell_is_refused(entries, concat, message):
         ("|none~0|+none", "ops='|none~0|+none' must be a string like '|op~0|+|op~0|op~1|' or a list"),
         (
             {(1, 0): "none"},
-            "ops[(1, 0)]='none' must be the op of an edge (input, node), the node from 1 to 501; there may be 1000 at most",
+            "ops[(1, 0)]='none' must be the op of an edge (input, node), the node from 1 to 501; "
+            "there may be 1000 at most",
         ),
     ],
 )
@@ -290,6 +291,14 @@ def test_what_is_no_literal_is_not_read(text, reason):
     with pytest.raises(ValueError) as error:
         genotypes.find(text)
     assert str(error.value).startswith(f"genotype cannot be read: {reason}") and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["runs/(1)/genotype.json", "a\nb", "PRDART|S"])
+def test_a_text_that_is_one_word_is_taken_for_a_path(text):
+    with pytest.raises(
+        FileNotFoundError, match="^genotype '.*' is neither a file, nor the text of a genotype, nor one "
+    ):
+        genotypes.find(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 31, "1" * 120_001 + "\n"])
