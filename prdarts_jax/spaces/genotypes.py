@@ -39,8 +39,11 @@ def layout(cells: int) -> tuple[str, ...]:
 class Genotype:
     """One normal and one reduction cell, in the form the DARTS papers print them.
 
-    Lists, as JSON has them, are accepted and become tuples. Nodes 0 and 1 are the outputs of the cells k-2 and k-1;
-    entries 2i and 2i+1 are the two that node i+2 sums.
+    Nodes 0 and 1 are the outputs of the cells k-2 and k-1; entries 2i and 2i+1 are the two that node i+2 sums. Lists,
+    lists a node, triples and ops by edge are accepted and become such pairs (`notations.two_a_node`).
+
+    >>> Genotype({"0->2": "sep_conv_3x3"}, range(2, 3), [[("none", 0), ("noise", 1)]], [2]).normal
+    (('sep_conv_3x3', 0), ('none', 1))
 
     Attributes:
       normal, reduce: (op, input node) pairs, two a node.
@@ -66,17 +69,19 @@ class Genotype:
 class EdgeGenotype:
     """A cell of one input in which every edge has one op, as NAS-Bench-201's (Dong, Yang, ICLR 2020).
 
-    Node 0 is the input and the last node the output; each node has an edge from every earlier one. A list, as JSON has
-    it, is accepted and becomes a tuple. `str` gives the name that NAS-Bench-201 has for the cell.
+    Node 0 is the input and the last node the output; each node has an edge from every earlier one. `str` gives the name
+    that NAS-Bench-201 has for the cell; it, lists and ops by edge are accepted (`notations.one_an_edge`).
 
     >>> str(EdgeGenotype(["skip_connect", "none", "nor_conv_3x3"]))
     '|skip_connect~0|+|none~0|nor_conv_3x3~1|'
+    >>> EdgeGenotype('|skip_connect~0|+|none~0|nor_conv_3x3~1|').ops
+    ('skip_connect', 'none', 'nor_conv_3x3')
 
     Attributes:
       ops: the op of each edge (0,1) (0,2) (1,2) (0,3) (1,3) (2,3) ...; 1, 3, 6, 10, ... in all.
 
     Raises:
-      ValueError: no cell has so many edges, or an op is not registered; the sentence names it and what is allowed.
+      ValueError: no cell has such edges, or an op is not registered; the sentence names it and what is allowed.
     """
 
     ops: tuple[str, ...]

@@ -43,17 +43,17 @@ def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, 
     As in Fair DARTS's network, a node for which there is no entry is not concatenated, and no other reads it. Where an
     entry is missing, the pair is `none` from the lowest input that is not used.
     """
-    listed_entries = _items(entries)
+    items = _items(entries)
     if isinstance(entries, Mapping):
-        found, nodes = sorted(_of_edges(field, entries, inputs=2), key=_place), _NODES
-    elif not listed_entries or len(listed_entries) > _EDGES:
+        found, nodes = _of_edges(field, entries, inputs=2), _NODES
+    elif not items or len(items) > _EDGES:
         raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
-    elif _is_by_node(listed_entries):
-        found, nodes = _of_nodes(field, listed_entries, inputs=2), len(listed_entries) + 2
-    elif _kind(listed_entries[0]) == _EDGE:
-        found, nodes = _of_entries(field, listed_entries), _NODES
+    elif _is_by_node(items):
+        found, nodes = _of_nodes(field, items, inputs=2), len(items) + 2
+    elif _kind(items[0]) == _EDGE:
+        found, nodes = _of_entries(field, items), _NODES
     else:
-        pairs = tuple((of.op, of.source) for of in _of_entries(field, listed_entries))
+        pairs = tuple((of.op, of.source) for of in _of_entries(field, items))
         if len(pairs) % 2:
             raise ValueError(f"{field} has {_count(pairs)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
         return pairs, _concatenated(field, concat, len(pairs) // 2 + 2)
@@ -176,14 +176,8 @@ def _of_entries(field: str, entries: Sequence[Any]) -> list[_Connection]:
         if _kind(entry) != kind:
             raise ValueError(f"{field}[{i}]={shown(entry)} must be {kind}, as {field}[0] is")
         parts = _items(entry) or ()
-        label = f"{field}[{i}]={shown(parts)}"
         target, source = parts[1:] if kind == _EDGE else (i // 2 + 2, parts[1])
-        if not 2 <= (_integer(target) or 0) < _NODES:
-            raise ValueError(
-                f"{label} must have a node from 2 to {_NODES - 1} in the second place, and its input in the third; a "
-                "weight there must have a decimal point"
-            )
-        found.append(_checked(label, parts[0], source, target))
+        found.append(_checked(f"{field}[{i}]={shown(parts)}", parts[0], source, target, inputs=2))
     return found
 
 
@@ -202,22 +196,20 @@ def _of_nodes(field: str, nodes: Sequence[Any], inputs: int) -> list[_Connection
             if _kind(entry) not in (_PAIR, _WEIGHTED):
                 raise ValueError(f"{label}={shown(entry)} must be {_PAIR} or {_WEIGHTED}")
             op, source = (_items(entry) or ())[:2]
-            found.append(_checked(f"{label}={shown(_items(entry))}", op, source, target))
+            found.append(_checked(f"{label}={shown(_items(entry))}", op, source, target, inputs))
     return found
 
 
 def _of_edges(field: str, edges: Mapping[Any, Any], inputs: int) -> list[_Connection]:
+    if len(edges) > _EDGES:
+        raise ValueError(f"{field} has {len(edges)} edges, but may have {_EDGES} at most")
     found = []
-    for i, (key, op) in enumerate(edges.items()):
-        edge = _edge(key)
-        label = f"{field}[{shown(key)}]={shown(op)}"
-        if edge is None or not inputs <= edge[1] < _NODES or i >= _EDGES:
-            raise ValueError(
-                f"{label} must be the op of an edge (input, node), the node from {inputs} to {_NODES - 1}; "
-                f"there may be {_EDGES} at most"
-            )
-        found.append(_checked(label, op, *edge))
-    return found
+    for key, op in edges.items():
+        edge, label = _edge(key), f"{field}[{shown(key)}]={shown(op)}"
+        if edge is None:
+            raise ValueError(f"{label} must be the op of an edge (input, node), or of a text with the two numbers")
+        found.append(_checked(label, op, *edge, inputs))
+    return sorted(found, key=_place)
 
 
 def _nodes_of_string(field: str, text: str) -> list[list[tuple[str, int]]]:
@@ -246,15 +238,18 @@ def _op_of_edge(label: str, op: Any) -> str:
     )
 
 
-def _checked(label: str, op: Any, source: Any, target: Any) -> _Connection:
+def _checked(label: str, op: Any, source: Any, target: Any, inputs: int) -> _Connection:
     if not isinstance(op, str) or op not in ops.names():
         raise ValueError(f"{label} has an unknown op; allowed are {listed(op, ops.names())}")
-    number = _integer(source)
-    if number is None or not 0 <= number < target:
+    node, number = _integer(target), _integer(source)
+    if node is None or not inputs <= node < _NODES:
         raise ValueError(
-            f"{label} is an entry of node {target}, so its input must be an integer from 0 to {target - 1}"
+            f"{label} must join an input and a node from {inputs} to {_NODES - 1}; an entry is {_PAIR}, {_WEIGHTED} "
+            f"with a decimal point in the weight, or {_EDGE}"
         )
-    return _Connection(label, str(op), number, int(target))
+    if number is None or not 0 <= number < node:
+        raise ValueError(f"{label} is an entry of node {node}, so its input must be an integer from 0 to {node - 1}")
+    return _Connection(label, str(op), number, node)
 
 
 def _concatenated(field: str, concat: Any, nodes: int) -> tuple[int, ...]:

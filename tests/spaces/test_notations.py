@@ -182,8 +182,8 @@ def test_a_node_without_an_entry_is_neither_concatenated_nor_read():
         (
             [("none", 0, 1), ("none", 0, 1)],
             [2],
-            "normal[0]=('none', 0, 1) must have a node from 2 to 501 in the second place, and its input in the third; "
-            "a weight there must have a decimal point",
+            "normal[0]=('none', 0, 1) must join an input and a node from 2 to 501; an entry is (op, input), "
+            "(op, input, weight) with a decimal point in the weight, or (op, node, input)",
         ),
         (
             [("none", 0, 0.5), ("none", 1, 1)],
@@ -220,8 +220,13 @@ def test_a_node_without_an_entry_is_neither_concatenated_nor_read():
         (
             {"0-1": "none"},
             [2],
-            "normal['0-1']='none' must be the op of an edge (input, node), the node from 2 to 501; "
-            "there may be 1000 at most",
+            "normal['0-1']='none' must join an input and a node from 2 to 501; an entry is (op, input), "
+            "(op, input, weight) with a decimal point in the weight, or (op, node, input)",
+        ),
+        (
+            {"0-2": "none", "to 3": "none"},
+            [2],
+            "normal['to 3']='none' must be the op of an edge (input, node), or of a text with the two numbers",
         ),
         ([("none", 0)] * 2, range(2, 10**12), "normal_concat[1]=3 must be an integer from 2 to 2"),
         ([("none", 0)] * 2, range(0), "normal_concat=range(0, 0) must be a list or range of at least one node"),
@@ -242,9 +247,8 @@ def test_an_impossible_cell_is_refused(entries, concat, message):
         ),
         ("|none~0|+none", "ops='|none~0|+none' must be a string like '|op~0|+|op~0|op~1|' or a list"),
         (
-            {(1, 0): "none"},
-            "ops[(1, 0)]='none' must be the op of an edge (input, node), the node from 1 to 501; "
-            "there may be 1000 at most",
+            {(2, 1): "none"},
+            "ops[(2, 1)]='none' is an entry of node 1, so its input must be an integer from 0 to 0",
         ),
     ],
 )
