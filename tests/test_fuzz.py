@@ -333,19 +333,8 @@ def reader(path, read):
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-KINDS = [
-    genotype_texts,
-    genotype_notations,
-    calls,
-    configs,
-    command_lines,
-    metrics,
-    config_files,
-    architectures,
-    tables,
-    tfds_folders,
-]
-KINDS += [pytorch_files]
+KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
+KINDS += [pytorch_files, genotype_notations]
 
 
 def assert_sentence(text):

@@ -88,20 +88,6 @@ def test_variables_come_back_bit_for_bit(name, form, auxiliary):
     assert_identical(back, variables)
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ("net", "state_dict", None))
-@pytest.mark.parametrize("prefix", ("module.", ""))
-def test_files_may_nest_and_prefix_the_names(tmp_path, key, prefix):
-    state, counters = random_state()
-    tensors = {prefix + name: torch.from_numpy(array) for name, array in state.items()}
-    tensors |= {prefix + name: torch.tensor(7) for name in counters}
-    torch.save({key: tensors, "epoch": 600, "optimizer": {"lr": 0.1}} if key else tensors, tmp_path / "model.pt")
-    found = torch_weights.load(tmp_path / "model.pt", *arguments())
-    assert_identical(found, torch_weights.load(state, *arguments()))
-
-
 def test_the_names_of_fair_darts_are_read_too():
     state, _ = random_state("FAIRDARTS_A")
     # (node, input) of the entries that are not `none`, as the authors' triples have them.
@@ -115,6 +101,20 @@ def test_the_names_of_fair_darts_are_read_too():
     assert "cells.0._ops.5.0.0.op.1.weight" in theirs
     found = torch_weights.load(theirs, *arguments("FAIRDARTS_A"))
     assert_identical(found, torch_weights.load(state, *arguments("FAIRDARTS_A")))
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ("net", "state_dict", None))
+@pytest.mark.parametrize("prefix", ("module.", ""))
+def test_files_may_nest_and_prefix_the_names(tmp_path, key, prefix):
+    state, counters = random_state()
+    tensors = {prefix + name: torch.from_numpy(array) for name, array in state.items()}
+    tensors |= {prefix + name: torch.tensor(7) for name in counters}
+    torch.save({key: tensors, "epoch": 600, "optimizer": {"lr": 0.1}} if key else tensors, tmp_path / "model.pt")
+    found = torch_weights.load(tmp_path / "model.pt", *arguments())
+    assert_identical(found, torch_weights.load(state, *arguments()))
 
 
 def test_half_precision_and_parameters_are_read_too():
