@@ -14,6 +14,7 @@ import hypothesis
 import imagenet_folder
 import numpy as np
 import pytest
+import yaml
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from shared import CELL, ROOT, record
@@ -94,14 +95,60 @@ def genotype_texts(folder):
     values += [{"ops": ["none"] * 6}]
     made = st.sampled_from(values).flatmap(changed).map(json.dumps)
     texts = made | made.map(str.encode).flatmap(damaged).map(lambda content: content.decode("latin1"))
+    return texts, genotype_reader(folder)
+
+
+def genotype_notations(folder):
+    nodes = [[["skip_connect", 0], ["none", 1]], [["sep_conv_3x3", 2]]]
+    triples = [["skip_connect", 2, 0], ["max_pool_3x3", 2, 1], ["none", 4, 3]]
+    weighted = [["dil_conv_3x3", 0, 0.5], ["sep_conv_3x3", 1, 0.25]]
+    edges = {"0->2": "none", "(1, 2)": "skip_connect", "3<-2": "avg_pool_3x3"}
+    cells = [nodes, triples, weighted, edges, [["noise", 0], ["none", 0]]]
+    values = [{"normal": n, "normal_concat": [2, 3], "reduce": r, "reduce_concat": [2]} for n in cells for r in cells]
+    of_edges = [[3, 1, 0, 4, 2, 1], [[["none", 0]]], {"0-1": "none"}, {"ops": edges}]
+    changes = st.sampled_from(values + of_edges).flatmap(changed)
+
+    def call(fields):
+        inside = (
+            ", ".join(f"{name}={value!r}" for name, value in fields.items()) if isinstance(fields, dict) else fields
+        )
+        return f"INFO genotype = Genotype({inside})\n".replace("[2, 3]", "range(2, 4)").replace(
+            "[2]", "array([np.int64(2)])"
+        )
+
+    strings = [
+        "|none~0|",
+        "|none~0|+|skip_connect~0|nor_conv_3x3~1|",
+        "Genotype(",
+        "range(2, 6)",
+        "&a [*a, *a]",
+        "- " * 99,
+    ]
+    writers = [
+        call,
+        json.dumps,
+        str,
+        lambda value: yaml.dump(value),
+        lambda value: yaml.dump(value, default_flow_style=True),
+    ]
+    made = st.builds(lambda write, value: write(value), st.sampled_from(writers), changes) | st.sampled_from(strings)
+    return made | made.map(str.encode).flatmap(damaged).map(lambda text: text.decode("latin1")), genotype_reader(folder)
+
+
+def genotype_reader(folder):
+    """Reads a text as such and from a file; what it makes, it prints so that it is read again."""
+
+    def found(text):
+        genotype = genotypes.find(text)
+        assert genotypes.find(repr(genotype)) == genotypes.find(genotypes.to_json(genotype)) == genotype
 
     def read(text):
         path = folder / "genotype.json"
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
-        for call, argument in ((genotypes.find, text), (genotypes.load, path)):
-            refused(call, argument)
+        refused(found, text)
+        refused(genotypes.load, path)
 
-    return texts, read
+    return read
 
 
 def calls(folder):
@@ -287,7 +334,7 @@ def reader(path, read):
 # ----------------------------------------------------------------------------------------------------------------------
 
 KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
-KINDS += [pytorch_files]
+KINDS += [pytorch_files, genotype_notations]
 
 
 def assert_sentence(text):

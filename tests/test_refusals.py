@@ -121,8 +121,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
             "'cifar10' or 'cifar100'?",
         ),
         (
-            [TRAINING, "--config.genotype=prdarts"],
-            "genotype 'prdarts' is neither a file, nor JSON, nor one of PRDARTS,",
+            [TRAINING, "--config.genotype=prdart"],
+            "genotype 'prdart' is neither a file, nor the text of a genotype, nor one of PRDARTS,",
         ),
         ([TRAINING, f"--config.genotype={'x' * 10**6}"], f"genotype '{'x' * 50}"),
         (

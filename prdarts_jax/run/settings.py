@@ -163,7 +163,7 @@ class _Search:
 @dataclasses.dataclass(frozen=True)
 class _Training(_Network):
     job: Annotated[str, one_of(("train",))] = "train"
-    genotype: Annotated[str, "the name of a published cell, a genotype.json, or its text"] = "PRDARTS"
+    genotype: Annotated[str, "the name of a published cell, or a file or text with one"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
     form: Annotated[str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells"] = (
         "cifar"

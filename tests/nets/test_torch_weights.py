@@ -55,6 +55,7 @@ ROUND_TRIPS = (
     ("PCDARTS_IMAGENET", "imagenet", False),
     ("NASNet", "cifar", False),
     ("AmoebaNet", "cifar", True),
+    ("FAIRDARTS_A", "cifar", True),
 )
 
 
@@ -85,6 +86,21 @@ def test_variables_come_back_bit_for_bit(name, form, auxiliary):
     state = torch_weights.to_torch({**variables, "auxiliary": {}}, *arguments(name, form))
     back = torch_weights.load(state, *arguments(name, form))
     assert_identical(back, variables)
+
+
+def test_the_names_of_fair_darts_are_read_too():
+    state, _ = random_state("FAIRDARTS_A")
+    # (node, input) of the entries that are not `none`, as the authors' triples have them.
+    edges = ({0: "2.0", 1: "2.1", 4: "4.0", 6: "5.0"}, dict(enumerate("2.0 2.1 3.0 3.1 4.0 4.1 5.0 5.1".split())))
+    theirs = {}
+    for name, array in state.items():
+        match name.split("."):
+            case ["cells", k, "_ops", i, *rest]:
+                name = ".".join(["cells", k, "_ops", edges[k != "0"][int(i)], "0", *rest])
+        theirs[name] = array
+    assert "cells.0._ops.5.0.0.op.1.weight" in theirs
+    found = torch_weights.load(theirs, *arguments("FAIRDARTS_A"))
+    assert_identical(found, torch_weights.load(state, *arguments("FAIRDARTS_A")))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

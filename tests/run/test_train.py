@@ -200,7 +200,10 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        (
+            {"genotype": "ENAS"},
+            "genotype 'ENAS' is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1",
+        ),
         ({"genotype": "{}"}, "genotype field 'normal' is missing"),
         ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
         ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
@@ -209,7 +212,7 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
             "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 2x2 pixels or more, but "
             "these have 1x1",
         ),
-        ({"genotype": "x" * 300}, "is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        ({"genotype": "x" * 300}, "is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1"),
         ({"torch_checkpoint": "a.pt"}, "config.torch_checkpoint='a.pt' needs images of three channels, but those of"),
         ({"dataset": "imagenet"}, "config.image_size=0 must be above 0"),
     ],
