@@ -257,11 +257,15 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
             f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "
             f"{space.name}, whose edges have candidates of their own"
         )
+    if config.nodes and config.nodes <= space.inputs:
+        raise ValueError(f"config.nodes={config.nodes} must be above {space.inputs}, the inputs of a cell; or 0")
     names = tuple(name.strip() for name in config.ops.split(",")) if config.ops else space.ops
     try:
         return dataclasses.replace(space, nodes=config.nodes or space.nodes, ops=names)
     except ValueError as error:
-        raise ValueError(f"config.nodes and config.ops: {error}") from error
+        raise ValueError(
+            f"config.ops={refusals.shown(config.ops)} must be '' or the names of ops, separated by commas: {error}"
+        ) from error
 
 
 def _check_search(config):
