@@ -151,7 +151,7 @@ def search_config(**fields):
 
 
 def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
-    config = search_config(seed=3)
+    config = search_config(seed=3, **{"cost.target": 1e9})
     compare.check(config)
     found = reference_cells.all_skip(spaces.named("s2"))
     with without_pictures():
@@ -169,6 +169,7 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
         assert f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %" in text
     assert rows["all_skip"]["skip_share"] == 1.0 and rows["all_skip"]["depth"] == {"normal": 1, "reduce": 1}
     assert rows["found"]["accuracy"] == rows["all_skip"]["accuracy"]  # the same cell, the same seed
+    assert all(row["cost"] == row["macs"] for row in rows.values())
     accuracies = [float(line.split("|")[3].split("±")[0]) for line in text.splitlines()[2:6]]
     assert accuracies == sorted(accuracies, reverse=True)
 

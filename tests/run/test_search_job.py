@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from shared import make_toy, read_records, stop_at, tiny_config
 
 from prdarts_jax import spaces
+from prdarts_jax.nets import costs
 from prdarts_jax.run import loop, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
@@ -165,6 +167,38 @@ def test_pieces_of_a_batch_do_not_change_what_is_looked_at_after_an_epoch(toy, n
         search.run(changing_config("darts", "s2", hessian=True, accumulate=pieces), tmp_path / str(pieces))
         found.append([record["eigenvalue"] for record in read_records(tmp_path / str(pieces))])
     assert found[0] == found[1] and found[0][0] > 0
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_keeps_to_a_cost(toy, no_pictures, tmp_path):
+    network = {"channels": 4, "cells": 2}
+    fields = {f"evaluation.{name}": value for name, value in network.items()}
+    of_space = costs.of_network(spaces.s2(), **network, image_shape=(8, 8, 1))
+    all_conv, all_skip = (of_space.of(cell_of(op)) for op in spaces.s2().ops[::-1])
+    (free,) = search.run(changing_config("darts", "s2", epochs=4), tmp_path / "free").values()
+    target = (of_space.of(free) + all_skip) / 2
+    assert all_skip < target < of_space.of(free) <= all_conv
+    config = changing_config("darts", "s2", epochs=4, **fields, **{"cost.target": target, "cost.weight": 100.0})
+    (kept,) = search.run(config, tmp_path / "kept").values()
+    assert of_space.of(kept) <= target
+    written = json.loads((tmp_path / "kept/costs.json").read_text())
+    assert written["kind"] == "macs" and written["fixed"] == of_space.fixed
+    for cell_type, array in of_space.arrays().items():
+        np.testing.assert_array_equal(written["of_ops"][cell_type], array)
+    first = read_records(tmp_path / "kept")[0]
+    assert all_skip <= first["cost"] <= all_conv and all_skip < first["expected_cost"] < all_conv
+    config.cost.target = of_space.fixed / 2
+    text = (
+        f"config.cost.target={of_space.fixed / 2:g} must be above {of_space.fixed:g}, the multiply-adds of the network"
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
+        search.run(config, tmp_path / "other")
+
+
+def cell_of(op):
+    return genotypes.Genotype(*2 * (((op, 0), (op, 1)) * 4, (2, 3, 4, 5)))
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
