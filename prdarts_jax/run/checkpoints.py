@@ -85,9 +85,8 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
         lightweight_initialize=True,
     )
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    handlers.add(
-        _STATE, ocp.args.PyTreeSave, _SummedTree(reporting.json_bytes({"config": _plain(config), "records": records}))
-    )
+    run = reporting.json_bytes({"step": step, "config": _plain(config), "records": records})
+    handlers.add(_STATE, ocp.args.PyTreeSave, _SummedTree(run))
     with (
         _os_errors(folder),
         ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager,
@@ -150,7 +149,7 @@ def restore_latest(
         )
     if not (intact / _STATE / _RUN).exists():
         raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
-    run = json.loads((intact / _STATE / _RUN).read_bytes())
+    run = _read_run(intact)
     if differing := _differences(run["config"], config):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -161,6 +160,23 @@ def restore_latest(
         damaged.rename(pathlib.Path(aside) / damaged.name)
         report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")
     return Restored(state, int(intact.name), run["records"])
+
+
+def _read_run(path: pathlib.Path) -> dict[str, Any]:
+    """What a checkpoint has beside its state."""
+    try:
+        run = json.loads((path / _STATE / _RUN).read_bytes())
+        fits = run["step"] == int(path.name) and isinstance(run["config"], dict)
+        for records in run["records"]:
+            fits &= [record["epoch"] for record in records] == [*range(len(records))]
+            fits &= all(math.isfinite(number) for record in records for number in reporting.numbers(record).values())
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"checkpoint {path} has been changed: its {_RUN} is not that of step {path.name}; use another --workdir"
+        )
+    return run
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

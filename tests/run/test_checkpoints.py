@@ -61,6 +61,10 @@ def make_state(step: int) -> State:
     )
 
 
+def records(step: int) -> checkpoints.Records:
+    return [[{"epoch": epoch} for epoch in range(step)]]
+
+
 @pytest.fixture(scope="module")
 def template() -> State:
     return jax.eval_shape(lambda: make_state(0))
@@ -70,7 +74,7 @@ def template() -> State:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     for step in (1, 2, 3, 10):
-        checkpoints.save(folder, step, make_state(step), CONFIG, [[{"epoch": step}]])
+        checkpoints.save(folder, step, make_state(step), CONFIG, records(step))
     return folder
 
 
@@ -83,7 +87,7 @@ def restore(folder: pathlib.Path, template: State) -> tuple[State, int, list[str
     reports: list[str] = []
     restored = checkpoints.restore_latest(folder, template, CONFIG, reports.append)
     assert restored is not None
-    assert restored.records in ([[{"epoch": restored.step}]], [])
+    assert restored.records in (records(restored.step), [])
     return restored.state, restored.step, reports
 
 
@@ -212,6 +216,28 @@ def test_one_without_config_and_records_is_refused(folder: pathlib.Path, templat
     (state / "run.json").unlink()
     (state / "SHA256SUMS").write_text(checkpoints._sums(state))
     with refused(f"checkpoint {folder / '10'} was saved by an older version: use that, or another --workdir"):
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: {**run, "step": 9},
+        lambda run: {**run, "config": None},
+        lambda run: {**run, "records": [run["records"][0][1:]]},
+        lambda run: {**run, "records": [[None]]},
+        lambda run: {"step": 10},
+        lambda run: [],
+    ],
+)
+def test_one_that_has_been_changed_is_refused(folder: pathlib.Path, template: State, change: Any) -> None:
+    state = folder / "10" / "state"
+    run = json.loads((state / "run.json").read_bytes())
+    (state / "run.json").write_text(json.dumps(change(run)))
+    (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+    with refused(
+        f"checkpoint {folder / '10'} has been changed: its run.json is not that of step 10; use another --workdir"
+    ):
         checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
 
 
