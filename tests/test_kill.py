@@ -48,50 +48,45 @@ JOBS = {
 }
 
 # (event, the number of the match that kills), in the order in which a run comes by.
-LOOP = [
-    (r"^os.rename \S+/config.json.tmp", 1),
-    (r"^os.rename \S+/metrics.jsonl.tmp", 1),  # at the start of the loop
-    (r"^open \S+/metrics.jsonl ab", 1),
-    (r"^os.mkdir \S+/checkpoints/\d+\.orbax", 1),  # between the record of an epoch and its checkpoint
-    (r"^open \S+/run.json \S*w", 1),  # the arrays are written
-    (r"^os.rename \S+/checkpoints/\d+\.orbax", 1),  # all is written, but it has no name
-    (r"^open \S+/metrics.jsonl ab", 3),
-    (r"^os.mkdir \S+/checkpoints/\d+\.orbax", 2),
-    (r"^open \S+/run.json \S*w", 1),
-    (r"^os.rename \S+/checkpoints/\d+\.orbax", 1),
-]
-SEARCH = [
-    (r"^os.rename \S+/architecture/\S+.tmp", 2),
-    (r"^os.rename \S+/genotype.json.tmp", 1),
-    (r"^open \S+/curves.png.tmp", 1),
-    (r"^os.rename \S+/diagnostics.png.tmp", 1),
-]
+NAMING = r"^os.rename \S+/checkpoints/\d+\.orbax-checkpoint-tmp "  # a checkpoint is whole, but has no name
 MOMENTS = {
-    "search": LOOP + SEARCH,
+    "search": [
+        (r"^os.rename \S+/metrics.jsonl.tmp ", 1),  # at the start of the loop
+        (r"^os.rename \S+/config.json.tmp ", 1),
+        (r"^open \S+/metrics.jsonl a", 1),
+        (r"^os.mkdir \S+/checkpoints/\d+\.orbax", 1),  # between the record of an epoch and its checkpoint
+        (r"^open \S+/run.json w", 1),  # the arrays are written
+        (NAMING, 1),
+        (r"^open \S+/metrics.jsonl a", 3),
+        (NAMING, 2),
+        (r"^os.rename \S+/architecture/\S+.tmp ", 2),
+        (r"^os.rename \S+/genotype.json.tmp ", 1),
+        (r"^open \S+/curves.png.tmp ", 1),
+        (r"^os.rename \S+/diagnostics.png.tmp ", 1),
+    ],
     "population": [
-        (r"^open \S+/seed_1/metrics.jsonl ab", 4),  # one seed has the record of an epoch, others not
-        *LOOP[3:6],
-        (r"^os.rename \S+/seed_1/genotype.json.tmp", 1),
-        (r"^os.rename \S+/population.json.tmp", 1),
-        (r"^open \S+/population.png.tmp", 1),
+        (r"^open \S+/seed_1/metrics.jsonl a", 4),  # one seed has the record of an epoch, the other not
+        (NAMING, 2),
+        (r"^os.rename \S+/seed_1/genotype.json.tmp ", 1),
+        (r"^os.rename \S+/population.json.tmp ", 1),
+        (r"^open \S+/population.png.tmp ", 1),
     ],
     "comparison": [
-        (r"^os.mkdir \S+/evaluation ", 1),
-        (r"^os.rename \S+/evaluation/config.json.tmp", 1),
-        (r"^open \S+/evaluation/all_skip/seed_0/metrics.jsonl ab", 1),
-        (r"^os.mkdir \S+/running/checkpoints/\d+\.orbax", 2),
-        (r"^os.rename \S+/evaluation/\S+/result.json.tmp", 2),  # of two that are trained at once
-        (r"^os.rename \S+/evaluation/\S+/metrics.jsonl.tmp", 1),  # of the one that is left
+        (r"^os.rename \S+/evaluation/config.json.tmp ", 1),
+        (r"^open \S+/evaluation/all_skip/seed_0/metrics.jsonl a", 1),
+        (NAMING.replace("checkpoints", "running/checkpoints"), 2),
+        (r"^os.rename \S+/evaluation/\S+/result.json.tmp ", 2),  # of two that are trained at once
+        (r"^os.rename \S+/running/config.json.tmp ", 1),  # of the other, which has records from before
         (r"^shutil.rmtree \S+/running", 1),
-        (r"^os.rename \S+/results.json.tmp", 1),
-        (r"^os.rename \S+/comparison.json.tmp", 1),
-        (r"^open \S+/comparison.png.tmp", 1),
+        (r"^os.rename \S+/results.json.tmp ", 1),
+        (r"^os.rename \S+/comparison.json.tmp ", 1),
     ],
     "training": [
-        *LOOP,
-        (r"^os.rename \S+/result.json.tmp", 1),
-        (r"^open \S+/confusion.png.tmp", 1),
-        (r"^os.rename \S+/classifier.stablehlo.tmp", 1),
+        (r"^open \S+/metrics.jsonl a", 2),
+        (NAMING, 2),
+        (r"^os.rename \S+/result.json.tmp ", 1),
+        (r"^open \S+/confusion.png.tmp ", 1),
+        (r"^os.rename \S+/classifier.stablehlo.tmp ", 1),
     ],
 }
 

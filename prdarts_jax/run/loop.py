@@ -39,6 +39,19 @@ class Diverged(ValueError):
     """A metric or the state is no longer finite."""
 
 
+class _Bar(tqdm):
+    """A progress bar that shows no negative times when the machine's clock is set back."""
+
+    def __init__(self, **options: Any) -> None:
+        self._began = time.perf_counter()
+        super().__init__(**options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the text of the bar is made of."""
+        return super().format_dict | {"elapsed": time.perf_counter() - self._began}
+
+
 @dataclasses.dataclass
 class Run:
     """A run of so many steps, with its checkpoints and config.json in `workdir`.
@@ -162,7 +175,7 @@ class Run:
         if devices.is_main():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        bar = _Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
         self._saving = 0.0

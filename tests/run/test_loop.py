@@ -1,6 +1,7 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
 import os
+import re
 import shutil
 import signal
 
@@ -195,6 +196,16 @@ def test_records_come_back_with_the_checkpoint(epochs, tmp_path, monkeypatch):
         go(run)
         assert read_records(tmp_path / "seed_1") == expected
         assert [record["epoch"] for record in run.records[1]] == [0, 1, 2]
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_times(tmp_path, monkeypatch, capsys):
+    clock = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    run = run_of_two(tmp_path)
+    go(run)
+    bars = re.findall(r"\[(\S+?)<(\S+?),", capsys.readouterr().err)
+    assert len(bars) > 3 and not [times for times in bars if "-" in "".join(times)]
+    assert all(record["seconds"] > 0 for record in run.records[0])
 
 
 def test_checkpoints_that_have_gone_are_missed(tmp_path, capsys):
