@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             refuse(f"no space left in {workdir}: the same command resumes the run once there is some")
-        refuse(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.errno else error)
+        refuse(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
             raise

@@ -175,13 +175,15 @@ def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
             torch_weights.load(content, *arguments())
 
 
-def test_no_memory_is_taken_before_the_shape_is_known_and_what_is_not_finite_is_refused(tmp_path):
+def test_no_memory_is_taken_before_the_shape_is_known_and_impossible_numbers_are_refused(tmp_path):
     state = {name: torch.from_numpy(array) for name, array in random_state()[0].items()}
     large = {"classifier.bias": torch.zeros(1, dtype=torch.float16).expand(10**10)}
     nan = {"classifier.bias": state["classifier.bias"] * float("nan")}
+    negative = {"stem.1.running_var": -state["stem.1.running_var"]}
     for changes, message in (
         (large, "1 of another shape: classifier.bias (10000000000,) instead of (5,)"),
         (nan, "1 with numbers that are not finite: classifier.bias"),
+        (negative, "1 with negative variances: stem.1.running_var"),
     ):
         torch.save(state | changes, tmp_path / "model.pt")
         with refused(f"checkpoint {tmp_path}/model.pt does not fit this network: {message}"):

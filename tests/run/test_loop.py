@@ -1,5 +1,6 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
+import json
 import os
 import re
 import shutil
@@ -223,6 +224,20 @@ def test_checkpoints_that_have_gone_are_missed(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()  # as after a kill before the first checkpoint
     go(run_of_two(tmp_path))
     assert f"{tmp_path} has no checkpoint: the search begins again\n" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_the_records_of_its_epochs_is_refused(tmp_path):
+    go(run_of_two(tmp_path))
+    state = tmp_path / f"checkpoints/{3 * STEPS}/state"
+    saved = json.loads((state / "run.json").read_text())
+    for records in ([saved["records"][0][:2], saved["records"][1]], saved["records"][:1]):
+        (state / "run.json").write_text(json.dumps(saved | {"records": records}))
+        (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+        with refused(
+            f"the checkpoint of step {3 * STEPS} in {tmp_path}/checkpoints has been changed: it does not have the "
+            "records of 3 epochs; use another --workdir"
+        ):
+            go(run_of_two(tmp_path))
 
 
 def test_checkpoints_of_another_config_are_refused(tmp_path):
