@@ -101,17 +101,17 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
 def _os_errors(folder):
     """Within it what TensorStore cannot write is an OSError, and nothing else: Orbax would log it in hundreds of lines,
     and TensorStore's threads go on to report it to event loops that are closed."""
-    verbosity, hook = logging.get_verbosity(), sys.excepthook
+    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
 
-    def report(kind, error, trace):
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
+    def report(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
 
     logging.set_verbosity(logging.FATAL)
-    sys.excepthook = report
+    sys.unraisablehook = report
     try:
         yield
-        sys.excepthook = hook  # after an error the threads may still be at it
+        sys.unraisablehook = hook  # after an error the threads may still be at it
     except ValueError as error:
         if number := re.search(r"os_error_code='(\d+)'", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import flax
@@ -255,16 +256,19 @@ def test_files_where_folders_are_expected_are_moved_or_left(folder: pathlib.Path
 def test_what_cannot_be_written_is_one_os_error_with_the_folder(
     folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on a full disk: TensorStore may write no file of more than so many bytes."""
-    hook, (soft, hard) = sys.excepthook, resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-        with pytest.raises(OSError) as error:
-            checkpoints.save(folder, 11, make_state(11), CONFIG, [])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        sys.excepthook = hook
-    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    """As on a full disk: TensorStore may write no file of more than so many bytes, which it does in many threads."""
+    hook, (soft, hard) = sys.unraisablehook, resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = {str(number): jnp.full(40, number / 3) for number in range(400)}
+    for most in (300, 10_000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+            with pytest.raises(OSError) as error:
+                checkpoints.save(folder, 11, [make_state(11), many], CONFIG, [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    time.sleep(0.1)
+    sys.unraisablehook = hook
     assert not caplog.records and capfd.readouterr() == ("", "")
     assert restore(folder, template)[1:] == (10, [])
 
