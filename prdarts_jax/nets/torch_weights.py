@@ -336,7 +336,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], failure: str) -> dict[str, np.ndarray]:
-    """The arrays, if their names and shapes are those expected and their numbers finite; else a ValueError that lists
+    """The arrays, if their names, shapes and numbers can be those of a network; else a ValueError that lists
     the differences. Only what has the shape that is expected is copied."""
     found = {name: shape for name, value in arrays.items() if (shape := _shape(value)) is not None}
     differences = {
@@ -353,6 +353,7 @@ def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]],
     if not any(differences.values()):
         copied = {name: _array(arrays[name]) for name in expected}
         differences["with numbers that are not finite"] = [n for n, a in copied.items() if not np.isfinite(a).all()]
+        differences["with negative variances"] = [n for n, a in copied.items() if n.endswith("var") and np.any(a < 0)]
     if any(differences.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_cut(names)}" for kind, names in differences.items() if names)
         raise ValueError(f"{failure}: {listed}")

@@ -69,7 +69,7 @@ def _locked(workdir: Path) -> Iterator[None]:
             file.close()  # the process that had it has removed it in between
             file = stack.enter_context(path.open("a+"))
             _lock(file, workdir)
-        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(_remove, path)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -89,6 +89,11 @@ def _lock(file: IO[str], workdir: Path) -> None:
                 f"{workdir} is in use by {owner}: wait until that has ended, or use another --workdir"
             ) from error
         reporting.say(f"careful: {workdir} cannot be locked ({error.strerror}): let no other process run in it")
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):  # where it cannot be removed it does no harm
+        path.unlink()
 
 
 def _remove_if_empty(folder):

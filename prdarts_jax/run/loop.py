@@ -39,6 +39,19 @@ class Diverged(ValueError):
     """A metric or the state is no longer finite."""
 
 
+class _Bar(tqdm):
+    """A progress bar that shows no negative times when the machine's clock is set back."""
+
+    def __init__(self, **options: Any) -> None:
+        self._began = time.perf_counter()
+        super().__init__(**options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the text of the bar is made of."""
+        return super().format_dict | {"elapsed": time.perf_counter() - self._began}
+
+
 @dataclasses.dataclass
 class Run:
     """A run of so many steps, with its checkpoints and config.json in `workdir`.
@@ -112,20 +125,26 @@ class Run:
             self._begin_anew()
             return None
         (state, totals), self.step, self.records = restored
+        epochs = self.step // self.steps_per_epoch
+        if len(self.records) != len(self.folders) or any(len(self.records[run]) != epochs for run in self.going):
+            raise ValueError(
+                f"the checkpoint of step {self.step} in {self._checkpoints} has been changed: it does not have the "
+                f"records of {epochs} epochs; use another --workdir"
+            )
         self._totals = {name: np.asarray(total) for name, total in totals.items()}
         reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         return state
 
     def _begin_anew(self):
-        """At step 0, unless there were checkpoints: a run is killed at most once in its life before it has one, and has
-        one record then."""
+        """At step 0, unless there were checkpoints: a run that is killed before it has one has their folder, and at
+        most one record."""
         self.records = [[] for _ in self.folders]
         if (self.workdir / "config.json").exists():
             epochs = max(len(reporting.read_records(folder)) for folder in self.folders)
-            if epochs > 1:
+            if epochs > self._checkpoints.exists():
                 raise ValueError(
-                    f"{self.workdir} has records of {epochs} epochs but no checkpoint: put the checkpoints back, use "
-                    "another --workdir, or move that folder away to start anew"
+                    f"{self.workdir} has records up to epoch {epochs - 1} but no checkpoint: put the checkpoints back, "
+                    "use another --workdir, or move that folder away to start anew"
                 )
             if epochs:
                 reporting.say(f"{self.workdir} has no checkpoint: the {self.name} begins again")
@@ -149,13 +168,15 @@ class Run:
 
         SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
         """
-        checkpoints.write_config(self.workdir, self.config)
         self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
         for folder, records in zip(self.folders, self.records, strict=True) if devices.is_main() else ():
             log = reporting.RunLog(folder, records)
             self._logs.append(self._opened.enter_context(contextlib.closing(log)))
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        if devices.is_main():
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
+        bar = _Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
         self._saving = 0.0

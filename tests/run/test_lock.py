@@ -73,6 +73,18 @@ def test_what_fails_leaves_no_folder_behind_and_can_be_tried_again(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("failed")
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError
+
+    monkeypatch.setattr(type(tmp_path), "unlink", unlink)
+    with refused("failed"):
+        run(fail, tmp_path)
+
+
 def test_all_processes_of_a_job_are_refused_where_the_first_is(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "is_main", lambda: False)
     with refused(f"{tmp_path} is not the same for all processes: --workdir must be a folder that they share"):

@@ -224,6 +224,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
             "",
         ),
         (FileNotFoundError(2, "No such file"), "error: [Errno 2] No such file", ""),
+        (PermissionError(13, "Permission denied", "/runs/a/lock"), "error: /runs/a/lock: Permission denied", ""),
     ],
     ids=["diverged", "ctrl-c", "sigterm", "full", "refused"],
 )
