@@ -1,13 +1,14 @@
 # `make search`: the main job on the embedded digits data. `make test`: lint, types, tests. `make fuzz`: draws wrong
-# inputs for MINUTES.
-# Either creates .venv first, and installs again only when setup.py has changed.
+# inputs for MINUTES. `make kills`: kills small runs KILLS times.
+# Each creates .venv first, and installs again only when setup.py has changed.
 
 PYTHON ?= python3
 WORKERS ?= 2
 MINUTES ?= 5
+KILLS ?= 20
 BIN := .venv/bin
 
-.PHONY: search test fuzz clean
+.PHONY: search test fuzz kills clean
 
 search: .venv/search.installed
 	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -20,6 +21,9 @@ test: .venv/test.installed
 
 fuzz: .venv/test.installed
 	$(BIN)/python -m pytest -s tests/test_fuzz.py --fuzz=$(MINUTES)
+
+kills: .venv/test.installed
+	$(BIN)/python -m pytest -s --slow tests/test_kill.py --kills=$(KILLS)
 
 .venv/search.installed: EXTRA :=
 .venv/test.installed: EXTRA := [test]

@@ -27,6 +27,7 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "pillow>=10",
+        "pyyaml>=6",
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "tensorboardX>=2.6",

@@ -160,7 +160,7 @@ def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence
             place = workdir(folder, name, seed)
             print(f"{name}, seed {seed}", flush=True)
             try:
-                (genotype,) = search.run(with_fields(config, {"seed": seed}), place)
+                genotype = search.run(with_fields(config, {"seed": seed}), place)[seed]
             except loop.Diverged as error:
                 print(error)
                 continue

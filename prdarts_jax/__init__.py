@@ -3,6 +3,7 @@
 from prdarts_jax import data, ops, spaces
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation.training import TrainProblem, TrainState, init_training, train_epoch, train_step
+from prdarts_jax.nets import costs
 from prdarts_jax.nets.discrete import DiscreteNetwork, network
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.sizes import describe
@@ -36,6 +37,7 @@ __all__ = [
     "TrainProblem",
     "TrainState",
     "alignment",
+    "costs",
     "data",
     "describe",
     "discretizations",

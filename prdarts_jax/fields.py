@@ -183,6 +183,10 @@ def check_config(schema: Schema, config: ConfigDict) -> None:
     """
     expected = flatten_dict(schema, sep=".")
     found = {".".join(map(str, path)): value for path, value in flatten_dict(config.to_dict()).items()}
+    for name, value in found.items():
+        if fields := [field.removeprefix(f"{name}.") for field in expected if field.startswith(f"{name}.")]:
+            text = refusals.listed(None, fields, most=5)
+            raise ValueError(f"config.{name}={refusals.shown(value)} must be a section with the fields {text}")
     check_names(found, expected, "this config")
     for name, field in expected.items():
         if name not in found:

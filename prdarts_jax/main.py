@@ -86,7 +86,10 @@ def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
     """The config as it is in the file that a command line names, without the fields that the command line sets."""
     of_file = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=of_file, sys_argv=[])
-    of_file(list(argv), known_only=True)
+    try:
+        of_file(list(argv), known_only=True)
+    except SystemExit as error:
+        raise RuntimeError(f"it ends the program with {error.code!r}") from error
     return of_file.config
 
 
@@ -108,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             refuse(f"no space left in {workdir}: the same command resumes the run once there is some")
-        refuse(error)
+        refuse(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
             raise
@@ -134,7 +137,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
         if config.evaluation.epochs:
             compare.check(config)  # before the search, not after it
         found = search.run(config, workdir)
-        for genotype in found:
+        for genotype in found.values():
             reporting.say(f"genotype: {genotypes.to_json(genotype)}")
         if len(found) > 1:
             reporting.say(population.run(config, workdir, found))

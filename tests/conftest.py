@@ -35,11 +35,13 @@ def pytest_configure():
 
 
 def pytest_addoption(parser):
-    """`--slow`: also the tests that carry `@pytest.mark.slow`. `--fuzz`: how long test_fuzz.py looks for faults."""
+    """`--slow`: also the tests that carry `@pytest.mark.slow`. `--fuzz`: how long test_fuzz.py looks for faults.
+    `--kills`: how often test_kill.py kills."""
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
     parser.addoption(
         "--fuzz", type=float, default=0, help="minutes for which test_fuzz.py draws inputs; 0: a few inputs"
     )
+    parser.addoption("--kills", type=int, default=4, help="random moments at which test_kill.py kills, with --slow")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -3,6 +3,7 @@
 In `make test` each kind of input is drawn a few times, the same in every run; `make fuzz` draws others for minutes.
 """
 
+import contextlib
 import copy
 import io
 import json
@@ -15,16 +16,17 @@ import hypothesis
 import imagenet_folder
 import numpy as np
 import pytest
+import yaml
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
-from shared import CELL, ROOT, record
+from shared import CELL, ROOT, read_records, record
 
 import prdarts_jax as pdx
 from prdarts_jax import main, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.nets import torch_weights
-from prdarts_jax.run import checkpoints, reporting, settings
+from prdarts_jax.run import checkpoints, loop, reporting, settings
 from prdarts_jax.spaces import genotypes, published, tabular
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,14 +98,60 @@ def genotype_texts(folder):
     values += [{"ops": ["none"] * 6}]
     made = st.sampled_from(values).flatmap(changed).map(json.dumps)
     texts = made | made.map(str.encode).flatmap(damaged).map(lambda content: content.decode("latin1"))
+    return texts, genotype_reader(folder)
+
+
+def genotype_notations(folder):
+    nodes = [[["skip_connect", 0], ["none", 1]], [["sep_conv_3x3", 2]]]
+    triples = [["skip_connect", 2, 0], ["max_pool_3x3", 2, 1], ["none", 4, 3]]
+    weighted = [["dil_conv_3x3", 0, 0.5], ["sep_conv_3x3", 1, 0.25]]
+    edges = {"0->2": "none", "(1, 2)": "skip_connect", "3<-2": "avg_pool_3x3"}
+    cells = [nodes, triples, weighted, edges, [["noise", 0], ["none", 0]]]
+    values = [{"normal": n, "normal_concat": [2, 3], "reduce": r, "reduce_concat": [2]} for n in cells for r in cells]
+    of_edges = [[3, 1, 0, 4, 2, 1], [[["none", 0]]], {"0-1": "none"}, {"ops": edges}]
+    changes = st.sampled_from(values + of_edges).flatmap(changed)
+
+    def call(fields):
+        inside = (
+            ", ".join(f"{name}={value!r}" for name, value in fields.items()) if isinstance(fields, dict) else fields
+        )
+        return f"INFO genotype = Genotype({inside})\n".replace("[2, 3]", "range(2, 4)").replace(
+            "[2]", "array([np.int64(2)])"
+        )
+
+    strings = [
+        "|none~0|",
+        "|none~0|+|skip_connect~0|nor_conv_3x3~1|",
+        "Genotype(",
+        "range(2, 6)",
+        "&a [*a, *a]",
+        "- " * 99,
+    ]
+    writers = [
+        call,
+        json.dumps,
+        str,
+        lambda value: yaml.dump(value),
+        lambda value: yaml.dump(value, default_flow_style=True),
+    ]
+    made = st.builds(lambda write, value: write(value), st.sampled_from(writers), changes) | st.sampled_from(strings)
+    return made | made.map(str.encode).flatmap(damaged).map(lambda text: text.decode("latin1")), genotype_reader(folder)
+
+
+def genotype_reader(folder):
+    """Reads a text as such and from a file; what it makes, it prints so that it is read again."""
+
+    def found(text):
+        genotype = genotypes.find(text)
+        assert genotypes.find(repr(genotype)) == genotypes.find(genotypes.to_json(genotype)) == genotype
 
     def read(text):
         path = folder / "genotype.json"
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
-        for call, argument in ((genotypes.find, text), (genotypes.load, path)):
-            refused(call, argument)
+        refused(found, text)
+        refused(genotypes.load, path)
 
-    return texts, read
+    return read
 
 
 def calls(folder):
@@ -180,6 +228,76 @@ def config_files(folder):
     made = changed(fields).map(json.dumps).map(str.encode)
     read = reader(folder / "config.json", lambda folder: checkpoints.check_config(folder, fields))
     return made | made.flatmap(damaged) | st.just(b"[" * 10**5), read
+
+
+def checkpoint_files(folder):
+    """Of a run that has ended: its files and folders damaged, moved, removed, doubled; or what is beside the state
+    changed together with the sums. The run is resumed to the same end, or refused."""
+    whole, workdir = folder / "whole" / "checkpoints", folder / "run"
+    expected = _count(folder / "whole", epochs=4)
+    paths = [path.relative_to(whole) for path in sorted(whole.rglob("*"))]
+    files = [path for path in paths if (whole / path).is_file()]
+    runs = [path for path in files if path.name == "run.json"]
+    assert len(runs) == 2
+
+    def change(path, how, argument):
+        if how == "write":
+            path.write_bytes(argument)
+        elif how == "sum":
+            path.write_bytes(argument)
+            path.with_name("SHA256SUMS").write_text(checkpoints._sums(path.parent))
+        elif how == "remove":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif how == "move":
+            path.rename(path.with_name(argument))
+        elif path.is_dir():
+            shutil.copytree(path, path.with_name(argument))
+        else:
+            shutil.copy(path, path.with_name(argument))
+
+    def read(drawn):
+        shutil.rmtree(workdir, ignore_errors=True)
+        shutil.copytree(whole.parent, workdir)
+        for path, *what in drawn:
+            with contextlib.suppress(OSError):  # after another change
+                change(workdir / "checkpoints" / path, *what)
+        found = []
+        refused(lambda: found.append(_count(workdir, epochs=4)))
+        for total, records in found:
+            assert total == expected[0] and [record["epoch"] for record in records] == [0, 1, 2, 3]
+            assert records == expected[1] or "sum" in [how for _, how, _ in drawn]  # whoever has the sums can change it
+
+    def written(path):
+        content = damaged((whole / path).read_bytes())
+        return st.tuples(st.just(path), st.just("write"), content)
+
+    def summed(path):
+        content = changed(json.loads((whole / path).read_bytes())).map(json.dumps).map(str.encode)
+        return st.tuples(st.just(path), st.just("sum"), content)
+
+    names = st.sampled_from(["1", "2", "3", "4", "7", "state", "d", "x", "run.json", "SHA256SUMS"])
+    moved = st.tuples(st.sampled_from(paths), st.sampled_from(["remove", "move", "double"]), names)
+    one = st.sampled_from(files).flatmap(written) | st.sampled_from(runs).flatmap(summed) | moved
+    return st.lists(one, min_size=1, max_size=3), read
+
+
+def _count(workdir, epochs):
+    """(the last state, the records) of a run of one step an epoch, or of the rest of it."""
+    config = {"seed": 0, "epochs": epochs}
+    checkpoints.check_config(workdir, config)
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        loop.Run("search", workdir, config, [workdir], epochs, steps_per_epoch=1, steps_per_call=1) as run,
+    ):
+        zero = np.float32(0)
+        state = run.restore({"sum": zero}, {"loss": zero}) or {"sum": zero}
+        for steps in run.calls():
+            state = {"sum": np.float32(state["sum"] + run.step)}
+            run.add(steps, {"loss": state["sum"] / 3})
+            run.record(run.means(), "")
+            run.save_if_due(state)
+    return float(state["sum"]), read_records(workdir)
 
 
 def architectures(folder):
@@ -349,7 +467,7 @@ def reader(path, read):
 # ----------------------------------------------------------------------------------------------------------------------
 
 KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
-KINDS += [pytorch_files, image_folders, npz_files, cifar_folders]
+KINDS += [pytorch_files, genotype_notations, checkpoint_files, image_folders, npz_files, cifar_folders]
 
 
 def assert_sentence(text):

@@ -122,8 +122,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
             "cifar-10-batches-py; did you mean 'cifar10' or 'cifar100'?",
         ),
         (
-            [TRAINING, "--config.genotype=prdarts"],
-            "genotype 'prdarts' is neither a file, nor JSON, nor one of PRDARTS,",
+            [TRAINING, "--config.genotype=prdart"],
+            "genotype 'prdart' is neither a file, nor the text of a genotype, nor one of PRDARTS,",
         ),
         ([TRAINING, f"--config.genotype={'x' * 10**6}"], f"genotype '{'x' * 50}"),
         (
@@ -160,6 +160,7 @@ FILES = {
     "def get_config():\n  return 1 + 'a'": "TypeError: unsupported operand",
     "def get_config():\n  return get_config()": "RecursionError: maximum recursion depth exceeded",
     "def get_config():\n  return {'job': 'search'}": "'dict' object has no attribute 'to_dict'",
+    "import sys\nsys.exit(3)": "RuntimeError: it ends the program with 3",
 }
 
 
@@ -175,10 +176,13 @@ def test_a_config_file_that_cannot_be_run_is_named(text, command, tmp_path):
     "change, message",
     [
         ("job=['search']", "config.job=['search'] must be search or train"),
-        ("evaluation=3", "config.evaluation is not a field of this config; the fields are dataset, data_dir, "),
+        ("evaluation=3", "config.evaluation=3 must be a section with the fields channels, cells, auxiliary_weight, "),
         ("space=['darts']", "config.space=['darts'] must be of type str, as 'darts' is"),
         ("epochs=10**5000", "config.epochs=an integer of 16610 bits must be from 1 to 1000000"),
-        ("logits=10**400", "config.logits is not a field of this config; the fields are dataset, data_dir, "),
+        (
+            "logits=10**400",
+            "config.logits=an integer of 1329 bits must be a section with the fields learning_rate, b1, ",
+        ),
     ],
 )
 def test_a_config_of_another_form_is_refused(change, message, command, tmp_path):
@@ -227,7 +231,7 @@ def test_what_is_no_text_is_refused(call, value):
 
 
 def test_describe_says_how_to_name_a_published_cell():
-    with refused("genotype='PRDARTS' must be a Genotype, with normal and reduction cells (genotypes.named has some)"):
+    with refused("genotype='PRDARTS' must be a Genotype or an EdgeGenotype (genotypes.named has some)"):
         pdx.describe("PRDARTS")
 
 

@@ -69,9 +69,22 @@ def resize(inputs, outputs):
     return Chain(nn.ReLU(), conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
 
+class Nothing(nn.Module):
+    """Zeros: the op `none`."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x):
+        return torch.zeros_like(x[..., :: self.stride, :: self.stride])
+
+
 def make_op(name, width, stride):
     """The op of a genotype's entry."""
     match name.split("_"):
+        case ["none"]:
+            return Nothing(stride)
         case ["skip", _]:
             return Halve(width, width) if stride == 2 else nn.Identity()
         case ["avg", "pool", _]:

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import devices, ops
-from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, classifier, imagenet_stem
+from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
+from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, Layer, classifier, imagenet_stem
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import layout
-from prdarts_jax.spaces.genotypes import Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
 
 
 class Published(NamedTuple):
@@ -34,38 +35,6 @@ _PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {"cifar": Published(36, 20, 10, (32, 32, 3)), "imagenet": Published(48, 14, 1000, (224, 224, 3))}
 )
 FORMS = tuple(_PUBLISHED)
-
-
-class Layer(nn.Module):
-    """An op of `ops` that gives so many channels, with affine batch normalisation and running statistics."""
-
-    op: ops.Op
-    channels: int
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, D] -> [B, h, w, C]."""
-        params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
-        if self.op.draws:
-            key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
-            if train and self.axis_name is not None:  # noise of its own for each part of the batch
-                key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
-            params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
-        if not self.op.norms:
-            return self.op.apply(params, None, x, None)[0]
-        stats = self.variable("batch_stats", "norm", ops.init_stats, self.op, self.channels)
-
-        def init_affine(_):
-            return {n: {"scale": jnp.ones(self.channels), "bias": jnp.zeros(self.channels)} for n in self.op.norms}
-
-        affine = self.param("norm", init_affine)
-        params = params | {f"{n}_{term}": value for n, terms in affine.items() for term, value in terms.items()}
-        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
-        y, moments = ops.with_affine(self.op, self.channels).apply(params, stats.value, x, norm)
-        if train and self.is_mutable_collection("batch_stats") and not self.is_initializing():
-            stats.value = ops.update_running(stats.value, moments)
-        return y
 
 
 class DiscreteCell(nn.Module):
@@ -184,14 +153,13 @@ class DiscreteNetwork(nn.Module):
             s0, s1 = s1, cell(s0, s1, keep[k], train=train)
             reduction_before = reduction
             if self.auxiliary and train and reduction and "reduce" not in types[k + 1 :]:
-                stride = 3 if self.form == "cifar" else 2
-                head = AuxiliaryHead(self.num_classes, stride, self.dtype, self.axis_name, name="auxiliary_head")
+                head = AuxiliaryHead(self.num_classes, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
 
 
 def network(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     *,
     form: Form = "cifar",
     channels: int | None = None,
@@ -199,35 +167,36 @@ def network(
     num_classes: int | None = None,
     auxiliary: bool = False,
     **fields: Any,
-) -> DiscreteNetwork:
-    """The `DiscreteNetwork` of these fields; what is left out is as published for CIFAR-10 or ImageNet.
+) -> DiscreteNetwork | DiscreteNetwork201:
+    """The network of a genotype with these fields; what is left out is as published for CIFAR-10 or ImageNet.
 
     Args:
       genotype: the cells.
       form: 'cifar' or 'imagenet'.
-      channels: 36 or 48 by default.
-      cells: 20 or 14 by default.
+      channels: 36 or 48 by default; 16 for an EdgeGenotype.
+      cells: 20 or 14 by default; for an EdgeGenotype those of each of three stages, 5.
       num_classes: 10 or 1000 by default.
       auxiliary: whether there is an auxiliary head.
-      **fields: others of `DiscreteNetwork`.
+      **fields: others of the network's class.
 
     Raises:
-      ValueError: there is no such form, or the genotype is none with normal and reduction cells.
+      ValueError: there is no such form, the genotype is none, or the network of an EdgeGenotype is to have another form
+        or an auxiliary head.
     """
     defaults = published(form)
-    if not isinstance(genotype, Genotype):
+    if not isinstance(genotype, AnyGenotype):
+        raise ValueError(f"genotype={shown(genotype)} must be a Genotype or an EdgeGenotype (genotypes.named has some)")
+    own = defaults._asdict()
+    own |= {"channels": 16, "cells": 5} if isinstance(genotype, EdgeGenotype) else {}
+    given = {"channels": channels, "cells": cells, "num_classes": num_classes}
+    fields |= {name: own[name] if value is None else value for name, value in given.items()}
+    if isinstance(genotype, Genotype):
+        return DiscreteNetwork(genotype, form, auxiliary=auxiliary, **fields)
+    if form != "cifar" or auxiliary:
         raise ValueError(
-            f"genotype={shown(genotype)} must be a Genotype, with normal and reduction cells (genotypes.named has some)"
+            f"form={form!r} and auxiliary={auxiliary} must be 'cifar' and False for the network of an EdgeGenotype"
         )
-    return DiscreteNetwork(
-        genotype,
-        form,
-        defaults.channels if channels is None else channels,
-        defaults.cells if cells is None else cells,
-        defaults.num_classes if num_classes is None else num_classes,
-        auxiliary,
-        **fields,
-    )
+    return DiscreteNetwork201(genotype, **fields)
 
 
 def published(form: str) -> Published:

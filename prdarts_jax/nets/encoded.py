@@ -112,15 +112,16 @@ def init_variables(network: EncodedNetwork, key: jax.Array, image_shape: tuple[i
     return {name: variables[name] for name in ("params", "batch_stats")}
 
 
-def discrete_network(network: EncodedNetwork, genotype: Genotype) -> discrete.DiscreteNetwork:
+def discrete_network(network: EncodedNetwork, genotype: AnyGenotype) -> nn.Module:
     """The network of one genotype that is equal to `network` with it."""
     supernet: Any = network.supernet
-    names = ("channels", "cells", "num_classes", "auxiliary", "dtype", "axis_name")
-    return discrete.network(genotype, **{name: getattr(supernet, name) for name in names})
+    names = ("channels", "cells", "num_classes", "dtype", "axis_name")
+    fields = {name: getattr(supernet, name) for name in names}
+    return discrete.network(genotype, auxiliary=getattr(supernet, "auxiliary", False), **fields)
 
 
 def to_discrete(
-    network: EncodedNetwork, genotype: Genotype, variables: Variables, image_shape: tuple[int, ...]
+    network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, image_shape: tuple[int, ...]
 ) -> Variables:
     """Of the variables of all ops those that `discrete_network(network, genotype)` has.
 
@@ -139,7 +140,7 @@ def to_discrete(
     return unflatten_dict(result)
 
 
-def from_discrete(network: EncodedNetwork, genotype: Genotype, variables: Variables, others: Variables) -> Variables:
+def from_discrete(network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, others: Variables) -> Variables:
     """The inverse of `to_discrete`: `others`, variables of all ops, with those of the genotype's network put in."""
     result = flatten_dict(others)
     for path, leaf in flatten_dict(variables).items():

@@ -81,6 +81,38 @@ def imagenet_stem(
     return s0, norm("stem_norm_2", Conv(channels, (2, 2), images.dtype, name="stem_conv_2")(nn.relu(s0)))
 
 
+class Layer(nn.Module):
+    """An op of `ops` that gives so many channels, with affine batch normalisation and running statistics."""
+
+    op: ops.Op
+    channels: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, D] -> [B, h, w, C]."""
+        params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
+        if self.op.draws:
+            key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+            if train and self.axis_name is not None:  # noise of its own for each part of the batch
+                key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
+            params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
+        if not self.op.norms:
+            return self.op.apply(params, None, x, None)[0]
+        stats = self.variable("batch_stats", "norm", ops.init_stats, self.op, self.channels)
+
+        def init_affine(_):
+            return {n: {"scale": jnp.ones(self.channels), "bias": jnp.zeros(self.channels)} for n in self.op.norms}
+
+        affine = self.param("norm", init_affine)
+        params = params | {f"{n}_{term}": value for n, terms in affine.items() for term, value in terms.items()}
+        norm = ops.batch_normalizer(train=train, axis_name=self.axis_name)
+        y, moments = ops.with_affine(self.op, self.channels).apply(params, stats.value, x, norm)
+        if train and self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            stats.value = ops.update_running(stats.value, moments)
+        return y
+
+
 class Preprocess(Normalizing):
     """Maps an input of a cell to the cell's width; with `reduce` it halves the image, of before a reduction."""
 
@@ -110,11 +142,11 @@ def classifier(num_classes: int) -> nn.Dense:
 class AuxiliaryHead(nn.Module):
     """A classifier of the features two thirds up the network; its loss is added in training.
 
-    The `stride` of its pool is 3 where the features are 8x8 (CIFAR), 2 where they are 7x7 (ImageNet).
+    First a pool makes the features 2x2. Its windows are 5 pixels wide where the features are 8 (CIFAR) or 7 (ImageNet),
+    as in DARTS, and in proportion where they are larger.
     """
 
     num_classes: int
-    stride: int
     dtype: jax.typing.DTypeLike
     axis_name: str | None
 
@@ -123,17 +155,17 @@ class AuxiliaryHead(nn.Module):
         """[B, h, w, C] -> f32[B, num_classes].
 
         Raises:
-          ValueError: the features are not of a size that the pool makes 2x2.
+          ValueError: the features have one pixel only.
         """
-        height, width = x.shape[1:3]
-        if any((size - 5) // self.stride != 1 for size in (height, width)):
+        sides = x.shape[1:3]
+        if min(sides) < 2:
             raise ValueError(
-                f"the auxiliary head needs features of {5 + self.stride} to {4 + 2 * self.stride} pixels, but these "
-                f"have {height}x{width}; three or more cells have them for images of 32 pixels in the form 'cifar' and "
-                "of 224 in 'imagenet'"
+                f"the auxiliary head needs features of 2x2 pixels or more, but these have {sides[0]}x{sides[1]}"
             )
+        windows = tuple(min(side - 1, max(5, -(-5 * side // 8))) for side in sides)
+        strides = tuple(side - window for side, window in zip(sides, windows, strict=True))
         conv = functools.partial(nn.Conv, padding="VALID", use_bias=False, dtype=self.dtype, kernel_init=torch_init)
-        x = nn.avg_pool(nn.relu(x), (5, 5), (self.stride, self.stride))
+        x = nn.avg_pool(nn.relu(x), windows, strides)
         for i, (features, size) in enumerate(((128, 1), (768, 2))):
             x = conv(features, (size, size), name=f"conv_{i}")(x)
             x = nn.relu(BatchNorm(running_statistics=True, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train))

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -40,6 +41,43 @@ def describe(
     Raises:
       ValueError: there is no such form.
     """
+    without, cells_of = plan(genotype, form, channels, cells, num_classes, image_shape)
+    # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
+    result, entries = dict(without_ops(*without)), genotypes.cells(genotype)
+    for cell_type, places in cells_of:
+        for op, source, _ in entries[cell_type]:
+            params, macs = of_op(op, *places[source < 2])
+            result["params"] += params
+            result["macs"] += macs
+    return result
+
+
+class Place(NamedTuple):
+    """Where an op stands: the channels of its input, its stride, and the height and width of its input."""
+
+    channels: int
+    stride: int
+    height: int
+    width: int
+
+
+Places = tuple[Place, Place]  # of the ops of a cell: between its nodes, and from its inputs
+
+
+def plan(
+    genotype: AnyGenotype,
+    form: discrete.Form = "cifar",
+    channels: int | None = None,
+    cells: int | None = None,
+    num_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> tuple[tuple[nn.Module, tuple[int, int, int]], list[tuple[str, Places]]]:
+    """What a network consists of; the arguments are those of `describe`.
+
+    Returns:
+      (without, cells): the network without the ops of its cells, and the shape of an image; (cell type, places) of each
+      cell.
+    """
     image_shape = image_shape or discrete.published(form).image_shape
     height, width, _ = image_shape
     if isinstance(genotype, EdgeGenotype):
@@ -53,22 +91,19 @@ def describe(
         types, c = layout(network.cells), network.channels
         if form == "imagenet":
             height, width = (-(-size // 8) for size in (height, width))
-    # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
-    result, entries = dict(_without_ops(without, image_shape)), genotypes.cells(genotype)
+    found = []
     for cell_type in types:
-        larger = height, width
+        entering = Place(c, 1, height, width)
         if cell_type == "reduce":
             c, height, width = 2 * c, -(-height // 2), -(-width // 2)
-        for op, source, _ in entries.get(cell_type, ()):
-            halves = cell_type == "reduce" and source < 2
-            params, macs = _of_op(op, c, 1 + halves, *(larger if halves else (height, width)))
-            result["params"] += params
-            result["macs"] += macs
-    return result
+            entering = entering._replace(channels=c, stride=2)
+        if cell_type in genotypes.cells(genotype):
+            found.append((cell_type, (Place(c, 1, height, width), entering)))
+    return (without, image_shape), found
 
 
 @functools.lru_cache
-def _without_ops(network, image_shape):
+def without_ops(network, image_shape):
     """What `describe` gives for a network whose cells have no ops."""
     shape = (1, *image_shape)
     variables = discrete.shapes_of(network, shape)
@@ -87,7 +122,7 @@ def _without_ops(network, image_shape):
 
 
 @functools.lru_cache
-def _of_op(name, channels, stride, height, width):
+def of_op(name: str, channels: int, stride: int, height: int, width: int) -> tuple[int, int]:
     """(weights, multiply-adds) of an op with affine normalisation for one image."""
     if ops.group(name) == "none":
         return 0, 0

@@ -249,6 +249,6 @@ class Supernet(Macro):
             s0, s1 = s1, cell(s0, s1, weights[k], train, dropout_rate)
             reduction_before = reduction
             if self.auxiliary and train and reduction and "reduce" not in self.cell_types[k + 1 :]:
-                head = AuxiliaryHead(self.num_classes, 3, self.dtype, self.axis_name, name="auxiliary_head")
+                head = AuxiliaryHead(self.num_classes, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return nn.relu(self._norm("head_norm", s1, train)) if self.head_norm else s1

@@ -44,7 +44,8 @@ def load(
     normalisation, which is no head of `discrete.py` and can only be left out.
 
     Args:
-      path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors.
+      path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors, named as in
+        DARTS or Fair DARTS.
       genotype: its entries in the order in which the checkpoint has them.
       form, channels, cells, num_classes: as for `discrete.network`.
       auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
@@ -66,6 +67,7 @@ def load(
         source, content = f"checkpoint {path}", _read(path)
     arrays = {name: value for name, value in _state_dict(source, content).items() if not name.endswith(f".{_COUNTER}")}
     head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
+    arrays = _numbered(arrays, genotype, cells)
     if auxiliary is None:
         auxiliary = bool(head)
     elif not auxiliary:
@@ -186,6 +188,20 @@ def _entries(
             yield from _conv_and_norm(*theirs, (_HEAD, f"conv_{i}"), (_HEAD, f"norm_{i}"), shape)
         yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"), (768, num_classes))
     yield from _dense("classifier", ("classifier",), (width_1, num_classes))
+
+
+def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict[str, Any]:
+    """Arrays of Fair DARTS under DARTS's names: `_ops.3` for entry 3, not `_ops.NODE.INPUT.0` for its edge."""
+    names, connections = {}, spaces.genotypes.cells(genotype)
+    for k, cell_type in enumerate(spaces.layout(cells)):
+        edges: list[tuple[int, int]] = []
+        for i, (op, source, target) in enumerate(connections[cell_type]):
+            if ops.group(op) != "none":
+                names[f"cells.{k}._ops.{target}.{source}.{edges.count((source, target))}"] = f"cells.{k}._ops.{i}"
+                edges.append((source, target))
+    parts = {name: name.split(".") for name in arrays}
+    edge = {name: ".".join(part[:6]) for name, part in parts.items()}
+    return {".".join([names.get(edge[name], edge[name]), *parts[name][6:]]): arrays[name] for name in arrays}
 
 
 def _layers(name: str, stride: int, op: ops.Op) -> ops.Layers:
@@ -320,7 +336,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], failure: str) -> dict[str, np.ndarray]:
-    """The arrays, if their names and shapes are those expected and their numbers finite; else a ValueError that lists
+    """The arrays, if their names, shapes and numbers can be those of a network; else a ValueError that lists
     the differences. Only what has the shape that is expected is copied."""
     found = {name: shape for name, value in arrays.items() if (shape := _shape(value)) is not None}
     differences = {
@@ -337,6 +353,7 @@ def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]],
     if not any(differences.values()):
         copied = {name: _array(arrays[name]) for name in expected}
         differences["with numbers that are not finite"] = [n for n, a in copied.items() if not np.isfinite(a).all()]
+        differences["with negative variances"] = [n for n, a in copied.items() if n.endswith("var") and np.any(a < 0)]
     if any(differences.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_cut(names)}" for kind, names in differences.items() if names)
         raise ValueError(f"{failure}: {listed}")

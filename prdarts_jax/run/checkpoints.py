@@ -85,9 +85,8 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
         lightweight_initialize=True,
     )
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    handlers.add(
-        _STATE, ocp.args.PyTreeSave, _SummedTree(reporting.json_bytes({"config": _plain(config), "records": records}))
-    )
+    run = reporting.json_bytes({"step": step, "config": _plain(config), "records": records})
+    handlers.add(_STATE, ocp.args.PyTreeSave, _SummedTree(run))
     with (
         _os_errors(folder),
         ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=handlers) as manager,
@@ -102,17 +101,17 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
 def _os_errors(folder):
     """Within it what TensorStore cannot write is an OSError, and nothing else: Orbax would log it in hundreds of lines,
     and TensorStore's threads go on to report it to event loops that are closed."""
-    verbosity, hook = logging.get_verbosity(), sys.excepthook
+    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
 
-    def report(kind, error, trace):
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
+    def report(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
 
     logging.set_verbosity(logging.FATAL)
-    sys.excepthook = report
+    sys.unraisablehook = report
     try:
         yield
-        sys.excepthook = hook  # after an error the threads may still be at it
+        sys.unraisablehook = hook  # after an error the threads may still be at it
     except ValueError as error:
         if number := re.search(r"os_error_code='(\d+)'", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
@@ -150,7 +149,7 @@ def restore_latest(
         )
     if not (intact / _STATE / _RUN).exists():
         raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
-    run = json.loads((intact / _STATE / _RUN).read_bytes())
+    run = _read_run(intact)
     if differing := _differences(run["config"], config):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -161,6 +160,23 @@ def restore_latest(
         damaged.rename(pathlib.Path(aside) / damaged.name)
         report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")
     return Restored(state, int(intact.name), run["records"])
+
+
+def _read_run(path: pathlib.Path) -> dict[str, Any]:
+    """What a checkpoint has beside its state."""
+    try:
+        run = json.loads((path / _STATE / _RUN).read_bytes())
+        fits = run["step"] == int(path.name) and isinstance(run["config"], dict)
+        for records in run["records"]:
+            fits &= [record["epoch"] for record in records] == [*range(len(records))]
+            fits &= all(math.isfinite(number) for record in records for number in reporting.numbers(record).values())
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"checkpoint {path} has been changed: its {_RUN} is not that of step {path.name}; use another --workdir"
+        )
+    return run
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ and comparison.png put their test accuracies side by side.
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
 from prdarts_jax.data.source import DataSet
-from prdarts_jax.nets import encoded
-from prdarts_jax.run import evaluate, lock, reporting, settings
+from prdarts_jax.nets import costs, encoded
+from prdarts_jax.run import evaluate, lock, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -38,19 +38,21 @@ def check(config: ConfigDict, data: DataSet | None = None) -> None:
       data: its images, by default those that the config names.
     """
     settings.validate(config)
-    space = spaces.named(config.space)
+    space = settings.space_of(config)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
     evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.", data)
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype], data: DataSet | None = None) -> str:
+def run(
+    config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype], data: DataSet | None = None
+) -> str:
     """Trains the cells that are not yet trained, all in the same way, and compares them.
 
     Args:
       config: of the search.
       workdir: of the search.
-      found: the genotype that each seed has found.
+      found: what `search.run` gives.
       data: as for `check`.
 
     Returns:
@@ -61,13 +63,18 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
-    space = spaces.named(config.space)
-    cells = {f"found_{config.seed + i}" if len(found) > 1 else "found": cell for i, cell in enumerate(found)}
+    space = settings.space_of(config)
+    cells = {f"found_{seed}" if config.seeds > 1 else "found": cell for seed, cell in found.items()}
     cells |= reference(config, space)
     trainings = config.evaluation.trainings
     evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.", data)
     rows = evaluate.run(evaluation, workdir / "evaluation")
+    of_ops = None
+    if config.cost.target:
+        of_ops = search.costs_of(config, workdir, evaluation.feed.num_classes, evaluation.feed.image_shape[1:])
     for name, row in rows.items():
+        if of_ops:
+            row["cost"] = of_ops.of(cells[name])
         row["skip_share"] = float(np.mean(list(genotypes.skip_share(cells[name]).values())))
         row["depth"] = genotypes.depth(cells[name])
     reporting.write_json(workdir / "comparison.json", rows)
@@ -76,7 +83,8 @@ def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype
     text = _table(rows) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
     reporting.write_bytes(workdir / "comparison.md", text.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
-    reporting.save_figure(plots.comparison_figure(trained), workdir / "comparison.png")
+    cost = (costs.UNITS[config.cost.kind], config.cost.target) if of_ops else None
+    reporting.save_figure(plots.comparison_figure(trained, cost), workdir / "comparison.png")
     return text
 
 

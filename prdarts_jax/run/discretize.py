@@ -2,7 +2,7 @@
 it has chosen, and beside it the cell that the logits alone would give."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -24,13 +24,13 @@ from prdarts_jax.spaces.genotypes import AnyGenotype
 def run(
     problem: SearchProblem,
     states: SearchState,
-    derived: Sequence[AnyGenotype],
+    derived: Mapping[int, AnyGenotype],
     train: Batch,
     val_batches: Batch,
     augmentation: Augmentation,
     mesh: Mesh,
     folders: Sequence[Path],
-) -> list[AnyGenotype]:
+) -> dict[int, AnyGenotype]:
     """The cell that the method chooses for each seed. Training batches go on where those of the search have ended.
 
     A function of its arguments: what is killed here is done again. `folders/discretization.json` gets both cells, each
@@ -40,7 +40,7 @@ def run(
     Args:
       problem: of the last stage.
       states: of all seeds, stacked, after the search.
-      derived: the cell of each seed by its logits alone.
+      derived: the cells by the logits alone, by the number of the seed. One that is missing has diverged.
       train: the images that train the weights, {'image': u8[N, H, W, C], 'label': i32[N]}.
       val_batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}; B is the size of training batches too.
       augmentation: of training batches.
@@ -50,7 +50,8 @@ def run(
     choose = problem.method.after_search
     assert choose is not None
     space, batch_size = problem.supernet.space, val_batches["label"].shape[1]
-    cells = [encoded.encode(space, genotype) for genotype in derived]
+    some = next(iter(derived.values()))
+    cells = [encoded.encode(space, derived.get(number, some)) for number in range(len(folders))]
     of_logits = devices.device_put(jax.tree.map(lambda *a: np.stack(a), *cells), mesh, devices.SEEDS)
 
     def of_seed(seed, train, val_batches):
@@ -73,13 +74,14 @@ def run(
     function = devices.for_each_seed(of_seed, mesh, devices.REPLICATED, spread)
     arguments = (states, of_logits), train, val_batches
     chosen, accuracies = devices.device_get(loop.compiled(function, *arguments)(*arguments))
-    result = []
-    for number, (folder, genotype) in enumerate(zip(folders, derived, strict=True)):
-        result.append(discretizations.chosen(space, {t: rows[number] for t, rows in chosen.items()}))
-        both = zip(("derived", "chosen"), (genotype, result[-1]), accuracies[number].tolist(), strict=True)
+    result = {}
+    for number, genotype in derived.items():
+        folder = folders[number]
+        result[number] = discretizations.chosen(space, {t: rows[number] for t, rows in chosen.items()})
+        both = zip(("derived", "chosen"), (genotype, result[number]), accuracies[number].tolist(), strict=True)
         record = {name: {"genotype": dataclasses.asdict(cell), "val_accuracy": a} for name, cell, a in both}
         reporting.write_json(folder / "discretization.json", record)
         whose, (before, after) = f"{folder.name}: " if len(folders) > 1 else "", 100 * accuracies[number]
-        same = "the cell of the logits" if result[-1] == genotype else "another cell than that of the logits"
+        same = "the cell of the logits" if result[number] == genotype else "another cell than that of the logits"
         reporting.say(f"{whose}{same} is chosen: {after:.1f} % by shared weights, that of the logits {before:.1f} %")
     return result

@@ -271,7 +271,6 @@ class _Trainer:
             total_steps=self.problem.total_steps,
             steps_per_epoch=self.feed.steps_per_epoch,
             steps_per_call=self.config.steps_per_call,
-            ended=_diverged,
             may_diverge=True,
         ) as run:
             states = run.restore(*self.shapes) or self.start(self._first(group))
@@ -280,12 +279,14 @@ class _Trainer:
                 states, metrics = self.epoch(states, self.images, jnp.int32(steps))
                 run.add(steps, metrics)
                 if run.epoch_ended:
-                    run.record(*_records(run.means()))
+                    means = run.means()
+                    losses = [mean["train_loss"] for mean in means.values()]
+                    run.record(means, f"loss {np.mean(losses):.3f}" if losses else "diverged")
                 run.save_if_due(states)
         sums = devices.device_get(self.test(states, self.tested))
         results = [training.summarize({name: a[number] for name, a in sums.items()}) for number in range(len(group))]
         return [
-            {"top1": None} if _diverged(records) or not math.isfinite(result["loss"]) else result
+            {"top1": None} if loop.diverged(records) or not math.isfinite(result["loss"]) else result
             for records, result in zip(run.records, results, strict=True)
         ]
 
@@ -298,16 +299,3 @@ def _check_folders(cells, workdir):
                 raise ValueError(
                     f"{path.parent.parent} has the trainings of another cell: use another --workdir or name"
                 )
-
-
-def _diverged(records: Sequence[loop.Record]) -> bool:
-    return bool(records) and "diverged" in records[-1]
-
-
-def _records(means):
-    """Those of an epoch, and what the progress bar shows."""
-    records = {
-        number: mean if all(map(math.isfinite, mean.values())) else {"diverged": True} for number, mean in means.items()
-    }
-    losses = [record["train_loss"] for record in records.values() if "diverged" not in record]
-    return records, f"loss {np.mean(losses):.3f}" if losses else "diverged"

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -58,7 +57,7 @@ class Halves(abc.ABC):
     def _first(self, images: int) -> Batch:
         """The first of those that train the logits, begun again after the last: u8[images, H, W, C]."""
 
-    def plain_batches(self, batches: int = 4) -> dict[str, jax.Array]:
+    def plain_batches(self, batches: int) -> dict[str, jax.Array]:
         """Of images that train the logits, as they are and always the same: f32[batches, B, H, W, C]."""
         plain = dataclasses.replace(self.augmentation, pad=0, flip=False, cutout=0)
         shape, first = (batches, self.image_shape[0]), self._first(batches * self.image_shape[0])
@@ -173,13 +172,8 @@ class _Streamed(Halves):
             yield steps, (tuple(devices.device_put_local(batch, self.mesh) for batch in pair) for pair in pairs)
 
     def _first(self, images):
-        assert images == 4 * self.image_shape[0]
-        return devices.device_put(self._four_batches, self.mesh)
-
-    @functools.cached_property
-    def _four_batches(self):
-        half, images = self._halves[1], 4 * self.image_shape[0]
+        half = self._halves[1]
         repeated = taking(half, np.arange(images) % len(half))
         options = {name: self._options[name] for name in ("image_size", "workers")}
         (batch,) = streaming.test_batches(repeated, batch_size=images, **options)
-        return batch
+        return devices.device_put(batch, self.mesh)

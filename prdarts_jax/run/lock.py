@@ -22,12 +22,12 @@ _held: set[Path] = set()
 def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, Path, _P], _T]:
     """The function of (what, workdir, ...), called only while no other process is within such a function there.
 
-    Of several processes that do one job the first takes the lock for all. It ends with its process, however that ends,
-    and counts on all hosts where the file system has locks; where it has none, a sentence says so. A folder that was
-    made for the lock alone is gone afterwards.
+    Of several processes that do one job the first takes the lock for all, and all must see it. It ends with its
+    process, however that ends, and counts on all hosts where the file system has locks; where it has none, a sentence
+    says so. A folder that was made for the lock alone is gone afterwards.
 
     Raises:
-      ValueError: another process is in there; with its number and host.
+      ValueError: another process is in there, with its number and host; or the processes do not share the folder.
     """
 
     @functools.wraps(run)
@@ -44,6 +44,10 @@ def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate
                 refusal = error
             if devices.any(refusal is not None):
                 raise refusal or ValueError(f"the first process cannot use {workdir}")
+            if devices.any(not (workdir / NAME).exists()):
+                raise ValueError(
+                    f"{workdir} is not the same for all processes: --workdir must be a folder that they share"
+                )
             _held.add(place)
             stack.callback(_held.remove, place)
             return run(what, workdir, *args, **kwargs)
@@ -65,7 +69,7 @@ def _locked(workdir: Path) -> Iterator[None]:
             file.close()  # the process that had it has removed it in between
             file = stack.enter_context(path.open("a+"))
             _lock(file, workdir)
-        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(_remove, path)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -85,6 +89,11 @@ def _lock(file: IO[str], workdir: Path) -> None:
                 f"{workdir} is in use by {owner}: wait until that has ended, or use another --workdir"
             ) from error
         reporting.say(f"careful: {workdir} cannot be locked ({error.strerror}): let no other process run in it")
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):  # where it cannot be removed it does no harm
+        path.unlink()
 
 
 def _remove_if_empty(folder):

@@ -39,6 +39,19 @@ class Diverged(ValueError):
     """A metric or the state is no longer finite."""
 
 
+class _Bar(tqdm):
+    """A progress bar that shows no negative times when the machine's clock is set back."""
+
+    def __init__(self, **options: Any) -> None:
+        self._began = time.perf_counter()
+        super().__init__(**options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the text of the bar is made of."""
+        return super().format_dict | {"elapsed": time.perf_counter() - self._began}
+
+
 @dataclasses.dataclass
 class Run:
     """A run of so many steps, with its checkpoints and config.json in `workdir`.
@@ -66,7 +79,8 @@ class Run:
       total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
-      may_diverge: whether it is no error if metrics or states are not finite. Otherwise nothing of them is saved.
+      may_diverge: whether a run whose numbers are no longer finite ends, with a record {'diverged': True}, while the
+        others go on. Otherwise `Diverged` is raised, and nothing is saved.
       step: how many steps are done.
       records: of each run, of all its epochs so far.
     """
@@ -111,20 +125,26 @@ class Run:
             self._begin_anew()
             return None
         (state, totals), self.step, self.records = restored
+        epochs = self.step // self.steps_per_epoch
+        if len(self.records) != len(self.folders) or any(len(self.records[run]) != epochs for run in self.going):
+            raise ValueError(
+                f"the checkpoint of step {self.step} in {self._checkpoints} has been changed: it does not have the "
+                f"records of {epochs} epochs; use another --workdir"
+            )
         self._totals = {name: np.asarray(total) for name, total in totals.items()}
         reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         return state
 
     def _begin_anew(self):
-        """At step 0, unless there were checkpoints: a run is killed at most once in its life before it has one, and has
-        one record then."""
+        """At step 0, unless there were checkpoints: a run that is killed before it has one has their folder, and at
+        most one record."""
         self.records = [[] for _ in self.folders]
         if (self.workdir / "config.json").exists():
             epochs = max(len(reporting.read_records(folder)) for folder in self.folders)
-            if epochs > 1:
+            if epochs > self._checkpoints.exists():
                 raise ValueError(
-                    f"{self.workdir} has records of {epochs} epochs but no checkpoint: put the checkpoints back, use "
-                    "another --workdir, or move that folder away to start anew"
+                    f"{self.workdir} has records up to epoch {epochs - 1} but no checkpoint: put the checkpoints back, "
+                    "use another --workdir, or move that folder away to start anew"
                 )
             if epochs:
                 reporting.say(f"{self.workdir} has no checkpoint: the {self.name} begins again")
@@ -135,8 +155,8 @@ class Run:
 
     @property
     def going(self) -> list[int]:
-        """The numbers of the runs that have not ended early."""
-        return [number for number, records in enumerate(self.records) if not self.ended(records)]
+        """The numbers of the runs that have not ended early, nor diverged."""
+        return [n for n, records in enumerate(self.records) if not (diverged(records) or self.ended(records))]
 
     @property
     def done(self) -> bool:
@@ -148,13 +168,15 @@ class Run:
 
         SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
         """
-        checkpoints.write_config(self.workdir, self.config)
         self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
         for folder, records in zip(self.folders, self.records, strict=True) if devices.is_main() else ():
             log = reporting.RunLog(folder, records)
             self._logs.append(self._opened.enter_context(contextlib.closing(log)))
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        if devices.is_main():
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
+        bar = _Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
         self._saving = 0.0
@@ -190,28 +212,30 @@ class Run:
             number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
             for number in self.going
         }
-        if not self.may_diverge:
-            for number, mean in means.items():
-                self._check(number, mean)
-        return means
+        return {number: mean for number, mean in means.items() if self._is_finite(number, mean)}
 
     def _check_state(self, state):
         leaves = checkpoints.leaves_by_name(state)
         for number in self.going:
-            self._check(number, {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves)
+            of_run = {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves
+            self._is_finite(number, of_run)
 
-    def _check(self, number: int, values: Mapping[str, Any]) -> None:
-        """Refuses values of a run that are not finite."""
-        if unknown := [name for name, value in values.items() if not _is_finite(name, value)]:
-            where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
-            what = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+    def _is_finite(self, number: int, values: Mapping[str, Any]) -> bool:
+        """Whether the values of a run are finite. If not, the run ends; see `may_diverge`."""
+        unknown = [name for name, value in values.items() if not _is_finite(name, value)]
+        if not unknown:
+            return True
+        where = f" of {self.folders[number].name}" if len(self.folders) > 1 else ""
+        what = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        text = f"the {self.name}{where} diverged in epoch {self.epoch}, where {what} "
+        text += f"{'is' if len(unknown) == 1 else 'are'} not finite"
+        if not self.may_diverge:
             good = checkpoints.newest(self._checkpoints)
-            raise Diverged(
-                f"the {self.name}{where} diverged in epoch {self.epoch}, where {what} "
-                f"{'is' if len(unknown) == 1 else 'are'} not finite; "
-                + (f"the last good checkpoint is {good}" if good else "there is no checkpoint from before")
-                + "; use another --workdir and a smaller config.weights.learning_rate"
-            )
+            text += f"; the last good checkpoint is {good}" if good else "; there is no checkpoint from before"
+            raise Diverged(f"{text}; use another --workdir and a smaller config.weights.learning_rate")
+        reporting.say(f"careful: {text}, and ends")
+        self._append(number, {"diverged": True})
+        return False
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:
         """Writes the records of the epoch that has ended, by the number of the run, with epoch, step and seconds, and
@@ -220,15 +244,17 @@ class Run:
         Raises:
           Diverged: a number is not finite.
         """
-        for number, record in records.items():
-            self._check(number, reporting.numbers(record))
-        seconds = time.perf_counter() - self._epoch_began
-        for number, record in records.items():
-            self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
-            if self._logs:  # in one process
-                self._logs[number].append(self.records[number][-1])
+        finite = {n: record for n, record in records.items() if self._is_finite(n, reporting.numbers(record))}
+        for number, record in finite.items():
+            self._append(number, record)
         self._bar.set_postfix_str(summary)
         self._totals = {name: np.zeros_like(total) for name, total in self._totals.items()}
+
+    def _append(self, number, record):
+        seconds = time.perf_counter() - self._epoch_began
+        self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
+        if self._logs:  # in one process
+            self._logs[number].append(self.records[number][-1])
 
     def save_if_due(self, state: State) -> None:
         """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop, and then raises
@@ -251,9 +277,14 @@ class Run:
             raise Stopped(text, received or signal.SIGTERM)
 
     def _save(self, state):
-        if not self.may_diverge:
+        if not self.may_diverge or self.step == self.total_steps:  # else the next metrics will tell, saved or not
             self._check_state(state)
         checkpoints.save(self._checkpoints, self.step, (state, self._totals), self.config, self.records)
+
+
+def diverged(records: Sequence[Record]) -> bool:
+    """Whether the run of these records has diverged; see `Run.may_diverge`."""
+    return bool(records) and "diverged" in records[-1]
 
 
 def _is_finite(name: str, value: Any) -> bool:

@@ -186,13 +186,16 @@ def confusion_figure(confusion: Sequence[Sequence[int]]) -> Figure:
     return figure
 
 
-def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
+def comparison_figure(rows: Mapping[str, Mapping[str, float]], cost: tuple[str, float] | None = None) -> Figure:
     """Test accuracies of cells, ranked and against the size of their networks.
 
     Args:
       rows: name -> accuracy and standard_error (fractions) and params; names that begin with
         found or random are shown alike.
+      cost: the unit of the field cost of the rows, and the target of the search; then these are shown in place of the
+        weights.
     """
+    size, label = ("cost", cost[0]) if cost else ("params", "weights")
     ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
     colours = {"found": COLOURS["conv"], "all": COLOURS["skip"], "random": "0.6"}
     figure = _figure(10, 4.8)
@@ -201,10 +204,13 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
         accuracy, error = 100 * rows[name]["accuracy"], 100 * rows[name]["standard_error"]
         style = {"color": colours.get(name.partition("_")[0], COLOURS["pool"]), "fmt": "o", "markersize": 8}
         left.errorbar(accuracy, place, xerr=error, **style)
-        right.errorbar(rows[name]["params"], accuracy, yerr=error, **style)
+        right.errorbar(rows[name][size], accuracy, yerr=error, **style)
     left.set_yticks(range(len(ranked)), [name.replace("_", " ") for name in ranked])
     left.set(xlabel="test accuracy (%), with its standard error")
-    right.set(xlabel="weights", ylabel="test accuracy (%)")
+    right.set(xlabel=label, ylabel="test accuracy (%)")
+    if cost:
+        right.axvline(cost[1], color="0.4", linestyle="--", label="target")
+        right.legend(frameon=False)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     handles = [

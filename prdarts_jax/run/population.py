@@ -12,24 +12,27 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
-from prdarts_jax.run import lock, reporting, search
+from prdarts_jax.run import lock, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path, found: Sequence[genotypes.AnyGenotype]) -> str:
-    """Compares the searches of all seeds, of which there are at least two, and returns the comparison as Markdown."""
+def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
+    """Compares the searches of the seeds that have found a cell, at least two, and returns the comparison as Markdown.
+
+    `found` is what `search.run` gives.
+    """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
-    space, generator = spaces.named(config.space), np.random.default_rng(config.seed)
+    space, generator = settings.space_of(config), np.random.default_rng(config.seed)
     drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
-    runs = [reporting.read_records(folder) for folder in search.seed_folders(config, workdir)]
+    folders = search.seed_folders(config, workdir)
+    runs = [reporting.read_records(folders[seed - config.seed]) for seed in found]
     result = {
-        "seeds": list(range(config.seed, config.seed + config.seeds)),
-        "agreement": agreement(found),
+        "seeds": list(found),
+        "agreement": agreement(list(found.values())),
         "agreement of random cells": agreement(drawn),
         "last epoch": spread([records[-1] for records in runs]),
     }
@@ -68,7 +71,7 @@ def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _text(result):
-    lines = [f"{len(result['seeds'])} seeds, {result['seeds'][0]} to {result['seeds'][-1]}.", ""]
+    lines = [f"{len(result['seeds'])} seeds: {', '.join(map(str, result['seeds']))}.", ""]
     lines += ["| two cells have in common | of the edges | of the edges with their ops | random cells |"]
     lines += ["|---|---|---|---|"]
     for cell_type, shares in result["agreement"].items():

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from prdarts_jax import nets, spaces
+from prdarts_jax import nets
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import costs, discrete
 from prdarts_jax.run import settings
-from prdarts_jax.search import methods
+from prdarts_jax.search import methods, terms
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.perturbation import Perturbation
 from prdarts_jax.search.selection import BestCell
 from prdarts_jax.search.step import SearchProblem
-from prdarts_jax.spaces.genotypes import Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype
 
 
 def make_method(config: ConfigDict) -> Method:
@@ -45,6 +45,37 @@ def _after_search(config):
     return Perturbation(config.selection.finetuning_steps * config.accumulate, optimizer)
 
 
+def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> costs.Costs:
+    """What the networks that `config.evaluation` describes cost, in the unit of `config.cost.kind`.
+
+    Raises:
+      ValueError: a network without any ops costs more than the target.
+    """
+    section = config.evaluation
+    found = costs.of_network(
+        settings.space_of(config),
+        config.cost.kind,
+        channels=section.channels,
+        cells=section.cells,
+        num_classes=num_classes,
+        image_shape=image_shape,
+    )
+    if found.fixed >= config.cost.target:
+        unit = costs.UNITS[config.cost.kind]
+        raise ValueError(
+            f"config.cost.target={config.cost.target:g} must be above {found.fixed:g}, the {unit} of the network of "
+            "config.evaluation without the ops of its cells"
+        )
+    return found
+
+
+def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
+    """The method that keeps to `config.cost.target`."""
+    distinct = getattr(method.discretization, "distinct_inputs", True)
+    term = terms.expected_cost(config.cost.weight, config.cost.target, of_ops, distinct_inputs=distinct)
+    return dataclasses.replace(method, terms=(*method.terms, term))
+
+
 def stages_of(method: Method) -> tuple[Stage, ...]:
     """The searches that a method is made of, by default itself alone."""
     return method.stages or (Stage(method),)
@@ -58,7 +89,7 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
         "dtype": jnp.dtype(config.dtype),
         "axis_name": axis_name,
     }
-    return nets.supernet_of(spaces.named(config.space), **fields | dict(method.supernet))
+    return nets.supernet_of(settings.space_of(config), **fields | dict(method.supernet))
 
 
 def make_search_problem(
@@ -96,8 +127,8 @@ def _countable(steps: int) -> int:
 
 
 def make_network(
-    config: ConfigDict, genotype: Genotype, num_classes: int, axis_name: str | None = None
-) -> discrete.DiscreteNetwork:
+    config: ConfigDict, genotype: AnyGenotype, num_classes: int, axis_name: str | None = None
+) -> nn.Module:
     """The network of a genotype that a valid config describes; for `axis_name` see `devices.py`."""
     return discrete.network(
         genotype,

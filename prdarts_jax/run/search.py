@@ -6,6 +6,7 @@ seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices, spaces
+from prdarts_jax import devices
 from prdarts_jax.data.source import DataSet
+from prdarts_jax.nets import costs
 from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, reporting, settings
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, trust
@@ -36,7 +38,7 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[genotypes.AnyGenotype]:
+def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[int, genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
 
     Args:
@@ -44,9 +46,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[
       workdir: created or resumed.
       data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
 
+    Returns:
+      {seed: genotype}, without the seeds that have diverged.
+
     Raises:
       ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      loop.Diverged: a metric or the state of a search is not finite.
+      loop.Diverged: a metric or the state of all searches is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
     settings.validate(config)
@@ -57,13 +62,16 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
     table = tabular.load(config.table) if config.table else None
-    halves, space = open_halves(config, data), spaces.named(config.space)
+    halves, space = open_halves(config, data), settings.space_of(config)
     if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
         raise ValueError(
             f"config.discretization={config.discretization!r} must be 'own' for images that are streamed from disk"
         )
     reporting.say(halves.description)
 
+    of_ops = None
+    if config.cost.target:
+        of_ops = costs_of(config, workdir, halves.num_classes, halves.image_shape[1:])
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     found: list[Logits] = []
     for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
@@ -71,24 +79,28 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[
             reporting.say(f"stage {number + 1} of {len(stages)}")
         reporting.say(f"{config.epochs} epochs of {halves.steps_per_epoch} steps")
         axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
-        problem = problems.make_search_problem(config, halves.num_classes, total_steps, stage.method, axis_name)
+        method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
+        problem = problems.make_search_problem(config, halves.num_classes, total_steps, method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
         states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
-    cells = [problem.method.derive(space, logits) for logits in found]
+    folders = seed_folders(config, workdir)
+    cells = {n: problem.method.derive(space, logits) for n, logits in enumerate(found) if not _is_nan(logits)}
+    if not cells:
+        raise loop.Diverged(f"the searches of all seeds diverged: {workdir} gets no result")
     if problem.method.after_search and isinstance(halves, InMemory):
         most = min(config.selection.val_batches * config.accumulate, halves.steps_per_epoch)
-        batches = halves.plain_batches(most)
         logits = jax.tree.map(lambda *of_seeds: np.stack(of_seeds), *found)
         states = states.replace(arch=devices.device_put(logits, halves.mesh, devices.SEEDS))
-        folders = seed_folders(config, workdir)
-        cells = discretize.run(problem, states, cells, halves.train, batches, halves.augmentation, halves.mesh, folders)
+        images = halves.train, halves.plain_batches(most), halves.augmentation
+        cells = discretize.run(problem, states, cells, *images, halves.mesh, folders)
     else:
-        for folder in seed_folders(config, workdir):
+        for folder in folders:
             (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
     doubted: dict[str, list[str]] = {}
-    for folder, genotype in zip(seed_folders(config, workdir), cells, strict=True):
+    for number, genotype in cells.items():
+        folder = folders[number]
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
@@ -101,7 +113,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> list[
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")
-    return cells
+    return {config.seed + number: genotype for number, genotype in cells.items()}
 
 
 def search_stage(
@@ -128,7 +140,7 @@ def search_stage(
 
     Returns:
       (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
-      Those of one that has ended early are of an earlier epoch than its state.
+      Those of one that has ended early are of an earlier epoch than its state, those of one that has diverged NaN.
     """
     folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space
@@ -146,6 +158,7 @@ def search_stage(
 
     function, spread = halves.function(problem), PartitionSpec(None, devices.DATA)
     eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), halves.mesh, spread)
+    plain_batches = functools.partial(halves.plain_batches, 4 * config.accumulate)
     if method.after_epoch:
         after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), halves.mesh, spread)
 
@@ -158,6 +171,7 @@ def search_stage(
         steps_per_epoch=halves.steps_per_epoch,
         steps_per_call=config.steps_per_call,
         ended=lambda records: last_epoch(records) is not None,
+        may_diverge=config.seeds > 1,
     ) as run:
         shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
@@ -175,10 +189,10 @@ def search_stage(
             if run.epoch_ended:
                 records = run.means()
                 if needs_eigenvalue:
-                    eigenvalues = devices.device_get(eigenvalue(states, halves.plain_batches()))
+                    eigenvalues = devices.device_get(eigenvalue(states, plain_batches()))
                     records = {n: record | {"eigenvalue": float(eigenvalues[n])} for n, record in records.items()}
                 if method.after_epoch:
-                    states = after_epoch(states, halves.plain_batches())
+                    states = after_epoch(states, plain_batches())
                 logits = devices.device_get(states.arch)
                 for number in records:
                     of_seed = {t: array[number] for t, array in logits.items()}
@@ -193,7 +207,9 @@ def search_stage(
     logits, found = devices.device_get(states.arch), []
     for number, folder in enumerate(folders):
         early = last_epoch(run.records[number])
-        if early is None:
+        if loop.diverged(run.records[number]):
+            found.append({t: np.full_like(array[number], np.nan) for t, array in logits.items()})
+        elif early is None:
             found.append({t: array[number] for t, array in logits.items()})
         else:
             whose = f"{folder.name} " if len(folders) > 1 else ""
@@ -207,6 +223,23 @@ def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
     and a cell may be chosen again in another way."""
     after = ("discretization", "selection", "evaluation")
     return {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
+
+
+def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
+    """Those in costs.json, which the first process writes if it is missing: no two measurements of latency agree."""
+    path, space = workdir / "costs.json", settings.space_of(config)
+    if devices.is_main() and not path.exists():
+        made = problems.make_costs(config, num_classes, image_shape)
+        arrays = {cell_type: array.tolist() for cell_type, array in made.arrays().items()}
+        reporting.write_json(path, {"kind": config.cost.kind, "fixed": made.fixed, "of_ops": arrays})
+    devices.barrier("costs")
+    read = json.loads(path.read_bytes())
+    rows = ((cell_type, tuple(map(tuple, array))) for cell_type, array in read["of_ops"].items())
+    return costs.Costs(space, read["fixed"], tuple(rows))
+
+
+def _is_nan(logits: Logits) -> bool:
+    return any(np.isnan(array).any() for array in logits.values())
 
 
 def _describe(space, genotype, probabilities, table):
@@ -226,6 +259,9 @@ def _describe(space, genotype, probabilities, table):
 
 
 def _summary(records: Sequence[loop.Record]) -> str:
+    if not records:
+        return "diverged"
+
     def mean(field):
         return sum(record[field] for record in records) / len(records)
 

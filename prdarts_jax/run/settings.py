@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import costs, discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import tabular
 
@@ -103,6 +103,18 @@ class _Selection:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Cost:
+    target: Annotated[float, at_least(0), "what the network that `evaluation` describes may cost; 0: anything"] = 0.0
+    kind: Annotated[
+        costs.Kind,
+        "'params', weights; 'macs', multiply-adds of an image; 'latency', seconds of an image, measured here",
+    ] = "macs"
+    weight: Annotated[
+        float, above(0), "of what it costs beyond the target, as a share of that, in the logits' loss"
+    ] = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class _Network:
     channels: Annotated[int, _EVEN, "of the first cells"] = 36
     cells: Annotated[int, from_to(1, _SOME)] = 20
@@ -153,6 +165,8 @@ class _Search(_Images):
     ] = 1
     augmentation: _Augmentation = _Augmentation()
     space: Annotated[str, one_of(spaces.NAMED), "what is searched"] = "darts"
+    nodes: Annotated[int, from_to(0, 20), "of a cell, with its inputs; 0: those of the space"] = 0
+    ops: Annotated[str, "the candidates of each edge, separated by commas; '': those of the space"] = ""
     table: Annotated[str, "a file of NAS-Bench-201's accuracies: each epoch then reports the derived cell's"] = ""
     method: Annotated[
         str, "one of `methods.NAMED`, or MODULE:FUNCTION; its settings are in the section of its name"
@@ -177,13 +191,14 @@ class _Search(_Images):
     weights: _Weights = _Weights()
     logits: _Logits = _Logits()
     selection: _Selection = _Selection()
+    cost: _Cost = _Cost()
     evaluation: _Evaluation = _Evaluation()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training(_Network, _Images):
     job: Annotated[str, one_of(("train",))] = "train"
-    genotype: Annotated[str, "the name of a published cell, a genotype.json, or its text"] = "PRDARTS"
+    genotype: Annotated[str, "the name of a published cell, or a file or text with one"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
     form: Annotated[str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells"] = (
         "cifar"
@@ -253,8 +268,36 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be search or train")
 
 
+def space_of(config: ConfigDict) -> spaces.SearchSpace:
+    """The space of a search: the one that `config.space` names, with `config.nodes` and `config.ops` if given.
+
+    Raises:
+      ValueError: no space has such nodes or ops.
+
+    >>> config = search()
+    >>> config.update({"nodes": 4, "ops": "skip_connect,sep_conv_3x3"})
+    >>> space_of(config).shape
+    (5, 2)
+    """
+    space = spaces.named(config.space)
+    if (config.nodes or config.ops) and space.edge_ops:
+        raise ValueError(
+            f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "
+            f"{space.name}, whose edges have candidates of their own"
+        )
+    if config.nodes and config.nodes <= space.inputs:
+        raise ValueError(f"config.nodes={config.nodes} must be above {space.inputs}, the inputs of a cell; or 0")
+    names = tuple(name.strip() for name in config.ops.split(",")) if config.ops else space.ops
+    try:
+        return dataclasses.replace(space, nodes=config.nodes or space.nodes, ops=names)
+    except ValueError as error:
+        raise ValueError(
+            f"config.ops={refusals.shown(config.ops)} must be '' or the names of ops, separated by commas: {error}"
+        ) from error
+
+
 def _check_search(config):
-    space, method = spaces.named(config.space), methods.find(config.method)
+    space, method = space_of(config), methods.find(config.method)
     _ = space.genotype_class  # refuses a space whose cells nothing holds
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)

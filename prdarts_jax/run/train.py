@@ -38,7 +38,7 @@ class Training(NamedTuple):
       identity: see `feeds.identity`.
     """
 
-    genotype: genotypes.Genotype
+    genotype: genotypes.AnyGenotype
     feed: Feed
     problem: training.TrainProblem
     shapes: training.TrainState
@@ -59,11 +59,6 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
     """
     settings.validate(config)
     genotype = genotypes.find(config.genotype)
-    if not isinstance(genotype, genotypes.Genotype):
-        raise ValueError(
-            f"config.genotype={refusals.shown(config.genotype)} must have normal and reduction cells; the accuracies "
-            "of NAS-Bench-201's cells are in its table"
-        )
     mesh = devices.make_mesh()
     fields = f"config.{section}batch_size / config.{section}accumulate"
     devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
@@ -84,8 +79,13 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
     return Training(genotype, feed, problem, shapes, weights, identity(data))
 
 
-def _imported_weights(config: ConfigDict, genotype: genotypes.Genotype, data: DataSet) -> dict[str, Any]:
+def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
+    if not isinstance(genotype, genotypes.Genotype):
+        raise ValueError(
+            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs a genotype with normal and "
+            "reduction cells"
+        )
     source = data.open("train")
     if source.shape[-1] != 3:
         raise ValueError(

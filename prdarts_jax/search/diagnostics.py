@@ -96,6 +96,8 @@ DIAGNOSTICS = (
         "alignment_train", "alignment of the layers", "agreement of gradients", legend="training", limits=(-1, 1)
     ),
     Diagnostic("eigenvalue", "dominant eigenvalue", "Hessian of the validation loss"),
+    Diagnostic("cost", "cost", "of the derived cell's network", legend="derived"),
+    Diagnostic("expected_cost", "cost", "of the derived cell's network", legend="expected"),
 )
 
 # What the record of an epoch holds beside the metrics of the steps.

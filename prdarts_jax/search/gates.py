@@ -92,6 +92,21 @@ def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
     return jnp.any(largest(score, space.entries_per_node), axis=0)
 
 
+def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -> jax.Array:
+    """bool[edges, ops]: what `discretizations.strongest` keeps by scores of at least 0; an op of score 0 is left out.
+
+    Where a node keeps so many entries, none must have the score 0.
+    """
+    best = largest(score, 1) & (score > 0)
+    if not space.entries_per_node:
+        return best
+    score = jnp.where(best, score, 0.0) if distinct_inputs else score
+    into = jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
+    of_nodes = jnp.where(into[:, :, None], score, -1.0).reshape(len(into), -1)
+    kept = jnp.any(largest(of_nodes, space.entries_per_node), axis=0)
+    return kept.reshape(score.shape) & (score > 0)
+
+
 def _computes(space):
     """bool[ops]: those other than none."""
     return jnp.array([ops.group(op) != "none" for op in space.ops])

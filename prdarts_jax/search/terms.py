@@ -14,6 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax import ops
+from prdarts_jax.nets.costs import Costs
+from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations import Arch, Metrics
 from prdarts_jax.spaces import SearchSpace
 
@@ -182,6 +185,58 @@ def zero_one(weight: float) -> CellTerm:
 class _ZeroOne(CellTerm):
     def of_cell(self, space, probability, weights, candidates):
         return -_mean(jnp.square(probability - 0.5), candidates)
+
+
+def expected_cost(weight: float, target: float, costs: Costs, *, distinct_inputs: bool = True) -> Term:
+    """What the network of the derived cell costs beyond a target, as a share of it; 0 where it is within the target.
+
+    As in TuNAS (Bender et al., CVPR 2020, section 3.2) the excess counts linearly, |cost / target - 1|, but on one side
+    only. The cost of the derived cell has no gradient; it has that of the expected cost, where a node draws each of its
+    entries, or an edge its op, in proportion to their activation. Reported are `cost`, that of the derived cell, and
+    `expected_cost`.
+
+    Args:
+      weight: of the excess.
+      target: in the unit of the costs.
+      costs: see `nets/costs.py`.
+      distinct_inputs: as that of the method's `discretizations.strongest`.
+
+    >>> from prdarts_jax import spaces
+    >>> from prdarts_jax.nets import costs
+    >>> term = expected_cost(1.0, 30e6, costs.of_network(spaces.nas_bench_201()))
+    """
+    return _ExpectedCost(weight, target, costs, distinct_inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ExpectedCost:
+    weight: float
+    target: float
+    costs: Costs
+    distinct_inputs: bool
+
+    def __call__(self, view, op_weights, progress):
+        derived = expected = jnp.float32(self.costs.fixed / self.target)
+        for cell_type, array in self.costs.arrays().items():
+            cost = jnp.asarray(array / self.target, jnp.float32)
+            activation = jnp.where(view.candidates[cell_type], view.activation[cell_type], 0.0)
+            if view.space.entries_per_node:
+                activation = activation * (1 - jnp.array([ops.group(op) == "none" for op in view.space.ops]))
+            derived += jnp.sum(cost * gates.strongest_ops(view.space, activation, self.distinct_inputs))
+            expected += _expected(view.space, activation, cost)
+        excess = jax.lax.stop_gradient(jnp.maximum(derived - 1.0, 0.0))
+        slope = (excess > 0) * (expected - jax.lax.stop_gradient(expected))
+        metrics = {"cost": derived * self.target, "expected_cost": expected * self.target}
+        return self.weight * (excess + slope), metrics
+
+
+def _expected(space, activation, cost):
+    """Of a cell whose nodes draw their entries, or whose edges draw their ops, in proportion to the activation."""
+    total, weighted = jnp.sum(activation, axis=1), jnp.sum(activation * cost, axis=1)
+    if space.entries_per_node:
+        into = jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
+        total, weighted = into @ total, space.entries_per_node * (into @ weighted)
+    return jnp.sum(weighted / jnp.where(total > 0, total, 1.0))
 
 
 def score_function(view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -4,15 +4,15 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from prdarts_jax import ops, refusals
-from prdarts_jax.refusals import cut, listed, shown
-from prdarts_jax.spaces import published
+from prdarts_jax.refusals import listed, shown
+from prdarts_jax.spaces import notations, published, texts
 
 CELL_TYPES = ("normal", "reduce")
 _BYTES = 10**6  # of a file
-_EDGES = 1000  # of a cell
 
 
 def edges(nodes: int, inputs: int) -> tuple[tuple[int, int], ...]:
@@ -39,8 +39,11 @@ def layout(cells: int) -> tuple[str, ...]:
 class Genotype:
     """One normal and one reduction cell, in the form the DARTS papers print them.
 
-    Lists, as JSON has them, are accepted and become tuples. Nodes 0 and 1 are the outputs of the cells k-2 and k-1;
-    entries 2i and 2i+1 are the two that node i+2 sums.
+    Nodes 0 and 1 are the outputs of the cells k-2 and k-1; entries 2i and 2i+1 are the two that node i+2 sums. Lists,
+    lists a node, triples and ops by edge are accepted and become such pairs (`notations.two_a_node`).
+
+    >>> Genotype({"0->2": "sep_conv_3x3"}, range(2, 3), [[("none", 0), ("noise", 1)]], [2]).normal
+    (('sep_conv_3x3', 0), ('none', 1))
 
     Attributes:
       normal, reduce: (op, input node) pairs, two a node.
@@ -57,8 +60,7 @@ class Genotype:
 
     def __post_init__(self) -> None:
         for cell in CELL_TYPES:
-            entries = _checked_entries(cell, getattr(self, cell))
-            concat = _checked_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), nodes=len(entries) // 2 + 2)
+            entries, concat = notations.two_a_node(cell, getattr(self, cell), getattr(self, f"{cell}_concat"))
             object.__setattr__(self, cell, entries)
             object.__setattr__(self, f"{cell}_concat", concat)
 
@@ -67,32 +69,25 @@ class Genotype:
 class EdgeGenotype:
     """A cell of one input in which every edge has one op, as NAS-Bench-201's (Dong, Yang, ICLR 2020).
 
-    Node 0 is the input and the last node the output; each node has an edge from every earlier one. A list, as JSON has
-    it, is accepted and becomes a tuple. `str` gives the name that NAS-Bench-201 has for the cell.
+    Node 0 is the input and the last node the output; each node has an edge from every earlier one. `str` gives the name
+    that NAS-Bench-201 has for the cell; it, lists and ops by edge are accepted (`notations.one_an_edge`).
 
     >>> str(EdgeGenotype(["skip_connect", "none", "nor_conv_3x3"]))
     '|skip_connect~0|+|none~0|nor_conv_3x3~1|'
+    >>> EdgeGenotype('|skip_connect~0|+|none~0|nor_conv_3x3~1|').ops
+    ('skip_connect', 'none', 'nor_conv_3x3')
 
     Attributes:
       ops: the op of each edge (0,1) (0,2) (1,2) (0,3) (1,3) (2,3) ...; 1, 3, 6, 10, ... in all.
 
     Raises:
-      ValueError: no cell has so many edges, or an op is not registered; the sentence names it and what is allowed.
+      ValueError: no cell has such edges, or an op is not registered; the sentence names it and what is allowed.
     """
 
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        is_list = isinstance(self.ops, list | tuple)
-        if not is_list or not 0 < len(self.ops) <= _EDGES or len(self.edges) != len(self.ops):
-            found = f"{len(self.ops)} ops" if is_list else shown(self.ops)
-            raise ValueError(
-                f"ops has {found}, but must list one op for each edge of a cell: 1, 3, 6, 10, ... ops, {_EDGES} at most"
-            )
-        for i, op in enumerate(self.ops):
-            if op not in ops.names():
-                raise ValueError(f"ops[{i}]={shown(op)} is unknown; allowed are {listed(op, ops.names())}")
-        object.__setattr__(self, "ops", tuple(self.ops))
+        object.__setattr__(self, "ops", notations.one_an_edge("ops", self.ops))
 
     @property
     def nodes(self) -> int:
@@ -114,90 +109,54 @@ class EdgeGenotype:
 AnyGenotype = Genotype | EdgeGenotype
 
 
-def _checked_entries(field: str, entries: object) -> tuple[tuple[str, int], ...]:
-    if not isinstance(entries, list | tuple) or not 0 < len(entries) <= _EDGES or len(entries) % 2:
-        found = f"{len(entries)} entries" if isinstance(entries, list | tuple) else shown(entries)
-        raise ValueError(f"{field} has {found}, but must list two (op, input) entries a node, {_EDGES} at most")
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, list | tuple) or len(entry) != 2:
-            raise ValueError(f"{field}[{i}]={shown(entry)} must be a pair (op, input)")
-        op, source = entry
-        named_entry = f"{field}[{i}]={shown(tuple(entry))}"
-        if op not in ops.names():
-            raise ValueError(f"{named_entry} has an unknown op; allowed are {listed(op, ops.names())}")
-        node = i // 2 + 2
-        # `type` and not isinstance: True is an int to Python but no node.
-        if type(source) is not int or not 0 <= source < node:
-            raise ValueError(
-                f"{named_entry} is an entry of node {node}, so its input must be an integer from 0 to {node - 1}"
-            )
-    return tuple((op, source) for op, source in entries)
-
-
-def _checked_concat(field: str, concat: object, nodes: int) -> tuple[int, ...]:
-    if not isinstance(concat, list | tuple) or not concat:
-        raise ValueError(f"{field}={shown(concat)} must be a list of at least one node")
-    for i, node in enumerate(concat):
-        if type(node) is not int or not 2 <= node < nodes:
-            raise ValueError(f"{field}[{i}]={shown(node)} must be an integer from 2 to {nodes - 1}")
-        if node in concat[:i]:
-            raise ValueError(f"{field}[{i}]={node} comes twice, but each node may come only once")
-    return tuple(concat)
-
-
 def to_json(genotype: AnyGenotype) -> str:
     """One line of JSON, an object with the genotype's fields; `from_json` gives the genotype back."""
     return json.dumps(dataclasses.asdict(genotype))
 
 
 def from_json(text: str) -> AnyGenotype:
-    """The genotype of `to_json`'s text: an EdgeGenotype where it has the field `ops`.
+    """The genotype of `to_json`'s text.
 
     Raises:
       ValueError: the text is not JSON, a field is missing or unknown, or an entry is impossible.
     """
     if not isinstance(text, str):
         raise ValueError(f"genotype {shown(text)} must be a text, as to_json gives it")
-    try:
-        values = json.loads(text, object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"genotype is not valid JSON: {cut(str(error), 200)}") from None
-    kind = EdgeGenotype if isinstance(values, dict) and "ops" in values else Genotype
+    return _of_value(texts.json_value(text))
+
+
+def _of_value(value: Any) -> AnyGenotype:
+    """The genotype of a mapping of its fields or of a list of them, or of what an EdgeGenotype is made of."""
+    if isinstance(value, Mapping) and list(value) == ["genotype"]:
+        value = value["genotype"]
+    if isinstance(value, list | tuple) and len(value) == 4 and notations.is_integers(value[1]):
+        return Genotype(*value)
+    of_edges = any(map(notations.is_edge, value)) if isinstance(value, Mapping) else isinstance(value, list | tuple)
+    if of_edges or (isinstance(value, str) and value.startswith("|")):
+        return EdgeGenotype(value)
+    kind = EdgeGenotype if isinstance(value, Mapping) and "ops" in value else Genotype
     allowed = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"genotype must be a JSON object with the fields {', '.join(allowed)}, or with the field ops, "
-            f"not a {type(values).__name__}"
-        )
-    for name in values:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"genotype={shown(value)} must be a mapping with the fields {', '.join(allowed)}, or a list")
+    for name in value:
         if name not in allowed:
             raise ValueError(f"genotype field {shown(name)} is unknown; allowed are {listed(name, allowed)}")
     for name in allowed:
-        if name not in values:
+        if name not in value:
             raise ValueError(f"genotype field {name!r} is missing; needed are {', '.join(allowed)}")
-    return kind(**values)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of JSON with these fields; of two with one name Python would take the last."""
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"the field {shown(name)} comes twice")
-        values[name] = value
-    return values
+    return kind(**value)
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Reads a file of `to_json`'s text.
+    """Reads a file of text that `find` reads.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: as `from_json`, the path in front.
+      ValueError: it has no genotype, or an impossible one, the path in front.
     """
     file = refusals.file("genotype file", path, most=_BYTES)
     try:
-        return from_json(file.read_text(encoding="utf-8"))
+        return _of_value(texts.value(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"genotype file {file}: {error}") from None
 
@@ -213,24 +172,36 @@ def named(name: str) -> Genotype:
 
 
 def find(text: str) -> AnyGenotype:
-    """The genotype that a config names: a published name, the JSON text of one, or the path of a file with that text.
+    """The genotype that a config names: a published name in any case, the text of one, or the path of a file with it.
+
+    Text is what logs, papers and other packages print: `Genotype(normal=[...], normal_concat=range(2, 6), ...)` with
+    text around it or not, the same fields in JSON or YAML, and what `EdgeGenotype` takes. `notations.py` says how the
+    entries of a cell may be written. Nothing is evaluated.
+
+    >>> find("best: Genotype(normal=[[('skip_connect', 0)]], normal_concat=[2], reduce=[('none', 2, 1)],"
+    ...      " reduce_concat=range(2, 3))").normal
+    (('skip_connect', 0), ('none', 1))
+    >>> find("[3, 0, 1]") == find("{(1, 2): 'skip_connect', (0, 1): 'nor_conv_3x3', (0, 2): 'none'}")
+    True
 
     Raises:
-      ValueError, FileNotFoundError: it is none of them.
+      ValueError, FileNotFoundError: it is none of them, or an impossible genotype.
     """
-    if not isinstance(text, str) or text in published.names():
+    if not isinstance(text, str) or text.lower() in map(str.lower, published.names()):
         return named(text)
-    if text.lstrip().startswith("{"):
-        return from_json(text)
     try:
         is_file = refusals.path("genotype", text).is_file()
     except ValueError:  # no file has such a name
         is_file = False
-    if not is_file:
-        raise FileNotFoundError(
-            f"genotype {shown(text)} is neither a file, nor JSON, nor one of {listed(text, published.names())}"
-        )
-    return load(text)
+    if is_file:
+        return load(text)
+    value = texts.value(text) if any(character in text for character in "([{|\n") else text
+    if not isinstance(value, str) or value.startswith("|"):
+        return _of_value(value)
+    raise FileNotFoundError(
+        f"genotype {shown(text)} is neither a file, nor the text of a genotype, nor one of "
+        f"{listed(text, published.names())}"
+    )
 
 
 def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from prdarts_jax.refusals import listed, shown
+from prdarts_jax.spaces.notations import NAS_BENCH_201_OPS
 from prdarts_jax.spaces.published import ABBREVIATIONS
 from prdarts_jax.spaces.space import SearchSpace
 
@@ -56,7 +57,7 @@ def nas_bench_201() -> SearchSpace:
     """NAS-Bench-201 (Dong, Yang, ICLR 2020): one kind of cell, four nodes, every edge keeps one of five ops."""
     return SearchSpace(
         name="nas_bench_201",
-        ops=("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+        ops=NAS_BENCH_201_OPS,
         nodes=4,
         inputs=1,
         cell_types=("normal",),

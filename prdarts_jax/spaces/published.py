@@ -18,6 +18,7 @@ ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
         "conv7": "conv_7x1_1x7",
         "avg": "avg_pool_3x3",
         "max": "max_pool_3x3",
+        "none": "none",
     }
 )
 
@@ -59,6 +60,15 @@ _PUBLISHED = MappingProxyType(
             "skip 0, skip 1 | skip 0, sep5 2 | sep3 3, skip 0 | sep5 4, sep3 3 -> 2 3 4 5",
             "sep5 0, sep3 1 | sep5 2, sep5 1 | dil5 2, sep3 1 | sep5 0, sep5 1 -> 2 3 4 5",
         ),
+        # Chu et al., Fair DARTS, ECCV 2020: node 3 of the first normal cell has no entry and is not concatenated
+        "FAIRDARTS_A": (
+            "sep3 0, sep5 1 | none 0, none 1 | max 0, none 1 | sep3 0, none 1 -> 2 4 5",
+            "max 0, avg 1 | avg 0, dil5 1 | avg 0, sep5 1 | skip 0, skip 1 -> 2 3 4 5",
+        ),
+        "FAIRDARTS_B": (
+            "sep3 0, sep3 1 | sep3 1, none 0 | dil3 0, sep5 1 | dil5 1, none 0 -> 2 3 4 5",
+            "skip 0, dil3 1 | skip 0, dil3 1 | max 0, sep3 1 | skip 2, max 0 -> 2 3 4 5",
+        ),
         # Zoph et al., Learning Transferable Architectures, CVPR 2018: NASNet-A
         "NASNet": (
             "sep5 1, sep3 0 | sep5 0, sep3 0 | avg 1, skip 0 | avg 0, avg 0 | sep3 1, skip 1 -> 2 3 4 5 6",
@@ -79,10 +89,11 @@ def names() -> tuple[str, ...]:
 
 
 def parsed(name: str) -> tuple[Cell, Cell]:
-    """(normal, reduction) cell: each its (op, input) entries, and the nodes that are concatenated."""
-    if not isinstance(name, str) or name not in _PUBLISHED:
+    """(normal, reduction) cell of a name in any case: each its (op, input) entries, and the nodes concatenated."""
+    known = [of for of in _PUBLISHED if isinstance(name, str) and of.lower() == name.lower()]
+    if not known:
         raise ValueError(f"genotype {shown(name)} is unknown; allowed are {listed(name, _PUBLISHED)}")
-    normal, reduce = _PUBLISHED[name]
+    normal, reduce = _PUBLISHED[known[0]]
     return _cell(normal), _cell(reduce)
 
 

@@ -57,6 +57,10 @@ class SearchSpace:
                 f"{space} must have ops, inputs and more nodes than inputs, but has ops={self.ops}, "
                 f"inputs={self.inputs} and nodes={self.nodes}"
             )
+        if len(set(self.ops)) < len(self.ops) or all(ops.group(op) == "none" for op in self.ops):
+            raise ValueError(
+                f"{space} has ops={shown(self.ops)}, but must name each op once, and one or more that compute something"
+            )
         if self.edge_ops and [len(edges) for edges in self.edge_ops] != [len(self.edges)] * len(self.cell_types):
             raise ValueError(
                 f"{space} has edge_ops={shown(self.edge_ops)}, which must have the candidates of each of "

@@ -31,7 +31,7 @@ def make_config(method, space, cells=3, channels=4, **fields):
 
 def run(config, workdir):
     """(genotype, records of the last stage)."""
-    (genotype,) = search.run(config, workdir)
+    (genotype,) = search.run(config, workdir).values()
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == genotype
     return genotype, reporting.read_records(workdir)
 

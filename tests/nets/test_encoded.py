@@ -9,10 +9,8 @@ import numpy as np
 import optax
 import pytest
 from chex import assert_trees_all_close
-from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, spaces
-from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded
 from prdarts_jax.spaces import genotypes, reference_cells
 
@@ -133,25 +131,38 @@ def test_drop_path_spares_identities_alone():
             assert ("keep" in op.draws) == ((name, stride) != ("skip_connect", 1))
 
 
-def test_a_training_of_nas_bench_201(compiled_quickly):
-    """Each edge one op: a step moves the weights of the chosen ops alone."""
-    space = spaces.nas_bench_201()
-    network = encoded.network(space, channels=2, cells=1, num_classes=3)
-    variables = encoded.init_variables(network, jax.random.key(0), (2, 8, 8, 3))
-    problem = training.TrainProblem(network, optax.sgd(0.1), 10)
+def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
+    """Values, gradients and running statistics; of the ops that are not chosen there is no gradient."""
+    monkeypatch.setattr(
+        ops, "drop_path_factors", lambda key, probability, shape: jnp.where(probability > 0, 2.0, 1.0) * jnp.ones(shape)
+    )
+    space, images = spaces.nas_bench_201(), (2, 8, 8, 3)
+    network = encoded.network(space, drop_path=True, channels=2, cells=1, num_classes=3)
     genotype = genotypes.EdgeGenotype(("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "none", "avg_pool_3x3"))
-    fixed = {"genotype": encoded.encode(space, genotype)}
-    state = training.init_training(problem, jax.random.key(1), variables, fixed)
-    batch = {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f"), "label": np.array([0, 2])}
-    after, metrics = jax.jit(training.train_step, static_argnums=0)(problem, state, batch)
-    assert np.isfinite(metrics["train_loss"])
-    before, after = (flatten_dict(s.params["supernet"], sep="/") for s in (state, after))
-    moved = {name: np.any(after[name] != before[name], axis=tuple(range(1, before[name].ndim))) for name in before}
-    kernels = {name: rows for name, rows in moved.items() if name.startswith("cell_0") and name.endswith("kernel")}
-    assert {name: list(np.flatnonzero(rows)) for name, rows in kernels.items()} == {
-        "cell_0/stage_0/nor_conv_3x3/kernel": [2]
-    }
-    assert list(np.flatnonzero(moved["cell_0/stage_0/nor_conv_1x1/pointwise"])) == [3]
+    one, code = encoded.discrete_network(network, genotype), {"genotype": encoded.encode(space, genotype)}
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=images).astype("f")
+    drawn = encoded.init_variables(network, jax.random.key(0), images)
+    variables = jax.tree.map(lambda a: a + rng.uniform(0.05, 0.2, a.shape).astype("f"), drawn)
+    own = encoded.to_discrete(network, genotype, variables, images)
+
+    def results(network, variables, others):
+        def loss(params):
+            given = {"params": params, "batch_stats": variables["batch_stats"], **others}
+            rngs = {"draws": jax.random.key(2), "drop_path": jax.random.key(2)}
+            out, updated = network.apply(given, image, train=True, drop_path=0.5, rngs=rngs, mutable="batch_stats")
+            return jnp.sum(jnp.sin(out)), (out, updated["batch_stats"])
+
+        (_, (out, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        return {"params": gradient, "batch_stats": stats}, out, network.apply(variables | others, image, train=False)
+
+    found = jax.jit(functools.partial(results, network))(variables, code)
+    expected = jax.jit(functools.partial(results, one))(own, {})
+    of_one = encoded.to_discrete(network, genotype, found[0], images)
+    assert_trees_all_close((of_one, *found[1:]), expected, rtol=1e-5, atol=1e-5)
+    blank = jax.tree.map(jnp.zeros_like, found[0])
+    there = encoded.from_discrete(network, genotype, of_one, blank)
+    assert_trees_all_close(there["params"], found[0]["params"], atol=0)
 
 
 def test_an_entry_that_is_none_is_no_op():

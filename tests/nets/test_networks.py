@@ -13,6 +13,7 @@ import scipy.stats
 import prdarts_jax
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes
+from prdarts_jax.nets.layers import AuxiliaryHead
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -47,6 +48,19 @@ def test_size_of_a_nas_bench_201_network_is_that_of_the_benchmark():
     """The largest of its networks has 1.531546 million weights and 220.12 million multiply-adds there."""
     size = prdarts_jax.describe(genotypes.EdgeGenotype(("nor_conv_3x3",) * 6))
     assert size["params"] == 1_531_546 and round(size["macs"] / 1e6, 2) == 220.12
+
+
+def test_a_nas_bench_201_network_has_the_weights_that_are_described():
+    cell = genotypes.EdgeGenotype(("nor_conv_3x3", "skip_connect", "nor_conv_1x1", "none", "avg_pool_3x3", "none"))
+    for fields in ({}, {"channels": 4, "cells": 2, "num_classes": 3}):
+        network = prdarts_jax.network(cell, **fields)
+        shapes = discrete.shapes_of(network, (1, 32, 32, 3))
+        count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+        assert count == prdarts_jax.describe(cell, **fields)["params"]
+    with pytest.raises(
+        ValueError, match="form='imagenet' and auxiliary=False must be 'cifar' and False for the network"
+    ):
+        prdarts_jax.network(cell, form="imagenet")
 
 
 def test_multiply_adds_of_the_other_ops():
@@ -133,11 +147,24 @@ def test_the_auxiliary_head_speaks_in_training_only_and_leaves_the_logits_alone(
     np.testing.assert_array_equal(tested, apply(plain, variables, images, train=False))
 
 
-def test_the_auxiliary_head_refuses_small_images():
+@pytest.mark.parametrize("height, width", [(8, 8), (7, 7), (16, 13), (2, 5)])
+def test_the_auxiliary_head_sees_every_pixel_of_features_of_any_size(height, width):
+    head = AuxiliaryHead(3, jnp.float32, None)
+    x = jax.random.uniform(jax.random.key(0), (2, height, width, 4))
+
+    @jax.jit
+    def slopes(x):
+        variables = head.init(jax.random.key(1), x, train=True)
+        return jax.grad(lambda x: head.apply(variables, x, train=False)[:, 0].sum())(x)
+
+    assert (slopes(x) != 0).any(axis=(0, 3)).all()
+
+
+def test_the_auxiliary_head_refuses_features_of_one_pixel():
     network = discrete.network(MIXED, **TINY, auxiliary=True)
-    with pytest.raises(ValueError, match="auxiliary head needs features of 8 to 10 pixels, but these have 4x4"):
-        jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
-    assert sizes.describe(MIXED, **TINY, image_shape=(16, 16, 3))["aux_params"] == 0
+    with pytest.raises(ValueError, match="auxiliary head needs features of 2x2 pixels or more, but these have 1x1"):
+        jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
+    assert sizes.describe(MIXED, **TINY, image_shape=(4, 4, 3))["aux_params"] == 0
 
 
 class Cells(nn.Module):

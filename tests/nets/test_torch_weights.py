@@ -46,6 +46,7 @@ def random_state(name="PRDARTS", form="cifar", auxiliary=True):
     state = {
         name: reference.normal(i, *shape) for i, (name, shape) in enumerate(shapes.items()) if "tracked" not in name
     }
+    state |= {name: np.abs(array) for name, array in state.items() if name.endswith("running_var")}
     return state, [name for name in shapes if "tracked" in name]
 
 
@@ -55,6 +56,7 @@ ROUND_TRIPS = (
     ("PCDARTS_IMAGENET", "imagenet", False),
     ("NASNet", "cifar", False),
     ("AmoebaNet", "cifar", True),
+    ("FAIRDARTS_A", "cifar", True),
 )
 
 
@@ -81,10 +83,25 @@ def test_a_state_dict_comes_back_bit_for_bit(name, form, auxiliary):
 @pytest.mark.parametrize("name, form, auxiliary", ROUND_TRIPS)
 def test_variables_come_back_bit_for_bit(name, form, auxiliary):
     leaves, structure = jax.tree.flatten(shapes_of(name, form, auxiliary))
-    variables = structure.unflatten([jnp.array(reference.normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)])
+    variables = structure.unflatten([jnp.abs(reference.normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)])
     state = torch_weights.to_torch({**variables, "auxiliary": {}}, *arguments(name, form))
     back = torch_weights.load(state, *arguments(name, form))
     assert_identical(back, variables)
+
+
+def test_the_names_of_fair_darts_are_read_too():
+    state, _ = random_state("FAIRDARTS_A")
+    # (node, input) of the entries that are not `none`, as the authors' triples have them.
+    edges = ({0: "2.0", 1: "2.1", 4: "4.0", 6: "5.0"}, dict(enumerate("2.0 2.1 3.0 3.1 4.0 4.1 5.0 5.1".split())))
+    theirs = {}
+    for name, array in state.items():
+        match name.split("."):
+            case ["cells", k, "_ops", i, *rest]:
+                name = ".".join(["cells", k, "_ops", edges[k != "0"][int(i)], "0", *rest])
+        theirs[name] = array
+    assert "cells.0._ops.5.0.0.op.1.weight" in theirs
+    found = torch_weights.load(theirs, *arguments("FAIRDARTS_A"))
+    assert_identical(found, torch_weights.load(state, *arguments("FAIRDARTS_A")))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -175,13 +192,15 @@ def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
             torch_weights.load(content, *arguments())
 
 
-def test_no_memory_is_taken_before_the_shape_is_known_and_what_is_not_finite_is_refused(tmp_path):
+def test_no_memory_is_taken_before_the_shape_is_known_and_impossible_numbers_are_refused(tmp_path):
     state = {name: torch.from_numpy(array) for name, array in random_state()[0].items()}
     large = {"classifier.bias": torch.zeros(1, dtype=torch.float16).expand(10**10)}
     nan = {"classifier.bias": state["classifier.bias"] * float("nan")}
+    negative = {"stem.1.running_var": -state["stem.1.running_var"]}
     for changes, message in (
         (large, "1 of another shape: classifier.bias (10000000000,) instead of (5,)"),
         (nan, "1 with numbers that are not finite: classifier.bias"),
+        (negative, "1 with negative variances: stem.1.running_var"),
     ):
         torch.save(state | changes, tmp_path / "model.pt")
         with refused(f"checkpoint {tmp_path}/model.pt does not fit this network: {message}"):

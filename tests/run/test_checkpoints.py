@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import flax
@@ -61,6 +62,10 @@ def make_state(step: int) -> State:
     )
 
 
+def records(step: int) -> checkpoints.Records:
+    return [[{"epoch": epoch} for epoch in range(step)]]
+
+
 @pytest.fixture(scope="module")
 def template() -> State:
     return jax.eval_shape(lambda: make_state(0))
@@ -70,7 +75,7 @@ def template() -> State:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     for step in (1, 2, 3, 10):
-        checkpoints.save(folder, step, make_state(step), CONFIG, [[{"epoch": step}]])
+        checkpoints.save(folder, step, make_state(step), CONFIG, records(step))
     return folder
 
 
@@ -83,7 +88,7 @@ def restore(folder: pathlib.Path, template: State) -> tuple[State, int, list[str
     reports: list[str] = []
     restored = checkpoints.restore_latest(folder, template, CONFIG, reports.append)
     assert restored is not None
-    assert restored.records in ([[{"epoch": restored.step}]], [])
+    assert restored.records in (records(restored.step), [])
     return restored.state, restored.step, reports
 
 
@@ -215,6 +220,28 @@ def test_one_without_config_and_records_is_refused(folder: pathlib.Path, templat
         checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: {**run, "step": 9},
+        lambda run: {**run, "config": None},
+        lambda run: {**run, "records": [run["records"][0][1:]]},
+        lambda run: {**run, "records": [[None]]},
+        lambda run: {"step": 10},
+        lambda run: [],
+    ],
+)
+def test_one_that_has_been_changed_is_refused(folder: pathlib.Path, template: State, change: Any) -> None:
+    state = folder / "10" / "state"
+    run = json.loads((state / "run.json").read_bytes())
+    (state / "run.json").write_text(json.dumps(change(run)))
+    (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+    with refused(
+        f"checkpoint {folder / '10'} has been changed: its run.json is not that of step 10; use another --workdir"
+    ):
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
+
+
 def test_files_where_folders_are_expected_are_moved_or_left(folder: pathlib.Path, template: State) -> None:
     shutil.rmtree(folder / "10")
     for name in ("10", "unfinished-3", "11.orbax-checkpoint-tmp", "²"):
@@ -229,16 +256,19 @@ def test_files_where_folders_are_expected_are_moved_or_left(folder: pathlib.Path
 def test_what_cannot_be_written_is_one_os_error_with_the_folder(
     folder: pathlib.Path, template: State, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on a full disk: TensorStore may write no file of more than so many bytes."""
-    hook, (soft, hard) = sys.excepthook, resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-        with pytest.raises(OSError) as error:
-            checkpoints.save(folder, 11, make_state(11), CONFIG, [])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        sys.excepthook = hook
-    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    """As on a full disk: TensorStore may write no file of more than so many bytes, which it does in many threads."""
+    hook, (soft, hard) = sys.unraisablehook, resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = {str(number): jnp.full(40, number / 3) for number in range(400)}
+    for most in (300, 10_000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+            with pytest.raises(OSError) as error:
+                checkpoints.save(folder, 11, [make_state(11), many], CONFIG, [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    time.sleep(0.1)
+    sys.unraisablehook = hook
     assert not caplog.records and capfd.readouterr() == ("", "")
     assert restore(folder, template)[1:] == (10, [])
 

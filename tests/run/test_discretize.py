@@ -64,8 +64,8 @@ def test_both_cells_are_recorded_with_their_accuracies_by_the_weights_of_the_sea
     way, folder, cells, (problem, states, _, _, val_batches, *_) = together
     space = spaces.named(SPACES[way])
     assert val_batches["label"].shape == (2, 8)
-    for number, cell in enumerate(cells):
-        of_seed = folder / f"seed_{number + 3}"
+    for number, (seed, cell) in enumerate(cells.items()):
+        of_seed = folder / f"seed_{seed}"
         found = read(of_seed)
         assert found["chosen"][0] == cell == genotypes.load(of_seed / "genotype.json")
         assert found["derived"][0] == problem.method.derive(space, reporting.read_logits(of_seed, 1))
@@ -103,8 +103,8 @@ def test_a_finished_search_takes_another_way(together, tmp_path):
     way, folder, _, _ = together
     shutil.copytree(folder, tmp_path / "run")
     found = search.run(tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2), tmp_path / "run")
-    for number, cell in enumerate(found):
-        of_seed = tmp_path / f"run/seed_{number + 3}"
+    for seed, cell in found.items():
+        of_seed = tmp_path / f"run/seed_{seed}"
         assert cell == read(folder / of_seed.name)["derived"][0] == genotypes.load(of_seed / "genotype.json")
         assert not (of_seed / "discretization.json").exists()
 

@@ -121,7 +121,7 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
         (
             {"a": CELL},
-            {"auxiliary_weight": 0.4},
+            {"auxiliary_weight": 0.4, "image_size": 2},
             "auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features",
         ),
         ({"a": CELL}, {"batch_size": 90}, "config.batch_size=90 must be at most 80"),
@@ -151,11 +151,11 @@ def search_config(**fields):
 
 
 def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
-    config = search_config(seed=3)
+    config = search_config(seed=3, **{"cost.target": 1e9})
     compare.check(config)
     found = reference_cells.all_skip(spaces.named("s2"))
     with without_pictures():
-        text = compare.run(config, tmp_path, [found])
+        text = compare.run(config, tmp_path, {config.seed: found})
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert set(rows) == {"found", "random_0", "random_1", "all_skip"}
     assert (tmp_path / "comparison.md").read_text() == text
@@ -169,6 +169,7 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
         assert f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %" in text
     assert rows["all_skip"]["skip_share"] == 1.0 and rows["all_skip"]["depth"] == {"normal": 1, "reduce": 1}
     assert rows["found"]["accuracy"] == rows["all_skip"]["accuracy"]  # the same cell, the same seed
+    assert all(row["cost"] == row["macs"] for row in rows.values())
     accuracies = [float(line.split("|")[3].split("±")[0]) for line in text.splitlines()[2:6]]
     assert accuracies == sorted(accuracies, reverse=True)
 

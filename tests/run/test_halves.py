@@ -88,7 +88,7 @@ def test_a_search_from_disk_goes_on_in_mid_epoch_as_if_it_had_not_stopped(colour
 
 def test_batches_as_they_are_begin_again_where_there_are_too_few():
     opened = halves.open_halves(streamed(), numbered())
-    batches = jax.device_get(opened.plain_batches())
+    batches = jax.device_get(opened.plain_batches(4))
     assert batches["image"].shape == (4, 2, 8, 8, 3) and batches["label"].shape == (4, 2)
     labels = batches["label"].ravel()
     assert len(set(labels[:5])) == 5 and labels[5:].tolist() == labels[:3].tolist()

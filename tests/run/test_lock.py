@@ -73,10 +73,24 @@ def test_what_fails_leaves_no_folder_behind_and_can_be_tried_again(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("failed")
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError
+
+    monkeypatch.setattr(type(tmp_path), "unlink", unlink)
+    with refused("failed"):
+        run(fail, tmp_path)
+
+
 def test_all_processes_of_a_job_are_refused_where_the_first_is(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "is_main", lambda: False)
-    run(lambda: None, tmp_path / "run")
-    assert not (tmp_path / "run").exists()  # the first has the lock for all
+    with refused(f"{tmp_path} is not the same for all processes: --workdir must be a folder that they share"):
+        run(pytest.fail, tmp_path)
+    (tmp_path / "lock").touch()  # of the first, for all
+    assert run(lambda: 3, tmp_path) == (3, {}) and (tmp_path / "lock").exists()
     monkeypatch.setattr(devices, "any", lambda value: True)
     with refused(f"the first process cannot use {tmp_path}"):
         run(pytest.fail, tmp_path)

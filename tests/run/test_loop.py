@@ -1,6 +1,8 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
+import json
 import os
+import re
 import shutil
 import signal
 
@@ -197,19 +199,45 @@ def test_records_come_back_with_the_checkpoint(epochs, tmp_path, monkeypatch):
         assert [record["epoch"] for record in run.records[1]] == [0, 1, 2]
 
 
+def test_a_clock_that_is_set_back_gives_no_negative_times(tmp_path, monkeypatch, capsys):
+    clock = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    run = run_of_two(tmp_path)
+    go(run)
+    bars = re.findall(r"\[(\S+?)<(\S+?),", capsys.readouterr().err)
+    assert len(bars) > 3 and not [times for times in bars if "-" in "".join(times)]
+    assert all(record["seconds"] > 0 for record in run.records[0])
+
+
 def test_checkpoints_that_have_gone_are_missed(tmp_path, capsys):
     go(run_of_two(tmp_path))
     shutil.rmtree(tmp_path / "checkpoints")
-    with refused(
-        f"{tmp_path} has records of 3 epochs but no checkpoint: put the checkpoints back, use another --workdir, or "
-        "move that folder away to start anew"
-    ):
-        go(run_of_two(tmp_path))
-    for number in (0, 1):  # as after a kill before the first checkpoint
-        path = tmp_path / f"seed_{number}/metrics.jsonl"
-        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    for epochs in (3, 1):
+        for number in (0, 1):
+            path = tmp_path / f"seed_{number}/metrics.jsonl"
+            path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:epochs]))
+        with refused(
+            f"{tmp_path} has records up to epoch {epochs - 1} but no checkpoint: put the checkpoints back, use another "
+            "--workdir, or move that folder away to start anew"
+        ):
+            go(run_of_two(tmp_path))
+    (tmp_path / "checkpoints").mkdir()  # as after a kill before the first checkpoint
     go(run_of_two(tmp_path))
     assert f"{tmp_path} has no checkpoint: the search begins again\n" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_the_records_of_its_epochs_is_refused(tmp_path):
+    go(run_of_two(tmp_path))
+    state = tmp_path / f"checkpoints/{3 * STEPS}/state"
+    saved = json.loads((state / "run.json").read_text())
+    for records in ([saved["records"][0][:2], saved["records"][1]], saved["records"][:1]):
+        (state / "run.json").write_text(json.dumps(saved | {"records": records}))
+        (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+        with refused(
+            f"the checkpoint of step {3 * STEPS} in {tmp_path}/checkpoints has been changed: it does not have the "
+            "records of 3 epochs; use another --workdir"
+        ):
+            go(run_of_two(tmp_path))
 
 
 def test_checkpoints_of_another_config_are_refused(tmp_path):

@@ -86,7 +86,7 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
 def undisturbed(tmp_path_factory):
     """The workdir of a whole run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    (found,) = search.run(tiny_config(epochs=EPOCHS), workdir)
+    (found,) = search.run(tiny_config(epochs=EPOCHS), workdir).values()
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == found
     return workdir
 
@@ -153,7 +153,7 @@ def test_finished_run_is_left_as_it_is(undisturbed, tmp_path, capsys):
 
     finished = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     with without_pictures():
-        (found,) = search.run(tiny_config(epochs=EPOCHS), finished)
+        (found,) = search.run(tiny_config(epochs=EPOCHS), finished).values()
     assert found == genotypes.from_json((undisturbed / "genotype.json").read_text())
     assert contents(finished) == contents(undisturbed)
     assert "compiled" not in capsys.readouterr().out
@@ -224,6 +224,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
             "",
         ),
         (FileNotFoundError(2, "No such file"), "error: [Errno 2] No such file", ""),
+        (PermissionError(13, "Permission denied", "/runs/a/lock"), "error: /runs/a/lock: Permission denied", ""),
     ],
     ids=["diverged", "ctrl-c", "sigterm", "full", "refused"],
 )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from shared import make_toy, read_records, stop_at, tiny_config
 
 from prdarts_jax import spaces
+from prdarts_jax.nets import costs
 from prdarts_jax.run import loop, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
@@ -82,8 +84,8 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(ended_earl
     records = reporting.read_records(workdir)
     # 6 is no more than 5 / 0.75, 8.1 is more than 6 / 0.75.
     np.testing.assert_allclose([record["eigenvalue"] for record in records], [5, 6, 8.1], rtol=1e-6)
-    assert found == [written(workdir)] == [derived(workdir, early_config(), 1)]
-    assert found != [derived(workdir, early_config(), 2)]
+    assert found == {0: written(workdir)} == {0: derived(workdir, early_config(), 1)}
+    assert found != {0: derived(workdir, early_config(), 2)}
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir())[-1] == str(3 * STEPS)
 
     before = (workdir / "metrics.jsonl").read_bytes()
@@ -106,10 +108,97 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
     found = search.run(early_config(seeds=2), tmp_path)
     assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
     alone, of_it = ended_early
-    assert of_it == found[:1]
+    assert of_it[0] == found[0]
     of_seed, by_itself, other = map(read_records, (tmp_path / "seed_0", alone, tmp_path / "seed_1"))
     assert of_seed == by_itself and len(of_seed) == 3 and len(other) == 5
     assert search.run(early_config(seeds=2), tmp_path) == found  # nothing is left to do
+
+
+# Divergence -----------------------------------------------------------------------------------------------------------
+
+
+def blow_up(monkeypatch, *seeds):
+    """The validation loss of the second epoch is not finite in the first stage of these seeds."""
+    keys = [jax.random.key_data(jax.random.split(jax.random.key(seed), 3)[2]) for seed in seeds]
+
+    def search_epoch(problem, state, *arguments, search_epoch=search.search_epoch):
+        after, metrics = search_epoch(problem, state, *arguments)
+        bad = (jax.random.key_data(state.key) == jnp.stack(keys)).all(axis=1).any() & (state.step >= STEPS)
+        return after, metrics | {"val_loss": jnp.where(bad, jnp.nan, metrics["val_loss"])}
+
+    monkeypatch.setattr(search, "search_epoch", search_epoch)
+
+
+@pytest.mark.parametrize(
+    "make_config, stage", [(lambda: changing_config("darts", "s2"), "."), (staged_config, "stage_1")]
+)
+def test_a_seed_that_diverges_ends_alone(make_config, stage, toy, no_pictures, tmp_path, monkeypatch, capsys):
+    config = make_config()
+    config.seeds = 2
+    whole = search.run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        blow_up(patch, 0)
+        capsys.readouterr()
+        for _ in range(2):  # the second time nothing is left to do
+            assert search.run(config, tmp_path / "one") == {1: whole[1]}
+    text = "careful: the search of seed_0 diverged in epoch 1, where val_loss is not finite, and ends\n"
+    assert text in capsys.readouterr().out
+    assert [record.get("diverged") for record in read_records(tmp_path / "one" / stage / "seed_0")] == [None, True]
+    assert not (tmp_path / "one/seed_0/genotype.json").exists()
+    for folder in ("seed_1", f"{stage}/seed_1"):
+        assert read_records(tmp_path / "one" / folder) == read_records(tmp_path / "whole" / folder)
+
+
+def test_a_population_of_which_all_diverge_has(toy, tmp_path, monkeypatch):
+    blow_up(monkeypatch, 0, 1)
+    for _ in range(2):
+        with pytest.raises(loop.Diverged, match="the searches of all seeds diverged"):
+            search.run(changing_config("darts", "s2", seeds=2), tmp_path)
+
+
+def test_pieces_of_a_batch_do_not_change_what_is_looked_at_after_an_epoch(toy, no_pictures, tmp_path, monkeypatch):
+    def eigenvalue(problem, state, batches):
+        labels = batches["label"].ravel()
+        return jnp.vdot(labels, jnp.arange(1, 1 + len(labels))).astype(float)
+
+    monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
+    found = []
+    for pieces in (1, 2):
+        search.run(changing_config("darts", "s2", hessian=True, accumulate=pieces), tmp_path / str(pieces))
+        found.append([record["eigenvalue"] for record in read_records(tmp_path / str(pieces))])
+    assert found[0] == found[1] and found[0][0] > 0
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_keeps_to_a_cost(toy, no_pictures, tmp_path):
+    network = {"channels": 4, "cells": 2}
+    fields = {f"evaluation.{name}": value for name, value in network.items()}
+    of_space = costs.of_network(spaces.s2(), **network, image_shape=(8, 8, 1))
+    all_conv, all_skip = (of_space.of(cell_of(op)) for op in spaces.s2().ops[::-1])
+    (free,) = search.run(changing_config("darts", "s2", epochs=4), tmp_path / "free").values()
+    target = (of_space.of(free) + all_skip) / 2
+    assert all_skip < target < of_space.of(free) <= all_conv
+    config = changing_config("darts", "s2", epochs=4, **fields, **{"cost.target": target, "cost.weight": 100.0})
+    (kept,) = search.run(config, tmp_path / "kept").values()
+    assert of_space.of(kept) <= target
+    written = json.loads((tmp_path / "kept/costs.json").read_text())
+    assert written["kind"] == "macs" and written["fixed"] == of_space.fixed
+    for cell_type, array in of_space.arrays().items():
+        np.testing.assert_array_equal(written["of_ops"][cell_type], array)
+    first = read_records(tmp_path / "kept")[0]
+    assert all_skip <= first["cost"] <= all_conv and all_skip < first["expected_cost"] < all_conv
+    config.cost.target = of_space.fixed / 2
+    text = (
+        f"config.cost.target={of_space.fixed / 2:g} must be above {of_space.fixed:g}, the multiply-adds of the network"
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
+        search.run(config, tmp_path / "other")
+
+
+def cell_of(op):
+    return genotypes.Genotype(*2 * (((op, 0), (op, 1)) * 4, (2, 3, 4, 5)))
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
@@ -150,7 +239,7 @@ def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy
         search.run(staged_config(), tmp_path)
     assert (tmp_path / "checkpoints/5").is_dir() and not (tmp_path / "genotype.json").exists()
     capsys.readouterr()
-    assert search.run(staged_config(), tmp_path) == [written(staged)]
+    assert search.run(staged_config(), tmp_path) == {0: written(staged)}
     said = capsys.readouterr().out
     assert said.count("compiled") == 1 and "resumed at step 5 of 6" in said.partition("stage 2 of 2")[2]
     np.testing.assert_array_equal(logits(tmp_path), logits(staged))
@@ -173,7 +262,7 @@ def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_tru
     accuracies = {cell: sum(5**i * op for i, op in enumerate(cell)) / 200 for cell in cells}
     table.write_text("".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items()))
     config = changing_config("random_search", "nas_bench_201", **{"table": str(table), "random_search.samples": 3})
-    (found,) = search.run(config, tmp_path / "run")
+    (found,) = search.run(config, tmp_path / "run").values()
     records = reporting.read_records(tmp_path / "run")
     assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])
     for epoch, record in enumerate(records):

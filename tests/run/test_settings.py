@@ -61,7 +61,7 @@ OUTSIDE = {
     "ratio": [0.0, 1.1],
     "channels": [0, 3],
     "partial": [1],
-    "ops": [(8, 1, 3), (8, 2.5, 3)],
+    "p_darts.ops": [(8, 1, 3), (8, 2.5, 3)],
     "skip_dropout": [(0.0, 1.0, 0.7)],
     "image_size": [4097, (48,), (48, 0), (48, True), (1, 2, 3)],
     **dict.fromkeys(("test_share", "weights_share", "logits_share"), [0.0, 1.0]),
@@ -93,7 +93,7 @@ def test_the_defaults_are_valid_and_fresh_each_time():
 def test_a_wrong_value_of_a_field_is_refused_in_a_sentence_with_both_and_a_right_one_is_not(job, name):
     last, config = name.rpartition(".")[2], DEFAULTS[job]
     right = RIGHT.get(last, []) + RIGHT.get(name, [])
-    for value in WRONG[type(flat(config)[name])] + OUTSIDE.get(last, []):
+    for value in WRONG[type(flat(config)[name])] + OUTSIDE.get(last, []) + OUTSIDE.get(name, []):
         if not (value in right or (last in FREE and value == "absent")):
             message = refusal(changed(config, **{name.replace(".", "__"): value}))
             assert message.startswith(f"config.{name}={value!r} must be ")
@@ -137,6 +137,19 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
             "config.num_examples=0 must be above 0 with config.evaluation.test_on_rest=True, which tests on the "
             "training images that it leaves out",
         ),
+        (
+            "search",
+            {"space": "s1", "nodes": 5},
+            "config.nodes=5 and config.ops='' must be 0 and '' in the space s1, whose edges have candidates of their "
+            "own",
+        ),
+        (
+            "search",
+            {"ops": "none, none"},
+            "config.ops='none, none' must be '' or the names of ops, separated by commas: space 'darts' has "
+            "ops=('none', 'none'), but must name each op once, and one or more that compute something",
+        ),
+        ("search", {"nodes": 2}, "config.nodes=2 must be above 2, the inputs of a cell; or 0"),
         (
             "search",
             {"method": "darts", "darts__second_order": True, "accumulate": 2},

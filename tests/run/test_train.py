@@ -75,6 +75,18 @@ def test_the_exported_classifier_makes_the_tests_mistakes(trained):
     assert confusion.tolist() == json.loads((trained / "result.json").read_text())["confusion"]
 
 
+def test_a_cell_of_nas_bench_201_is_trained_and_tested(tmp_path):
+    cell = genotypes.EdgeGenotype(("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "none", "avg_pool_3x3"))
+    config = tiny_config(genotype=genotypes.to_json(cell), epochs=1)
+    with without_pictures():
+        result = train.run(config, tmp_path)
+    assert genotypes.load(tmp_path / "genotype.json") == cell
+    assert result.items() >= sizes.describe(cell, channels=4, cells=1, image_shape=(8, 8, 1)).items()
+    config.torch_checkpoint = "weights.pt"
+    with refused("config.torch_checkpoint='weights.pt' needs a genotype with normal and reduction cells"):
+        train.run(config, tmp_path / "other")
+
+
 class Killed(BaseException):
     """Nothing handles it, so that it leaves on disk what a kill leaves."""
 
@@ -189,16 +201,19 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"genotype": "ENAS"}, "genotype 'ENAS' is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        (
+            {"genotype": "ENAS"},
+            "genotype 'ENAS' is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1",
+        ),
         ({"genotype": "{}"}, "genotype field 'normal' is missing"),
         ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
         ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
         (
-            {"auxiliary_weight": 0.4},
-            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 8 to 10 pixels, but "
-            "these have 4x4",
+            {"auxiliary_weight": 0.4, "image_size": 2},
+            "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 2x2 pixels or more, but "
+            "these have 1x1",
         ),
-        ({"genotype": "x" * 300}, "is neither a file, nor JSON, nor one of PRDARTS, DARTS_V1"),
+        ({"genotype": "x" * 300}, "is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1"),
         ({"torch_checkpoint": "a.pt"}, "config.torch_checkpoint='a.pt' needs images of three channels, but those of"),
         ({"dataset": "imagenet"}, "config.image_size=0 must be above 0, and one number, for images that are streamed"),
     ],

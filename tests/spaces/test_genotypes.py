@@ -44,7 +44,7 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
     [
         (3, ("sepconv", 1), f"normal[3]=('sepconv', 1) has an unknown op; allowed are {ALLOWED_OPS}{LIKE}"),
         (0, [None, 1], f"normal[0]=(None, 1) has an unknown op; allowed are {ALLOWED_OPS}"),
-        (0, [["none"], 1], f"normal[0]=(['none'], 1) has an unknown op; allowed are {ALLOWED_OPS}"),
+        (1, [["none"], 1], f"normal[1]=(['none'], 1) has an unknown op; allowed are {ALLOWED_OPS}"),
         *(
             (
                 i,
@@ -54,8 +54,8 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
             )
             for i, source in ((3, 3), (6, -1), (1, True), (1, 1.0))
         ),
-        (2, ["skip_connect", 1, 0.5], "normal[2]=['skip_connect', 1, 0.5] must be a pair (op, input)"),
-        (2, "ab", "normal[2]='ab' must be a pair (op, input)"),
+        (2, ["skip_connect", 1, 0.5], "normal[2]=['skip_connect', 1, 0.5] must be (op, input), as normal[0] is"),
+        (2, "ab", "normal[2]='ab' must be (op, input), as normal[0] is"),
     ],
 )
 def test_an_impossible_entry_is_named(index, entry, message):
@@ -76,8 +76,8 @@ def test_an_impossible_entry_is_named(index, entry, message):
         ("normal_concat", [1], "normal_concat[0]=1 must be an integer from 2 to 5"),
         ("normal_concat", [2.0], "normal_concat[0]=2.0 must be an integer from 2 to 5"),
         ("reduce_concat", [2, 3, 2], "reduce_concat[2]=2 comes twice, but each node may come only once"),
-        ("reduce_concat", [], "reduce_concat=[] must be a list of at least one node"),
-        ("reduce_concat", None, "reduce_concat=None must be a list of at least one node"),
+        ("reduce_concat", [], "reduce_concat=[] must be a list or range of at least one node"),
+        ("reduce_concat", None, "reduce_concat=None must be a list or range of at least one node"),
     ],
 )
 def test_an_impossible_field_is_named(field, value, message):
@@ -113,7 +113,7 @@ def test_json_gives_the_genotype_back(name, tmp_path):
         ("", "genotype is not valid JSON: Expecting value"),
         ("Genotype(normal=[])", "genotype is not valid JSON: Expecting value"),
         ("[" * 100_000, "genotype is not valid JSON: "),
-        ("[]", f"genotype must be a JSON object with the fields {FIELDS}, or with the field ops, not a list"),
+        ("3", f"genotype=3 must be a mapping with the fields {FIELDS}, or a list"),
         ('{"ops": [], "normal": []}', "genotype field 'normal' is unknown; allowed are ops"),
         (json.dumps(with_fields(normals=[])), f"genotype field 'normals' is unknown; allowed are {FIELDS}; did"),
         (
@@ -190,11 +190,15 @@ def test_an_edge_genotype_has_as_many_nodes_as_its_edges_tell(names, nodes, text
                 ([], "0 ops"),
                 (["none"] * 5, "5 ops"),
                 (["none"] * 7, "7 ops"),
-                ("|none~0|", "'|none~0|'"),
             )
         ),
+        ("none", "ops='none' must be a string like '|op~0|+|op~0|op~1|' or a list"),
         (["none"] * 5 + ["sepconv"], f"ops[5]='sepconv' is unknown; allowed are {ALLOWED_OPS}{LIKE}"),
-        ([3] + ["none"] * 5, f"ops[0]=3 is unknown; allowed are {ALLOWED_OPS}"),
+        ([None] + ["none"] * 5, f"ops[0]=None is unknown; allowed are {ALLOWED_OPS}"),
+        (
+            [5] + [0] * 5,
+            f"ops[0]=5 is unknown; allowed are {ALLOWED_OPS}, and the places 0 to 4 in {', '.join(EDGE_OPS)}",
+        ),
     ],
 )
 def test_impossible_ops_of_an_edge_genotype_are_named(names, message):

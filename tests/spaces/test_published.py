@@ -6,7 +6,8 @@ import hashlib
 import pytest
 from shared import refused
 
-from prdarts_jax.spaces import genotypes
+from prdarts_jax.nets import sizes
+from prdarts_jax.spaces import genotypes, published
 
 # Digests of the lists as the authors' code has them.
 RELEASED = {
@@ -39,7 +40,7 @@ def count_weights(genotype, channels, cells, stem, stem_channels, classes):
                 total += int(op[-1]) ** 2 * c + pointwise_and_norm
             elif op == "skip_connect" and reduction and source < 2:
                 total += pointwise_and_norm
-        before_last, last = last, 4 * c
+        before_last, last = last, c * len(genotype.reduce_concat if reduction else genotype.normal_concat)
     return total + last * classes + classes
 
 
@@ -55,7 +56,7 @@ def count_imagenet(genotype):
 
 def test_named_refuses_other_names():
     like = "did you mean 'DARTS_V2' or 'DARTS_V1' or 'PDARTS'?"
-    with refused(f"genotype 'DARTS_V3' is unknown; allowed are {', '.join(RELEASED)}; {like}"):
+    with refused(f"genotype 'DARTS_V3' is unknown; allowed are {', '.join(published.names())}; {like}"):
         genotypes.named("DARTS_V3")
 
 
@@ -72,6 +73,18 @@ def test_named_cells_are_those_the_authors_released(name):
 def test_cells_have_the_millions_of_weights_of_their_papers(name, cifar10, imagenet):
     for count, published_millions in ((count_cifar10, cifar10), (count_imagenet, imagenet)):
         assert published_millions in (None, round(count(genotypes.named(name)) / 1e6, 1))
+
+
+@pytest.mark.parametrize("name, millions", [("FAIRDARTS_A", 2.83), ("FAIRDARTS_B", 3.88)])
+def test_cells_of_fair_darts_have_the_weights_that_its_authors_count_with_the_auxiliary_head(name, millions):
+    genotype = genotypes.named(name)
+    head = sizes.describe(genotype)["aux_params"]
+    assert int((count_cifar10(genotype) + head) / 1e4) / 100 == millions
+
+
+def test_names_are_found_in_any_case():
+    assert genotypes.named("FairDARTS_a") == genotypes.find("fairdarts_a") == genotypes.named("FAIRDARTS_A")
+    assert genotypes.find("nasnet") == genotypes.named("NASNet")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,9 @@ def test_a_space_of_ones_own():
 def test_an_op_that_is_not_registered_is_refused():
     with refused(f"space 'own' has the op 'other', which is not registered; allowed are {', '.join(ops.names())}"):
         spaces.SearchSpace("own", (SKIP, "other"))
+    for names in ((SKIP, SKIP), ("none",)):
+        with pytest.raises(ValueError, match="must name each op once, and one or more that compute something"):
+            spaces.SearchSpace("own", names)
 
 
 @pytest.mark.parametrize(

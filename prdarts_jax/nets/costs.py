@@ -1,0 +1,121 @@
+"""What each op of a search space costs in the network that a found cell becomes: weights, multiply-adds or seconds."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prdarts_jax import ops
+from prdarts_jax.nets import discrete, sizes
+from prdarts_jax.spaces import SearchSpace, discretizations, genotypes
+from prdarts_jax.spaces.genotypes import AnyGenotype
+
+Kind = Literal["params", "macs", "latency"]
+UNITS = {"params": "weights", "macs": "multiply-adds", "latency": "seconds"}
+_IMAGES, _ROUNDS = 16, 5  # of a measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """The costs of the networks of all cells of a space. Hashable.
+
+    Attributes:
+      space: names the edges and ops.
+      fixed: what a network costs without the ops of its cells.
+      of_ops: (cell type, costs) pairs: of each edge and op what it costs in all cells of the type together.
+    """
+
+    space: SearchSpace
+    fixed: float
+    of_ops: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """{cell type: f64[edges, ops]} of the costs of the ops."""
+        return {cell_type: np.array(rows) for cell_type, rows in self.of_ops}
+
+    def of(self, genotype: AnyGenotype) -> float:
+        """What the network of a cell of the space costs.
+
+        >>> from prdarts_jax import spaces
+        >>> cell = genotypes.EdgeGenotype(["nor_conv_3x3"] * 6)
+        >>> of_network(spaces.nas_bench_201()).of(cell) == sizes.describe(cell)["macs"]
+        True
+        """
+        arrays, entries = self.arrays(), genotypes.cells(genotype)
+        return self.fixed + sum(
+            float(arrays[cell_type][self.space.edges.index((source, target)), self.space.ops.index(op)])
+            for cell_type, of_type in entries.items()
+            for op, source, target in of_type
+            if ops.group(op) != "none"
+        )
+
+
+def of_network(
+    space: SearchSpace,
+    kind: Kind = "macs",
+    form: discrete.Form = "cifar",
+    channels: int | None = None,
+    cells: int | None = None,
+    num_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Costs:
+    """The costs of the networks that cells of a space become.
+
+    Args:
+      space: whose genotypes have networks.
+      kind: 'params', the number of weights; 'macs', the multiply-adds of an image; 'latency', the seconds that the
+        first device takes for an image, measured here and now, op by op.
+      form, channels, cells, num_classes, image_shape: of the networks, as for `sizes.describe`.
+
+    Raises:
+      ValueError: there is no such form, or no genotype holds a cell of the space.
+    """
+    some = discretizations.strongest()(space, {t: np.zeros(space.shape) for t in space.cell_types})
+    without, cells_of = sizes.plan(some, form, channels, cells, num_classes, image_shape)
+    of_op: Callable[..., float] = _latency if kind == "latency" else functools.partial(_count, kind)
+    fixed = _latency_without(*without) if kind == "latency" else float(sizes.without_ops(*without)[kind])
+    arrays = {cell_type: np.zeros(space.shape) for cell_type in space.cell_types}
+    for cell_type, places in cells_of:
+        for edge, (source, _) in enumerate(space.edges):
+            arrays[cell_type][edge] += [of_op(name, *places[source < 2]) for name in space.ops]
+    rows = {t: tuple(tuple(row) for row in array.tolist()) for t, array in arrays.items()}
+    return Costs(space, fixed, tuple(rows.items()))
+
+
+def _count(kind, *place):
+    return sizes.of_op(*place)[("params", "macs").index(kind)]
+
+
+@functools.lru_cache
+def _latency(name, channels, stride, height, width):
+    """Seconds of an op for an image."""
+    if ops.group(name) == "none":
+        return 0.0
+    op = ops.candidate(name, channels=channels, stride=stride, affine=True)
+    params = {kernel: jnp.ones(shape) for kernel, shape in op.shapes.items()}
+    params |= {draw: jnp.zeros(()) for draw in op.draws}
+    norm = ops.batch_normalizer(train=True, axis_name=None)
+    return _seconds(lambda params, x: op.apply(params, None, x, norm)[0], params, (1, height, width, channels))
+
+
+def _latency_without(network, image_shape):
+    variables = jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), discrete.shapes_of(network, (1, *image_shape)))
+    return _seconds(functools.partial(network.apply, train=False), variables, (1, *image_shape))
+
+
+def _seconds(function: Callable, params: Any, shape: tuple[int, ...]) -> float:
+    """What the function of (params, image) takes for an image, the median of several rounds over some images."""
+    images = jnp.ones((_IMAGES, *shape))
+    compiled = jax.jit(lambda params, images: jax.lax.map(functools.partial(function, params), images))
+    jax.block_until_ready(compiled(params, images))
+    clocks = []
+    for _ in range(_ROUNDS):
+        clock = time.perf_counter()
+        jax.block_until_ready(compiled(params, images))
+        clocks.append(time.perf_counter() - clock)
+    return float(np.median(clocks)) / _IMAGES

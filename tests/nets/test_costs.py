@@ -1,0 +1,35 @@
+"""Costs of ops add up to the size of the network that a cell becomes."""
+
+import numpy as np
+import pytest
+
+from prdarts_jax import spaces
+from prdarts_jax.nets import costs, sizes
+from prdarts_jax.spaces import reference_cells
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize(
+    "space, network",
+    [
+        ("darts", {"channels": 8, "cells": 5, "image_shape": (9, 10, 1), "num_classes": 7}),
+        ("darts", {"channels": 8, "cells": 4, "form": "imagenet", "image_shape": (64, 64, 3)}),
+        ("s2", {"channels": 4, "cells": 1}),
+        ("nas_bench_201", {"channels": 4, "cells": 2, "image_shape": (7, 7, 3)}),
+    ],
+)
+def test_costs_add_up_to_the_size_of_the_network(space, network, kind):
+    space, rng = spaces.named(space), np.random.default_rng(0)
+    of_space = costs.of_network(space, kind, **network)
+    for _ in range(5):
+        genotype = reference_cells.random(space, rng)
+        assert of_space.of(genotype) == sizes.describe(genotype, **network)[kind]
+    assert hash(of_space) == hash(costs.of_network(space, kind, **network))
+
+
+def test_latencies_are_measured_for_each_op_that_is_executed():
+    space = spaces.nas_bench_201()
+    of_space = costs.of_network(space, "latency", channels=4, cells=1, image_shape=(4, 4, 3))
+    (latencies,) = of_space.arrays().values()
+    assert of_space.fixed > 0
+    np.testing.assert_array_equal(latencies > 0, [[op != "none" for op in space.ops]] * 6)
