@@ -268,7 +268,10 @@ def pytorch_files(folder):
         st.sampled_from(sorted(state)),
         st.sampled_from(sorted(of_kinds)),
     )
-    whole = st.sampled_from([saved(state), saved(state, old=True), saved({"net": [state]}), saved(3)])
+    contained = {"model": {f"module.{name}": tensor for name, tensor in state.items()}, "best": np.float64(97)}
+    whole = st.sampled_from(
+        [saved(state), saved(state, old=True), saved(contained), saved({"net": [state]}), saved({"net": {}}), saved(3)]
+    )
     path = folder / "model.pt"
     return with_kind | whole | whole.flatmap(damaged), reader(path, lambda _: checkpoint_of_pytorch(path))
 

@@ -83,14 +83,15 @@ def check(config: ConfigDict, section: str = "") -> Training:
 def _imported_weights(config: ConfigDict, genotype: genotypes.Genotype) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
     data = sources.open_split(config.dataset, config.data_dir or None)
-    if data.shape[-1] != 3:
-        raise ValueError(
-            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs images of three channels, but "
-            f"those of config.dataset={config.dataset!r} have {data.shape[-1]}"
-        )
-    network = (config.form, config.channels, config.cells, data.num_classes)
     variables = torch_weights.load(
-        config.torch_checkpoint, genotype, *network, auxiliary=problems.has_auxiliary(config)
+        config.torch_checkpoint,
+        genotype,
+        config.form,
+        config.channels,
+        config.cells,
+        data.num_classes,
+        auxiliary=problems.has_auxiliary(config),
+        image_channels=data.shape[-1],
     )
     for name, weights in checkpoints.leaves_by_name(variables).items():
         if not np.isfinite(weights).all():
