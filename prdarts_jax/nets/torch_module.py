@@ -58,9 +58,9 @@ def source(
     return text
 
 
-def weights(network: DiscreteNetwork, variables: Mapping[str, Any], image_channels: int) -> dict[str, np.ndarray]:
+def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> dict[str, np.ndarray]:
     """The arrays that the file reads: those of `torch_weights.to_torch` without the auxiliary head, which is for
-    training; raises as that."""
+    training; raises as that. For a network that has a `source`."""
     without = {
         name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
         for name in ("params", "batch_stats")

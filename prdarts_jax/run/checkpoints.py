@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,14 +153,34 @@ def restore_latest(
     run = json.loads((intact / _STATE / _RUN).read_bytes())
     if differing := _differences(run["config"], config):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        leaves = checkpointer.restore((intact / _STATE).absolute())
-    state = _fit(leaves, template, intact)
+    state = _fit(_leaves(intact), template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
         damaged.rename(pathlib.Path(aside) / damaged.name)
         report(f"checkpoint {damaged} is damaged and was moved to {aside}; the one before it, {intact}, is used")
     return Restored(state, int(intact.name), run["records"])
+
+
+def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> Any:
+    """A part of the state in the newest intact checkpoint, of whatever config; nothing is moved or written.
+
+    Args:
+      folder: of the checkpoints.
+      prefixes: of the names of its arrays; the first that fits is taken.
+      template: the part or its `jax.eval_shape`.
+
+    Raises:
+      FileNotFoundError: there is no intact checkpoint.
+      ValueError: the part is not there, or does not fit the template.
+    """
+    intact = next(filter(_is_intact, _newest_first(folder)), None)
+    if intact is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint that is intact")
+    leaves = _leaves(intact)
+    first = next(iter(_by_name(template)))
+    prefix = next((prefix for prefix in prefixes if prefix + first in leaves), prefixes[-1])
+    part = {name: leaves[prefix + name] for name in _by_name(template) if prefix + name in leaves}
+    return _fit(part, template, intact)
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -169,20 +189,35 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: names each field that differs with both values, or says that the file is damaged or missing.
     """
-    path = workdir / "config.json"
     unknown = "so whether the run there has this config cannot be told: use another --workdir"
-    if not path.exists():
+    try:
+        there = read_config(workdir)
+    except ValueError as error:
+        raise ValueError(f"{error}, {unknown}") from error
+    if there is None:
         if _newest_first(workdir / "checkpoints"):
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
-    try:
-        there = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        there = None
-    if not isinstance(there, dict):
-        raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")
     if differing := _differences(there, config):
         raise ValueError(f"{workdir} belongs to another run: {differing}; use another --workdir or the old values")
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What config.json holds, numbers that are not finite as their names; None where there is no such file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        fields = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object)")
+    return fields
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -239,6 +274,13 @@ def _is_intact(path: pathlib.Path) -> bool:
     state = path / _STATE
     named = (state / _SUMS).is_file() and all(map(ocp.path.step.is_path_finalized, (path, state)))
     return named and (state / _SUMS).read_bytes() == _sums(state).encode()
+
+
+def _leaves(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, by their names."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        leaves: dict[str, np.ndarray] = checkpointer.restore((path / _STATE).absolute())
+    return leaves
 
 
 def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) -> Any:

@@ -2,7 +2,7 @@
 
 Beside what every run leaves (config.json, metrics.jsonl, tensorboard/, checkpoints/) the folder holds result.json (the
 test's accuracies, those of each class, the confusion matrix, the size of the network), genotype.json, curves.png,
-confusion.png and classifier.stablehlo, the trained network for `jax.export.deserialize`.
+confusion.png, and what `finished.py` writes for the use of the network.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data import sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, finished, lock, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import Feed, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -149,14 +149,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 record = {**means, "test_loss": test["loss"], "test_accuracy": test["top1"]}
                 run.record({0: record}, _summary(record))
             run.save_if_due(state)
+        if not problem.total_steps:
+            run.save_if_due(state)
     result = _test(problem, feed, state) | size
     if not math.isfinite(result["loss"]):
         raise loop.Diverged(f"the test loss of the weights is not finite, so {workdir} gets no result")
-    reporting.write_json(workdir / "result.json", result)
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
     reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
-    exported = training.export_classifier(problem.network, feed.augmentation, state.variables, feed.image_shape[1:])
-    reporting.write_bytes(workdir / "classifier.stablehlo", exported)
+    classes = feed.classes or tuple(map(str, range(feed.num_classes)))
+    finished.write(workdir, problem.network, state.variables, feed.augmentation, feed.image_shape[1:], classes)
+    reporting.write_json(workdir / "result.json", result)
     return result
 
 
