@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +122,11 @@ def _os_errors(folder):
 
 
 def restore_latest(
-    folder: pathlib.Path, template: Any, config: Mapping[str, Any], report: Callable[[str], None]
+    folder: pathlib.Path,
+    template: Any,
+    config: Mapping[str, Any],
+    report: Callable[[str], None],
+    free: Collection[str] = (),
 ) -> Restored | None:
     """Reads the newest checkpoint that is intact, bit for bit as it was saved, or None if there is none.
 
@@ -133,6 +137,7 @@ def restore_latest(
       template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
       config: of the run.
       report: is told of each damaged checkpoint, in a sentence.
+      free: fields that may have another value there.
 
     Raises:
       ValueError: all checkpoints are damaged, the intact one is of another config or does not fit the template, or
@@ -151,7 +156,7 @@ def restore_latest(
     if not (intact / _STATE / _RUN).exists():
         raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
     run = json.loads((intact / _STATE / _RUN).read_bytes())
-    if differing := _differences(run["config"], config):
+    if differing := _differences(run["config"], config, free):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
     state = _fit(_leaves(intact), template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
@@ -183,8 +188,12 @@ def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> A
     return _fit(part, template, intact)
 
 
-def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Refuses a workdir whose config.json is not this config; one without a run is fine.
+def check_config(
+    workdir: pathlib.Path, config: Mapping[str, Any], free: Collection[str] = (), advice: str = ""
+) -> None:
+    """Refuses a workdir whose config.json is not this config but for the `free` fields; one without a run is fine.
+
+    The `advice` stands at the end of the sentence.
 
     Raises:
       ValueError: names each field that differs with both values, or says that the file is damaged or missing.
@@ -198,8 +207,9 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         if _newest_first(workdir / "checkpoints"):
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
-    if differing := _differences(there, config):
-        raise ValueError(f"{workdir} belongs to another run: {differing}; use another --workdir or the old values")
+    if differing := _differences(there, config, free):
+        what = f"use another --workdir or the old values{advice}"
+        raise ValueError(f"{workdir} belongs to another run: {differing}; {what}")
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -237,8 +247,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What differs between two configs, in words."""
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> str:
+    """What differs between two configs, but for the `free` fields, in words."""
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
@@ -246,7 +256,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     differing = [
         f"config.{cut(field, 60)} is {cut(there.get(field, 'missing'), 60)} there and "
         f"{cut(here.get(field, 'missing'), 60)} here"
-        for field in sorted(there.keys() | here.keys())
+        for field in sorted((there.keys() | here.keys()) - set(free))
         if there.get(field) != here.get(field)
     ]
     differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []

@@ -7,6 +7,7 @@ classifier.stablehlo for JAX alone, and classifier_torch.py with classifier_torc
 import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from prdarts_jax.run import checkpoints, problems, reporting, settings
 from prdarts_jax.spaces import genotypes
 
 _CLASSIFIER = "classifier.json"
+_LARGEST = 2**14  # side of an image in pixels
 _OF_NETWORK = ("form", "channels", "cells", "dtype", "auxiliary_weight", "epochs")  # in a config
 
 _classify = jax.jit(training.classify, static_argnums=(0, 1))
@@ -126,24 +128,43 @@ def load(workdir: str | os.PathLike[str]) -> Finished:
     genotype: Any = genotypes.load(folder / "genotype.json")
     if config["job"] == "search":
         return Finished(config, genotype)
-    result, described = (_read(folder / name) for name in ("result.json", _CLASSIFIER))
+    return _trained(folder, config, genotype)
+
+
+def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
+    result = _read(folder / "result.json")
+    image_shape, classes, augmentation = _described(folder / _CLASSIFIER)
     made = settings.training()
     try:
         made.update({name: config[name] for name in _OF_NETWORK})
         settings.validate(made)
-        height, width, channels = map(int, described["image_shape"])
-        classes = tuple(map(str, described["classes"]))
-        fields: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in described["augmentation"].items()}
-        augmentation = Augmentation(**fields)
         network = problems.make_network(made, genotype, len(classes))
-        shapes = discrete.shapes_of(network, (1, height, width, channels))
+        shapes = discrete.shapes_of(network, (1, *image_shape))
     except (KeyError, TypeError, ValueError) as error:
         reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
-        raise ValueError(f"{folder}/config.json, genotype.json or {_CLASSIFIER} is damaged ({reason})") from error
+        raise ValueError(f"{folder}/config.json or genotype.json is damaged ({reason})") from error
     template = {name: shapes[name] for name in ("params", "batch_stats")}
     variables = checkpoints.read_part(folder / "checkpoints", ("0.averaged.", "0."), template)
-    shape = (height, width, channels)
-    return Trained(config, genotype, network, variables, augmentation, shape, classes, result)
+    return Trained(config, genotype, network, variables, augmentation, image_shape, classes, result)
+
+
+def _described(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...], Augmentation]:
+    """What `write` has written there: the shape of an image, the names of the classes, the augmentation."""
+    values = _read(path)
+    try:
+        height, width, channels = shape = tuple(values["image_shape"])
+        classes = tuple(values["classes"])
+        fields: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in values["augmentation"].items()}
+        augmentation = Augmentation(**fields)
+        mean, std = augmentation.mean, augmentation.std
+        fits = len(mean) == len(std) == channels and all(map(math.isfinite, mean + std)) and min(std) > 0
+        fits &= all(type(side) is int and 0 < side <= _LARGEST for side in shape)
+        fits &= bool(classes) and all(isinstance(name, str) for name in classes)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{path} is damaged (its shape, classes and augmentation are not those of images)")
+    return (height, width, channels), classes, augmentation
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,6 +66,7 @@ class Run:
       total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
+      free: fields of the config that may have been others in the part of the run that is done.
       may_diverge: whether it is no error if metrics or states are not finite. Otherwise nothing of them is saved.
       step: how many steps are done.
       records: of each run, of all its epochs so far.
@@ -79,6 +80,7 @@ class Run:
     steps_per_epoch: int
     steps_per_call: int
     ended: Callable[[Sequence[Record]], bool] = lambda records: False
+    free: Collection[str] = ()
     may_diverge: bool = False
     step: int = dataclasses.field(init=False, default=0)
     records: list[list[Record]] = dataclasses.field(init=False, default_factory=list)
@@ -106,11 +108,14 @@ class Run:
         # Sums over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
         self._totals = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
         template = state_shapes, self._totals
-        restored = checkpoints.restore_latest(self._checkpoints, template, self.config, reporting.say)
+        restored = checkpoints.restore_latest(self._checkpoints, template, self.config, reporting.say, self.free)
         if restored is None:
             self._begin_anew()
             return None
         (state, totals), self.step, self.records = restored
+        if self.step > self.total_steps:
+            done = f"{self.step // self.steps_per_epoch} epochs of the {self.name} in {self.workdir} are done"
+            raise ValueError(f"{done}: config.epochs={self.total_steps // self.steps_per_epoch} must not be less")
         self._totals = {name: np.asarray(total) for name, total in totals.items()}
         reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         return state
