@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# What was trained. Node 0 of a cell is the output of the cell before the last, node 1 that of the last; two pairs
-# (op, input node) after another give the sum that the next node is; a cell gives the nodes in ..._CONCAT.
+# What was trained. Node 0 of a cell is the output of the cell before the last, node 1 that of the last. Two pairs
+# (op, input node) are summed to each further node. The output is the concatenation of the nodes in ..._CONCAT.
 NORMAL = (("skip_connect", 0), ("sep_conv_3x3", 1))
 NORMAL_CONCAT = (2,)
 REDUCE = (("max_pool_3x3", 0), ("skip_connect", 1))

@@ -33,7 +33,7 @@ def load(
 ) -> dict[str, Any]:
     """Reads the weights of a discrete network from PyTorch.
 
-    What a file may hold beside the weights, and around their names, `torch_files` says; it needs PyTorch. The counters
+    `torch_files.state_dict` says where in a file the weights may stand; to read a file takes PyTorch. The counters
     `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary head without its second
     normalisation, which is no head of `discrete.py` and can only be left out.
 

@@ -118,6 +118,8 @@ def load(workdir: str | os.PathLike[str]) -> Finished:
         raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
     if config.get("job") not in ("search", "train"):
         raise ValueError(f"{folder} must be the folder of a search or a training, but its job is {config.get('job')!r}")
+    if (folder / "results.json").exists():
+        raise ValueError(f"{folder} has trainings of many cells, whose results.json is all that is kept of them")
     if not (folder / "genotype.json").exists():
         seeds = sorted(path.parent.name for path in folder.glob("seed_*/genotype.json"))
         if seeds:

@@ -165,9 +165,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
     longer = f"; a longer training is another, with --config.init_from={workdir} once this one has ended"
     checkpoints.check_config(workdir, fields, _free(config), longer)
-    if (before := checkpoints.read_config(workdir)) and before["epochs"] != config.epochs:
+    before = (checkpoints.read_config(workdir) or fields).get("epochs")
+    if before != config.epochs:
         constant = "no step depends on their number, since learning rate and drop-path stay the same"
-        reporting.say(f"the training of {before['epochs']} epochs now has {config.epochs}: {constant}")
+        reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
     network = (config.form, config.channels, config.cells, feed.num_classes)
     size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
     reporting.say(
@@ -212,7 +213,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
     reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
     classes = feed.classes or tuple(map(str, range(feed.num_classes)))
-    finished.write(workdir, problem.network, state.variables, feed.augmentation, feed.image_shape[1:], classes)
+    variables = devices.device_get(state.variables)
+    finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], classes)
     reporting.write_json(workdir / "result.json", result)
     return result
 

@@ -61,6 +61,11 @@ def test_the_file_of_pytorch_code_gives_the_logits_of_the_run(trained):
     "change, error, message",
     [
         (
+            lambda folder: (folder / "results.json").write_text("{}"),
+            ValueError,
+            "{} has trainings of many cells, whose results.json is all that is kept of them",
+        ),
+        (
             lambda folder: (folder / "config.json").unlink(),
             FileNotFoundError,
             "{} is not the folder of a run: it has no ",
