@@ -27,6 +27,7 @@ class Feed(abc.ABC):
     Attributes:
       name: of the data set.
       num_classes: number of classes.
+      classes: their names, where they have some.
       image_shape: (B, H, W, C) of a batch.
       steps_per_epoch: batches of the training images.
       augmentation: what compiled code does to an image.
@@ -35,6 +36,7 @@ class Feed(abc.ABC):
 
     name: str
     num_classes: int
+    classes: tuple[str, ...] = ()
     image_shape: tuple[int, int, int, int]
     steps_per_epoch: int
     augmentation: Augmentation
