@@ -5,7 +5,9 @@ read only if they agree. Beside the state it has the config of its run, so that 
 and the records of all epochs before it, so that metrics.jsonl can be written again.
 """
 
+import asyncio.log
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -109,15 +111,23 @@ def _os_errors(folder):
 
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = report
+    asyncio.log.logger.addFilter(_is_news)
     try:
         yield
         sys.unraisablehook = hook  # after an error the threads may still be at it
     except ValueError as error:
-        if number := re.search(r"os_error_code='(\d+)'", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
-        raise
+        if "local file" not in str(error):
+            raise
+        # There is no code where it misses what it has failed to write before.
+        code = int((re.findall(r"os_error_code='(\d+)'", str(error)) or [errno.EIO])[0])
+        raise OSError(code, os.strerror(code), str(folder)) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _is_news(record):
+    """Whether asyncio logs anything but one more error of TensorStore, for each array that it could not write."""
+    return not (record.exc_info and "os_error_code" in str(record.exc_info[1]))
 
 
 def restore_latest(

@@ -39,7 +39,7 @@ class Diverged(ValueError):
     """A metric or the state is no longer finite."""
 
 
-class _Bar(tqdm):
+class Bar(tqdm):
     """A progress bar that shows no negative times when the machine's clock is set back."""
 
     def __init__(self, **options: Any) -> None:
@@ -181,7 +181,7 @@ class Run:
         if devices.is_main():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
-        bar = _Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        bar = Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
         self._saving = 0.0
