@@ -37,7 +37,7 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "torch": ["torch>=2.5"],
+        "torch": ["torch>=2.6"],
         "slurm": ["submitit>=1.5"],
         "test": [
             "hypothesis>=6.100",

@@ -9,6 +9,7 @@ from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.sizes import describe
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run.evaluate import evaluate
+from prdarts_jax.run.finished import load
 from prdarts_jax.search import alignment, methods, relaxations, schedules, terms
 from prdarts_jax.search.curvature import EarlyStopping
 from prdarts_jax.search.method import Method, Stage
@@ -45,6 +46,7 @@ __all__ = [
     "genotypes",
     "init_search",
     "init_training",
+    "load",
     "methods",
     "network",
     "ops",

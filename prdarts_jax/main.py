@@ -1,12 +1,15 @@
 """The command line: a config in, a search, a training or the theory lab run, a folder of results out.
 
     prdarts --config=configs/digits.py --workdir=runs/digits --config.epochs=20
+    prdarts predict WORKDIR IMAGE...     what the network of a finished training takes images for
+    prdarts draw GENOTYPE --out=cell.png
 
 `python -m prdarts_jax.main` is the same. A stopped or killed run is resumed by the command that began it. `run/`
 says what the folder then holds. The exit code is 0 when all is done, 1 where something is refused, 3 where the run
 diverged, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
+import argparse
 import errno
 import os
 import sys
@@ -21,7 +24,19 @@ from ml_collections import ConfigDict, config_flags
 
 from prdarts_jax import devices, refusals
 from prdarts_jax.fields import check_names
-from prdarts_jax.run import compare, lock, loop, population, reporting, search, settings, signals, train
+from prdarts_jax.run import (
+    compare,
+    finished,
+    lock,
+    loop,
+    population,
+    predict,
+    reporting,
+    search,
+    settings,
+    signals,
+    train,
+)
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -77,6 +92,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         refuse(f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
 
 
+def _complain(reason: Exception | str) -> None:
+    print(f"error: {refusals.cut(str(reason))}", file=sys.stderr)
+
+
 def refuse(reason: Exception | str) -> NoReturn:
     """Ends the program with one sentence, and the exit code 1."""
     sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
@@ -106,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         _run(flags.FLAGS.config, workdir)
     except loop.Diverged as error:
-        print(f"error: {refusals.cut(str(error))}", file=sys.stderr)
+        _complain(error)
         sys.exit(DIVERGED)
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -156,8 +175,57 @@ def _workdir(text: str) -> Path:
     return folder
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that refuses as all the rest does."""
+
+    def error(self, message: str) -> NoReturn:
+        refuse(f"{message} ({self.format_usage().strip()})")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="prdarts")
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_images = commands.add_parser("predict", help="what the network of a finished training takes images for")
+    of_images.add_argument("workdir", help="folder of the training")
+    of_images.add_argument("images", nargs="+", help="files of images of any size")
+    of_cell = commands.add_parser("draw", help="a picture of each cell of a genotype")
+    of_cell.add_argument("genotype", help="the name of a published cell, a genotype.json, or its text")
+    of_cell.add_argument("--out", default="cell.png", help="PATH.png (or .pdf, .svg) gives PATH_normal.png, ...")
+    return parser
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    trained = finished.load(arguments.workdir)
+    if not isinstance(trained, finished.Trained):
+        raise ValueError(f"{arguments.workdir} is a search: its cell is trained by a config with job='train' first")
+    use_compilation_cache(None)
+    code = 0
+    for found in predict.predict(trained, arguments.images):
+        if found.refusal:
+            _complain(found.refusal)
+            code = 1
+        else:
+            print(f"{found.file}\t{found.name}\t{found.probability:.4f}", flush=True)
+    return code
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    genotype = genotypes.find(arguments.genotype)
+    for path in reporting.write_cells(refusals.path("--out", arguments.out), genotype):
+        print(path)
+    return 0
+
+
 def cli() -> None:
-    """The command `prdarts`: defines the flags and runs `main` with them."""
+    """The command `prdarts`: runs one of its commands, or defines the flags and runs `main` with them."""
+    commands = {"predict": _predict, "draw": _draw}
+    if sys.argv[1:] and sys.argv[1] in commands:
+        arguments = _parser().parse_args()
+        with signals.ending_at_signals():
+            try:
+                sys.exit(commands[arguments.command](arguments))
+            except (ValueError, OSError) as error:
+                refuse(error)
     if __name__ != "__main__":
         flags.disclaim_key_flags()  # they are those of the script that calls this, and stand in its --help
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")

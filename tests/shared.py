@@ -16,7 +16,6 @@ import pytest
 import scipy.stats
 import trees
 from flax.traverse_util import flatten_dict
-from tqdm import tqdm
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
@@ -124,13 +123,13 @@ def without_pictures():
 def stop_at(patch, step):
     """SIGTERM at a step of a run that goes on for longer."""
 
-    class Stop(tqdm):
+    class Stop(loop.Bar):
         def update(self, n=1):
             super().update(n)
             if self.n == step:
                 signal.raise_signal(signal.SIGTERM)
 
-    patch.setattr(loop, "tqdm", Stop)
+    patch.setattr(loop, "Bar", Stop)
 
 
 def read_records(workdir):

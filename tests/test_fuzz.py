@@ -5,6 +5,7 @@ In `make test` each kind of input is drawn a few times, the same in every run; `
 
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -14,6 +15,7 @@ import time
 
 import hypothesis
 import imagenet_folder
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -24,9 +26,10 @@ from shared import CELL, ROOT, read_records, record
 
 import prdarts_jax as pdx
 from prdarts_jax import main, spaces
-from prdarts_jax.data import sources
-from prdarts_jax.nets import torch_weights
-from prdarts_jax.run import checkpoints, loop, reporting, settings
+from prdarts_jax.data import pictures, sources
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete, torch_weights
+from prdarts_jax.run import checkpoints, finished, loop, reporting, settings
 from prdarts_jax.spaces import genotypes, published, tabular
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -448,9 +451,54 @@ def pytorch_files(folder):
         st.sampled_from(sorted(state)),
         st.sampled_from(sorted(of_kinds)),
     )
-    whole = st.sampled_from([saved(state), saved(state, old=True), saved({"net": [state]}), saved(3)])
+    contained = {"model": {f"module.{name}": tensor for name, tensor in state.items()}, "best": np.float64(97)}
+    whole = st.sampled_from(
+        [saved(state), saved(state, old=True), saved(contained), saved({"net": [state]}), saved({"net": {}}), saved(3)]
+    )
     path = folder / "model.pt"
     return with_kind | whole | whole.flatmap(damaged), reader(path, lambda _: checkpoint_of_pytorch(path))
+
+
+def runs(folder):
+    network = pdx.network(CELL, channels=2, cells=1)
+    variables = discrete.init_variables(network, jax.random.key(0), (1, 8, 8, 3))
+    plain = pdx.Augmentation((0.5,) * 3, (0.5,) * 3)
+    whole = folder / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "export_classifier", lambda *_: b"")
+        finished.write(whole, network, variables, plain, (8, 8, 3), "abcdefghij")
+    fields = settings.training().to_dict() | {"channels": 2, "cells": 1}
+    checkpoints.write_config(whole, fields)
+    reporting.write_json(whole / "result.json", {"top1": 0.5})
+    reporting.write_json(whole / "genotype.json", dataclasses.asdict(CELL))
+    checkpoints.save(whole / "checkpoints", 3, (variables, {}), fields, [])
+    assert pdx.load(whole).genotype == CELL
+    names = ("config", "classifier", "result", "genotype")
+    files = {f"{name}.json": (whole / f"{name}.json").read_bytes() for name in names}
+    files |= {
+        str(path.relative_to(whole)): path.read_bytes() for path in whole.glob("checkpoints/3/**/*") if path.is_file()
+    }
+
+    def contents(name):
+        made = damaged(files[name])
+        if not name.startswith("checkpoints"):
+            made |= changed(json.loads(files[name])).map(json.dumps).map(str.encode)
+        return st.tuples(st.just(name), made)
+
+    def read(drawn):
+        name, content = drawn
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        shutil.copytree(whole, folder / "run")
+        (folder / "run" / name).write_bytes(content)
+        refused(pdx.load, folder / "run")
+
+    return st.sampled_from(sorted(files)).flatmap(contents), read
+
+
+def image_files(folder):
+    good = [_encoded(np.zeros((5, 4, 3), np.uint8), form) for form in ("PNG", "JPEG", "GIF", "BMP")]
+    path = folder / "image"
+    return st.sampled_from(good).flatmap(damaged), reader(path, lambda _: pictures.read(path, 3))
 
 
 def reader(path, read):
@@ -467,7 +515,8 @@ def reader(path, read):
 # ----------------------------------------------------------------------------------------------------------------------
 
 KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
-KINDS += [pytorch_files, genotype_notations, checkpoint_files, image_folders, npz_files, cifar_folders]
+KINDS += [pytorch_files, genotype_notations, checkpoint_files, runs, image_files]
+KINDS += [image_folders, npz_files, cifar_folders]
 
 
 def assert_sentence(text):

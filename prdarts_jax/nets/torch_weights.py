@@ -3,26 +3,20 @@
 One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
 """
 
-import io
 import os
-import pathlib
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from prdarts_jax import ops, refusals, spaces
-from prdarts_jax.nets import discrete
+from prdarts_jax.nets import discrete, torch_files
 from prdarts_jax.spaces.genotypes import Genotype
 
 _LISTED = 3  # names of each kind in an error
-_BYTES, _PICKLED = 2**33, 10**6  # of a file, and of what in it is not the numbers of tensors
-_OLD = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how a file of PyTorch before 1.6 begins
 _HEAD = "auxiliary_head"  # so called on both sides
 _COUNTER = "num_batches_tracked"  # of a batch normalisation; with a fixed momentum it has no effect
 
@@ -35,11 +29,11 @@ def load(
     cells: int,
     num_classes: int,
     auxiliary: bool | None = None,
+    image_channels: int = 3,
 ) -> dict[str, Any]:
-    """Reads the weights of a discrete network, for RGB images, from PyTorch.
+    """Reads the weights of a discrete network from PyTorch.
 
-    The names may have the prefix `module.` of DataParallel and lie under `net` or `state_dict`. A file is read as
-    tensors and plain containers only (`weights_only`), so nothing in it is executed; this needs PyTorch. The counters
+    `torch_files.state_dict` says where in a file the weights may stand; to read a file takes PyTorch. The counters
     `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary head without its second
     normalisation, which is no head of `discrete.py` and can only be left out.
 
@@ -49,6 +43,7 @@ def load(
       genotype: its entries in the order in which the checkpoint has them.
       form, channels, cells, num_classes: as for `discrete.network`.
       auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
+      image_channels: of the images, 1 for grey ones.
 
     Returns:
       {'params': ..., 'batch_stats': ...} of float32 arrays, for `discrete.network` of these arguments.
@@ -59,20 +54,20 @@ def load(
       ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; an op
         has weights but no names in PyTorch; or another argument is impossible.
     """
-    _check_arguments(genotype, form, channels, cells, num_classes)
+    _check_arguments(genotype, form, channels, cells, num_classes, image_channels)
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict
     else:
-        path = refusals.file("checkpoint", path_or_state_dict, most=_BYTES)
-        source, content = f"checkpoint {path}", _read(path)
-    arrays = {name: value for name, value in _state_dict(source, content).items() if not name.endswith(f".{_COUNTER}")}
+        source, content = f"checkpoint {path_or_state_dict}", torch_files.read(path_or_state_dict)
+    state = torch_files.state_dict(source, content)
+    arrays = {name: value for name, value in state.items() if not name.endswith(f".{_COUNTER}")}
     head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
     arrays = _numbered(arrays, genotype, cells)
     if auxiliary is None:
         auxiliary = bool(head)
     elif not auxiliary:
         arrays = {name: array for name, array in arrays.items() if name not in head}
-    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary))
+    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary, image_channels))
     expected = {entry.name: entry.layout.torch_shape(entry.shape) for entry in entries}
     found = _checked(arrays, expected, f"{source} does not fit this network")
     return traverse_util.unflatten_dict(
@@ -81,16 +76,22 @@ def load(
 
 
 def to_torch(
-    variables: Mapping[str, Any], genotype: Genotype, form: discrete.Form, channels: int, cells: int, num_classes: int
+    variables: Mapping[str, Any],
+    genotype: Genotype,
+    form: discrete.Form,
+    channels: int,
+    cells: int,
+    num_classes: int,
+    image_channels: int = 3,
 ) -> dict[str, np.ndarray]:
-    """The weights of a discrete network, for RGB images, in PyTorch's names and layouts: `load` gives them back.
+    """The weights of a discrete network in PyTorch's names and layouts: `load` gives them back.
 
     `{name: torch.from_numpy(array) for name, array in ...items()}` is what `load_state_dict(strict=True)` takes.
 
     Args:
       variables: with 'params' and 'batch_stats' of `discrete.network` of the other arguments, with or without an
         auxiliary head; other collections are left out.
-      genotype, form, channels, cells, num_classes: as for `load`.
+      genotype, form, channels, cells, num_classes, image_channels: as for `load`.
 
     Returns:
       PyTorch's name -> float32 array, in the order of its state_dict; and, as we do not count batches, an int64 zero
@@ -99,10 +100,11 @@ def to_torch(
     Raises:
       ValueError: as `load`.
     """
-    _check_arguments(genotype, form, channels, cells, num_classes)
+    _check_arguments(genotype, form, channels, cells, num_classes, image_channels)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     arrays = {".".join(path): a for path, a in traverse_util.flatten_dict(collections).items()}
-    entries = list(_entries(genotype, form, channels, cells, num_classes, _HEAD in collections["params"]))
+    auxiliary = _HEAD in collections["params"]
+    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary, image_channels))
     expected = {".".join(entry.path): entry.shape for entry in entries}
     found = _checked(arrays, expected, "variables do not fit this network")
     state = {}
@@ -150,16 +152,24 @@ class _Entry(NamedTuple):
 
 
 def _entries(
-    genotype: Genotype, form: discrete.Form, channels: int, cells: int, num_classes: int, auxiliary: bool
+    genotype: Genotype,
+    form: discrete.Form,
+    channels: int,
+    cells: int,
+    num_classes: int,
+    auxiliary: bool,
+    image_channels: int = 3,
 ) -> Iterator[_Entry]:
     """Every array of a network, in PyTorch's order."""
     if form == "cifar":
         width_0 = width_1 = 3 * channels
-        yield from _conv_and_norm("stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",), (3, 3, 3, width_1))
+        yield from _conv_and_norm(
+            "stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",), (3, 3, image_channels, width_1)
+        )
     else:
         width_0 = width_1 = channels
         for i, theirs in enumerate((("stem0.0", "stem0.1"), ("stem0.3", "stem0.4"), ("stem1.1", "stem1.2"))):
-            shape = (3, 3, (3, channels // 2, channels)[i], (channels // 2, channels, channels)[i])
+            shape = (3, 3, (image_channels, channels // 2, channels)[i], (channels // 2, channels, channels)[i])
             yield from _conv_and_norm(*theirs, (f"stem_conv_{i}",), (f"stem_norm_{i}",), shape)
 
     # width_0 and width_1 are those of a cell's inputs, channels its own.
@@ -243,93 +253,11 @@ def _dense(theirs: str, ours: tuple[str, ...], shape: tuple[int, int]) -> Iterat
     yield _Entry(f"{theirs}.bias", ("params", *ours, "bias"), shape[1:], _VECTOR)
 
 
-# Reading and checking -------------------------------------------------------------------------------------------------
-
-
-def _read(path: pathlib.Path) -> Any:
-    """What a file of `torch.save` holds."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"checkpoint {path} is read with PyTorch, which is missing: pip install 'prdarts_jax[torch]'"
-        ) from error
-    try:
-        with _Counting(io.FileIO(path)) as file:
-            _check_form(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"checkpoint {path} is no file of PyTorch, or holds objects other than tensors, numbers, texts and "
-            "containers of these, which could run code when they are read"
-        ) from error
-    except Exception as error:  # whatever a damaged file makes of the reader
-        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
-        raise ValueError(
-            f"checkpoint {path} cannot be read as a file of PyTorch ({refusals.cut(reason, 100)})"
-        ) from error
-
-
-class _Counting(io.BufferedReader):
-    """A file that can be read from only so often, since PyTorch reads what is beside numbers byte by byte."""
-
-    _left = _PICKLED
-
-    def read(self, size: int | None = -1) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
-        return super().read(size)
-
-
-def _check_form(file: BinaryIO) -> None:
-    """Refuses what is not laid out as `torch.save` does it, which may take minutes to read.
-
-    Raises:
-      ValueError: saying what is wrong.
-    """
-    begin = file.read(len(_OLD))
-    file.seek(0)
-    if begin == _OLD:
-        return
-    if not begin.startswith(b"PK"):
-        raise ValueError("it does not begin as one")
-    with zipfile.ZipFile(file) as members:
-        for member in members.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("a part of it is compressed")
-            if member.filename.endswith(".pkl") and member.file_size > _PICKLED:
-                raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
-    file.seek(0)
-
-
-def _state_dict(source: str, content: Any) -> dict[str, Any]:
-    """The names without what may surround them, and their values."""
-    state = content
-    if isinstance(content, Mapping):
-        state = next((content[key] for key in ("net", "state_dict") if key in content), content)
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise ValueError(f"{source} must hold a mapping of names to arrays, itself or under 'net' or 'state_dict'")
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""
-    return {name.removeprefix(prefix): value for name, value in state.items()}
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    """Of an array or tensor of floating-point numbers that are all in memory; None of anything else."""
-    if hasattr(value, "is_floating_point"):  # a tensor of PyTorch
-        dense = (
-            value.is_floating_point()
-            and not value.is_nested
-            and not value.is_meta
-            and str(value.layout) == "torch.strided"
-        )
-        return tuple(value.shape) if dense else None
-    is_array = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
-    return tuple(value.shape) if is_array else None
+# Checking -------------------------------------------------------------------------------------------------------------
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array or tensor that has a `_shape`, in float32."""
+    """An array or tensor that has a `shape_of`, in float32."""
     if hasattr(value, "is_floating_point"):
         value = value.detach().cpu().float().resolve_neg().numpy()
     return np.asarray(value, np.float32)
@@ -338,7 +266,7 @@ def _array(value: Any) -> np.ndarray:
 def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], failure: str) -> dict[str, np.ndarray]:
     """The arrays, if their names, shapes and numbers can be those of a network; else a ValueError that lists
     the differences. Only what has the shape that is expected is copied."""
-    found = {name: shape for name, value in arrays.items() if (shape := _shape(value)) is not None}
+    found = {name: shape for name, value in arrays.items() if (shape := torch_files.shape_of(value)) is not None}
     differences = {
         "missing": [name for name in expected if name not in arrays],
         "left over": [name for name in arrays if name not in expected],
@@ -365,7 +293,9 @@ def _cut(names: list[str]) -> str:
     return ", ".join(refusals.cut(name, 100) for name in names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_arguments(genotype: object, form: object, channels: object, cells: object, num_classes: object) -> None:
+def _check_arguments(
+    genotype: object, form: object, channels: object, cells: object, num_classes: object, image_channels: object
+) -> None:
     if not isinstance(genotype, Genotype):
         raise ValueError(
             f"genotype={refusals.shown(genotype)} must be a Genotype, as genotypes.named and genotypes.load give it"
@@ -374,6 +304,6 @@ def _check_arguments(genotype: object, form: object, channels: object, cells: ob
         raise ValueError(f"form={refusals.shown(form)} must be one of {refusals.listed(form, discrete.FORMS)}")
     if type(channels) is not int or channels < 2 or channels % 2:
         raise ValueError(f"channels={refusals.shown(channels)} must be an even integer of at least 2")
-    for field, value in (("cells", cells), ("num_classes", num_classes)):
+    for field, value in (("cells", cells), ("num_classes", num_classes), ("image_channels", image_channels)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{field}={refusals.shown(value)} must be an integer of at least 1")

@@ -5,7 +5,9 @@ read only if they agree. Beside the state it has the config of its run, so that 
 and the records of all epochs before it, so that metrics.jsonl can be written again.
 """
 
+import asyncio.log
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -15,7 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -109,19 +111,31 @@ def _os_errors(folder):
 
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = report
+    asyncio.log.logger.addFilter(_is_news)
     try:
         yield
         sys.unraisablehook = hook  # after an error the threads may still be at it
     except ValueError as error:
-        if number := re.search(r"os_error_code='(\d+)'", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
-        raise
+        if "local file" not in str(error):
+            raise
+        # There is no code where it misses what it has failed to write before.
+        code = int((re.findall(r"os_error_code='(\d+)'", str(error)) or [errno.EIO])[0])
+        raise OSError(code, os.strerror(code), str(folder)) from error
     finally:
         logging.set_verbosity(verbosity)
 
 
+def _is_news(record):
+    """Whether asyncio logs anything but one more error of TensorStore, for each array that it could not write."""
+    return not (record.exc_info and "os_error_code" in str(record.exc_info[1]))
+
+
 def restore_latest(
-    folder: pathlib.Path, template: Any, config: Mapping[str, Any], report: Callable[[str], None]
+    folder: pathlib.Path,
+    template: Any,
+    config: Mapping[str, Any],
+    report: Callable[[str], None],
+    free: Collection[str] = (),
 ) -> Restored | None:
     """Reads the newest checkpoint that is intact, bit for bit as it was saved, or None if there is none.
 
@@ -132,6 +146,7 @@ def restore_latest(
       template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
       config: of the run.
       report: is told of each damaged checkpoint, in a sentence.
+      free: fields that may have another value there.
 
     Raises:
       ValueError: all checkpoints are damaged, the intact one is of another config or does not fit the template, or
@@ -150,11 +165,9 @@ def restore_latest(
     if not (intact / _STATE / _RUN).exists():
         raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
     run = _read_run(intact)
-    if differing := _differences(run["config"], config):
+    if differing := _differences(run["config"], config, free):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        leaves = checkpointer.restore((intact / _STATE).absolute())
-    state = _fit(leaves, template, intact)
+    state = _fit(_leaves(intact), template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
         damaged.rename(pathlib.Path(aside) / damaged.name)
@@ -179,26 +192,68 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
     return run
 
 
-def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Refuses a workdir whose config.json is not this config; one without a run is fine.
+def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> Any:
+    """A part of the state in the newest intact checkpoint, of whatever config; nothing is moved or written.
+
+    Args:
+      folder: of the checkpoints.
+      prefixes: of the names of its arrays; the first that fits is taken.
+      template: the part or its `jax.eval_shape`.
+
+    Raises:
+      FileNotFoundError: there is no intact checkpoint.
+      ValueError: the part is not there, or does not fit the template.
+    """
+    intact = next(filter(_is_intact, _newest_first(folder)), None)
+    if intact is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint that is intact")
+    leaves = _leaves(intact)
+    first = next(iter(_by_name(template)))
+    prefix = next((prefix for prefix in prefixes if prefix + first in leaves), prefixes[-1])
+    part = {name: leaves[prefix + name] for name in _by_name(template) if prefix + name in leaves}
+    return _fit(part, template, intact)
+
+
+def check_config(
+    workdir: pathlib.Path, config: Mapping[str, Any], free: Collection[str] = (), advice: str = ""
+) -> None:
+    """Refuses a workdir whose config.json is not this config but for the `free` fields; one without a run is fine.
+
+    The `advice` stands at the end of the sentence.
 
     Raises:
       ValueError: names each field that differs with both values, or says that the file is damaged or missing.
     """
-    path = workdir / "config.json"
     unknown = "so whether the run there has this config cannot be told: use another --workdir"
-    if not path.exists():
+    try:
+        there = read_config(workdir)
+    except ValueError as error:
+        raise ValueError(f"{error}, {unknown}") from error
+    if there is None:
         if _newest_first(workdir / "checkpoints"):
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
+    if differing := _differences(there, config, free):
+        what = f"use another --workdir or the old values{advice}"
+        raise ValueError(f"{workdir} belongs to another run: {differing}; {what}")
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What config.json holds, numbers that are not finite as their names; None where there is no such file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return None
     try:
-        there = json.loads(path.read_bytes())
+        fields = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        there = None
-    if not isinstance(there, dict):
-        raise ValueError(f"{path} is damaged (not a JSON object), {unknown}")
-    if differing := _differences(there, config):
-        raise ValueError(f"{workdir} belongs to another run: {differing}; use another --workdir or the old values")
+        fields = None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object)")
+    return fields
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -218,8 +273,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What differs between two configs, in words."""
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> str:
+    """What differs between two configs, but for the `free` fields, in words."""
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
@@ -227,7 +282,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     differing = [
         f"config.{cut(field, 60)} is {cut(there.get(field, 'missing'), 60)} there and "
         f"{cut(here.get(field, 'missing'), 60)} here"
-        for field in sorted(there.keys() | here.keys())
+        for field in sorted((there.keys() | here.keys()) - set(free))
         if there.get(field) != here.get(field)
     ]
     differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []
@@ -255,6 +310,13 @@ def _is_intact(path: pathlib.Path) -> bool:
     state = path / _STATE
     named = (state / _SUMS).is_file() and all(map(ocp.path.step.is_path_finalized, (path, state)))
     return named and (state / _SUMS).read_bytes() == _sums(state).encode()
+
+
+def _leaves(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, by their names."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        leaves: dict[str, np.ndarray] = checkpointer.restore((path / _STATE).absolute())
+    return leaves
 
 
 def _fit(leaves: Mapping[str, np.ndarray], template: Any, path: pathlib.Path) -> Any:

@@ -77,7 +77,7 @@ def prepare(
         raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
     if trainings < 1 or config.seed + trainings > 2**32:
         raise ValueError(f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the seeds there are")
-    for field, allowed in (("form", "cifar"), ("torch_checkpoint", "")):
+    for field, allowed in (("form", "cifar"), ("torch_checkpoint", ""), ("init_from", "")):
         if config[field] != allowed:
             raise ValueError(
                 f"config.{section}{field}={config[field]!r} must be {allowed!r} where many cells are trained"

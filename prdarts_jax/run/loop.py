@@ -9,7 +9,7 @@ import json
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,7 +39,7 @@ class Diverged(ValueError):
     """A metric or the state is no longer finite."""
 
 
-class _Bar(tqdm):
+class Bar(tqdm):
     """A progress bar that shows no negative times when the machine's clock is set back."""
 
     def __init__(self, **options: Any) -> None:
@@ -79,6 +79,7 @@ class Run:
       total_steps: a multiple of `steps_per_epoch`.
       steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
+      free: fields of the config that may have been others in the part of the run that is done.
       may_diverge: whether a run whose numbers are no longer finite ends, with a record {'diverged': True}, while the
         others go on. Otherwise `Diverged` is raised, and nothing is saved.
       step: how many steps are done.
@@ -93,6 +94,7 @@ class Run:
     steps_per_epoch: int
     steps_per_call: int
     ended: Callable[[Sequence[Record]], bool] = lambda records: False
+    free: Collection[str] = ()
     may_diverge: bool = False
     step: int = dataclasses.field(init=False, default=0)
     records: list[list[Record]] = dataclasses.field(init=False, default_factory=list)
@@ -120,7 +122,7 @@ class Run:
         # Sums over the epoch so far are part of a checkpoint, so that a stop in mid-epoch leaves no trace.
         self._totals = {name: np.zeros(shape.shape, np.float32) for name, shape in metric_shapes.items()}
         template = state_shapes, self._totals
-        restored = checkpoints.restore_latest(self._checkpoints, template, self.config, reporting.say)
+        restored = checkpoints.restore_latest(self._checkpoints, template, self.config, reporting.say, self.free)
         if restored is None:
             self._begin_anew()
             return None
@@ -131,6 +133,9 @@ class Run:
                 f"the checkpoint of step {self.step} in {self._checkpoints} has been changed: it does not have the "
                 f"records of {epochs} epochs; use another --workdir"
             )
+        if self.step > self.total_steps:
+            done = f"{self.step // self.steps_per_epoch} epochs of the {self.name} in {self.workdir} are done"
+            raise ValueError(f"{done}: config.epochs={self.total_steps // self.steps_per_epoch} must not be less")
         self._totals = {name: np.asarray(total) for name, total in totals.items()}
         reporting.say(f"resumed at step {self.step} of {self.total_steps}")
         return state
@@ -176,7 +181,7 @@ class Run:
         if devices.is_main():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
-        bar = _Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
+        bar = Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
         self._saving = 0.0

@@ -14,6 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
+from prdarts_jax.refusals import cut
 from prdarts_jax.spaces.genotypes import AnyGenotype, cells
 
 if TYPE_CHECKING:  # imported only by what draws, since matplotlib and tensorboardX take long
@@ -162,13 +163,35 @@ def _architecture(workdir, epoch):
     return workdir / "architecture" / f"epoch_{epoch:04d}.npz"
 
 
+def write_cells(path: Path, genotype: AnyGenotype) -> list[Path]:
+    """Writes the pictures of a genotype, for cell.png cell_normal.png and, where there is one, cell_reduce.png.
+
+    Returns:
+      Their paths.
+
+    Raises:
+      ValueError: the path's suffix is of no format that matplotlib writes.
+    """
+    from prdarts_jax.run import cell_plot
+
+    written = []
+    for cell_type in cells(genotype):
+        figure = cell_plot.cell_figure(genotype, cell_type)
+        formats = figure.canvas.get_supported_filetypes()
+        if path.suffix[1:] not in formats:
+            raise ValueError(f"{cut(str(path), 300)} must end in one of .{', .'.join(formats)}")
+        written.append(path.with_stem(f"{path.stem}_{cell_type}"))
+        save_figure(figure, written[-1])
+    return written
+
+
 def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
     """Writes the pictures of a search, of which there is at least one record: cell_normal.png, cell_reduce.png where
     there is one, activation.png, skip_share.png, curves.png and diagnostics.png."""
-    from prdarts_jax.run import cell_plot, plots
+    from prdarts_jax.run import plots
 
-    figures = {f"cell_{cell_type}": cell_plot.cell_figure(genotype, cell_type) for cell_type in cells(genotype)}
-    figures["activation"] = plots.activation_figure(records)
+    write_cells(workdir / "cell.png", genotype)
+    figures = {"activation": plots.activation_figure(records)}
     figures["skip_share"] = plots.skip_share_figure(records)
     figures["curves"] = plots.curves_figure(records)
     figures["diagnostics"] = plots.diagnostics_figure(records)
@@ -187,8 +210,8 @@ def write_training_pictures(workdir: Path, records: Sequence[Record], result: Ma
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Writes a figure as PNG, atomically."""
-    _replace(path, lambda file: figure.savefig(file, format="png"))
+    """Writes a figure atomically, in the format of the path's suffix."""
+    _replace(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:

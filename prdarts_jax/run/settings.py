@@ -200,6 +200,9 @@ class _Training(_Network, _Images):
     job: Annotated[str, one_of(("train",))] = "train"
     genotype: Annotated[str, "the name of a published cell, or a file or text with one"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
+    init_from: Annotated[
+        str, "start from the weights of the finished training in this folder, of the same network but for the classes"
+    ] = ""
     form: Annotated[str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells"] = (
         "cifar"
     )
@@ -263,6 +266,11 @@ def validate(config: ConfigDict) -> None:
         _check_search(config)
     elif config.get("job") == "train":
         fields.check_config(fields.schema_of(_Training), config)
+        if config.torch_checkpoint and config.init_from:
+            raise ValueError(
+                f"config.init_from={refusals.shown(config.init_from)} must be '' with config.torch_checkpoint, since a "
+                "training starts from one of them"
+            )
         _check_batches("", config, config.num_examples)
     else:
         raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be search or train")

@@ -2,7 +2,7 @@
 
 Beside what every run leaves (config.json, metrics.jsonl, tensorboard/, checkpoints/) the folder holds result.json (the
 test's accuracies, those of each class, the confusion matrix, the size of the network), genotype.json, curves.png,
-confusion.png and classifier.stablehlo, the trained network for `jax.export.deserialize`.
+confusion.png, and what `finished.py` writes for the use of the network.
 """
 
 import dataclasses
@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, finished, lock, loop, problems, reporting, settings
 from prdarts_jax.run.feeds import Feed, find_data, identity, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -34,7 +35,7 @@ class Training(NamedTuple):
       feed: its data.
       problem: see `problems.make_train_problem`.
       shapes: of its state.
-      weights: of a checkpoint of PyTorch, to start from, if there is one.
+      weights: to start from, of a checkpoint of PyTorch or of a finished training; what is not among them is drawn.
       identity: see `feeds.identity`.
     """
 
@@ -42,7 +43,7 @@ class Training(NamedTuple):
     feed: Feed
     problem: training.TrainProblem
     shapes: training.TrainState
-    weights: dict[str, Any] | None
+    weights: dict[str, Any]
     identity: dict[str, str]
 
 
@@ -63,11 +64,14 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
     fields = f"config.{section}batch_size / config.{section}accumulate"
     devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
     data = data or find_data(config)
-    weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else None
+    weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else {}
+    before = _finished(config.init_from) if config.init_from else None
     feed = open_feed(config, mesh, data)
     axis_name = devices.axis_of(mesh)
     network = problems.make_network(config, genotype, feed.num_classes, axis_name)
     problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
+    if before:
+        weights = _fitting_weights(f"config.init_from={refusals.shown(config.init_from)}", before, network, feed)
 
     def start(key):
         return training.init_training(problem, key, discrete.init_variables(problem.network, key, feed.image_shape))
@@ -87,19 +91,64 @@ def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data:
             "reduction cells"
         )
     source = data.open("train")
-    if source.shape[-1] != 3:
-        raise ValueError(
-            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs images of three channels, but "
-            f"those of config.dataset={config.dataset!r} have {source.shape[-1]}"
-        )
-    network = (config.form, config.channels, config.cells, source.num_classes)
     variables = torch_weights.load(
-        config.torch_checkpoint, genotype, *network, auxiliary=problems.has_auxiliary(config)
+        config.torch_checkpoint,
+        genotype,
+        config.form,
+        config.channels,
+        config.cells,
+        source.num_classes,
+        auxiliary=problems.has_auxiliary(config),
+        image_channels=source.shape[-1],
     )
     for name, weights in checkpoints.leaves_by_name(variables).items():
         if not np.isfinite(weights).all():
             raise ValueError(f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} is not finite: {name}")
     return variables
+
+
+def _finished(workdir: str) -> finished.Trained:
+    before = finished.load(workdir)
+    if not isinstance(before, finished.Trained):
+        raise ValueError(
+            f"config.init_from={refusals.shown(workdir)} must be the folder of a training, but is that of a search, "
+            "whose genotype.json is for config.genotype"
+        )
+    return before
+
+
+def _fitting_weights(field: str, before: finished.Trained, network: Any, feed: Feed) -> dict[str, Any]:
+    """Those of a finished training that a network takes over: all but the classifiers, if it has other classes, and an
+    auxiliary head that it lacks.
+
+    Raises:
+      ValueError: the networks differ in something else; `field` names in the sentence where the training is.
+    """
+    there: Any = before.network
+    own = ("num_classes", "auxiliary", "dtype", "axis_name", "parent", "name")
+    for name in (f.name for f in dataclasses.fields(network) if f.name not in own):
+        here, expected = getattr(network, name), getattr(there, name, None)
+        if here != expected:
+            raise ValueError(
+                f"config.{name} must be {refusals.shown(expected)}, as in {field}, but is {refusals.shown(here)}"
+            )
+    if before.image_shape[-1] != feed.image_shape[-1]:
+        channels = f"{before.image_shape[-1]} channels"
+        raise ValueError(f"{field} was trained on images of {channels}, but those of {feed.name} have others")
+    if network.auxiliary and not there.auxiliary:
+        raise ValueError(f"config.auxiliary_weight must be 0 with {field}, whose network has no auxiliary head")
+    weights = flatten_dict(before.variables)
+    if not network.auxiliary:
+        weights = {path: array for path, array in weights.items() if "auxiliary_head" not in path}
+    if network.num_classes != there.num_classes:
+        weights = {path: array for path, array in weights.items() if "classifier" not in path}
+    return unflatten_dict(weights)
+
+
+def _free(config: ConfigDict) -> tuple[str, ...]:
+    """The fields that may change when a training goes on: how many epochs, if no step depends on that."""
+    constant = config.weights.end_learning_rate == config.weights.learning_rate and not config.drop_path
+    return ("epochs",) if constant else ()
 
 
 @lock.alone
@@ -123,7 +172,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     genotype, feed, problem, shapes, weights, of_images = check(config, data=data)
     # The genotype's text, so that a run is not resumed after the file it came from has changed.
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)} | of_images
-    checkpoints.check_config(workdir, fields)
+    longer = f"; a longer training is another, with --config.init_from={workdir} once this one has ended"
+    checkpoints.check_config(workdir, fields, _free(config), longer)
+    before = (checkpoints.read_config(workdir) or fields).get("epochs")
+    if before != config.epochs:
+        constant = "no step depends on their number, since learning rate and drop-path stay the same"
+        reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
     network = (config.form, config.channels, config.cells, feed.num_classes)
     size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
     reporting.say(feed.description)
@@ -141,10 +195,13 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         total_steps=problem.total_steps,
         steps_per_epoch=feed.steps_per_epoch,
         steps_per_call=config.steps_per_call,
+        free=_free(config),
     ) as run:
         state = run.restore(shapes, metric_shapes) or _start(config, feed, problem, weights)
         state = devices.device_put(state, feed.mesh)
         if not run.done:
+            if devices.is_main():  # a training that goes on is not a finished one
+                (workdir / "result.json").unlink(missing_ok=True)
             compiled = loop.compiled(feed.function(problem), state, *feed.example())
         for steps, calls in feed.calls(run):
             found = []
@@ -158,23 +215,32 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
                 record = {**means, "test_loss": test["loss"], "test_accuracy": test["top1"]}
                 run.record({0: record}, _summary(record))
             run.save_if_due(state)
-    result = _test(problem, feed, state) | size | ({"classes": feed.classes} if feed.classes else {})
+        if not problem.total_steps:
+            run.save_if_due(state)
+    result = _test(problem, feed, state) | size
     if not math.isfinite(result["loss"]):
         raise loop.Diverged(f"the test loss of the weights is not finite, so {workdir} gets no result")
-    reporting.write_json(workdir / "result.json", result)
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
     reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
-    exported = training.export_classifier(problem.network, feed.augmentation, state.variables, feed.image_shape[1:])
-    reporting.write_bytes(workdir / "classifier.stablehlo", exported)
+    classes = feed.classes or tuple(map(str, range(feed.num_classes)))
+    variables = devices.device_get(state.variables)
+    finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], classes)
+    reporting.write_json(workdir / "result.json", result)
     return result
 
 
 def _start(
-    config: ConfigDict, feed: Feed, problem: training.TrainProblem, weights: dict[str, Any] | None
+    config: ConfigDict, feed: Feed, problem: training.TrainProblem, weights: dict[str, Any]
 ) -> training.TrainState:
     """The state at step 0."""
     key_params, key_training = jax.random.split(jax.random.key(config.seed))
-    variables = weights or discrete.init_variables(problem.network, key_params, feed.image_shape)
+    drawn = discrete.init_variables(problem.network, key_params, feed.image_shape)
+    if config.init_from:
+        new = "epochs, learning rate and momentum"
+        if "classifier" not in weights["params"]:
+            new += f", and the classifier, of {feed.num_classes} classes"
+        reporting.say(f"starts from the weights of {config.init_from}; new are {new}")
+    variables = unflatten_dict(flatten_dict(drawn) | flatten_dict(weights))
     return training.init_training(problem, key_training, variables)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of PyTorch: round trips, what files may hold, and bad ones."""
 
+import argparse
 import builtins
 import functools
 import io
@@ -107,15 +108,78 @@ def test_the_names_of_fair_darts_are_read_too():
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ("net", "state_dict", None))
-@pytest.mark.parametrize("prefix", ("module.", ""))
+# As the codes of the field save them beside the weights.
+BESIDE = {
+    "epoch": 600,
+    "optimizer": {"lr": 0.1, "state": [torch.ones(2)]},
+    "best_acc_top1": np.float64(97.1),
+    "step": np.int64(3),
+    "arch": "PRDARTS",
+    "args": argparse.Namespace(lr=0.1, layers=np.int32(20)),
+}
+
+
+@pytest.mark.parametrize("key", ("net", "state_dict", "model_state_dict", "model", "base-model", None))
+@pytest.mark.parametrize("prefix", ("module.", "_orig_mod.module.", "module._orig_mod.", ""))
 def test_files_may_nest_and_prefix_the_names(tmp_path, key, prefix):
     state, counters = random_state()
     tensors = {prefix + name: torch.from_numpy(array) for name, array in state.items()}
     tensors |= {prefix + name: torch.tensor(7) for name in counters}
-    torch.save({key: tensors, "epoch": 600, "optimizer": {"lr": 0.1}} if key else tensors, tmp_path / "model.pt")
+    beside = BESIDE | {other: "a name" for other in ("model", "net") if other != key}
+    torch.save({**beside, key: tensors} if key else tensors, tmp_path / "model.pt")
     found = torch_weights.load(tmp_path / "model.pt", *arguments())
     assert_identical(found, torch_weights.load(state, *arguments()))
+
+
+def test_a_prefix_that_only_some_names_have_is_part_of_them():
+    state, _ = random_state()
+    state["module.stem.1.bias"] = state.pop("stem.1.bias")
+    with refused("state_dict does not fit this network: 1 missing: stem.1.bias; 1 left over: module.stem.1.bias"):
+        torch_weights.load(state, *arguments())
+
+
+def test_weights_in_two_places_are_refused():
+    state, _ = random_state()
+    with refused("state_dict has weights under 'net' and 'model': save those that are meant alone"):
+        torch_weights.load({"model": state, "net": state}, *arguments())
+
+
+SUPERNETS = (
+    "cells.0._ops.0._ops.4.op.1.weight",
+    "cells.12._ops.3._ops.conv.weight",
+    "cells.0.dag.0.1._ops.2.net.1.weight",
+    "cells.3.edges.2<-0.1.op.1.weight",
+    "alphas_normal",
+    "alpha_reduce.0",
+    "_arch_parameters.0",
+    "arch_parameters",
+    "log_alphas",
+)
+
+
+@pytest.mark.parametrize("name", SUPERNETS)
+def test_a_supernet_is_called_one(name, tmp_path):
+    torch.save(
+        {"state_dict": {"module.stem.1.bias": torch.ones(12), f"module.{name}": torch.ones(2)}}, tmp_path / "a.pt"
+    )
+    with refused(
+        f"checkpoint {tmp_path}/a.pt holds the weights of a supernet, as {name} shows, with several ops on an edge, "
+        "but must hold those of the network of one genotype, trained from scratch"
+    ):
+        torch_weights.load(tmp_path / "a.pt", *arguments())
+
+
+@pytest.mark.parametrize("form", ("cifar", "imagenet"))
+def test_networks_of_grey_images_are_exchanged(form):
+    state, _ = random_state(form=form)
+    stem = "stem.0.weight" if form == "cifar" else "stem0.0.weight"
+    grey = state | {stem: state[stem][:, :1]}
+    variables = torch_weights.load(grey, *arguments(form=form), image_channels=1)
+    assert variables["params"]["stem_conv_0"]["kernel"].shape[:3] == (3, 3, 1)
+    back = torch_weights.to_torch(variables, *arguments(form=form), image_channels=1)
+    np.testing.assert_array_equal(back[stem], grey[stem])
+    with pytest.raises(ValueError, match=rf"^state_dict does not fit this network: 1 of another shape: {stem} "):
+        torch_weights.load(grey, *arguments(form=form))
 
 
 def test_half_precision_and_parameters_are_read_too():
@@ -139,7 +203,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"net": Harmful(harmed)}, tmp_path / "saved.pt")
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(Harmful(harmed), protocol=2))
     for name, message in (
-        ("saved.pt", "is no file of PyTorch, or holds objects other than"),
+        ("saved.pt", r"holds \w*io\.open other than tensors, numbers, texts and containers of these, which could run"),
         ("pickled.pt", r"cannot be read as a file of PyTorch \(it does not begin as one\)"),
     ):
         with pytest.raises(ValueError, match=f"checkpoint .*{name} {message}"):

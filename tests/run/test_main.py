@@ -226,7 +226,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
         (FileNotFoundError(2, "No such file"), "error: [Errno 2] No such file", ""),
         (PermissionError(13, "Permission denied", "/runs/a/lock"), "error: /runs/a/lock: Permission denied", ""),
     ],
-    ids=["diverged", "ctrl-c", "sigterm", "full", "refused"],
+    ids=["diverged", "ctrl-c", "sigterm", "full", "refused", "unwritable"],
 )
 def test_the_exit_code_says_how_a_run_ended(error, code, err, command, tmp_path, monkeypatch):
     def end(config, workdir):

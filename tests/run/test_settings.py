@@ -76,10 +76,10 @@ RIGHT = {
     "start": [None, 0.0, 0.9],
     "evaluation.epochs": [0],
     "skip_dropout": [(0, 0.9, 0.0)],
-    **dict.fromkeys(("data_dir", "table", "genotype", "torch_checkpoint"), [""]),
+    **dict.fromkeys(("data_dir", "table", "genotype", "torch_checkpoint", "init_from"), [""]),
     "image_size": [0, 4096, (48, 64)],
 }
-FREE = {"dataset", "data_dir", "table", "genotype", "torch_checkpoint"}  # any text
+FREE = {"dataset", "data_dir", "table", "genotype", "torch_checkpoint", "init_from"}  # any text
 
 
 def test_the_defaults_are_valid_and_fresh_each_time():

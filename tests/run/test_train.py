@@ -214,7 +214,6 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
             "these have 1x1",
         ),
         ({"genotype": "x" * 300}, "is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1"),
-        ({"torch_checkpoint": "a.pt"}, "config.torch_checkpoint='a.pt' needs images of three channels, but those of"),
         ({"dataset": "imagenet"}, "config.image_size=0 must be above 0, and one number, for images that are streamed"),
     ],
 )

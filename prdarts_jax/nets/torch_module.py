@@ -1,0 +1,69 @@
+"""A network as a file of PyTorch code that stands by itself: `torch_template.py` with the network's own constants."""
+
+import pathlib
+import pprint
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from prdarts_jax.nets import torch_weights
+from prdarts_jax.nets.discrete import DiscreteNetwork
+
+_TEMPLATE = pathlib.Path(__file__).with_name("torch_template.py")
+
+
+def source(
+    network: nn.Module,
+    image_size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Sequence[str],
+) -> str:
+    """The text of the file, whose `load()` reads `weights` from an .npz of the file's own name.
+
+    Args:
+      network: of which the file is made; it computes in float32.
+      image_size: (height, width) of its images.
+      mean, std: what they are normalised by, of each channel, for pixels in [0, 1].
+      classes: the name of each.
+
+    Raises:
+      ValueError: the network is no `DiscreteNetwork`, or the template lacks one of its ops.
+    """
+    if not isinstance(network, DiscreteNetwork):
+        raise ValueError(f"a {type(network).__name__} has no file of PyTorch code, only a DiscreteNetwork has")
+    text, genotype = _TEMPLATE.read_text(), network.genotype
+    for op, _ in (*genotype.normal, *genotype.reduce):
+        if f'    "{op}": ' not in text:
+            raise ValueError(f"op {op!r} is not among those of the file of PyTorch code")
+    constants: dict[str, Any] = {
+        "NORMAL": genotype.normal,
+        "NORMAL_CONCAT": genotype.normal_concat,
+        "REDUCE": genotype.reduce,
+        "REDUCE_CONCAT": genotype.reduce_concat,
+        "FORM": network.form,
+        "CHANNELS": network.channels,
+        "CELLS": network.cells,
+        "CLASSES": tuple(classes),
+        "HEIGHT, WIDTH": tuple(image_size),
+        "MEAN": tuple(mean),
+        "STD": tuple(std),
+    }
+    for name, value in constants.items():
+        before, _, after = re.split(rf"^({name} = [^#\n]*?)(?=\s*#|$)", text, maxsplit=1, flags=re.MULTILINE)
+        text = f"{before}{name} = {pprint.pformat(value, width=100)}{after}"
+    return text
+
+
+def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> dict[str, np.ndarray]:
+    """The arrays that the file reads: those of `torch_weights.to_torch` without the auxiliary head, which is for
+    training; raises as that. For a network that has a `source`."""
+    without = {
+        name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
+        for name in ("params", "batch_stats")
+    }
+    sizes = network.form, network.channels, network.cells, network.num_classes
+    return torch_weights.to_torch(without, network.genotype, *sizes, image_channels)

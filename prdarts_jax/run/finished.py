@@ -1,0 +1,187 @@
+"""A finished run: what a training leaves for the use of its network, and the folder of a run read back.
+
+Beside the checkpoints there are classifier.json (the images' shape, how they are normalised, the names of the classes),
+classifier.stablehlo for JAX alone, and classifier_torch.py with classifier_torch.npz for PyTorch alone.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from prdarts_jax import refusals
+from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.evaluation import training
+from prdarts_jax.nets import discrete, torch_module, torch_weights
+from prdarts_jax.run import checkpoints, problems, reporting, settings
+from prdarts_jax.spaces import genotypes
+
+_CLASSIFIER = "classifier.json"
+_LARGEST = 2**14  # side of an image in pixels
+_OF_NETWORK = ("form", "channels", "cells", "dtype", "auxiliary_weight", "epochs")  # in a config
+
+_classify = jax.jit(training.classify, static_argnums=(0, 1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A search that has ended.
+
+    Attributes:
+      config: its settings, as config.json has them.
+      genotype: what was found, or trained.
+    """
+
+    config: dict[str, Any]
+    genotype: genotypes.AnyGenotype
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained(Finished):
+    """A training that has ended.
+
+    Attributes:
+      network: what was trained.
+      variables: {'params', 'batch_stats'}, those that were tested.
+      augmentation: of the training; `mean` and `std` are what every image is normalised by.
+      image_shape: (height, width, channels).
+      classes: the name of each; its number where it has none.
+      result: what result.json holds.
+    """
+
+    network: nn.Module
+    variables: dict[str, Any]
+    augmentation: Augmentation
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    result: dict[str, Any]
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Logits f32[B, classes] of images u8[B, *image_shape]."""
+        return np.asarray(_classify(self.network, self.augmentation, self.variables, images))
+
+    def to_torch(self) -> dict[str, np.ndarray]:
+        """The weights in PyTorch's names and layouts, the auxiliary head's among them; see `torch_weights.to_torch`."""
+        n: Any = self.network
+        sizes = n.form, n.channels, n.cells, n.num_classes, self.image_shape[-1]
+        return torch_weights.to_torch(self.variables, n.genotype, *sizes)
+
+
+def write(
+    workdir: Path,
+    network: nn.Module,
+    variables: dict[str, Any],
+    augmentation: Augmentation,
+    image_shape: tuple[int, int, int],
+    classes: Sequence[str],
+) -> None:
+    """Writes what the use of a network needs; of the arguments see `Trained`."""
+    described = {"image_shape": image_shape, "classes": classes, "augmentation": dataclasses.asdict(augmentation)}
+    reporting.write_json(workdir / _CLASSIFIER, described)
+    exported = training.export_classifier(network, augmentation, variables, image_shape)
+    reporting.write_bytes(workdir / "classifier.stablehlo", exported)
+    try:
+        text = torch_module.source(network, image_shape[:2], augmentation.mean, augmentation.std, classes)
+        arrays: Any = torch_module.weights(network, variables, image_shape[-1])
+    except ValueError as error:
+        reporting.say(f"no classifier_torch.py: {error}")
+        return
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    reporting.write_bytes(workdir / "classifier_torch.npz", file.getvalue())
+    reporting.write_bytes(workdir / "classifier_torch.py", text.encode())
+
+
+def load(workdir: str | os.PathLike[str]) -> Finished:
+    """Reads the folder of a finished run; the data that it used need not be there.
+
+    Args:
+      workdir: of a training, or of a search of one seed.
+
+    Returns:
+      `Trained` of a training, `Finished` of a search.
+
+    Raises:
+      ValueError, FileNotFoundError: it is no such folder, the run has not ended, or a file of it is damaged.
+    """
+    folder = refusals.path("workdir", workdir)
+    config = checkpoints.read_config(folder)
+    if config is None:
+        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
+    if config.get("job") not in ("search", "train"):
+        raise ValueError(f"{folder} must be the folder of a search or a training, but its job is {config.get('job')!r}")
+    if (folder / "results.json").exists():
+        raise ValueError(f"{folder} has trainings of many cells, whose results.json is all that is kept of them")
+    if not (folder / "genotype.json").exists():
+        seeds = sorted(path.parent.name for path in folder.glob("seed_*/genotype.json"))
+        if seeds:
+            raise ValueError(
+                f"{folder} has several searches; their cells are in the genotype.json of {', '.join(seeds)}"
+            )
+        raise FileNotFoundError(f"the run in {folder} has not ended: the command that began it resumes it")
+    genotype: Any = genotypes.load(folder / "genotype.json")
+    if config["job"] == "search":
+        return Finished(config, genotype)
+    return _trained(folder, config, genotype)
+
+
+def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
+    result = _read(folder / "result.json")
+    image_shape, classes, augmentation = _described(folder / _CLASSIFIER)
+    made = settings.training()
+    try:
+        made.update({name: config[name] for name in _OF_NETWORK})
+        settings.validate(made)
+        network = problems.make_network(made, genotype, len(classes))
+        shapes = discrete.shapes_of(network, (1, *image_shape))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(f"{folder}/config.json or genotype.json is damaged ({reason})") from error
+    template = {name: shapes[name] for name in ("params", "batch_stats")}
+    variables = checkpoints.read_part(folder / "checkpoints", ("0.averaged.", "0."), template)
+    return Trained(config, genotype, network, variables, augmentation, image_shape, classes, result)
+
+
+def _described(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...], Augmentation]:
+    """What `write` has written there: the shape of an image, the names of the classes, the augmentation."""
+    values = _read(path)
+    try:
+        height, width, channels = shape = tuple(values["image_shape"])
+        classes = tuple(values["classes"])
+        fields: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in values["augmentation"].items()}
+        augmentation = Augmentation(**fields)
+        mean, std = augmentation.mean, augmentation.std
+        fits = len(mean) == len(std) == channels and all(map(math.isfinite, mean + std)) and min(std) > 0
+        fits &= all(type(side) is int and 0 < side <= _LARGEST for side in shape)
+        fits &= bool(classes) and all(isinstance(name, str) for name in classes)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{path} is damaged (its shape, classes and augmentation are not those of images)")
+    return (height, width, channels), classes, augmentation
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the training in {path.parent} has not ended: the command that began it resumes it")
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object)")
+    return values

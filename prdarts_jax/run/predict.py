@@ -1,0 +1,57 @@
+"""What a trained network takes files of images for."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+from prdarts_jax import refusals
+from prdarts_jax.data import pictures
+from prdarts_jax.run.finished import Trained
+
+_BATCH = 32
+
+
+class Prediction(NamedTuple):
+    """What a file is taken for.
+
+    Attributes:
+      file: its path.
+      name: of the likeliest class.
+      probability: of that class.
+      refusal: why the file cannot be read; it then has no class.
+    """
+
+    file: str
+    name: str = ""
+    probability: float = 0.0
+    refusal: str = ""
+
+
+def predict(trained: Trained, files: Iterable[str]) -> Iterator[Prediction]:
+    """Classifies images in files, of any sizes, which are resized to that of the training, in their order."""
+    height, width, channels = trained.image_shape
+
+    def read(file: str) -> np.ndarray | str:
+        try:
+            path = refusals.file("image", file, most=2**30)
+            return pictures.resized(pictures.read(path, channels), height, width)
+        except (ValueError, OSError) as error:
+            return refusals.cut(str(error))
+
+    remaining = iter(files)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        found = [read(file) for file in batch]
+        images = np.zeros(
+            (_BATCH, *trained.image_shape), np.uint8
+        )  # of one shape, so that one compilation does for all
+        for place, image in enumerate(found):
+            images[place] = 0 if isinstance(image, str) else image
+        for file, image, logits in zip(batch, found, trained.classify(images), strict=False):
+            if isinstance(image, str):
+                yield Prediction(file, refusal=image)
+            else:
+                best = int(np.argmax(logits))
+                yield Prediction(file, trained.classes[best], float(softmax(logits)[best]))
