@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
@@ -81,13 +80,8 @@ def check(config: ConfigDict, section: str = "") -> Training:
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
-    if not isinstance(genotype, genotypes.Genotype):
-        raise ValueError(
-            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs a genotype with normal and "
-            "reduction cells"
-        )
     data = sources.open_split(config.dataset, config.data_dir or None)
-    variables = torch_weights.load(
+    return torch_weights.load(
         config.torch_checkpoint,
         genotype,
         config.form,
@@ -97,10 +91,6 @@ def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype) -> di
         auxiliary=problems.has_auxiliary(config),
         image_channels=data.shape[-1],
     )
-    for name, weights in checkpoints.leaves_by_name(variables).items():
-        if not np.isfinite(weights).all():
-            raise ValueError(f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} is not finite: {name}")
-    return variables
 
 
 def _finished(workdir: str) -> finished.Trained:
@@ -131,10 +121,11 @@ def _fitting_weights(field: str, before: finished.Trained, network: Any, feed: F
     if before.image_shape[-1] != feed.image_shape[-1]:
         channels = f"{before.image_shape[-1]} channels"
         raise ValueError(f"{field} was trained on images of {channels}, but those of {feed.name} have others")
-    if network.auxiliary and not there.auxiliary:
+    auxiliary = getattr(network, "auxiliary", False)
+    if auxiliary and not there.auxiliary:
         raise ValueError(f"config.auxiliary_weight must be 0 with {field}, whose network has no auxiliary head")
     weights = flatten_dict(before.variables)
-    if not network.auxiliary:
+    if not auxiliary:
         weights = {path: array for path, array in weights.items() if "auxiliary_head" not in path}
     if network.num_classes != there.num_classes:
         weights = {path: array for path, array in weights.items() if "classifier" not in path}

@@ -81,9 +81,6 @@ def test_a_cell_of_nas_bench_201_is_trained_and_tested(tmp_path):
         result = train.run(config, tmp_path)
     assert genotypes.load(tmp_path / "genotype.json") == cell
     assert result.items() >= sizes.describe(cell, channels=4, cells=1, image_shape=(8, 8, 1)).items()
-    config.torch_checkpoint = "weights.pt"
-    with refused("config.torch_checkpoint='weights.pt' needs a genotype with normal and reduction cells"):
-        train.run(config, tmp_path / "other")
 
 
 class Killed(BaseException):
@@ -126,17 +123,6 @@ def test_no_result_is_written_or_exported_that_is_not_finite(trained, tmp_path, 
     with refused(f"the test loss of the weights is not finite, so {copied} gets no result", loop.Diverged):
         train.run(tiny_config(), copied)
     assert not (copied / "result.json").exists() and not (copied / "classifier.stablehlo").exists()
-
-
-def test_imported_weights_that_are_not_finite_are_refused(monkeypatch):
-    problem = train_problem(tiny_config(), 10, STEPS)
-    variables = discrete.init_variables(problem.network, jax.random.key(0), (8, 8, 8, 1))
-    variables["params"]["classifier"]["bias"] += np.nan
-    monkeypatch.setattr(torch_weights, "load", lambda *_, **__: variables)
-    of_colours = SimpleNamespace(shape=(32, 32, 3), num_classes=10)
-    monkeypatch.setattr(train.sources, "open_split", lambda *_: of_colours)
-    with refused("config.torch_checkpoint='a.pt' is not finite: params.classifier.bias"):
-        train._imported_weights(tiny_config(torch_checkpoint="a.pt"), CELL)
 
 
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
