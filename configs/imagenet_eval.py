@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     config.dataset = "imagenet"
     config.form = "imagenet"
     config.image_size = 224
+    config.jitter = True
+    config.augmentation.cutout = 0
     config.channels = 48
     config.cells = 14
     config.auxiliary_weight = 0.4

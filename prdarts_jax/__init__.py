@@ -1,6 +1,6 @@
 """Differentiable architecture search as pure functions: PR-DARTS, DARTS and their relatives, and their bilevel step."""
 
-from prdarts_jax import ops, spaces
+from prdarts_jax import data, ops, spaces
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation.training import TrainProblem, TrainState, init_training, train_epoch, train_step
 from prdarts_jax.nets import costs
@@ -39,6 +39,7 @@ __all__ = [
     "TrainState",
     "alignment",
     "costs",
+    "data",
     "describe",
     "discretizations",
     "evaluate",

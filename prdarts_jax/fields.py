@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from prdarts_jax import refusals
@@ -107,13 +107,16 @@ def schema_of(owner: Any) -> dict[str, Any]:
 
 
 def defaults(schema: Schema) -> ConfigDict:
-    """The defaults of a schema. A setting that may be None and is, keeps its type (a placeholder)."""
+    """The defaults of a schema. A setting that may be None and is, keeps its type (a placeholder); one of several types
+    takes any, which `check` refuses."""
     values: dict[str, Any] = {}
     for name, field in schema.items():
         if not isinstance(field, Field):
             values[name] = defaults(field)
         elif field.default is None:
             values[name] = placeholder(next((of for of in _classes(field.kind) if of is not type(None)), object))
+        elif len(_classes(field.kind)) > 1:
+            values[name] = FieldReference(field.default, field_type=object)
         else:
             values[name] = field.default
     return ConfigDict(values)

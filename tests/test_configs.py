@@ -129,6 +129,8 @@ PAPERS = {
 }
 # What a file changes of the method's paper.
 CHANGES = {
+    "images": {"dataset": "images", "image_size": 32, "epochs": 30, "batch_size": 16, "channels": 8, "cells": 5}
+    | {"augmentation.cutout": 0, "logits.learning_rate": 0.003},
     "cifar10": {},
     "cifar100": {"dataset": "cifar100"},
     "fashion_mnist": {"dataset": "fashion_mnist"},
@@ -136,6 +138,19 @@ CHANGES = {
     "digits": {"dataset": "digits", "num_examples": 900, "space": "nas_bench_201", "seeds": 8}
     | {"epochs": 60, "batch_size": 32, "channels": 8, "cells": 1}
     | {"augmentation.pad": 1, "augmentation.flip": False, "augmentation.cutout": 0, "logits.learning_rate": 0.003},
+}
+IMAGENET = PAPERS["pc_darts"] | {
+    "dataset": "imagenet",
+    "form": "imagenet",
+    "image_size": 224,
+    "weights_share": 0.1,
+    "logits_share": 0.025,
+    "batch_size": 1024,
+    "logits.learning_rate": 6e-3,
+    "logits.start": 0.7,
+    "weights.learning_rate": 0.5,
+    "weights.warmup_epochs": 5,
+    "pc_darts.partial": 2,
 }
 BENCHMARK = DARTS | {"space": "nas_bench_201", "cells": 5, "weights.nesterov": True, "weights.weight_decay": 5e-4}
 CIFAR10_EVAL = SGD | {
@@ -160,11 +175,17 @@ OF_ONE_JOB = {
     "cifar10_eval": CIFAR10_EVAL,
     "cifar100_eval": CIFAR10_EVAL | {"dataset": "cifar100", "drop_path": 0.4},
     "svhn_eval": CIFAR10_EVAL | {"dataset": "svhn", "augmentation.flip": False},
+    "imagenet": IMAGENET | {"method": "pc_darts"},
+    "images_eval": CIFAR10_EVAL
+    | {"dataset": "images", "image_size": 32, "channels": 16, "cells": 5, "drop_path": 0.0, "epochs": 60}
+    | {"batch_size": 16, "augmentation.cutout": 8},
     "imagenet_eval": CIFAR10_EVAL
     | {
         "dataset": "imagenet",
         "form": "imagenet",
         "image_size": 224,
+        "jitter": True,
+        "augmentation.cutout": 0,
         "channels": 48,
         "cells": 14,
         "auxiliary_weight": 0.4,

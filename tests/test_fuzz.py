@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import math
+import pickle
 import shutil
 import time
 
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from PIL import Image
 from shared import CELL, ROOT, read_records, record
 
 import prdarts_jax as pdx
@@ -354,6 +356,66 @@ def tfds_folders(folder):
     return names.flatmap(contents) | st.tuples(st.just(""), examples), read
 
 
+def image_folders(folder):
+    rng = np.random.default_rng(0)
+    shapes = {"a/0.png": (5, 4, 3), "a/1.jpg": (9, 9, 3), "b/0.gif": (6, 6), "b/1.bmp": (6, 7, 3), "b/2.tif": (4, 4)}
+    files = {
+        name: _encoded(rng.integers(0, 256, shape).astype(np.uint8), Image.registered_extensions()[name[3:]])
+        for name, shape in shapes.items()
+    }
+    of_classes = st.text("abc. /\0", min_size=1, max_size=3)
+    contents = st.sampled_from(sorted(files)).flatmap(lambda name: st.tuples(st.just(name), damaged(files[name])))
+    renamed = st.tuples(of_classes.map(lambda name: f"{name}/0.png"), st.just(files["a/0.png"]))
+
+    def read(drawn):
+        shutil.rmtree(folder / "own", ignore_errors=True)
+        for name, content in [*files.items(), drawn]:
+            path = folder / "own" / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except (OSError, ValueError):  # no name of a file
+                return
+        refused(lambda: sources.load(str(folder / "own"), image_size=4))
+
+    return contents | renamed, read
+
+
+def npz_files(folder):
+    images, labels = np.zeros((4, 3, 5), np.uint8), np.arange(4) % 2
+    kinds = [images, labels, images[0], images / 255, labels[:, None], labels.astype(str), np.array([{}]), images[:0]]
+    names = st.sampled_from(["images", "labels", "x_train", "y_train", "x_test", "y_test", ""])
+    made = st.dictionaries(names, st.sampled_from(kinds), max_size=4)
+
+    def saved(arrays, compressed):
+        file = io.BytesIO()
+        (np.savez_compressed if compressed else np.savez)(file, **{"images": images, "labels": labels} | arrays)
+        return file.getvalue()
+
+    files = st.builds(saved, made, st.booleans())
+    path = folder / "own.npz"
+    return files | files.flatmap(damaged), reader(path, lambda _: sources.load(str(path)))
+
+
+def cifar_folders(folder):
+    batch = {b"labels": [0, 1], b"data": np.zeros((2, 3072), np.uint8)}
+    whole = {name: pickle.dumps(batch, protocol=2) for name in ("data_batch_1", "data_batch_2", "test_batch")}
+    whole["batches.meta"] = pickle.dumps({b"label_names": [b"a", b"b"]}, protocol=2)
+    odd = st.sampled_from([None, [], {}, "x", 10**400, batch[b"data"], batch[b"data"][0], [0, -1], [0, 2**80], [b"a"]])
+    values = st.dictionaries(st.sampled_from([b"labels", b"data", b"label_names", b"more"]), odd)
+    made = values.map(lambda changes: pickle.dumps(batch | changes, protocol=2)) | odd.map(pickle.dumps)
+    contents = st.sampled_from(sorted(whole)).flatmap(
+        lambda name: st.tuples(st.just(name), made | damaged(whole[name]))
+    )
+
+    def read(drawn):
+        for name, content in (whole | dict([drawn])).items():
+            (folder / name).write_bytes(content)
+        refused(sources.load, str(folder))
+
+    return contents, read
+
+
 def _encoded(pixels, form):
     return imagenet_folder.encoded(pixels[..., :3] if form == "JPEG" else pixels, form)
 
@@ -454,6 +516,7 @@ def reader(path, read):
 
 KINDS = [genotype_texts, calls, configs, command_lines, metrics, config_files, architectures, tables, tfds_folders]
 KINDS += [pytorch_files, genotype_notations, checkpoint_files, runs, image_files]
+KINDS += [image_folders, npz_files, cifar_folders]
 
 
 def assert_sentence(text):

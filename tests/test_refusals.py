@@ -117,8 +117,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         ),
         (
             [SEARCH, "--config.dataset=cifer10"],
-            "config.dataset='cifer10' must be one of digits, cifar10, cifar100, svhn, fashion_mnist; did you mean "
-            "'cifar10' or 'cifar100'?",
+            "Unknown data set 'cifer10': allowed are digits, cifar10, cifar100, svhn, fashion_mnist, imagenet, another "
+            "name that TFDS has prepared in data_dir, and the path of a folder of class folders, of an .npz or of "
+            "cifar-10-batches-py; did you mean 'cifar10' or 'cifar100'?",
         ),
         (
             [TRAINING, "--config.genotype=prdart"],

@@ -1,1 +1,6 @@
 """Where images come from, and what is done to them."""
+
+from prdarts_jax.data.arrays import from_arrays, from_grain
+from prdarts_jax.data.sources import find
+
+__all__ = ["find", "from_arrays", "from_grain"]

@@ -30,7 +30,9 @@ def header(path: Path) -> Header:
     """
 
     def look(image):
-        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Of a PNG without EXIF before its pixels, `getexif` would decode these to look for it behind them.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = image.size[::-1] if turned else image.size
         return Header(height, width, image.mode in ("1", "L", "LA"), image.has_transparency_data)
 

@@ -1,6 +1,6 @@
 """Batches of a data set too large for memory, ImageNet above all: read from disk and augmented by worker processes.
 
-Every epoch is a function of its seed, whatever the number of workers and wherever it starts, so that a run resumed in
+Every epoch is a function of the seed, whatever the number of workers and wherever it starts, so that a run resumed in
 mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; the device normalises them.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from prdarts_jax.data import sources
+from prdarts_jax.data.source import Source
 
 # Of ImageNet's training images, per channel, with pixels in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
@@ -27,48 +27,51 @@ Batch = dict[str, np.ndarray]
 
 
 def train_batches(
-    source: sources.Source,
+    source: Source,
     *,
     image_size: int,
     batch_size: int,
-    seed: int,
-    epoch: int,
-    start: int,
+    seed: int | tuple[int, ...],
+    step: int,
     workers: int,
+    flip: bool = True,
+    jitter: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
-    """One epoch of training batches, each image once in random order but those of an incomplete last batch.
+    """Training batches of all epochs, in each of which an image comes once, in random order, but for those of an
+    incomplete last batch.
 
-    Images are cropped (`random_crop`), mirrored with probability 1/2 and jittered (`jitter_colours`), as
-    DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, `epoch` and the position in the epoch.
+    Images are cropped (`random_crop`), with `flip` mirrored with probability 1/2 and with `jitter` jittered
+    (`jitter_colours`), as DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, the epoch and
+    the position in it.
 
     Args:
       source: N images.
       image_size: side S in pixels.
-      batch_size: B.
-      seed, epoch: at least 0.
-      start: batches of the epoch to leave out.
+      batch_size: B, at most N.
+      seed: at least 0; several together are one.
+      step: the number of the first batch, counted over the epochs of N // B.
       workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
         the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
+      flip, jitter: what is done to the images beside cropping.
       share: (which, of how many) parts of each batch, of equal sizes.
 
     Returns:
-      A generator of {'image': u8[B, S, S, 3], 'label': i32[B]}, N // B - start of them; of a share, B / parts images
-      each. It raises a ValueError where a file of the data set is damaged, and an OSError where a worker died.
+      An endless generator of {'image': u8[B, S, S, 3], 'label': i32[B]}; of a share, B / parts images each. It raises
+      a ValueError where a file of the data set is damaged, and an OSError where a worker died.
     """
     import grain
 
-    order_seed, image_seed = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(2).tolist()
-    augment = functools.partial(_train_example, image_size=image_size)
+    order_seed, image_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    augment = functools.partial(_train_example, image_size=image_size, flip=flip, jitter=jitter)
     images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
     part, parts = share
     batches = images.batch(batch_size // parts, drop_remainder=True)
-    return _run(batches[start * parts + part : len(source) // batch_size * parts : parts], workers)
+    epochs = batches[: len(source) // batch_size * parts].repeat()  # each epoch with seeds of its own
+    return _run(epochs[step * parts + part :: parts], workers)
 
 
-def test_batches(
-    source: sources.Source, *, image_size: int, batch_size: int, workers: int
-) -> Generator[Batch, None, None]:
+def test_batches(source: Source, *, image_size: int, batch_size: int, workers: int) -> Generator[Batch, None, None]:
     """All images in order, in batches of one shape.
 
     The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out. The arguments are as for
@@ -128,12 +131,16 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
-def _train_example(example: dict[str, Any], rng: np.random.Generator, *, image_size: int) -> dict[str, Any]:
+def _train_example(
+    example: dict[str, Any], rng: np.random.Generator, *, image_size: int, flip: bool, jitter: bool
+) -> dict[str, Any]:
     image = _as_rgb(example["image"])
     image = image.crop(random_crop(*image.size, rng)).resize((image_size, image_size), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return {"image": np.array(jitter_colours(image, rng)), "label": np.int32(example["label"])}
+    if jitter:
+        image = jitter_colours(image, rng)
+    return {"image": np.array(image), "label": np.int32(example["label"])}
 
 
 def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]
 
 
 def _as_rgb(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return Image.fromarray(np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)))
 
 
 def _stack_and_fill(examples: Sequence[dict[str, Any]], *, batch_size: int) -> Batch:

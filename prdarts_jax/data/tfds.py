@@ -1,10 +1,10 @@
-"""One split of a data set, read in pieces, and those that TFDS prepared as array_record files."""
+"""Data sets that TFDS prepared as array_record files."""
 
 import dataclasses
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from prdarts_jax import refusals
-from prdarts_jax.refusals import listed, shown
+from prdarts_jax.data.source import DataSet, Source, check_split, held_out
+from prdarts_jax.refusals import shown
 
 # Of a data set: more than any of ours has.
 _SIDE, _CLASSES, _EXAMPLES = 4096, 10**6, 10**8
@@ -21,35 +22,86 @@ _SIDE, _CLASSES, _EXAMPLES = 4096, 10**6, 10**8
 Folder = str | os.PathLike[str]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """One split of a data set that can be read in pieces; cloudpickle can send it to another process.
-
-    `read` takes positions and gives dicts of 'image', u8[H, W, C] or u8[H, W], and 'label', in [0, num_classes).
-    """
-
-    shape: tuple[int, int, int]  # (H, W, C) of its images; H and W are None where they differ
-    num_classes: int
-    length: int  # number of images
-    read: Callable[[list[int]], Sequence[dict[str, Any]]]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.read([index])[0]
-
-
-def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
-    """Raises a ValueError with the split, the data set's name and what is allowed, if that does not have it."""
-    if split not in allowed:
-        raise ValueError(f"Unknown split {shown(split)} of {name}: allowed are {listed(split, allowed)}.")
-
-
 def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -> Source:
-    """`sources.open_split` of the newest version of the data set that TFDS, in messages we, call by these names."""
+    """A split of the newest version of the data set that TFDS, in messages we, call by these names.
+
+    Args:
+      tfds_name: in TFDS; with /CONFIG behind it where the data set has several.
+      name: in messages.
+      data_dir: the folder of TFDS, holding e.g. cifar10/3.0.2/; by default TFDS's own, $TFDS_DATA_DIR or else
+        ~/tensorflow_datasets.
+      split: one that the data set has.
+
+    Raises:
+      FileNotFoundError: the data set is not there, or a part of it is missing.
+      ValueError: an unknown split, or files that cannot be read; the last also later, when they are read.
+    """
+    builder, folder, prepare = _prepared(tfds_name, name, data_dir)
+    import tensorflow_datasets as tfds
+
+    with _blaming_files(name, folder, prepare):
+        splits = {known: list(map(Path, info.filepaths)) for known, info in builder.info.splits.items()}
+        shape, classes = _checked_features(builder.info.features, folder)
+    check_split(name, split, tuple(splits))
+    with _blaming_files(name, folder, prepare):
+        missing = [file for file in splits[split] if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"Data set {name} is incomplete: {missing[0]} is missing. {prepare}")
+    with _blaming_files(name, folder, prepare):
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        if not 0 < len(source) <= _EXAMPLES:
+            raise ValueError(f"{split} has {len(source):,} examples, and must have 1 to {_EXAMPLES:,}")
+
+    def read(indices: list[int]) -> Sequence[dict[str, Any]]:
+        with _blaming_files(name, folder, prepare):
+            return [
+                _checked_example(example, f"example {index} of {split}", shape, len(classes))
+                for index, example in zip(indices, source.__getitems__(indices), strict=True)
+            ]
+
+    read([len(source) - 1])  # since a file may have fewer than the description says
+    return Source(shape, len(classes), len(source), read, classes)
+
+
+def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: int) -> DataSet | None:
+    """A data set of any name that lies prepared in the folder of TFDS, or None.
+
+    Its images of 'test' are tested, or else of 'validation', or else those that `held_out` takes from 'train'.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_split`.
+    """
+    if not re.fullmatch(r"\w{1,100}(/\w{1,100})?", tfds_name) or not _newest_version(_root(data_dir) / tfds_name):
+        return None
+    builder, folder, prepare = _prepared(tfds_name, tfds_name, data_dir)
+    with _blaming_files(tfds_name, folder, prepare):
+        known = list(builder.info.splits)
+    test = next((split for split in ("test", "validation") if split in known), None)
+    if test:
+        return of_splits(tfds_name, tfds_name, data_dir, test)
+    source = open_split(tfds_name, tfds_name, data_dir, "train")
+    labels = np.array([example["label"] for example in source.read(list(range(len(source))))], np.int32)
+    return held_out(tfds_name, dataclasses.replace(source, labels=labels), test_share, test_seed)
+
+
+def of_splits(tfds_name: str, name: str, data_dir: Folder | None, test: str = "test") -> DataSet:
+    """The data set whose test images are in the split `test`; each split is read only when it is opened."""
+
+    def open_one(split: str) -> Source:
+        check_split(name, split, ("train", "test"))
+        return open_split(tfds_name, name, data_dir, test if split == "test" else split)
+
+    return DataSet(name, open_one)
+
+
+def _root(data_dir: Folder | None) -> Path:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = refusals.path("data_dir", root).absolute()
+    return refusals.path("data_dir", root).absolute()
+
+
+def _prepared(tfds_name: str, name: str, data_dir: Folder | None) -> tuple[Any, Path, str]:
+    """(builder, folder, how to prepare it) of a data set; raises as `open_split`."""
+    root = _root(data_dir)
     prepare = (
         "To prepare it once, where there is a network: pip install tensorflow tensorflow-datasets "
         'importlib_resources && python -c "import tensorflow_datasets as tfds; tfds.builder('
@@ -70,32 +122,11 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
 
     with _blaming_files(name, folder, prepare):
         # Unlike tfds.builder and tfds.data_source, this never looks for the data in a network.
-        builder = tfds.builder_from_directory(folder)
-        splits = {known: list(map(Path, info.filepaths)) for known, info in builder.info.splits.items()}
-        shape, num_classes = _checked_features(builder.info.features, folder)
-    check_split(name, split, tuple(splits))
-    with _blaming_files(name, folder, prepare):
-        missing = [file for file in splits[split] if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f"Data set {name} is incomplete: {missing[0]} is missing. {prepare}")
-    with _blaming_files(name, folder, prepare):
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        if not 0 < len(source) <= _EXAMPLES:
-            raise ValueError(f"{split} has {len(source):,} examples, and must have 1 to {_EXAMPLES:,}")
-
-    def read(indices: list[int]) -> Sequence[dict[str, Any]]:
-        with _blaming_files(name, folder, prepare):
-            return [
-                _checked_example(example, f"example {index} of {split}", shape, num_classes)
-                for index, example in zip(indices, source.__getitems__(indices), strict=True)
-            ]
-
-    read([len(source) - 1])  # since a file may have fewer than the description says
-    return Source(shape, num_classes, len(source), read)
+        return tfds.builder_from_directory(folder), folder, prepare
 
 
-def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int], int]:
-    """(shape of the images, number of classes) of a data set's features."""
+def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """(shape of the images, names of the classes) of a data set's features."""
     import tensorflow_datasets as tfds
 
     for name, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
@@ -117,7 +148,7 @@ def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int]
     names = folder / "label.labels.txt"
     if names.exists() and (named := len(names.read_text().strip().splitlines())) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but {names.name} has the names of {named}")
-    return image.shape, num_classes
+    return image.shape, tuple(features["label"].names)
 
 
 def _checked_example(

@@ -7,7 +7,7 @@ normalisation after pools, drop-path and an auxiliary head.
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,12 +16,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import devices, ops
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
-from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Layer, classifier
+from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, Layer, classifier, imagenet_stem
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
-
-Form = Literal["cifar", "imagenet"]
 
 
 class Published(NamedTuple):
@@ -130,9 +128,7 @@ class DiscreteNetwork(nn.Module):
         if self.form == "cifar":
             s0 = s1 = norm("stem_norm_0", Conv(3 * self.channels, dtype=self.dtype, name="stem_conv_0")(x))
         else:
-            x = norm("stem_norm_0", Conv(self.channels // 2, (2, 2), self.dtype, name="stem_conv_0")(x))
-            s0 = norm("stem_norm_1", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_1")(nn.relu(x)))
-            s1 = norm("stem_norm_2", Conv(self.channels, (2, 2), self.dtype, name="stem_conv_2")(nn.relu(s0)))
+            s0, s1 = imagenet_stem(x, self.channels, norm)
 
         keep: Any = [None] * self.cells
         if train and self.has_rng("drop_path"):

@@ -1,6 +1,8 @@
 """Layers that the networks share: convolutions and batch normalisation around the cells."""
 
 import functools
+from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from prdarts_jax import ops
 from prdarts_jax.ops import kernels
 
+Form = Literal["cifar", "imagenet"]  # of a network; that for ImageNet begins with `imagenet_stem`
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
 
@@ -58,6 +61,24 @@ class Conv(nn.Module):
         """[B, H, W, D] -> [B, h, w, features]."""
         kernel = self.param("kernel", torch_init, (3, 3, x.shape[-1], self.features))
         return kernels.conv(x.astype(self.dtype), kernel, self.strides)
+
+
+def imagenet_stem(
+    images: jax.Array, channels: int, norm: Callable[[str, jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Three convolutions of stride 2, the stem of networks for images of 224 pixels; call it in a compact method.
+
+    Args:
+      images: [B, H, W, D], of the dtype of the computation.
+      channels: C, even; the first convolution makes half of them.
+      norm: (name, x) -> x normalised by a module of that name.
+
+    Returns:
+      [B, H / 4, W / 4, C] after two of them, and [B, H / 8, W / 8, C] after all: the inputs of the first cell.
+    """
+    x = norm("stem_norm_0", Conv(channels // 2, (2, 2), images.dtype, name="stem_conv_0")(images))
+    s0 = norm("stem_norm_1", Conv(channels, (2, 2), images.dtype, name="stem_conv_1")(nn.relu(x)))
+    return s0, norm("stem_norm_2", Conv(channels, (2, 2), images.dtype, name="stem_conv_2")(nn.relu(s0)))
 
 
 class Layer(nn.Module):

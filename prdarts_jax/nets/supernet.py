@@ -1,5 +1,6 @@
 """The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,7 +11,16 @@ import jax.numpy as jnp
 
 from prdarts_jax import ops
 from prdarts_jax.nets import executor
-from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Normalizing, Preprocess, classifier
+from prdarts_jax.nets.layers import (
+    AuxiliaryHead,
+    BatchNorm,
+    Conv,
+    Form,
+    Normalizing,
+    Preprocess,
+    classifier,
+    imagenet_stem,
+)
 from prdarts_jax.nets.program import program
 from prdarts_jax.spaces import SearchSpace, darts, layout
 from prdarts_jax.spaces.genotypes import CELL_TYPES
@@ -194,6 +204,8 @@ class Supernet(Macro):
     """The supernet of DARTS: every cell reads the two before it. The width doubles at the reductions (`spaces.layout`).
 
     Attributes, beside those of `Macro`:
+      form: 'cifar', or 'imagenet', which begins with three convolutions of stride 2 and 3 C channels, as in PC-DARTS's
+        search on ImageNet (Xu et al., ICLR 2020); the first cell takes its second input from before the last of them.
       cells: k, at least 1.
       channels: even, as each of the two convolutions of a factorised reduction makes half of them.
       pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
@@ -206,6 +218,7 @@ class Supernet(Macro):
     types = CELL_TYPES
 
     space: SearchSpace = darts()
+    form: Form = "cifar"
     pool_norm: bool = True
     head_norm: bool = False
     auxiliary: bool = False
@@ -216,8 +229,12 @@ class Supernet(Macro):
         return layout(self.cells)
 
     def _run_cells(self, images, weights, train, dropout_rate):
-        s0 = s1 = self._stem(images, 3 * self.channels, train)
-        channels, reduction_before = self.channels, False
+        channels, reduction_before = self.channels, self.form == "imagenet"
+        if self.form == "cifar":
+            s0 = s1 = self._stem(images, 3 * channels, train)
+        else:
+            norm = functools.partial(self._norm, train=train)
+            s0, s1 = imagenet_stem(images.astype(self.dtype), 3 * channels, norm)
         for k, cell_type in enumerate(self.cell_types):
             reduction = cell_type == "reduce"
             channels *= 2 if reduction else 1

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
+from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
 from prdarts_jax.run import evaluate, lock, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
@@ -22,33 +23,37 @@ from prdarts_jax.spaces import genotypes, reference_cells
 def training_config(config: ConfigDict) -> ConfigDict:
     """The training of the cells, as the section `evaluation` of a search's config has it."""
     result = settings.training()
-    for field in ("dataset", "data_dir", "image_size", "num_examples", "seed"):
+    for field in (*settings.OF_IMAGES, "seed"):
         result[field] = config[field]
     own = ("random_cells", "trainings")
     result.update({field: value for field, value in config.evaluation.items() if field not in own})
     return result
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, data: DataSet | None = None) -> None:
     """Refuses what the trainings could not be run with; see `evaluate.prepare`.
 
     Args:
       config: of the search, before it is run.
+      data: its images, by default those that the config names.
     """
     settings.validate(config)
     space = settings.space_of(config)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
-    evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.")
+    evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.", data)
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
+def run(
+    config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype], data: DataSet | None = None
+) -> str:
     """Trains the cells that are not yet trained, all in the same way, and compares them.
 
     Args:
       config: of the search.
       workdir: of the search.
       found: what `search.run` gives.
+      data: as for `check`.
 
     Returns:
       The comparison as a table in Markdown.
@@ -62,7 +67,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     cells = {f"found_{seed}" if config.seeds > 1 else "found": cell for seed, cell in found.items()}
     cells |= reference(config, space)
     trainings = config.evaluation.trainings
-    evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.")
+    evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.", data)
     rows = evaluate.run(evaluation, workdir / "evaluation")
     of_ops = None
     if config.cost.target:

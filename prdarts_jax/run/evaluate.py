@@ -19,12 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
-from prdarts_jax.data import sources
+from prdarts_jax import devices, refusals
+from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import checkpoints, lock, loop, problems, reporting, settings
-from prdarts_jax.run.feeds import InMemory
+from prdarts_jax.run import checkpoints, feeds, lock, loop, problems, reporting, settings
 from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
@@ -46,9 +45,10 @@ class Evaluation(NamedTuple):
     space: SearchSpace
     cells: Mapping[str, AnyGenotype]
     codes: Mapping[str, dict[str, np.ndarray]]
-    feed: InMemory
+    feed: feeds.InMemory
     problem: training.TrainProblem
     trainings: int
+    identity: dict[str, str]
 
 
 def prepare(
@@ -57,6 +57,7 @@ def prepare(
     space: SearchSpace | None = None,
     trainings: int = 1,
     section: str = "",
+    data: DataSet | None = None,
 ) -> Evaluation:
     """Checks everything and opens the data, without running anything; see `evaluate`.
 
@@ -66,6 +67,7 @@ def prepare(
       space: of the cells.
       trainings: of each.
       section: of the user's config that `config` was made of, as 'evaluation.', for messages.
+      data: the images, by default those that the config names.
 
     Raises:
       ValueError, OSError: for what cannot be used, in one sentence.
@@ -80,9 +82,11 @@ def prepare(
             raise ValueError(
                 f"config.{section}{field}={config[field]!r} must be {allowed!r} where many cells are trained"
             )
-    if sources.DATASETS[config.dataset].streamed:
+    data = data or feeds.find_data(config)
+    if feeds.is_streamed(config, data):
         raise ValueError(
-            f"config.{section}dataset={config.dataset!r} must fit into memory where many cells are trained"
+            f"config.dataset={refusals.shown(data.name)} must fit into config.memory={config.memory} GB where many "
+            "cells are trained"
         )
     if not cells:
         raise ValueError("cells must have at least one genotype")
@@ -95,7 +99,7 @@ def prepare(
     used = jax.devices()
     if jax.process_count() == 1:
         used = used[: len(cells) * trainings]
-    feed = InMemory(config, devices.make_mesh(len(used), devices=used), section)
+    feed = feeds.InMemory(config, devices.make_mesh(len(used), devices=used), data, section)
     network = encoded.network(
         space,
         drop_path=config.drop_path > 0,
@@ -114,7 +118,7 @@ def prepare(
             jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
         except ValueError as error:
             raise ValueError(f"{field} must be 0 here: {error}") from error
-    return Evaluation(config, space, cells, codes, feed, problem, trainings)
+    return Evaluation(config, space, cells, codes, feed, problem, trainings, feeds.identity(data))
 
 
 def evaluate(
@@ -124,6 +128,7 @@ def evaluate(
     *,
     space: SearchSpace | None = None,
     trainings: int = 1,
+    data: DataSet | None = None,
 ) -> dict[str, Row]:
     """Trains and tests cells from scratch, or those that are left, and writes the results into `workdir`.
 
@@ -138,6 +143,7 @@ def evaluate(
         if cells with other ops may be added later. A cell must concatenate all nodes but its inputs, and may not have
         an op twice on an edge.
       trainings: of each cell, with the seeds config.seed, config.seed + 1, ...
+      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
 
     Returns:
       For each cell, the best first:
@@ -152,15 +158,15 @@ def evaluate(
       ValueError, OSError: for what cannot be used, in one sentence.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    return run(prepare(cells, config, space, trainings), Path(workdir))
+    return run(prepare(cells, config, space, trainings, data=data), Path(workdir))
 
 
 @lock.alone
 def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """`evaluate` for what is prepared."""
-    config, _, cells, _, feed, _, trainings = evaluation
+    config, _, cells, _, feed, _, trainings, of_images = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
-    fields |= {"space": list(evaluation.space.ops)}
+    fields |= {"space": list(evaluation.space.ops)} | of_images
     checkpoints.check_config(workdir, fields)
     _check_folders(cells, workdir)
     checkpoints.write_config(workdir, fields)
@@ -220,7 +226,7 @@ class _Trainer:
     """Trains and tests groups of cells, one on each device, by functions that are compiled once."""
 
     def __init__(self, evaluation: Evaluation, fields: dict[str, Any], workdir: Path) -> None:
-        self.config, _, self.cells, self.codes, feed, problem, _ = evaluation
+        self.config, _, self.cells, self.codes, feed, problem, *_ = evaluation
         self.feed, self.problem, self.fields, self.workdir = feed, problem, fields, workdir
 
         def start(key_and_code):

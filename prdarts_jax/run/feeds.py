@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
+from prdarts_jax.data.epochs import key_for
+from prdarts_jax.data.source import DataSet, taking
 from prdarts_jax.evaluation.training import TrainProblem, test_step, train_epoch, train_step
 from prdarts_jax.run import settings
 from prdarts_jax.run.loop import Run
@@ -28,6 +30,7 @@ class Feed(abc.ABC):
       name: of the data set.
       num_classes: number of classes.
       classes: their names, where they have some.
+      description: of the training images, in one or two lines.
       image_shape: (B, H, W, C) of a batch.
       steps_per_epoch: batches of the training images.
       augmentation: what compiled code does to an image.
@@ -36,7 +39,8 @@ class Feed(abc.ABC):
 
     name: str
     num_classes: int
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...]
+    description: str
     image_shape: tuple[int, int, int, int]
     steps_per_epoch: int
     augmentation: Augmentation
@@ -59,31 +63,75 @@ class Feed(abc.ABC):
         """The test images in batches of one shape, as `training.test_step` takes them."""
 
 
-def open_feed(config: ConfigDict, mesh: Mesh) -> Feed:
-    """The data of a valid training config.
+def find_data(config: ConfigDict) -> DataSet:
+    """The data set that a valid config names.
 
     Raises:
       ValueError, OSError: for data that cannot be used, in one sentence.
     """
-    return (_Streamed if sources.DATASETS[config.dataset].streamed else InMemory)(config, mesh)
+    shares = {"test_share": config.test_share, "test_seed": config.test_seed}
+    return sources.find(config.dataset, config.data_dir or None, **shares)
+
+
+def identity(data: DataSet) -> dict[str, str]:
+    """What config.json has beside the config, so that a run is not resumed after its own images have changed."""
+    return {"dataset": data.name, "images": data.identity} if data.identity else {}
+
+
+def is_streamed(config: ConfigDict, data: DataSet) -> bool:
+    """Whether a run reads the images from disk, since they would take more than `config.memory`."""
+    if data.streamed:
+        return True
+    source = data.open("train")
+    if not config.image_size and None in source.shape:
+        return False  # refused where they are loaded
+    height, width = sources.size_of(source, config.image_size, data.name)
+    return height * width * source.shape[2] * (config.num_examples or len(source)) > config.memory * 1e9
+
+
+def open_feed(config: ConfigDict, mesh: Mesh, data: DataSet) -> Feed:
+    """The images of a data set for a valid training config.
+
+    Raises:
+      ValueError, OSError: for data that cannot be used, in one sentence.
+    """
+    return (_Streamed if is_streamed(config, data) else InMemory)(config, mesh, data)
+
+
+def stream_options(config: ConfigDict) -> dict[str, Any]:
+    """How `streaming` reads training images; refuses an image_size that it cannot have."""
+    if type(config.image_size) is not int or not config.image_size:
+        raise ValueError(
+            f"config.image_size={config.image_size} must be above 0, and one number, for images that are streamed from "
+            "disk, since they are cropped to squares"
+        )
+    read = {"image_size": config.image_size, "workers": config.workers}
+    return read | {"flip": config.augmentation.flip, "jitter": config.jitter}
+
+
+def batch_shape(image_shape: tuple[int, int, int, int], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch of bytes (B, H, W, C) that is spread over the mesh."""
+    spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
+    image = jax.ShapeDtypeStruct(image_shape, jnp.uint8, sharding=spread)
+    return {"image": image, "label": jax.ShapeDtypeStruct(image_shape[:1], jnp.int32, sharding=spread)}
 
 
 class InMemory(Feed):
     """All images are on the device, where one call does all of the steps."""
 
-    def __init__(self, config: ConfigDict, mesh: Mesh, section: str = "") -> None:
+    def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet, section: str = "") -> None:
         read = {"image_size": config.image_size}
-        train = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples, **read)
+        train = sources.load(data, num_examples=config.num_examples, **read)
         settings.validate_against_data(config, train, section)
         batch_size = config.batch_size // config.accumulate
-        self.name, self.num_classes, self.mesh = train.name, train.num_classes, mesh
+        self.name, self.num_classes, self.classes, self.mesh = data.name, train.num_classes, train.classes, mesh
+        self.description = sources.describe(train, data.name, len(train.labels))
         self.image_shape = (batch_size, *train.images.shape[1:])
         self.steps_per_epoch = len(train.labels) // batch_size
         self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
-        self._train, self._test = train, sources.load(config.dataset, config.data_dir or None, split="test", **read)
+        self._train, self._test = train, sources.load(data, split="test", **read)
         if config.test_on_rest:
-            unused = {"num_examples": config.num_examples, "others": True, **read}
-            rest = sources.load(config.dataset, config.data_dir or None, **unused)
+            rest = sources.load(data, num_examples=config.num_examples, others=True, **read)
             images, labels = (np.concatenate([getattr(d, n) for d in (self._test, rest)]) for n in ("images", "labels"))
             self._test = dataclasses.replace(self._test, images=images, labels=labels)
 
@@ -146,53 +194,42 @@ class InMemory(Feed):
 class _Streamed(Feed):
     """Images are read, cropped, mirrored and jittered by other processes; a call does one step, of one batch."""
 
-    def __init__(self, config: ConfigDict, mesh: Mesh) -> None:
-        if not config.image_size or config.num_examples:
-            raise ValueError(
-                f"config.image_size={config.image_size} must be above 0 and config.num_examples={config.num_examples} "
-                f"must be 0 for {config.dataset}, whose images differ in size and are all used"
-            )
-        self._train, self._test = (
-            sources.open_split(config.dataset, config.data_dir or None, split=s) for s in ("train", "validation")
-        )
+    def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:
+        self._options = stream_options(config)
+        source, name = data.open("train"), data.name
+        self._train = taking(source, sources.kept(source, config.num_examples, f"{name} has {{}} images"))
+        self._test = data.open("test")
         images, batch_size = len(self._train), config.batch_size // config.accumulate
         if config.batch_size > images:
             raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the images there are")
-        self.name, self.num_classes, self.mesh = config.dataset, self._train.num_classes, mesh
+        self.name, self.num_classes, self.classes, self.mesh = name, source.num_classes, source.classes, mesh
+        self.description = sources.describe(self._train, name, images) + ", streamed from disk"
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = images // batch_size
-        self.augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False)
-        self._size = {"image_size": config.image_size, "batch_size": batch_size, "workers": config.workers}
+        cutout = config.augmentation.cutout
+        self.augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False, cutout=cutout)
         self._seed = config.seed
 
     def function(self, problem):
         def step(state, batch):
-            image = augment(self.augmentation, jax.random.key(0), batch["image"])
+            key = key_for(state.key, 2, state.step)
+            image = augment(self.augmentation, key, batch["image"], problem.axis_name)
             return train_step(problem, state, {"image": image, "label": batch["label"]})
 
         parts = devices.shard_map(step, self.mesh, (devices.REPLICATED, devices.SPREAD))
         return jax.jit(parts, donate_argnums=0)
 
     def example(self):
-        spread = devices.sharding(self.mesh, devices.SPREAD) if self.mesh.size > 1 else None
-        image = jax.ShapeDtypeStruct(self.image_shape, jnp.uint8, sharding=spread)
-        return ({"image": image, "label": jax.ShapeDtypeStruct(self.image_shape[:1], jnp.int32, sharding=spread)},)
+        return (batch_shape(self.image_shape, self.mesh),)
 
     def calls(self, run):
-        batches = self._train_batches(run.step)
+        share = (jax.process_index(), jax.process_count())
+        options = self._options | {"batch_size": self.image_shape[0], "seed": self._seed, "share": share}
+        batches = streaming.train_batches(self._train, step=run.step, **options)
         for steps in run.calls():
             yield steps, ((devices.device_put_local(batch, self.mesh),) for batch in itertools.islice(batches, steps))
 
-    def _train_batches(self, step: int) -> Iterator[streaming.Batch]:
-        """Those of all steps from this one on."""
-        first, start = divmod(step, self.steps_per_epoch)
-        share = (jax.process_index(), jax.process_count())
-        for epoch in itertools.count(first):
-            yield from streaming.train_batches(
-                self._train, **self._size, seed=self._seed, epoch=epoch, start=start, share=share
-            )
-            start = 0
-
     def test_batches(self):
-        for batch in streaming.test_batches(self._test, **self._size):
+        options = {name: self._options[name] for name in ("image_size", "workers")}
+        for batch in streaming.test_batches(self._test, batch_size=self.image_shape[0], **options):
             yield devices.device_put(batch, self.mesh, devices.SPREAD)

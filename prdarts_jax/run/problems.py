@@ -83,7 +83,7 @@ def stages_of(method: Method) -> tuple[Stage, ...]:
 
 def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_name: str | None = None) -> nn.Module:
     """The supernet of the config's space, as the method needs it; for `axis_name` see `devices.py`."""
-    names = ("channels", "cells", "running_statistics", "pool_norm", "head_norm")
+    names = ("form", "channels", "cells", "running_statistics", "pool_norm", "head_norm")
     fields = {name: config[name] for name in names} | {
         "num_classes": num_classes,
         "dtype": jnp.dtype(config.dtype),
@@ -108,7 +108,7 @@ def make_search_problem(
     return SearchProblem(
         supernet=make_supernet(config, method, num_classes, axis_name),
         method=method,
-        weight_optimizer=in_pieces(weight_optimizer(config.weights, total_steps // pieces), pieces),
+        weight_optimizer=in_pieces(weight_optimizer(config, total_steps), pieces),
         arch_optimizer=in_pieces(arch_optimizer, pieces),
         total_steps=total_steps,
     )
@@ -148,12 +148,7 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
     A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
     """
     total_steps = _countable(config.epochs * steps_per_epoch)
-    optimizer = weight_optimizer(
-        config.weights,
-        total_steps // config.accumulate,
-        config.weights.schedule,
-        config.weights.warmup_epochs * steps_per_epoch // config.accumulate,
-    )
+    optimizer = weight_optimizer(config, total_steps)
     return training.TrainProblem(
         network=network,
         optimizer=in_pieces(optimizer, config.accumulate),
@@ -165,22 +160,22 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
     )
 
 
-def weight_optimizer(
-    weights: ConfigDict, total_steps: int, schedule: str = "cosine", warmup_steps: int = 0
-) -> optax.GradientTransformation:
-    """SGD with momentum and the settings of a config's section; as in PyTorch, weight decay is part of what momentum
-    sees, and is not clipped.
+def weight_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
+    """SGD with momentum and the settings of a config's section `weights`; as in PyTorch, weight decay is part of what
+    momentum sees, and is not clipped.
 
     The learning rate grows linearly from 0 in the warm-up, if any, and then falls until `total_steps`, along a cosine
-    or a line (`schedule` 'cosine' or 'linear').
+    or a line. It moves once in config.accumulate steps.
     """
-    start, end, steps = weights.learning_rate, weights.end_learning_rate, max(total_steps - warmup_steps, 1)
-    if schedule == "cosine":
-        rate = optax.cosine_decay_schedule(start, steps, alpha=end / start)
+    weights, total_moves = config.weights, total_steps // config.accumulate
+    warmup = weights.warmup_epochs * (total_steps // max(config.epochs, 1)) // config.accumulate
+    start, end, moves = weights.learning_rate, weights.end_learning_rate, max(total_moves - warmup, 1)
+    if weights.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(start, moves, alpha=end / start)
     else:
-        rate = optax.linear_schedule(start, end, steps)
-    if warmup_steps:
-        rate = optax.join_schedules([optax.linear_schedule(0.0, start, warmup_steps), rate], [warmup_steps])
+        rate = optax.linear_schedule(start, end, moves)
+    if warmup:
+        rate = optax.join_schedules([optax.linear_schedule(0.0, start, warmup), rate], [warmup])
     return _sgd(weights, rate)
 
 

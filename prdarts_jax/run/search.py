@@ -9,36 +9,25 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices
-from prdarts_jax.data import sources
-from prdarts_jax.data.augmentation import Augmentation, augment
-from prdarts_jax.data.epochs import Batch
+from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
-from prdarts_jax.run import checkpoints, discretize, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, reporting, settings
+from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_epoch
+from prdarts_jax.search.step import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
 
 Logits = dict[str, Any]  # for each cell type f32[edges, ops]
-
-
-class Halves(NamedTuple):
-    """The images of a search, on the devices of a mesh."""
-
-    train: Batch  # for the weights
-    val: Batch  # for the logits, as many
-    augmentation: Augmentation
-    num_classes: int
-    mesh: Mesh
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
@@ -49,8 +38,13 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
+def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[int, genotypes.AnyGenotype]:
     """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
+
+    Args:
+      config: of the search.
+      workdir: created or resumed.
+      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
 
     Returns:
       {seed: genotype}, without the seeds that have diverged.
@@ -63,39 +57,44 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
     settings.validate(config)
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
+    data = data or feeds.find_data(config)
+    fields = _fields(config, data)
     for folder in workdirs:
-        checkpoints.check_config(folder, _fields(config))
+        checkpoints.check_config(folder, fields)
     table = tabular.load(config.table) if config.table else None
-    data, space = _load(config), settings.space_of(config)
-    steps_per_epoch = len(data.train["label"]) // (config.batch_size // config.accumulate)
+    halves, space = open_halves(config, data), settings.space_of(config)
+    if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
+        raise ValueError(
+            f"config.discretization={config.discretization!r} must be 'own' for images that are streamed from disk"
+        )
+    reporting.say(halves.description)
 
     of_ops = None
     if config.cost.target:
-        of_ops = costs_of(config, workdir, data.num_classes, data.train["image"].shape[1:])
+        of_ops = costs_of(config, workdir, halves.num_classes, halves.image_shape[1:])
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     found: list[Logits] = []
     for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
         if len(stages) > 1:
             reporting.say(f"stage {number + 1} of {len(stages)}")
-        reporting.say(f"{config.epochs} epochs of {steps_per_epoch} steps")
-        axis_name, total_steps = devices.axis_of(data.mesh), config.epochs * steps_per_epoch
+        reporting.say(f"{config.epochs} epochs of {halves.steps_per_epoch} steps")
+        axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
         method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
-        problem = problems.make_search_problem(config, data.num_classes, total_steps, method, axis_name)
+        problem = problems.make_search_problem(config, halves.num_classes, total_steps, method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
-        states, found = search_stage(config, folder, problem, data, table, stage_keys, candidates or None)
+        states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
     folders = seed_folders(config, workdir)
     cells = {n: problem.method.derive(space, logits) for n, logits in enumerate(found) if not _is_nan(logits)}
     if not cells:
         raise loop.Diverged(f"the searches of all seeds diverged: {workdir} gets no result")
-    if problem.method.after_search:
-        batch_size, selection = config.batch_size // config.accumulate, config.selection
-        most = min(selection.val_batches * config.accumulate, len(data.val["label"]) // batch_size)
-        batches = _plain_batches(data, batch_size, most)
+    if problem.method.after_search and isinstance(halves, InMemory):
+        most = min(config.selection.val_batches * config.accumulate, halves.steps_per_epoch)
         logits = jax.tree.map(lambda *of_seeds: np.stack(of_seeds), *found)
-        states = states.replace(arch=devices.device_put(logits, data.mesh, devices.SEEDS))
-        cells = discretize.run(problem, states, cells, data.train, batches, data.augmentation, data.mesh, folders)
+        states = states.replace(arch=devices.device_put(logits, halves.mesh, devices.SEEDS))
+        images = halves.train, halves.plain_batches(most), halves.augmentation
+        cells = discretize.run(problem, states, cells, *images, halves.mesh, folders)
     else:
         for folder in folders:
             (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
@@ -105,7 +104,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
         reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
-        doubts = trust.doubts(problem.supernet.layers, data.num_classes, records, activation)
+        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation)
         for doubt in doubts:
             reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that are a seed's own
             doubted.setdefault(reason, []).append(folder.name)
@@ -120,8 +119,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[int, genotypes.AnyGenotype]:
 def search_stage(
     config: ConfigDict,
     workdir: Path,
+    fields: dict[str, Any],
     problem: SearchProblem,
-    data: Halves,
+    halves: Halves,
     table: tabular.Table | None,
     keys: jax.Array,
     candidates: dict[str, jax.Array] | None,
@@ -131,8 +131,9 @@ def search_stage(
     Args:
       config: of the search.
       workdir: of the stage.
+      fields: what config.json holds.
       problem: what the stage searches.
-      data: its images.
+      halves: its images.
       table: if given, the accuracy of each epoch's cell is recorded.
       keys: key[seeds].
       candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
@@ -141,9 +142,8 @@ def search_stage(
       (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
       Those of one that has ended early are of an earlier epoch than its state, those of one that has diverged NaN.
     """
-    batch_size, folders = config.batch_size // config.accumulate, seed_folders(config, workdir)
+    folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space
-    images = jnp.zeros((batch_size, *data.train["image"].shape[1:]))
     needs_eigenvalue = config.hessian or method.early_stopping is not None
 
     def last_epoch(records: Sequence[loop.Record]) -> int | None:
@@ -156,38 +156,36 @@ def search_stage(
     def start(keys, candidates):
         return jax.lax.map(lambda of_seed: init_search(problem, of_seed[0], images, of_seed[1]), (keys, candidates))
 
-    def epoch_of_seed(state, train, val, steps):
-        return search_epoch(problem, state, train, val, data.augmentation, batch_size, steps)
-
-    everywhere, spread = devices.REPLICATED, PartitionSpec(None, devices.DATA)
-    epoch = devices.for_each_seed(epoch_of_seed, data.mesh, everywhere, everywhere, everywhere, donate_argnums=0)
-    eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), data.mesh, spread)
-    plain_batches = functools.partial(_plain_batches, data, batch_size, 4 * config.accumulate)
+    function, spread = halves.function(problem), PartitionSpec(None, devices.DATA)
+    eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), halves.mesh, spread)
+    plain_batches = functools.partial(halves.plain_batches, 4 * config.accumulate)
     if method.after_epoch:
-        after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), data.mesh, spread)
+        after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), halves.mesh, spread)
 
     with loop.Run(
         "search",
         workdir,
-        _fields(config),
+        fields,
         folders=folders,
         total_steps=problem.total_steps,
-        steps_per_epoch=len(data.train["label"]) // batch_size,
+        steps_per_epoch=halves.steps_per_epoch,
         steps_per_call=config.steps_per_call,
         ended=lambda records: last_epoch(records) is not None,
         may_diverge=config.seeds > 1,
     ) as run:
-        halves = data.train, data.val
-        shapes = epoch.eval_shape(start.eval_shape(keys, candidates), *halves, jnp.int32(1))
+        shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
             raise ValueError(f"a term must report a metric of another name than {', '.join(sorted(taken))}")
         states = run.restore(*shapes) or start(keys, candidates)
-        states = devices.device_put(states, data.mesh, devices.SEEDS)
+        states = devices.device_put(states, halves.mesh, devices.SEEDS)
         if not run.done:
-            compiled = loop.compiled(epoch, states, *halves, jnp.int32(1))
-        for steps in run.calls():
-            states, metrics = compiled(states, *halves, jnp.int32(steps))
-            run.add(steps, metrics)
+            compiled = loop.compiled(function, states, *halves.example())
+        for steps, calls in halves.calls(run):
+            found_metrics = []
+            for arguments in calls:
+                states, metrics = compiled(states, *arguments)
+                found_metrics.append(metrics)
+            run.add(steps, *found_metrics)
             if run.epoch_ended:
                 records = run.means()
                 if needs_eigenvalue:
@@ -220,25 +218,11 @@ def search_stage(
     return states, found
 
 
-def _fields(config: ConfigDict) -> dict[str, Any]:
+def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
     """What config.json holds: not what comes after the search. What is trained then has folders and configs of its own,
     and a cell may be chosen again in another way."""
     after = ("discretization", "selection", "evaluation")
-    return {name: value for name, value in config.to_dict().items() if name not in after}
-
-
-def _load(config: ConfigDict) -> Halves:
-    """The data that a valid config names, put on all devices there are."""
-    dataset = sources.load(
-        config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
-    )
-    settings.validate_against_data(config, dataset)
-    mesh = devices.make_mesh(config.seeds)
-    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
-    train, val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
-    augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
-    reporting.say(f"{len(dataset.labels)} images of {dataset.name}")
-    return Halves(train, val, augmentation, dataset.num_classes, mesh)
+    return {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
 
 
 def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
@@ -252,15 +236,6 @@ def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: A
     read = json.loads(path.read_bytes())
     rows = ((cell_type, tuple(map(tuple, array))) for cell_type, array in read["of_ops"].items())
     return costs.Costs(space, read["fixed"], tuple(rows))
-
-
-def _plain_batches(data: Halves, batch_size: int, batches: int) -> dict[str, jax.Array]:
-    """Batches of validation images as they are, always the first ones: f32[batches, batch_size, H, W, C]."""
-    plain = dataclasses.replace(data.augmentation, pad=0, flip=False, cutout=0)
-    places = np.arange(batches * batch_size) % len(data.val["label"])
-    image = augment(plain, jax.random.key(0), data.val["image"][places])
-    shape = (batches, batch_size)
-    return {"image": image.reshape(*shape, *image.shape[1:]), "label": data.val["label"][places].reshape(shape)}
 
 
 def _is_nan(logits: Logits) -> bool:

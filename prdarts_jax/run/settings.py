@@ -20,30 +20,62 @@ _HALVES = "a factorised reduction makes half of the channels with each of two co
 _EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
 # Of whole numbers: more than anyone needs, and less than what a machine hangs or crashes from.
-_MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, 4096, 2**31 - 1
+_MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, sources.LARGEST, 2**31 - 1
+_OPEN = Range(lambda value: 0 < value < 1, lambda: "above 0 and below 1")
 _DTYPES = ("float32", "bfloat16")
+_SIZE = Range(
+    lambda value: value == 0 or all(type(side) is int and 1 <= side <= _PIXELS for side in _sides(value)),
+    lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two such",
+)
 DISCRETIZATIONS = ("own", "perturbation", "best_of")
+
+
+def _sides(size):
+    return size if isinstance(size, tuple) and len(size) == 2 else (size,)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    dataset: Annotated[
+        str,
+        "a key of `sources.DATASETS`, another name of TFDS's, or the path of a folder, an .npz or cifar-10-batches-py",
+    ] = "cifar10"
+    data_dir: Annotated[str, "where TFDS keeps its data; '' is TFDS's own default"] = ""
+    image_size: Annotated[
+        int | tuple[int, ...], _SIZE, "side, or (height, width), that images are resized to; 0 leaves them as they are"
+    ] = 0
+    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
+    test_share: Annotated[float, _OPEN, "of each class, held out for the test where there are no images for it"] = 0.2
+    test_seed: Annotated[int, SEED, "decides which images these are"] = 0
+    memory: Annotated[
+        float, at_least(0), "GB that images may take; what takes more is streamed from disk, and ImageNet always is"
+    ] = 4.0
+    workers: Annotated[
+        int, from_to(0, _SOME), "processes that read images that are streamed; 0 reads them in the main one"
+    ] = 4
+    jitter: Annotated[bool, "change the colours of images that are streamed, as DARTS does for ImageNet"] = False
+
+
+OF_IMAGES = tuple(field.name for field in dataclasses.fields(_Images))  # shared by a search and what it trains
 
 
 @dataclasses.dataclass(frozen=True)
 class _Augmentation:
-    pad: Annotated[int, from_to(0, _PIXELS), "black pixels on each side before a random crop"] = 4
+    pad: Annotated[
+        int, from_to(0, _PIXELS), "black pixels on each side before a random crop; streamed images are cropped without"
+    ] = 4
     flip: Annotated[bool, "mirror left and right with probability 1/2"] = True
     cutout: Annotated[int, from_to(0, _PIXELS), "side in pixels of the square that is cut out; 0 is none"] = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class _Weights:
-    learning_rate: Annotated[float, above(0), "at the start; it falls along a cosine"] = 0.025
+    learning_rate: Annotated[float, above(0), "at the start, from where it falls"] = 0.025
     end_learning_rate: Annotated[float, at_least(0), "at the end"] = 0.0
     momentum: Annotated[float, below(1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, at_least(0)] = 3e-4
     clip: Annotated[float, _CLIP, "largest norm of the gradient; the paper names none, its released code 5"] = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class _TrainingWeights(_Weights):
     schedule: Annotated[str, one_of(("cosine", "linear")), "how the learning rate falls"] = "cosine"
     warmup_epochs: Annotated[int, from_to(0, _MANY), "in which the learning rate first grows from 0"] = 0
 
@@ -103,7 +135,7 @@ class _Network:
         int, from_to(1, _MANY), "as in a search; each call shuffles the data of its epoch again"
     ] = 10
     augmentation: _Augmentation = _Augmentation()
-    weights: _TrainingWeights = _TrainingWeights()
+    weights: _Weights = _Weights()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +146,13 @@ class _Evaluation(_Network):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Search:
+class _Search(_Images):
     job: Annotated[str, one_of(("search",))] = "search"
-    dataset: Annotated[str, one_of([n for n, d in sources.DATASETS.items() if not d.streamed])] = "cifar10"
-    data_dir: Annotated[str, "where TFDS keeps its data; '' is TFDS's own default"] = ""
-    image_size: Annotated[int, from_to(0, _PIXELS), "average images down to this size; 0 leaves them as they are"] = 0
-    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
-    split_seed: Annotated[int, SEED, "decides which half of them trains the weights, which the logits"] = 0
+    weights_share: Annotated[float, _OPEN, "of the training images, that trains the weights"] = 0.5
+    logits_share: Annotated[
+        float, _OPEN, "of the training images, that trains the logits; both are half where images are not streamed"
+    ] = 0.5
+    split_seed: Annotated[int, SEED, "decides which images train the weights, which the logits"] = 0
     seed: Annotated[int, SEED, "decides everything else"] = 0
     seeds: Annotated[int, from_to(1, _SOME), "so many searches at once, of this seed and those after it"] = 1
     epochs: Annotated[int, from_to(1, _MANY)] = 200
@@ -148,6 +180,9 @@ class _Search:
         int, from_to(1, _SOME), "in all; in NAS-Bench-201's network, those of each of its three stages"
     ] = 8
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
+    form: Annotated[
+        str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells, for 224 pixels"
+    ] = "cifar"
     pool_norm: Annotated[bool, "batch normalisation after pools"] = True
     head_norm: Annotated[
         bool, "batch normalisation and ReLU before the global pool, as NAS-Bench-201's network always has"
@@ -161,7 +196,7 @@ class _Search:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Training(_Network):
+class _Training(_Network, _Images):
     job: Annotated[str, one_of(("train",))] = "train"
     genotype: Annotated[str, "the name of a published cell, or a file or text with one"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
@@ -171,13 +206,6 @@ class _Training(_Network):
     form: Annotated[str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells"] = (
         "cifar"
     )
-    dataset: Annotated[str, one_of(sources.DATASETS)] = "cifar10"
-    data_dir: str = ""
-    image_size: Annotated[
-        int, from_to(0, _PIXELS), "ImageNet is cropped to it, the others averaged down to it; 0 leaves them as they are"
-    ] = 0
-    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
-    workers: Annotated[int, from_to(0, _SOME), "processes that read 'imagenet'; 0 reads it in the main one"] = 4
     seed: Annotated[int, SEED] = 0
 
 
@@ -281,6 +309,17 @@ def _check_search(config):
     _ = space.genotype_class  # refuses a space whose cells nothing holds
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)
+    if config.form != "cifar" and (space.macro != "darts" or config.evaluation.epochs):
+        raise ValueError(
+            f"config.form={config.form!r} must be 'cifar' in the space {space.name} with config.evaluation.epochs="
+            f"{config.evaluation.epochs}: the form 'imagenet' is for networks like DARTS's, whose found cells a job of "
+            "their own trains, as configs/imagenet_eval.py"
+        )
+    if config.weights_share + config.logits_share > 1:
+        raise ValueError(
+            f"config.weights_share={config.weights_share} and config.logits_share={config.logits_share} must be 1 or "
+            "less together"
+        )
     if config.table and not tabular.covers(space):
         raise ValueError(
             f"config.table={refusals.shown(config.table)} must be '' in the space {space.name}: its cells are not in it"
@@ -306,7 +345,7 @@ def _check_search(config):
 
 
 def _check_batches(prefix, section, num_examples):
-    warmup = section.weights.get("warmup_epochs", 0)
+    warmup = section.weights.warmup_epochs
     if section.epochs and warmup >= section.epochs:
         raise ValueError(
             f"config.{prefix}weights.warmup_epochs={warmup} must be below config.{prefix}epochs={section.epochs}"
@@ -327,7 +366,7 @@ def validate_against_data(config: ConfigDict, dataset: sources.Dataset, section:
 
     `section` is that of the user's config that this one was made of, as 'evaluation.'.
     """
-    images, size = len(dataset.labels), dataset.images.shape[1]
+    images, size = len(dataset.labels), min(dataset.images.shape[1:3])
     in_use = f"images of {dataset.name} in use"
     sections = [(section, config, images, f"the {in_use}")]
     if config.job == "search":

@@ -18,11 +18,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices, refusals
-from prdarts_jax.data import sources
+from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import checkpoints, finished, lock, loop, problems, reporting, settings
-from prdarts_jax.run.feeds import Feed, open_feed
+from prdarts_jax.run.feeds import Feed, find_data, identity, open_feed
 from prdarts_jax.spaces import genotypes
 
 
@@ -35,6 +35,7 @@ class Training(NamedTuple):
       problem: see `problems.make_train_problem`.
       shapes: of its state.
       weights: to start from, of a checkpoint of PyTorch or of a finished training; what is not among them is drawn.
+      identity: see `feeds.identity`.
     """
 
     genotype: genotypes.AnyGenotype
@@ -42,14 +43,16 @@ class Training(NamedTuple):
     problem: training.TrainProblem
     shapes: training.TrainState
     weights: dict[str, Any]
+    identity: dict[str, str]
 
 
-def check(config: ConfigDict, section: str = "") -> Training:
+def check(config: ConfigDict, section: str = "", data: DataSet | None = None) -> Training:
     """Opens what a config needs and builds what it describes, without running anything.
 
     Args:
       config: of the training.
       section: of the user's config that it was made of, as 'evaluation.', for messages.
+      data: its images, by default those that the config names.
 
     Raises:
       ValueError, OSError: for what cannot be used, in one sentence.
@@ -59,9 +62,10 @@ def check(config: ConfigDict, section: str = "") -> Training:
     mesh = devices.make_mesh()
     fields = f"config.{section}batch_size / config.{section}accumulate"
     devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
-    weights = _imported_weights(config, genotype) if config.torch_checkpoint else {}
+    data = data or find_data(config)
+    weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else {}
     before = _finished(config.init_from) if config.init_from else None
-    feed = open_feed(config, mesh)
+    feed = open_feed(config, mesh, data)
     axis_name = devices.axis_of(mesh)
     network = problems.make_network(config, genotype, feed.num_classes, axis_name)
     problem = problems.make_train_problem(config, network, feed.steps_per_epoch)
@@ -75,21 +79,21 @@ def check(config: ConfigDict, section: str = "") -> Training:
         shapes = jax.eval_shape(start, jax.random.key(0))
     except ValueError as error:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
-    return Training(genotype, feed, problem, shapes, weights)
+    return Training(genotype, feed, problem, shapes, weights, identity(data))
 
 
-def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype) -> dict[str, Any]:
+def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
-    data = sources.open_split(config.dataset, config.data_dir or None)
+    source = data.open("train")
     return torch_weights.load(
         config.torch_checkpoint,
         genotype,
         config.form,
         config.channels,
         config.cells,
-        data.num_classes,
+        source.num_classes,
         auxiliary=problems.has_auxiliary(config),
-        image_channels=data.shape[-1],
+        image_channels=source.shape[-1],
     )
 
 
@@ -139,8 +143,13 @@ def _free(config: ConfigDict) -> tuple[str, ...]:
 
 
 @lock.alone
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[str, Any]:
     """Trains and tests a network, or does the rest of it, and writes everything into `workdir`.
+
+    Args:
+      config: of the training.
+      workdir: created or resumed.
+      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
 
     Returns:
       What result.json holds.
@@ -151,9 +160,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       loop.Diverged: a metric, the state or the test loss is not finite.
       loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
     """
-    genotype, feed, problem, shapes, weights = check(config)
+    genotype, feed, problem, shapes, weights, of_images = check(config, data=data)
     # The genotype's text, so that a run is not resumed after the file it came from has changed.
-    fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)}
+    fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)} | of_images
     longer = f"; a longer training is another, with --config.init_from={workdir} once this one has ended"
     checkpoints.check_config(workdir, fields, _free(config), longer)
     before = (checkpoints.read_config(workdir) or fields).get("epochs")
@@ -162,6 +171,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
     network = (config.form, config.channels, config.cells, feed.num_classes)
     size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
+    reporting.say(feed.description)
     reporting.say(
         f"{feed.name}, {config.epochs} epochs of {feed.steps_per_epoch} steps; "
         f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"

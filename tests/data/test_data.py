@@ -89,16 +89,17 @@ def test_shrinking_averages_areas() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "no_such_set"}, "'no_such_set'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
-        ({"name": "digits", "split": "val"}, "'val'.*train, test"),
-        ({"name": "cifar11"}, "'cifar11'.*fashion_mnist; did you mean 'cifar10'"),
-        ({"name": ["digits"]}, r"Unknown data set \['digits'\]: allowed are digits"),
-        ({"name": "digits", "num_examples": "5"}, "num_examples is '5'.*1 to 1437"),
-        ({"name": "digits", "image_size": 3}, "image_size is 3.*1, 2, 4, 8"),
-        ({"name": "digits", "image_size": 16}, "image_size is 16.*1, 2, 4, 8"),
-        ({"name": "digits", "image_size": -8}, "image_size is -8.*1, 2, 4, 8"),
-        ({"name": "digits", "num_examples": 1438}, "num_examples is 1438.*1 to 1437"),
-        ({"name": "digits", "num_examples": -1}, "num_examples is -1.*1 to 1437"),
+        ({"data": "no_such_set"}, "'no_such_set'.*digits, cifar10, cifar100, svhn, fashion_mnist"),
+        ({"data": "digits", "split": "val"}, "'val'.*train, test"),
+        ({"data": "cifar11"}, "'cifar11'.*fashion_mnist.*; did you mean 'cifar10'"),
+        ({"data": ["digits"]}, r"Unknown data set \['digits'\]: allowed are digits"),
+        ({"data": "digits", "num_examples": "5"}, "num_examples is '5'.*1 to 1437"),
+        ({"data": "digits", "image_size": -8}, r"image_size is -8: allowed are 1 to 4096, a \(height, width\)"),
+        ({"data": "digits", "image_size": (8, 0)}, r"image_size is \(8, 0\): allowed are 1 to 4096"),
+        ({"data": "digits", "image_size": (8,)}, r"image_size is \(8,\): allowed are 1 to 4096"),
+        ({"data": "digits", "image_size": True}, "image_size is True: allowed are 1 to 4096"),
+        ({"data": "digits", "num_examples": 1438}, "num_examples is 1438.*1 to 1437"),
+        ({"data": "digits", "num_examples": -1}, "num_examples is -1.*1 to 1437"),
     ],
 )
 def test_impossible_requests_are_refused(arguments: dict, message: str) -> None:
@@ -259,16 +260,18 @@ def test_names_of_labels_must_be_as_many_as_there_are(prepared: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(None, None, 1), (12, 14, 1)])
-def test_images_that_are_not_square_or_of_any_size_are_refused(tmp_path: Path, shape: tuple) -> None:
+def test_images_that_are_not_square_or_of_any_size_are_resized(tmp_path: Path, shape: tuple) -> None:
     import tensorflow_datasets as tfds
 
     features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=10)}
     imagenet_folder.describe(shard(tmp_path).parent, features, {"train": [1]})
     imagenet_folder.write_file(shard(tmp_path), [{"image": pixels(12, 14), "label": 1}])
-    with pytest.raises(
-        ValueError, match=f"^fashion_mnist has images of {shape[0]}x{shape[1]} pixels, but must have sq"
-    ):
-        sources.load("fashion_mnist", tmp_path)
+    assert sources.load("fashion_mnist", tmp_path, image_size=(5, 20)).images.shape == (1, 5, 20, 1)
+    if None in shape:
+        with pytest.raises(ValueError, match="^the images of fashion_mnist differ in size, so image_size=0 must be ab"):
+            sources.load("fashion_mnist", tmp_path)
+    else:
+        assert sources.load("fashion_mnist", tmp_path).images.shape == (1, 12, 14, 1)
 
 
 def test_real_cifar10() -> None:

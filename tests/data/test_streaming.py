@@ -21,8 +21,9 @@ from imagenet_folder import COUNT, grey, shard
 from PIL import Image
 
 from prdarts_jax.data import sources, streaming
+from prdarts_jax.data.source import Source
 
-TRAIN: dict[str, Any] = {"image_size": 16, "batch_size": 4, "seed": 3, "epoch": 0, "start": 0, "workers": 0}
+TRAIN: dict[str, Any] = {"image_size": 16, "batch_size": 4, "seed": 3, "step": 0, "workers": 0}
 
 
 @pytest.fixture
@@ -36,13 +37,17 @@ def without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "jitter_colours", lambda image, rng: image)
 
 
-def in_memory(count: int, image: np.ndarray) -> sources.Source:
+def in_memory(count: int, image: np.ndarray) -> Source:
     """A source of `count` equal images."""
-    return sources.Source((30, 30, 3), 1, count, lambda positions: [{"image": image, "label": 0} for _ in positions])
+    return Source((30, 30, 3), 1, count, lambda positions: [{"image": image, "label": 0} for _ in positions])
 
 
-def train(source: sources.Source, **changes: int | bool) -> list[streaming.Batch]:
-    return list(streaming.train_batches(source, **TRAIN | changes))
+def train(source: Source, epoch: int = 0, start: int = 0, **changes: int | tuple[int, ...]) -> list[streaming.Batch]:
+    """The batches of one epoch, from number `start` of it on."""
+    options = TRAIN | changes
+    count = len(source) // options["batch_size"]
+    with contextlib.closing(streaming.train_batches(source, **options | {"step": epoch * count + start})) as batches:
+        return list(itertools.islice(batches, count - start))
 
 
 def joined(batches: list[streaming.Batch], name: str) -> np.ndarray:
@@ -57,7 +62,7 @@ def same(ones: list[streaming.Batch], others: list[streaming.Batch]) -> None:
 
 
 def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     assert source.num_classes == 1000 and len(source) == COUNT
     whole = train(source)
     assert len(whole) == COUNT // 4
@@ -71,14 +76,14 @@ def test_batches_are_the_same_from_any_number_of_workers_and_any_start(prepared:
 
 
 def test_the_shares_of_processes_are_the_batches(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     shares = [train(source, start=1, share=(part, 2)) for part in (0, 1)]
     together = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
     same(together, train(source, start=1))
 
 
 def test_every_image_comes_once_an_epoch_with_its_label_in_another_order(prepared: Path, without_jitter: None) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     orders = []
     for changes in ({}, {"epoch": 1}, {"epoch": 2}, {"seed": 4}):
         batches = train(source, batch_size=1, **changes)
@@ -106,7 +111,7 @@ def test_augmentation_differs_between_epochs_seeds_and_positions(without_jitter:
 
 
 def test_test_batches_hold_every_image_in_order_and_fill_up_the_last(prepared: Path) -> None:
-    source = sources.open_split("imagenet", prepared)
+    source = sources.find("imagenet", prepared).open("train")
     batches = list(streaming.test_batches(source, image_size=21, batch_size=5, workers=0))
     assert [batch["image"].shape for batch in batches] == [(5, 21, 21, 3)] * 5
     labels, images = joined(batches, "label"), joined(batches, "image")
@@ -282,6 +287,16 @@ CHANGES: list[Callable[[np.ndarray, float], np.ndarray]] = [
 ]
 
 
+def test_images_are_mirrored_and_jittered_only_where_asked_for() -> None:
+    source = in_memory(40, ramp(200, 200))
+    for flip, jitter in ((False, False), (True, False)):
+        images = joined(train(source, flip=flip, jitter=jitter), "image").astype(int)
+        mirrored = images[:, 8, 1, 0] > images[:, 8, -2, 0]
+        assert mirrored.any() == flip and not mirrored.all()
+        np.testing.assert_allclose(images[..., 2], 127, atol=25)
+    assert np.ptp(joined(train(source, flip=False, jitter=True), "image")[..., 2].astype(int)) > 60
+
+
 def test_every_image_is_jittered_by_itself() -> None:
     colour = np.full((30, 30, 3), (200, 100, 50), np.uint8)
     assert len(np.unique(joined(train(in_memory(8, colour)), "image").reshape(8, -1), axis=0)) == 8
@@ -289,12 +304,12 @@ def test_every_image_is_jittered_by_itself() -> None:
 
 def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: Path) -> None:
     with pytest.raises(ValueError, match="'mnist'.*imagenet"):
-        sources.open_split("mnist", prepared)
-    with pytest.raises(ValueError, match="'test'.*train"):
-        sources.open_split("imagenet", prepared, split="test")
+        sources.find("mnist", prepared)
+    with pytest.raises(ValueError, match="'val'.*train"):
+        sources.find("imagenet", prepared).open("val")
     with pytest.raises(FileNotFoundError, match=f"{prepared}/elsewhere/imagenet2012/VERSION.*python -c"):
-        sources.open_split("imagenet", prepared / "elsewhere")
-    source = sources.open_split("imagenet", prepared)
+        sources.find("imagenet", prepared / "elsewhere").open("train")
+    source = sources.find("imagenet", prepared).open("train")
     shard(prepared, 1).write_bytes(b"?" * 100_000)
     for workers in (0, 1):
         with pytest.raises(ValueError, match=f"{shard(prepared, 1).parent} is damaged or of another.*python -c"):
@@ -302,13 +317,13 @@ def test_unknown_missing_and_damaged_data_are_reported_in_a_sentence(prepared: P
     assert not multiprocessing.active_children()
 
 
-def reporting_source(report: Callable[[], int]) -> sources.Source:
+def reporting_source(report: Callable[[], int]) -> Source:
     """Small images whose labels are what `report` says in the process that reads them."""
 
     def read(positions: list[int]) -> list[dict]:
         return [{"image": np.zeros((4, 4, 3), np.uint8), "label": report()} for _ in positions]
 
-    return sources.Source((30, 30, 3), 1, 4000, read)
+    return Source((30, 30, 3), 1, 4000, read)
 
 
 def alive(process: int) -> bool:

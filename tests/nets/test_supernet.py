@@ -290,3 +290,17 @@ def test_at_rate_0_or_without_dropout_nothing_is_dropped():
     undisturbed = drop(0, 0.0, DROPPING.clone(dropout=""))
     np.testing.assert_array_equal(drop(0, 0.0), undisturbed)
     assert (undisturbed != 0).mean() > 0.99
+
+
+def test_the_stem_for_imagenet_halves_the_image_three_times():
+    """To 3 C / 2, 3 C and 3 C channels; the first cell, here a reduction, has one input of double the size."""
+    net, x = Supernet(space=SMALL, form="imagenet", channels=4, cells=1), jnp.zeros((2, 64, 40, 3))
+    variables = jax.eval_shape(functools.partial(net.init, train=True), jax.random.key(0), x)
+    kernels = [variables["params"][f"stem_conv_{i}"]["kernel"].shape for i in range(3)]
+    assert kernels == [(3, 3, 3, 6), (3, 3, 6, 12), (3, 3, 12, 12)] and "stem" not in variables["params"]
+    run = functools.partial(net.apply, train=False, capture_intermediates=True)
+    found = jax.eval_shape(run, variables, x)[1]["intermediates"]
+    shapes = [found[name]["__call__"][0].shape for name in ("stem_norm_0", "stem_norm_1", "stem_norm_2", "cell_0")]
+    assert shapes == [(2, 32, 20, 6), (2, 16, 10, 12), (2, 8, 5, 12), (2, 4, 3, 8)]
+    inputs = [found["cell_0"][f"preprocess_{i}"]["__call__"][0].shape for i in range(2)]
+    assert inputs == [(2, 8, 5, 8)] * 2

@@ -15,6 +15,7 @@ import pytest
 from shared import refused
 from trees import assert_identical
 
+from prdarts_jax import ops
 from prdarts_jax.nets import discrete, torch_weights
 from prdarts_jax.spaces import genotypes
 
@@ -336,10 +337,11 @@ def test_variables_that_do_not_fit_are_listed():
         torch_weights.to_torch(variables, *arguments())
 
 
-def test_an_op_without_names_in_pytorch_is_named():
-    nor_conv = genotypes.Genotype((("nor_conv_3x3", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
-    with pytest.raises(ValueError, match="op 'nor_conv_3x3' has weights at stride 1 whose names in PyTorch are not"):
-        torch_weights.load({}, nor_conv, *arguments()[1:])
+def test_an_op_without_names_in_pytorch_is_named(own_registry):
+    ops.register("mine", group="conv")(ops.find("nor_conv_3x3").build)
+    mine = genotypes.Genotype((("mine", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
+    with pytest.raises(ValueError, match="op 'mine' has weights at stride 1 whose names in PyTorch are not registered"):
+        torch_weights.load({}, mine, *arguments()[1:])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from shared import make_toy, read_records, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
-from prdarts_jax.run import loop, problems, reporting, search
+from prdarts_jax.run import halves, loop, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -121,12 +121,12 @@ def blow_up(monkeypatch, *seeds):
     """The validation loss of the second epoch is not finite in the first stage of these seeds."""
     keys = [jax.random.key_data(jax.random.split(jax.random.key(seed), 3)[2]) for seed in seeds]
 
-    def search_epoch(problem, state, *arguments, search_epoch=search.search_epoch):
+    def search_epoch(problem, state, *arguments, search_epoch=halves.search_epoch):
         after, metrics = search_epoch(problem, state, *arguments)
         bad = (jax.random.key_data(state.key) == jnp.stack(keys)).all(axis=1).any() & (state.step >= STEPS)
         return after, metrics | {"val_loss": jnp.where(bad, jnp.nan, metrics["val_loss"])}
 
-    monkeypatch.setattr(search, "search_epoch", search_epoch)
+    monkeypatch.setattr(halves, "search_epoch", search_epoch)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ OUTSIDE = {
     "partial": [1],
     "p_darts.ops": [(8, 1, 3), (8, 2.5, 3)],
     "skip_dropout": [(0.0, 1.0, 0.7)],
+    "image_size": [4097, (48,), (48, 0), (48, True), (1, 2, 3)],
+    **dict.fromkeys(("test_share", "weights_share", "logits_share"), [0.0, 1.0]),
 }
 RIGHT = {
     "clip": [math.inf, 5],
@@ -75,8 +77,9 @@ RIGHT = {
     "evaluation.epochs": [0],
     "skip_dropout": [(0, 0.9, 0.0)],
     **dict.fromkeys(("data_dir", "table", "genotype", "torch_checkpoint", "init_from"), [""]),
+    "image_size": [0, 4096, (48, 64)],
 }
-FREE = {"data_dir", "table", "genotype", "torch_checkpoint", "init_from"}  # any text
+FREE = {"dataset", "data_dir", "table", "genotype", "torch_checkpoint", "init_from"}  # any text
 
 
 def test_the_defaults_are_valid_and_fresh_each_time():
@@ -105,7 +108,9 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ("weights__lr", " more"),
     ):
         message = refusal(changed(settings.search(), **{name: 1}))
-        assert message.startswith(f"config.{name.replace('__', '.')} is not a field of this config; the fields are job")
+        assert message.startswith(
+            f"config.{name.replace('__', '.')} is not a field of this config; the fields are dataset"
+        )
         assert like in message and len(message) < 300
     config = settings.search()
     del config.weights.momentum
@@ -171,6 +176,18 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
             {"method": "p_darts", "p_darts__ops": (8, 5)},
             "config.p_darts: cells=(5, 11, 17), ops=(8, 5) and skip_dropout=(0.0, 0.4, 0.7) must be of one length, a "
             "stage each",
+        ),
+        (
+            "search",
+            {"weights_share": 0.75, "logits_share": 0.5},
+            "config.weights_share=0.75 and config.logits_share=0.5 must be 1 or less together",
+        ),
+        (
+            "search",
+            {"form": "imagenet", "space": "nas_bench_201"},
+            "config.form='imagenet' must be 'cifar' in the space nas_bench_201 with config.evaluation.epochs=0: the "
+            "form 'imagenet' is for networks like DARTS's, whose found cells a job of their own trains, as "
+            "configs/imagenet_eval.py",
         ),
         ("search", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
         (

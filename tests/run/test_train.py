@@ -15,6 +15,7 @@ from shared import CELL, get_config, refused, tiny_training, without_pictures
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import feeds, loop, problems, train
@@ -199,7 +200,7 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
             "these have 1x1",
         ),
         ({"genotype": "x" * 300}, "is neither a file, nor the text of a genotype, nor one of PRDARTS, DARTS_V1"),
-        ({"dataset": "imagenet"}, "config.image_size=0 must be above 0"),
+        ({"dataset": "imagenet"}, "config.image_size=0 must be above 0, and one number, for images that are streamed"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(fields, message, tmp_path):
@@ -220,7 +221,7 @@ def test_another_genotype_is_another_run(trained):
 def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
     """So that what is wrong with it is said at once."""
     source = sources.Source((32, 32, 3), 10, 100, lambda indices: pytest.fail("an image is read"))
-    monkeypatch.setitem(sources.DATASETS, "cifar10", sources.Entry(lambda name, data_dir, split: source))
+    monkeypatch.setitem(sources.DATASETS, "cifar10", lambda name, data_dir: DataSet(name, lambda split: source))
     with pytest.raises(FileNotFoundError, match="^checkpoint absent.pt does not exist or is not a file$"):
         train.run(tiny_config(dataset="cifar10", torch_checkpoint="absent.pt"), tmp_path / "run")
 
@@ -310,7 +311,7 @@ def test_as_many_workers_read_as_the_config_says(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "test_batches", batches)
     config = imagenet_config(tmp_path)
     config.workers = 3
-    feed = feeds.open_feed(config, devices.make_mesh())
+    feed = feeds.open_feed(config, devices.make_mesh(), feeds.find_data(config))
     assert list(feed.test_batches()) == [{}]
     for _, calls in feed.calls(SimpleNamespace(step=0, calls=lambda: [1])):
         assert list(calls) == [({},)]

@@ -1,0 +1,29 @@
+"""PR-DARTS on images of your own.
+
+No published result: a small search for some hundreds to thousands of images, in DARTS's space. FOLDER has a folder of
+images for each class, or train/ and test/ with such folders; an .npz, cifar-10-batches-py or another name of TFDS's
+will do too. All images become 32x32 pixels; --config.image_size=48,64 is another height and width.
+
+    python -m prdarts_jax.main --config=configs/images.py --workdir=runs/images --config.dataset=FOLDER
+
+The found cell is then trained by configs/images_eval.py.
+"""
+
+from ml_collections import ConfigDict
+
+from prdarts_jax.run import settings
+
+
+def get_config(method: str = "pr_darts") -> ConfigDict:
+    """The settings of a method's paper, scaled down to few images."""
+    config = settings.search(method)
+    config.dataset = "images"
+    config.image_size = 32
+    config.epochs = 30
+    config.batch_size = 16
+    config.steps_per_call = 10
+    config.augmentation.cutout = 0
+    config.channels = 8
+    config.cells = 5
+    config.logits.learning_rate = 0.003  # some hundred steps instead of the published 20,000: larger ones
+    return config

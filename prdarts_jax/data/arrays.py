@@ -1,0 +1,259 @@
+"""Images of one's own that are not files of images: arrays, a Grain source, an .npz, CIFAR-10's Python pickles."""
+
+import pickle
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prdarts_jax import refusals
+from prdarts_jax.data.source import DataSet, Source, check_split, held_out
+from prdarts_jax.refusals import cut, shown
+
+_SIDE, _CHANNELS = 4096, 64  # at most
+# What the arrays of an .npz may be called: training images and labels, and those of a test, or all images alone.
+_NAMES = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("images", "labels"),
+)
+Arrays = Mapping[str, np.ndarray]  # 'image' and 'label'
+
+
+def from_arrays(
+    train: Arrays,
+    test: Arrays | None = None,
+    *,
+    classes: Sequence[str] = (),
+    name: str = "arrays",
+    test_share: float = 0.2,
+    test_seed: int = 0,
+) -> DataSet:
+    """A data set of arrays, to be searched or trained on: `data` of `run.search.run`, `run.train.run`, `evaluate`.
+
+    Args:
+      train: {'image': u8[N, H, W] or u8[N, H, W, C], 'label': integers or texts [N] or [N, 1]}. Labels become the
+        numbers of the different ones in order.
+      test: the same, for the test; by default `held_out` of `train`.
+      classes: names of the labels in order, by default the labels.
+      name: for messages.
+      test_share, test_seed: where there is no `test`.
+
+    Raises:
+      ValueError: an array is of another kind or shape.
+
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, (30, 12, 16, 3)).astype(np.uint8)
+    >>> data = from_arrays({"image": images, "label": np.arange(30) % 3}, classes=("cat", "dog", "owl"))
+    >>> [len(data.open(split)) for split in ("train", "test")], data.open("train").shape
+    ([24, 6], (12, 16, 3))
+    """
+    images, labels = _checked(train, name)
+    known, numbers = np.unique(labels, return_inverse=True)
+    if len(known) < 2 or classes and len(classes) != len(known):
+        wanted = f"{len(classes)}, as many as it has names of classes" if classes else "two or more"
+        raise ValueError(f"{cut(name, 200)} has {len(known)} different labels, but must have {wanted}")
+    named = tuple(classes) or tuple(map(str, known.tolist()))
+    identity = f"{len(labels)} images, {zlib.crc32(labels.astype(str).tobytes(), zlib.crc32(images.data)):08x}"
+    source = _source(images, numbers, named)
+    if test is None:
+        return held_out(name, source, test_share, test_seed)._replace(identity=identity)
+    test_images, test_labels = _checked(test, name)
+    if test_images.shape[1:] != images.shape[1:] or test_labels.dtype.kind != labels.dtype.kind:
+        raise ValueError(
+            f"{cut(name, 200)} has test images {test_images.shape[1:]} with labels {test_labels.dtype}, but must have "
+            f"such as those for training, {images.shape[1:]} with {labels.dtype}"
+        )
+    if unknown := sorted(set(test_labels.tolist()) - set(known.tolist())):
+        raise ValueError(f"{cut(name, 200)} has the label {shown(unknown[0])} in its test images alone")
+    splits = {"train": source, "test": _source(test_images, np.searchsorted(known, test_labels), named)}
+
+    def open_split(split: str) -> Source:
+        check_split(name, split, tuple(splits))
+        return splits[split]
+
+    return DataSet(name, open_split, identity)
+
+
+def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> DataSet:
+    """A data set whose images a Grain pipeline reads, in any order.
+
+    Args:
+      train: what has a length and gives {'image': u8[H, W, C], 'label': an int in [0, len(classes))} at each position,
+        for instance a `grain.MapDataset` or one of Grain's data sources. All images have as many channels as the first.
+      test: the same, for the test.
+      classes: names of the labels.
+      name: for messages and in config.json: a run goes on only with a data set of the same name.
+
+    >>> import grain
+    >>> image = np.zeros((20, 30, 3), np.uint8)
+    >>> pipeline = grain.MapDataset.range(8).map(lambda i: {"image": image, "label": i % 2})
+    >>> data = from_grain(pipeline, pipeline, classes=("cat", "dog"), name="mine")
+    >>> len(data.open("train")), data.open("train").shape
+    (8, (None, None, 3))
+    """
+
+    def open_split(split: str) -> Source:
+        check_split(name, split, ("train", "test"))
+        examples = train if split == "train" else test
+        if not len(examples):
+            raise ValueError(f"{cut(name, 200)} has no images in its split {split!r}")
+
+        def read(indices: list[int]) -> list[dict[str, Any]]:
+            return [examples[index] for index in indices]
+
+        channels = np.atleast_3d(examples[0]["image"]).shape[2]
+        return Source((None, None, channels), len(classes), len(examples), read, tuple(classes))
+
+    return DataSet(name, open_split, f"{len(train)} and {len(test)} images")
+
+
+def _source(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Source:
+    labels = labels.astype(np.int32)
+
+    def read(indices: list[int]) -> list[dict[str, Any]]:
+        return [{"image": images[index], "label": labels[index]} for index in indices]
+
+    height, width, channels = images.shape[1:]
+    return Source((height, width, channels), len(classes), len(labels), read, classes, labels)
+
+
+def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(u8[N, H, W, C], labels [N]) of arrays."""
+    name = cut(name, 200)
+    if not isinstance(arrays, Mapping) or {"image", "label"} - arrays.keys():
+        raise ValueError(f"{name} must be arrays of the names 'image' and 'label', but is {shown(arrays)}")
+    images, labels = np.asarray(arrays["image"]), np.asarray(arrays["label"])
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        hint = "; (images * 255).astype('uint8') makes them of fractions" if images.dtype.kind == "f" else ""
+        raise ValueError(
+            f"{name} has images {images.dtype}{shown(images.shape)}, but must have uint8(N, H, W) or (N, H, W, C){hint}"
+        )
+    images = images if images.ndim == 4 else images[..., None]
+    count, height, width, channels = images.shape
+    if not (0 < count and 0 < height <= _SIDE and 0 < width <= _SIDE and 0 < channels <= _CHANNELS):
+        raise ValueError(
+            f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 to "
+            f"{_CHANNELS} channels, which come last"
+        )
+    if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{name} has labels {labels.dtype}{shown(labels.shape)}, but must have integers or texts, one for each of "
+            f"{len(images)} images"
+        )
+    return np.ascontiguousarray(images), labels.ravel()
+
+
+def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
+    """`from_arrays` of an .npz with arrays of one of these sets of names: images, labels; x_train, y_train, x_test,
+    y_test; train_images, train_labels, test_images, test_labels. Nothing in it is executed.
+
+    Raises:
+      ValueError: it is damaged, or has other arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = next((names for names in _NAMES if set(names) <= set(file.files)), None)
+            found = {name: file[name] for name in names or ()}
+            there = file.files
+    except Exception as error:  # of zip files and of NumPy's format there are many
+        raise _unreadable(path, "an .npz of arrays without Python objects", error) from None
+    if names is None:
+        wanted = "; or ".join(", ".join(names) for names in _NAMES)
+        raise ValueError(f"{cut(str(path), 300)} has the arrays {refusals.listed('', there)}, but must have {wanted}")
+    train, *test = ({"image": found[a], "label": found[b]} for a, b in zip(names[::2], names[1::2], strict=True))
+    return from_arrays(train, *test, name=str(path), test_share=test_share, test_seed=test_seed)
+
+
+# CIFAR-10's pickles ---------------------------------------------------------------------------------------------------
+
+
+def is_cifar(folder: Path) -> bool:
+    """Whether the folder has the form of cifar-10-batches-py."""
+    return (folder / "data_batch_1").is_file()
+
+
+def from_cifar(folder: Path) -> DataSet:
+    """The data set of a folder cifar-10-batches-py, as its authors give it. Nothing in its pickles is executed.
+
+    Raises:
+      ValueError, OSError: a file is missing, damaged or of another form.
+    """
+    batches = sorted(folder.glob("data_batch_[0-9]"), key=lambda path: path.name)
+    images, labels = zip(*map(_batch, batches), strict=True)
+    test_images, test_labels = _batch(folder / "test_batch")
+    names = _unpickled(folder / "batches.meta").get(b"label_names")
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+        raise ValueError(f"{cut(str(folder / 'batches.meta'), 300)} must have a list label_names of bytes")
+    train = {"image": np.concatenate(images), "label": np.concatenate(labels)}
+    classes = [name.decode(errors="replace") for name in names]
+    return from_arrays(train, {"image": test_images, "label": test_labels}, classes=classes, name=str(folder))
+
+
+def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(u8[N, 32, 32, 3], labels i64[N]) of one file."""
+    batch = _unpickled(path)
+    data, labels = batch.get(b"data"), batch.get(b"labels")
+    pixels = data.array() if isinstance(data, _Pickled) else None
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 2**31 for label in labels):
+        labels = []
+    if pixels is None or not labels or pixels.shape != (len(labels), 3072):
+        raise ValueError(
+            f"{cut(str(path), 300)} must have data, uint8(N, 3072), and labels, a list of N integers, as a file of "
+            "cifar-10-batches-py has"
+        )
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)
+
+
+class _Pickled:
+    """What stands for a NumPy array or dtype in a pickle: it keeps the state that it is given, and does nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments: tuple[Any, ...] = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray | None:
+        """The array of bytes that this stands for, if it is one."""
+        if not isinstance(self.state, tuple) or len(self.state) != 5:
+            return None
+        _, shape, dtype, in_columns, content = self.state
+        if not isinstance(dtype, _Pickled) or dtype.arguments[:1] not in ((b"u1",), ("u1",)):
+            return None
+        if type(content) is not bytes or type(shape) is not tuple or any(type(side) is not int for side in shape):
+            return None
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if in_columns else "C")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows dicts, lists, tuples, numbers and bytes, and the names of NumPy's arrays; calls no function of others."""
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return _Pickled
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return _Pickled
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+            return lambda text, *_: text.encode("latin1")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
+
+
+def _unpickled(path: Path) -> dict[Any, Any]:
+    file = refusals.file("file of cifar-10-batches-py", path, 2**28)
+    try:
+        with file.open("rb") as opened:
+            content = _Unpickler(opened, encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise ValueError("it is no dict")
+    except Exception as error:  # damaged pickles raise errors of many kinds
+        raise _unreadable(path, "a file of cifar-10-batches-py", error) from None
+    return content
+
+
+def _unreadable(path, what, error):
+    cause = str(error) or type(error).__name__
+    return ValueError(f"{cut(str(path), 300)} cannot be read as {what} ({cut(cause, 150)})")

@@ -1,0 +1,127 @@
+"""A folder of images of one's own, with a folder for each class:
+
+FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLDER/cat/1.jpg, FOLDER/dog/2.png
+"""
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prdarts_jax.data import pictures
+from prdarts_jax.data.source import DataSet, Source, check_split, held_out
+from prdarts_jax.refusals import cut
+
+_TESTS = ("test", "val", "validation")  # what the folder of test images may be called; the first that there is counts
+
+
+def find(root: Path, test_share: float, test_seed: int) -> DataSet:
+    """The data set in a folder, the header of each image checked; where they are damaged further on, `read` says so.
+
+    Images are grey where all for training are, else they have three channels. Files with another ending than those of
+    `pictures.SUFFIXES`, and what begins with a dot, are left out.
+
+    Args:
+      root: the folder.
+      test_share, test_seed: see `held_out`; of a folder without one for test images.
+
+    Raises:
+      ValueError: a file is no image, a class has none, or there are fewer than two classes.
+    """
+    name = str(root)
+    train = root / "train"
+    if not train.is_dir():
+        train = root
+    classes = _class_folders(train)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{cut(name, 300)} has {len(classes)} folders of classes, but must have two or more, each with images, in "
+            "itself or in train/, or be cifar-10-batches-py"
+        )
+    test = next((root / t for t in _TESTS if (root / t).is_dir()), None) if train != root else None
+    files = _files(train, classes)
+    test_files = _files(test, classes) if test else []
+    if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
+        raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
+    headers = _headers(files)
+    source = _source(files, headers, classes, channels=1 if all(header.grey for header in headers) else 3)
+    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in [*files, *test_files])
+    identity = f"{len(files) + len(test_files)} files, {zlib.crc32(listing.encode(errors='surrogateescape')):08x}"
+    if not test:
+        return held_out(name, source, test_share, test_seed)._replace(identity=identity)
+    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2])}
+
+    def open_split(split: str) -> Source:
+        check_split(name, split, tuple(splits))
+        return splits[split]
+
+    return DataSet(name, open_split, identity)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path, classes: Sequence[str]) -> list[Path]:
+    """The images of all classes, in an order that no file system changes."""
+    result = []
+    for name in classes:
+        found = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
+        images = [path for path in found if path.suffix.lower() in pictures.SUFFIXES and not path.name.startswith(".")]
+        if not images and (folder / name).is_dir():
+            endings = ", ".join(pictures.SUFFIXES)
+            raise ValueError(f"{cut(str(folder / name), 300)} has no image of a class: none ends in {endings}")
+        result += images
+    return result
+
+
+def _headers(files: Sequence[Path]) -> list[pictures.Header]:
+    """Of all files, in order.
+
+    Raises:
+      ValueError: some are no images; the first one is named.
+    """
+
+    def look(path):
+        try:
+            return pictures.header(path)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(look, files))
+    if errors := [header for header in found if isinstance(header, ValueError)]:
+        more = f"; {len(errors) - 1} more cannot be read either" if errors[1:] else ""
+        raise ValueError(f"{errors[0]}{more}")
+    return found
+
+
+def _source(files: Sequence[Path], headers: Sequence[pictures.Header], classes: Sequence[str], channels: int) -> Source:
+    places = {name: label for label, name in enumerate(classes)}
+    labels = np.array([places[path.parent.name] for path in files], np.int32)
+    sizes = Counter((header.height, header.width) for header in headers)
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
+
+    def one(index: int) -> dict[str, Any]:
+        return {"image": pictures.read(files[index], channels), "label": labels[index]}
+
+    def read(indices: list[int]) -> Sequence[dict[str, Any]]:
+        if len(indices) == 1:
+            return [one(indices[0])]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(one, indices))
+
+    notes = []
+    if len(sizes) > 1:
+        (smallest, _), (largest, _) = (pick(sizes.items(), key=lambda item: math.prod(item[0])) for pick in (min, max))
+        notes.append(f"images from {smallest[0]}x{smallest[1]} to {largest[0]}x{largest[1]} pixels")
+    if channels == 3 and (grey := sum(header.grey for header in headers)):
+        notes.append(f"grey, so with three equal channels: {grey} of {len(files)}")
+    if transparent := sum(header.transparent for header in headers):
+        notes.append(f"transparent, so put on white: {transparent} of {len(files)}")
+    return Source((height, width, channels), len(classes), len(files), read, tuple(classes), labels, tuple(notes))
