@@ -35,7 +35,7 @@ class Training(NamedTuple):
       problem: see `problems.make_train_problem`.
       shapes: of its state.
       weights: to start from, of a checkpoint of PyTorch or of a finished training; what is not among them is drawn.
-      identity: see `feeds.identity`.
+      identity: see `feeds.identity`; and the fingerprint of the weights to start from.
     """
 
     genotype: genotypes.AnyGenotype
@@ -79,7 +79,8 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
         shapes = jax.eval_shape(start, jax.random.key(0))
     except ValueError as error:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
-    return Training(genotype, feed, problem, shapes, weights, identity(data))
+    starting = {"starting_weights": checkpoints.fingerprint(weights)} if weights else {}
+    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting)
 
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:

@@ -126,6 +126,20 @@ def test_no_result_is_written_or_exported_that_is_not_finite(trained, tmp_path, 
     assert not (copied / "result.json").exists() and not (copied / "classifier.stablehlo").exists()
 
 
+def test_a_run_does_not_go_on_from_weights_that_have_changed(tmp_path, monkeypatch):
+    """Of a PyTorch checkpoint under the same path."""
+    network = problems.make_network(tiny_config(), CELL, 10)
+    variables = discrete.init_variables(network, jax.random.key(0), (8, 8, 8, 1))
+    monkeypatch.setattr(torch_weights, "load", lambda *_, **__: variables)
+    config = tiny_config(torch_checkpoint="a.pt", epochs=0)
+    with without_pictures():
+        first = train.run(config, tmp_path)
+        assert train.run(config, tmp_path) == first
+        variables["params"]["classifier"]["bias"] += 0.01
+        with pytest.raises(ValueError, match="belongs to another run: config.starting_weights is"):
+            train.run(config, tmp_path)
+
+
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
     result = train.run(tiny_config(epochs=0), tmp_path)
     assert result["images"] == 360 and records(tmp_path) == []
