@@ -1,4 +1,4 @@
-"""A network as a file of PyTorch code that stands by itself: `torch_template.py` with the network's own constants."""
+"""A network as a file of PyTorch code that stands by itself: a template with the network's own constants."""
 
 import pathlib
 import pprint
@@ -10,9 +10,14 @@ import flax.linen as nn
 import numpy as np
 
 from prdarts_jax.nets import torch_weights
-from prdarts_jax.nets.discrete import DiscreteNetwork
+from prdarts_jax.nets.discrete import DiscreteNetwork, Form
+from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
+from prdarts_jax.spaces import genotypes
 
-_TEMPLATE = pathlib.Path(__file__).with_name("torch_template.py")
+_TEMPLATES = {
+    DiscreteNetwork: pathlib.Path(__file__).with_name("torch_template.py"),
+    DiscreteNetwork201: pathlib.Path(__file__).with_name("torch_template_201.py"),
+}
 
 
 def source(
@@ -31,20 +36,26 @@ def source(
       classes: the name of each.
 
     Raises:
-      ValueError: the network is no `DiscreteNetwork`, or the template lacks one of its ops.
+      ValueError: the network is no discrete one, or the template lacks one of its ops.
     """
-    if not isinstance(network, DiscreteNetwork):
-        raise ValueError(f"a {type(network).__name__} has no file of PyTorch code, only a DiscreteNetwork has")
-    text, genotype = _TEMPLATE.read_text(), network.genotype
-    for op, _ in (*genotype.normal, *genotype.reduce):
+    if not isinstance(network, tuple(_TEMPLATES)):
+        raise ValueError(f"a {type(network).__name__} has no file of PyTorch code, only a discrete network has")
+    text, genotype = _TEMPLATES[type(network)].read_text(), network.genotype
+    for op in (op for entries in genotypes.cells(genotype).values() for op, _, _ in entries):
         if f'    "{op}": ' not in text:
             raise ValueError(f"op {op!r} is not among those of the file of PyTorch code")
-    constants: dict[str, Any] = {
-        "NORMAL": genotype.normal,
-        "NORMAL_CONCAT": genotype.normal_concat,
-        "REDUCE": genotype.reduce,
-        "REDUCE_CONCAT": genotype.reduce_concat,
-        "FORM": network.form,
+    constants: dict[str, Any] = (
+        {"EDGES": genotype.ops}
+        if isinstance(network, DiscreteNetwork201)
+        else {
+            "NORMAL": genotype.normal,
+            "NORMAL_CONCAT": genotype.normal_concat,
+            "REDUCE": genotype.reduce,
+            "REDUCE_CONCAT": genotype.reduce_concat,
+            "FORM": network.form,
+        }
+    )
+    constants |= {
         "CHANNELS": network.channels,
         "CELLS": network.cells,
         "CLASSES": tuple(classes),
@@ -65,5 +76,6 @@ def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> 
         name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
         for name in ("params", "batch_stats")
     }
-    sizes = network.form, network.channels, network.cells, network.num_classes
-    return torch_weights.to_torch(without, network.genotype, *sizes, image_channels)
+    form: Form = getattr(network, "form", "cifar")
+    sizes = network.channels, network.cells, network.num_classes
+    return torch_weights.to_torch(without, network.genotype, form, *sizes, image_channels)

@@ -1,4 +1,4 @@
-"""Weights of PyTorch: evaluation checkpoints of PR-DARTS and DARTS as variables of `DiscreteNetwork`, and back.
+"""Weights of PyTorch: checkpoints of PR-DARTS, DARTS and NAS-Bench-201 as variables of discrete networks, and back.
 
 One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
 """
@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from prdarts_jax import ops, refusals, spaces
 from prdarts_jax.nets import discrete, torch_files
-from prdarts_jax.spaces.genotypes import Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
 
 _LISTED = 3  # names of each kind in an error
 _HEAD = "auxiliary_head"  # so called on both sides
@@ -23,7 +23,7 @@ _COUNTER = "num_batches_tracked"  # of a batch normalisation; with a fixed momen
 
 def load(
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
-    genotype: Genotype,
+    genotype: AnyGenotype,
     form: discrete.Form,
     channels: int,
     cells: int,
@@ -62,7 +62,8 @@ def load(
     state = torch_files.state_dict(source, content)
     arrays = {name: value for name, value in state.items() if not name.endswith(f".{_COUNTER}")}
     head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
-    arrays = _numbered(arrays, genotype, cells)
+    if isinstance(genotype, Genotype):
+        arrays = _numbered(arrays, genotype, cells)
     if auxiliary is None:
         auxiliary = bool(head)
     elif not auxiliary:
@@ -77,7 +78,7 @@ def load(
 
 def to_torch(
     variables: Mapping[str, Any],
-    genotype: Genotype,
+    genotype: AnyGenotype,
     form: discrete.Form,
     channels: int,
     cells: int,
@@ -152,7 +153,7 @@ class _Entry(NamedTuple):
 
 
 def _entries(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     form: discrete.Form,
     channels: int,
     cells: int,
@@ -161,6 +162,9 @@ def _entries(
     image_channels: int = 3,
 ) -> Iterator[_Entry]:
     """Every array of a network, in PyTorch's order."""
+    if isinstance(genotype, EdgeGenotype):
+        yield from _entries_201(genotype, channels, cells, num_classes, image_channels)
+        return
     if form == "cifar":
         width_0 = width_1 = 3 * channels
         yield from _conv_and_norm(
@@ -212,6 +216,32 @@ def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict
     parts = {name: name.split(".") for name in arrays}
     edge = {name: ".".join(part[:6]) for name, part in parts.items()}
     return {".".join([names.get(edge[name], edge[name]), *parts[name][6:]]): arrays[name] for name in arrays}
+
+
+def _entries_201(
+    genotype: EdgeGenotype, channels: int, cells: int, num_classes: int, image_channels: int
+) -> Iterator[_Entry]:
+    """Those of NAS-Bench-201's networks (Dong, Yang, ICLR 2020), in which residual blocks count as cells."""
+    yield from _conv_and_norm("stem.0", "stem.1", ("stem",), ("stem_norm",), (3, 3, image_channels, channels))
+    for stage in range(3):
+        first = stage * (cells + 1)  # among their cells
+        if stage:
+            theirs, path = f"cells.{first - 1}", f"block_{stage}"
+            channels *= 2
+            for i, (name, width) in enumerate((("conv_a", channels // 2), ("conv_b", channels))):
+                convolution = (f"{theirs}.{name}.op.1", f"{theirs}.{name}.op.2")
+                yield from _conv_and_norm(
+                    *convolution, (path, f"conv_{i}"), (path, f"norm_{i}"), (3, 3, width, channels)
+                )
+            shortcut = ("params", path, "shortcut", "kernel")
+            yield _Entry(f"{theirs}.downsample.1.weight", shortcut, (channels // 2, channels), _POINTWISE)
+        for k in range(cells):
+            for i, name in enumerate(genotype.ops):
+                op = ops.candidate(name, channels=channels, stride=1)
+                ours = (f"cell_{stage * cells + k}", f"op_{i}")
+                yield from _op(f"cells.{first + k}.layers.{i}", ours, _layers(name, 1, op), op, channels)
+    yield from _norm("lastact.0", ("head_norm",), ("head_norm", "moments"), channels)
+    yield from _dense("classifier", ("classifier",), (channels, num_classes))
 
 
 def _layers(name: str, stride: int, op: ops.Op) -> ops.Layers:
@@ -296,9 +326,9 @@ def _cut(names: list[str]) -> str:
 def _check_arguments(
     genotype: object, form: object, channels: object, cells: object, num_classes: object, image_channels: object
 ) -> None:
-    if not isinstance(genotype, Genotype):
+    if not isinstance(genotype, AnyGenotype):
         raise ValueError(
-            f"genotype={refusals.shown(genotype)} must be a Genotype, as genotypes.named and genotypes.load give it"
+            f"genotype={refusals.shown(genotype)} must be a Genotype or an EdgeGenotype, as genotypes.find gives it"
         )
     if form not in discrete.FORMS:
         raise ValueError(f"form={refusals.shown(form)} must be one of {refusals.listed(form, discrete.FORMS)}")

@@ -142,5 +142,6 @@ def nor_conv(size: int, channels: int, stride: int) -> Op:
     return normalizing(compute, {"kernel": (size, size, channels, channels)})
 
 
-register("nor_conv_1x1", group="conv")(functools.partial(nor_conv, 1))
-register("nor_conv_3x3", group="conv")(functools.partial(nor_conv, 3))
+_NOR_CONV = (("op.1", "kernel"), ("op.2", "norm"))
+register("nor_conv_1x1", group="conv", torch={1: RELU_CONV_NORM_LAYERS, 2: _NOR_CONV})(functools.partial(nor_conv, 1))
+register("nor_conv_3x3", group="conv", torch={1: _NOR_CONV, 2: _NOR_CONV})(functools.partial(nor_conv, 3))

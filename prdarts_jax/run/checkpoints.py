@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -287,6 +288,14 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collec
     ]
     differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []
     return ", ".join(differing)
+
+
+def fingerprint(arrays: Any) -> str:
+    """Of a pytree of arrays; it changes where one of them does. A config has it of files that may change."""
+    crc = 0
+    for name, array in leaves_by_name(arrays).items():
+        crc = zlib.crc32(array.tobytes(), zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def leaves_by_name(state: Any) -> dict[str, np.ndarray]:

@@ -71,8 +71,9 @@ class Trained(Finished):
     def to_torch(self) -> dict[str, np.ndarray]:
         """The weights in PyTorch's names and layouts, the auxiliary head's among them; see `torch_weights.to_torch`."""
         n: Any = self.network
-        sizes = n.form, n.channels, n.cells, n.num_classes, self.image_shape[-1]
-        return torch_weights.to_torch(self.variables, n.genotype, *sizes)
+        form: discrete.Form = getattr(n, "form", "cifar")
+        sizes = n.channels, n.cells, n.num_classes, self.image_shape[-1]
+        return torch_weights.to_torch(self.variables, n.genotype, form, *sizes)
 
 
 def write(

@@ -58,10 +58,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = data or feeds.find_data(config)
+    table = tabular.load(config.table) if config.table else None
     fields = _fields(config, data)
+    if table:
+        fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
-    table = tabular.load(config.table) if config.table else None
     halves, space = open_halves(config, data), settings.space_of(config)
     if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
         raise ValueError(

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
@@ -36,7 +35,7 @@ class Training(NamedTuple):
       problem: see `problems.make_train_problem`.
       shapes: of its state.
       weights: to start from, of a checkpoint of PyTorch or of a finished training; what is not among them is drawn.
-      identity: see `feeds.identity`.
+      identity: see `feeds.identity`; and the fingerprint of the weights to start from.
     """
 
     genotype: genotypes.AnyGenotype
@@ -80,18 +79,14 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
         shapes = jax.eval_shape(start, jax.random.key(0))
     except ValueError as error:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
-    return Training(genotype, feed, problem, shapes, weights, identity(data))
+    starting = {"starting_weights": checkpoints.fingerprint(weights)} if weights else {}
+    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting)
 
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:
     """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
-    if not isinstance(genotype, genotypes.Genotype):
-        raise ValueError(
-            f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} needs a genotype with normal and "
-            "reduction cells"
-        )
     source = data.open("train")
-    variables = torch_weights.load(
+    return torch_weights.load(
         config.torch_checkpoint,
         genotype,
         config.form,
@@ -101,10 +96,6 @@ def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data:
         auxiliary=problems.has_auxiliary(config),
         image_channels=source.shape[-1],
     )
-    for name, weights in checkpoints.leaves_by_name(variables).items():
-        if not np.isfinite(weights).all():
-            raise ValueError(f"config.torch_checkpoint={refusals.shown(config.torch_checkpoint)} is not finite: {name}")
-    return variables
 
 
 def _finished(workdir: str) -> finished.Trained:
@@ -135,10 +126,11 @@ def _fitting_weights(field: str, before: finished.Trained, network: Any, feed: F
     if before.image_shape[-1] != feed.image_shape[-1]:
         channels = f"{before.image_shape[-1]} channels"
         raise ValueError(f"{field} was trained on images of {channels}, but those of {feed.name} have others")
-    if network.auxiliary and not there.auxiliary:
+    auxiliary = getattr(network, "auxiliary", False)
+    if auxiliary and not there.auxiliary:
         raise ValueError(f"config.auxiliary_weight must be 0 with {field}, whose network has no auxiliary head")
     weights = flatten_dict(before.variables)
-    if not network.auxiliary:
+    if not auxiliary:
         weights = {path: array for path, array in weights.items() if "auxiliary_head" not in path}
     if network.num_classes != there.num_classes:
         weights = {path: array for path, array in weights.items() if "classifier" not in path}

@@ -58,7 +58,18 @@ def written(folder, network, variables, plain, shape):
     [("cifar", (3, 27, 30, 1), False), ("cifar", (3, 32, 32, 3), True), ("imagenet", (3, 50, 64, 3), False)],
 )
 def test_the_file_of_a_network_gives_its_logits(form, shape, auxiliary, tmp_path):
-    network = pdx.network(ALL, form=form, channels=4, cells=4, num_classes=len(NAMES), auxiliary=auxiliary)
+    compare(pdx.network(ALL, form=form, channels=4, cells=4, num_classes=3, auxiliary=auxiliary), shape, tmp_path)
+
+
+def test_the_file_of_a_network_of_nas_bench_201_gives_its_logits(tmp_path):
+    ops = ("nor_conv_3x3", "skip_connect", "nor_conv_1x1", "avg_pool_3x3", "none", "nor_conv_3x3")
+    compare(pdx.network(pdx.EdgeGenotype(ops), channels=4, cells=2, num_classes=3), (3, 27, 30, 1), tmp_path)
+    compare(
+        pdx.network(pdx.EdgeGenotype(["none", "skip_connect", "none"]), cells=1, num_classes=3), (3, 8, 8, 3), tmp_path
+    )
+
+
+def compare(network, shape, tmp_path):
     variables = random_variables(network, shape)
     plain = Augmentation((0.3, 0.4, 0.5)[: shape[-1]], (0.2, 0.25, 0.3)[: shape[-1]])
     pixels = np.random.default_rng(2).integers(0, [[[[40]]], [[[256]]], [[[128]]]], shape, np.uint8)
@@ -82,7 +93,7 @@ def test_pytorch_makes_onnx_of_the_file(tmp_path):
     net = written(tmp_path, network, random_variables(network, shape), plain, shape).load()
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     call = re.search(r"^torch\.onnx\.export\(network, .*\)$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
-    assert call.strip() in torch_module._TEMPLATE.read_text()
+    assert all(call.strip() in path.read_text() for path in torch_module._TEMPLATES.values())
     with contextlib.chdir(tmp_path):
         exec(call, {"torch": torch, "network": net, "pixels": pixels[:2]})
     (found,) = onnxruntime.InferenceSession(tmp_path / "classifier.onnx").run(None, {"pixels": pixels.numpy()})
@@ -94,5 +105,5 @@ def test_what_has_no_file_is_refused(own_registry):
     own = pdx.network(pdx.Genotype([("mine", 0)] * 2, [2], [("none", 0)] * 2, [2]))
     with refused("op 'mine' is not among those of the file of PyTorch code"):
         torch_module.source(own, (32, 32), [0.5], [0.5], "ab")
-    with refused("a Supernet has no file of PyTorch code, only a DiscreteNetwork has"):
+    with refused("a Supernet has no file of PyTorch code, only a discrete network has"):
         torch_module.source(pdx.Supernet(), (32, 32), [0.5], [0.5], "ab")

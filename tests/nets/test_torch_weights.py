@@ -15,6 +15,7 @@ import pytest
 from shared import refused
 from trees import assert_identical
 
+from prdarts_jax import ops
 from prdarts_jax.nets import discrete, torch_weights
 from prdarts_jax.spaces import genotypes
 
@@ -336,10 +337,11 @@ def test_variables_that_do_not_fit_are_listed():
         torch_weights.to_torch(variables, *arguments())
 
 
-def test_an_op_without_names_in_pytorch_is_named():
-    nor_conv = genotypes.Genotype((("nor_conv_3x3", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
-    with pytest.raises(ValueError, match="op 'nor_conv_3x3' has weights at stride 1 whose names in PyTorch are not"):
-        torch_weights.load({}, nor_conv, *arguments()[1:])
+def test_an_op_without_names_in_pytorch_is_named(own_registry):
+    ops.register("mine", group="conv")(ops.find("nor_conv_3x3").build)
+    mine = genotypes.Genotype((("mine", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
+    with pytest.raises(ValueError, match="op 'mine' has weights at stride 1 whose names in PyTorch are not registered"):
+        torch_weights.load({}, mine, *arguments()[1:])
 
 
 @pytest.mark.parametrize(
@@ -359,3 +361,24 @@ def test_impossible_arguments_are_named(position, value, message):
     for convert in (torch_weights.load, torch_weights.to_torch):
         with pytest.raises(ValueError, match=message):
             convert({}, *changed)
+
+
+def test_the_names_of_nas_bench_201_are_the_benchmarks():
+    """As its authors' networks have them (one cell a stage, so that cells 1 and 3 are the residual blocks)."""
+    cell = genotypes.EdgeGenotype(("nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1"))
+    network, shape = discrete.network(cell, channels=4, cells=1, num_classes=CLASSES), (1, 8, 8, 3)
+    variables = discrete.init_variables(network, jax.random.key(0), shape)
+    state = torch_weights.to_torch(variables, cell, "cifar", 4, 1, CLASSES)
+    weights = {"stem.0": (4, 3, 3, 3), "classifier": (CLASSES, 16), "lastact.0": (16,), "stem.1": (4,)}
+    for k, c in ((0, 4), (2, 8), (4, 16)):
+        weights |= {f"cells.{k}.layers.0.op.1": (c, c, 3, 3), f"cells.{k}.layers.2.op.1": (c, c, 1, 1)}
+        weights |= dict.fromkeys((f"cells.{k}.layers.0.op.2", f"cells.{k}.layers.2.op.2"), (c,))
+    for k, c in ((1, 4), (3, 8)):
+        weights |= {f"cells.{k}.conv_a.op.1": (2 * c, c, 3, 3), f"cells.{k}.conv_b.op.1": (2 * c, 2 * c, 3, 3)}
+        weights |= dict.fromkeys((f"cells.{k}.conv_a.op.2", f"cells.{k}.conv_b.op.2"), (2 * c,))
+        weights[f"cells.{k}.downsample.1"] = (2 * c, c, 1, 1)
+    found = {name.removesuffix(".weight"): array.shape for name, array in state.items() if name.endswith(".weight")}
+    assert found == weights
+    norms = {name for name, shape in weights.items() if len(shape) == 1}
+    assert {name.rpartition(".")[0] for name in state if name.endswith("running_var")} == norms
+    assert_identical(torch_weights.load(state, cell, "cifar", 4, 1, CLASSES), variables)

@@ -118,7 +118,11 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
-        ({"a": CELL}, {"dataset": "imagenet"}, "config.dataset='imagenet' must fit into memory"),
+        (
+            {"a": CELL},
+            {"dataset": "imagenet"},
+            "config.dataset='imagenet' must fit into config.memory=4.0 GB where many cells",
+        ),
         (
             {"a": CELL},
             {"auxiliary_weight": 0.4, "image_size": 2},

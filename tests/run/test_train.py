@@ -83,9 +83,6 @@ def test_a_cell_of_nas_bench_201_is_trained_and_tested(tmp_path):
         result = train.run(config, tmp_path)
     assert genotypes.load(tmp_path / "genotype.json") == cell
     assert result.items() >= sizes.describe(cell, channels=4, cells=1, image_shape=(8, 8, 1)).items()
-    config.torch_checkpoint = "weights.pt"
-    with refused("config.torch_checkpoint='weights.pt' needs a genotype with normal and reduction cells"):
-        train.run(config, tmp_path / "other")
 
 
 class Killed(BaseException):
@@ -130,15 +127,18 @@ def test_no_result_is_written_or_exported_that_is_not_finite(trained, tmp_path, 
     assert not (copied / "result.json").exists() and not (copied / "classifier.stablehlo").exists()
 
 
-def test_imported_weights_that_are_not_finite_are_refused(monkeypatch):
-    problem = train_problem(tiny_config(), 10, STEPS)
-    variables = discrete.init_variables(problem.network, jax.random.key(0), (8, 8, 8, 1))
-    variables["params"]["classifier"]["bias"] += np.nan
+def test_a_run_does_not_go_on_from_weights_that_have_changed(tmp_path, monkeypatch):
+    """Of a PyTorch checkpoint under the same path."""
+    network = problems.make_network(tiny_config(), CELL, 10)
+    variables = discrete.init_variables(network, jax.random.key(0), (8, 8, 8, 1))
     monkeypatch.setattr(torch_weights, "load", lambda *_, **__: variables)
-    of_colours = SimpleNamespace(shape=(32, 32, 3), num_classes=10)
-    data = DataSet("colours", lambda split: of_colours)
-    with refused("config.torch_checkpoint='a.pt' is not finite: params.classifier.bias"):
-        train._imported_weights(tiny_config(torch_checkpoint="a.pt"), CELL, data)
+    config = tiny_config(torch_checkpoint="a.pt", epochs=0)
+    with without_pictures():
+        first = train.run(config, tmp_path)
+        assert train.run(config, tmp_path) == first
+        variables["params"]["classifier"]["bias"] += 0.01
+        with pytest.raises(ValueError, match="belongs to another run: config.starting_weights is"):
+            train.run(config, tmp_path)
 
 
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
