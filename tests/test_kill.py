@@ -74,10 +74,10 @@ MOMENTS = {
     ],
     "comparison": [
         (r"^os.rename \S+/evaluation/config.json.tmp ", 1),
-        (r"^open \S+/evaluation/all_skip/seed_0/metrics.jsonl a", 1),
+        (r"^open \S+/evaluation/found/seed_0/metrics.jsonl a", 1),
         (NAMING.replace("checkpoints", "running/checkpoints"), 2),
-        (r"^os.rename \S+/evaluation/\S+/result.json.tmp ", 2),  # of two that are trained at once
-        (r"^os.rename \S+/running/config.json.tmp ", 1),  # of the other, which has records from before
+        (r"^os.rename \S+/evaluation/\S+/result.json.tmp ", 2),  # one cell has its result
+        (r"^os.rename \S+/running/config.json.tmp ", 1),  # of others, of which one has records from before
         (r"^shutil.rmtree \S+/running", 1),
         (r"^os.rename \S+/results.json.tmp ", 1),
         (r"^os.rename \S+/comparison.json.tmp ", 1),
