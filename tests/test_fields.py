@@ -150,8 +150,7 @@ def test_defaults_are_a_config_of_their_own_each_time_in_which_none_keeps_its_ty
         ),
         (
             {"inner": 3},
-            "config.inner is not a field of this config; the fields are epochs, form, start, inner.rate; did you mean "
-            "'inner.rate'?",
+            "config.inner=3 must be a section with the fields rate",
         ),
     ],
 )

@@ -162,8 +162,13 @@ def restore_latest(
     run = _read_run(intact)
     if differing := _differences(run["config"], config):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        leaves = checkpointer.restore((intact / _STATE).absolute())
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            leaves = checkpointer.restore((intact / _STATE).absolute())
+    except Exception as error:  # whatever files that have been changed together with the sums make of the reader
+        raise ValueError(
+            f"checkpoint {intact} has been changed: its arrays cannot be read; use another --workdir"
+        ) from error
     state = _fit(leaves, template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
         aside = tempfile.mkdtemp(prefix=f"damaged-{damaged.name}-", dir=folder)
@@ -176,9 +181,9 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
     """What a checkpoint has beside its state."""
     try:
         run = json.loads((path / _STATE / _RUN).read_bytes())
-        fits = run["step"] == int(path.name) and isinstance(run["config"], dict)
+        fits = run["step"] == int(path.name) and isinstance(run["config"], dict) and isinstance(run["records"], list)
         for records in run["records"]:
-            fits &= [record["epoch"] for record in records] == [*range(len(records))]
+            fits &= isinstance(records, list) and [r["epoch"] for r in records] == [*range(len(records))]
             fits &= all(math.isfinite(number) for record in records for number in reporting.numbers(record).values())
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         fits = False
