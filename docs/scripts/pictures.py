@@ -78,7 +78,8 @@ def cell_program() -> str:
     for number, place in enumerate(nodes):
         axes.plot(*place, "o", ms=24, color="#9CCBEE", mec="0.3")
         axes.text(*place, str(number), ha="center", va="center", fontsize=11)
-    axes.text(2.7, 0.25, "dotted: all gates of the edge are closed", ha="center", fontsize=9, color="0.4")
+    key = "blue: convolution, orange: skip connection, dotted: all gates closed"
+    axes.text(2.7, 0.25, key, ha="center", fontsize=9, color="0.4")
     head = f"{'source':>6} {'target':>6}  {'op':<13} {'weight':>6}"
     lines = [
         f"{source:>6} {target:>6}  {space.ops[group.columns[op]]:<13} {scale:>6.1f}"
@@ -112,7 +113,7 @@ def bilevel_step() -> str:
             if place:
                 arrow((2.5 * place - 0.25, y), (2.5 * place + 0.2, y))
     arrow((8.7, 1.95), (6.4, 1.25))
-    axes.text(7.75, 1.68, "new weights", fontsize=9, ha="left", color="0.3")
+    axes.text(7.9, 1.42, "new weights", fontsize=9, ha="left", color="0.3")
     return _svg(figure)
 
 

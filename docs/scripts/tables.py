@@ -60,7 +60,9 @@ def _table(schema, meanings):
 def _allowed(field):
     if field.kind is bool:
         return "True or False"
-    return ", ".join(allowed.text() for allowed in field.ranges) or getattr(field.kind, "__name__", str(field.kind))
+    text = ", ".join(allowed.text() for allowed in field.ranges) or getattr(field.kind, "__name__", str(field.kind))
+    text = re.sub(rf"from (\S+) to {re.escape(str(fields.LARGEST))}", r"at least \1", text)
+    return text.replace(f" and at most {fields.LARGEST}", "")  # all that float32 holds
 
 
 def _meanings(method):
