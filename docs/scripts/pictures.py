@@ -35,17 +35,16 @@ def op_weights() -> str:
         "Gates (PR-DARTS):\ntwo drawn ops run": pdx.relaxations.HardConcrete(),
         "Gumbel softmax (GDAS):\none drawn op runs": pdx.relaxations.Gumbel(),
     }
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
     for place, (title, relaxation) in enumerate(shown.items()):
-        axes = figure.add_subplot(1, len(shown), place + 1)
+        axes = figure.add_subplot(2, 2, place + 1)
         weights = relaxation.weigh(space, logits, jax.random.key(3), jnp.float32(0.9))["normal"][0]
         axes.bar(range(len(_OPS)), np.asarray(weights), color=_colours())
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=12)
         axes.set_ylim(0, 1.05)
-        axes.set_xticks(range(len(_OPS)), _OPS, rotation=60, ha="right", fontsize=8)
+        axes.set_xticks(range(len(_OPS)), _OPS, rotation=30, ha="right", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-        if not place:
-            axes.set_ylabel("op weight")
+        axes.set_ylabel("op weight")
     return _svg(figure)
 
 
@@ -79,14 +78,14 @@ def cell_program() -> str:
         axes.plot(*place, "o", ms=24, color="#9CCBEE", mec="0.3")
         axes.text(*place, str(number), ha="center", va="center", fontsize=11)
     key = "blue: convolution, orange: skip connection, dotted: all gates closed"
-    axes.text(2.7, 0.25, key, ha="center", fontsize=9, color="0.4")
+    axes.text(2.7, 0.2, key, ha="center", fontsize=10, color="0.4")
     head = f"{'source':>6} {'target':>6}  {'op':<13} {'weight':>6}"
     lines = [
         f"{source:>6} {target:>6}  {space.ops[group.columns[op]]:<13} {scale:>6.1f}"
         for (source, target, _, op, _), scale in zip(table[: int(run.starts[-1])], scales, strict=False)
     ]
-    axes.text(5.8, 3.1, "The program: six instructions", fontsize=11, va="center")
-    axes.text(5.8, 2.75, "\n".join([head, *lines]), family="monospace", fontsize=10, va="top", linespacing=1.6)
+    axes.text(5.4, 3.1, "The program: six instructions", fontsize=13, va="center")
+    axes.text(5.4, 2.75, "\n".join([head, *lines]), family="monospace", fontsize=12, va="top", linespacing=1.5)
     return _svg(figure)
 
 
@@ -98,7 +97,7 @@ def bilevel_step() -> str:
 
     def box(x, y, text, colour):
         axes.add_patch(FancyBboxPatch((x - 0.95, y - 0.38), 1.9, 0.76, boxstyle="round,pad=0.05", fc=colour, ec="0.4"))
-        axes.text(x, y, text, ha="center", va="center", fontsize=9)
+        axes.text(x, y, text, ha="center", va="center", fontsize=12)
 
     def arrow(start, end):
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color="0.3"))
@@ -113,7 +112,7 @@ def bilevel_step() -> str:
             if place:
                 arrow((2.5 * place - 0.25, y), (2.5 * place + 0.2, y))
     arrow((8.7, 1.95), (6.4, 1.25))
-    axes.text(7.9, 1.42, "new weights", fontsize=9, ha="left", color="0.3")
+    axes.text(7.8, 1.4, "new weights", fontsize=12, ha="left", color="0.3")
     return _svg(figure)
 
 
