@@ -1,5 +1,5 @@
 # `make search`: the main job on the embedded digits data. `make test`: lint, types, tests. `make fuzz`: draws wrong
-# inputs for MINUTES. `make kills`: kills small runs KILLS times.
+# inputs for MINUTES. `make kills`: kills small runs KILLS times. `make docs`: builds the documentation into site/.
 # Each creates .venv first, and installs again only when setup.py has changed.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ MINUTES ?= 5
 KILLS ?= 20
 BIN := .venv/bin
 
-.PHONY: search test fuzz kills clean
+.PHONY: search test fuzz kills docs clean
 
 search: .venv/search.installed
 	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -25,8 +25,12 @@ fuzz: .venv/test.installed
 kills: .venv/test.installed
 	$(BIN)/python -m pytest -s --slow tests/test_kill.py --kills=$(KILLS)
 
+docs: .venv/docs.installed
+	$(BIN)/mkdocs build --strict
+
 .venv/search.installed: EXTRA :=
 .venv/test.installed: EXTRA := [test]
+.venv/docs.installed: EXTRA := [docs]
 .venv/%.installed: setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'

@@ -39,6 +39,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "torch": ["torch>=2.6"],
         "slurm": ["submitit>=1.5"],
+        "docs": ["latex2mathml>=3.77", "mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "test": [
             "hypothesis>=6.100",
             "ipykernel>=6",

@@ -24,7 +24,7 @@ SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]
 
 # Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
 _LONG_FILES = (
-    "test_cell test_supernet test_family test_forward_mode test_main test_devices test_train test_step "
+    "test_cell test_supernet test_docs test_family test_forward_mode test_main test_devices test_train test_step "
     "test_notebook test_hypergradients test_networks test_diagnostics test_search_job test_population test_processes"
 ).split()
 

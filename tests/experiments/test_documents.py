@@ -14,6 +14,7 @@ from prdarts_jax.search import methods
 family = scripts.load("family")
 DOCUMENTS = [scripts.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
 DOCSTRINGS = [*scripts.ROOT.glob("configs/*.py"), *scripts.ROOT.glob("experiments/*.py"), scripts.ROOT / "Makefile"]
+DOCS = sorted(scripts.ROOT.glob("docs/**/*.md"))  # `mkdocs build --strict` checks their links
 README = DOCUMENTS[0].read_text()
 
 
@@ -31,7 +32,7 @@ def all_fields():
     return {field for name in configs for field in flatten_dict(read_config(f"configs/{name}").to_dict(), sep=".")}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS + DOCSTRINGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS + DOCS + DOCSTRINGS, ids=lambda path: path.name)
 def test_commands_name_what_there_is(path):
     for line in commands(path):
         # What examples add to the package stands for what is there.

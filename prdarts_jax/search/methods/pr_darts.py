@@ -107,7 +107,9 @@ def pr_darts_released(
 ) -> Method:
     """As the authors' code has it: the two ops with the largest gates, straight-through; terms over the chosen gates.
 
-    Args (the others as in `pr_darts`):
+    The other arguments are those of `pr_darts`.
+
+    Args:
       lambda_nonskip: lambda2, weight of the sparsity of the parameterised ops and none, and of that of the pools.
       drop: probability that a gate is pushed out of the running.
       threshold: a group's sparsity counts only above it.

@@ -1,0 +1,73 @@
+"""The pages of docs/: their code runs, and what they say of methods and exit codes is so."""
+
+import contextlib
+import doctest
+import functools
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prdarts_jax import main
+from prdarts_jax.nets import torch_module
+from prdarts_jax.search import methods
+
+ROOT = Path(__file__).parents[1]
+PAGES = {str(path.relative_to(ROOT / "docs")): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}
+WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
+AFTER = {"how-to/pytorch.md": "how-to/own-data.md"}  # pages that use what another has left in the folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Runs the code of a page, block after block, all pages in one folder and each once."""
+    folder = tmp_path_factory.mktemp("docs")
+
+    @functools.cache
+    def run_page(name):
+        scope = {"__name__": "page"}
+        with contextlib.chdir(folder):
+            for block in re.findall(r"^```python\n(.*?)^```", PAGES[name], re.DOTALL | re.MULTILINE):
+                if ">>>" in block:
+                    examples = doctest.DocTestParser().get_doctest(block, scope, name, name, 0)
+                    assert doctest.DocTestRunner().run(examples).failed == 0
+                else:
+                    exec(compile(block, name, "exec"), scope)
+
+    return run_page
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_the_code_of_a_page_runs(name, run, compiled_quickly, own_registry):
+    if name in AFTER:
+        run(AFTER[name])
+    run(name)
+
+
+def test_onnx_is_made_by_the_call_that_is_tested():
+    (call,) = re.findall(r"^torch\.onnx\.export\(.*\)$", PAGES["how-to/pytorch.md"], re.MULTILINE)
+    assert all(call in path.read_text() for path in torch_module._TEMPLATES.values())
+
+
+def test_every_method_has_its_settings_and_measurements():
+    for insert in ("method", "measured"):
+        shown = " ".join(re.findall(rf"^<!-- {insert}: (.+) -->$", "\n".join(PAGES.values()), re.MULTILINE))
+        assert sorted(shown.split()) == sorted(methods.NAMED)
+    rows = re.findall(r"^\| .* \| `(\w+)` \|", PAGES["methods/index.md"], re.MULTILINE)
+    assert rows == list(methods.NAMED)
+
+
+def test_the_table_of_exit_codes_is_that_of_the_command():
+    codes = re.findall(r"^\| (\d+) \| ", PAGES["how-to/resume.md"], re.MULTILINE)
+    assert codes == ["0", "1", str(main.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
+
+
+def test_the_documentation_is_built_without_warnings(tmp_path):
+    for module in ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml"):
+        pytest.importorskip(module, reason="the extra docs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
