@@ -88,7 +88,7 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
     Raises:
       ValueError: the records have none of them.
     """
-    records = runs[0] if len(runs) == 1 else _mean(runs)
+    records = runs[0] if len(runs) == 1 else mean(runs, [diagnostic.field for diagnostic in DIAGNOSTICS])
     panels: dict[str, list[Diagnostic]] = {}
     for diagnostic in DIAGNOSTICS:
         if any(diagnostic.field in record for record in records):
@@ -127,14 +127,14 @@ def _diagnostic(axes, field, records, style, **changes):
         _line(axes, having, [record[field] for record in having], **style | changes)
 
 
-def _mean(runs):
-    """Records of the mean of each diagnostic, for the epochs that all runs have."""
+def mean(runs: Sequence[Sequence[Record]], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Records of the mean of each of these fields that all runs have, for the epochs that all have."""
     means = []
     for records in zip(*runs, strict=False):
-        fields = [d.field for d in DIAGNOSTICS if all(d.field in record for record in records)]
-        shared = [{field: record[field] for field in fields} for record in records]
-        mean = jax.tree.map(lambda *values: sum(values) / len(values), *shared)
-        means.append({"epoch": records[0]["epoch"], **mean})
+        there = [field for field in fields if all(field in record for record in records)]
+        shared = [{field: record[field] for field in there} for record in records]
+        averaged = jax.tree.map(lambda *values: sum(values) / len(values), *shared)
+        means.append({"epoch": records[0]["epoch"], **averaged})
     return means
 
 
