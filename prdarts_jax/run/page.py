@@ -80,7 +80,7 @@ def svg(figure: "Figure", name: str) -> str:
     file = io.StringIO()
     unset = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata=unset)
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata=unset)
     picture = re.sub(r"<!--.*?-->", "", file.getvalue()[file.getvalue().index("<svg") :])
     picture = re.sub(r'<g id="[^"]*"', "<g", picture)  # such names are not unique in the page
     picture = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", picture, count=1)

@@ -26,9 +26,10 @@ from prdarts_jax.spaces import genotypes, published
 _NAME = "report.html"
 
 # What keeps a page light.
-_POINTS = 120  # of a curve; divided among the seeds
+_POINTS = 120  # of a curve; of many seeds fewer
 _CELLS = 6  # different cells that are drawn
 _VALUES = 60_000  # of activations; of more, fewer epochs are shown
+_AGREEMENTS = ("agreement", "agreement of random cells")
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 _CLASSES = 20  # of a confusion matrix that is drawn
 
@@ -132,12 +133,11 @@ def _comparison(config: ConfigDict, rows: Mapping[str, Mapping[str, Any]], text:
 
 
 def _population(result: Mapping[str, Any]) -> str:
-    by_chance = result["agreement of random cells"]
-    head = ["two cells have in common", "edges (%)", "edges with their ops (%)", "random cells (%)"]
-    shared = []
-    for cell_type, shares in result["agreement"].items():
-        of_random = ", ".join(f"{100 * by_chance[cell_type][of]:.0f}" for of in ("edges", "ops"))
-        shared.append([cell_type, 100 * shares["edges"], 100 * shares["ops"], of_random])
+    head = ["two cells have in common", "edges (%)", "with their ops (%)", "random: edges (%)", "with their ops (%)"]
+    shared = [
+        [cell_type, *(100 * result[whose][cell_type][of] for whose in _AGREEMENTS for of in ("edges", "ops"))]
+        for cell_type in result["agreement"]
+    ]
     names = ("mean", "std", "min", "max")
     spread = [[field, *(row[name] for name in names)] for field, row in result["last epoch"].items()]
     heads = ["in the last epoch", "mean", "standard deviation", "from", "to"]
@@ -156,24 +156,25 @@ def _cells(runs: Sequence[_Searched]) -> str:
     for run in runs:
         found.setdefault(run.genotype, []).append(run.name)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
-    drawn = []
+    parts = []
     for number, (genotype, names) in enumerate(ordered[:_CELLS]):
-        title = f"<h3>{page.text(', '.join(names))}</h3>" if len(runs) > 1 else ""
-        drawn.append(f"<div>{title}{''.join(_drawn(genotype, f'cell{number}'))}</div>")
-    parts = [f"<div class='cells'>{''.join(drawn)}</div>" if len(drawn) > 1 else drawn[0]]
+        parts += [f"<h3>{page.text(', '.join(names))}</h3>"] if len(runs) > 1 else []
+        parts += _drawn(genotype, f"cell {number + 1}")
     if len(ordered) > _CELLS:
         parts.append(f"<p class='quiet'>{len(ordered) - _CELLS} more are in the folders of their seeds.</p>")
     return page.section("Cells" if len(runs) > 1 else "Cell", *parts)
 
 
 def _drawn(genotype: genotypes.AnyGenotype, name: str) -> list[str]:
-    from prdarts_jax.run import cell_plot
+    from prdarts_jax.run import cell_plot, plots
 
-    types = genotypes.cells(genotype)
-    pictures = [
-        page.wide(page.svg(cell_plot.cell_figure(genotype, cell_type), f"{name}{cell_type}")) for cell_type in types
-    ]
-    return [*pictures, page.folded("As text", f"<pre>{page.text(genotypes.to_json(genotype))}</pre>")]
+    parts = []
+    for cell_type in genotypes.cells(genotype):
+        figure = cell_plot.cell_figure(genotype, cell_type)
+        for artist in figure.findobj(lambda artist: artist.get_gid() in ("title", "legend")):
+            artist.set_visible(False)  # so that the picture may be as flat as the cell is
+        parts += [f"<h4>{page.text(plots.TITLES[cell_type])}</h4>", page.wide(page.svg(figure, f"{name} {cell_type}"))]
+    return [*parts, page.folded("As text", f"<pre>{page.text(genotypes.to_json(genotype))}</pre>")]
 
 
 def _curves(runs: Sequence[_Searched]) -> str:
@@ -205,7 +206,7 @@ def _only(records, *fields):
 def _thinned(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
     """Of each the records of the same few epochs."""
     last = max(records[-1]["epoch"] for records in runs)
-    epochs = set(np.linspace(0, last, max(12, _POINTS // len(runs))).astype(int).tolist())
+    epochs = set(np.linspace(0, last, min(_POINTS, max(12, 400 // len(runs)))).astype(int).tolist())
     return [[record for record in records if record["epoch"] in epochs] for records in runs]
 
 
