@@ -27,7 +27,7 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     A node's column is its depth, the longest path from an input. Entries of the group 'none' are not drawn; nodes have
     the numbers that the papers give them.
 
-    Artists carry a gid for whoever wants to restyle them: "node", "edge", "op", "title" and "legend".
+    Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
 
     Args:
       genotype: the cells; only the one drawn is read.
@@ -46,7 +46,7 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(0, _HEIGHT))
     axes.set_axis_off()
-    axes.text(_WIDTH / 2, _HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center", gid="title")
+    axes.text(_WIDTH / 2, _HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center")
     kinds: dict[str, str] = {}
     places, chains = _layout(edges, len(inputs), output + 1)
     for (_, target, op), chain in zip(edges, chains, strict=True):
@@ -73,7 +73,7 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
         axes.text(x, y, name, fontsize=15, ha="center", va="center_baseline", zorder=5)
     order = [kind for kind in (*COLOURS, "concatenation") if kind in kinds]
     handles = [Line2D([], [], color=kinds[kind], lw=2.5, label=kind) for kind in order]
-    axes.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=12).set_gid("legend")
+    axes.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=12)
     return figure
 
 

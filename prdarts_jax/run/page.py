@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported only by what draws, since matplotlib takes long
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
@@ -73,14 +74,16 @@ def panels(figures: Sequence["Figure"]) -> str:
     return f"<div class='panels'>{''.join(drawn)}</div>"
 
 
-def svg(figure: "Figure", name: str) -> str:
-    """The picture as an element of a page where no other has this name: rounded, and with the page's letters."""
+def svg(figure: "Figure", name: str, part: Sequence["Artist"] | None = None) -> str:
+    """The picture as an element of a page where no other has this name; of a part of its artists, if that is given."""
     import matplotlib
 
     file = io.StringIO()
     unset = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    for artist in figure.get_children() if part else ():
+        artist.set_in_layout(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", bbox_inches="tight", metadata=unset)
+        figure.savefig(file, format="svg", bbox_inches="tight", bbox_extra_artists=part, metadata=unset)
     picture = re.sub(r"<!--.*?-->", "", file.getvalue()[file.getvalue().index("<svg") :])
     picture = re.sub(r'<g id="[^"]*"', "<g", picture)  # such names are not unique in the page
     picture = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", picture, count=1)

@@ -1,4 +1,4 @@
-"""What several seeds of one search have in common: population.json, population.md and population.png, and the page of them all.
+"""What several seeds of one search have in common: population.json, population.md, population.png.
 
 A single search says little where another seed finds another cell; so how far seeds agree stands beside how far random
 cells do.

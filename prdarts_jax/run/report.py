@@ -171,9 +171,9 @@ def _drawn(genotype: genotypes.AnyGenotype, name: str) -> list[str]:
     parts = []
     for cell_type in genotypes.cells(genotype):
         figure = cell_plot.cell_figure(genotype, cell_type)
-        for artist in figure.findobj(lambda artist: artist.get_gid() in ("title", "legend")):
-            artist.set_visible(False)  # so that the picture may be as flat as the cell is
-        parts += [f"<h4>{page.text(plots.TITLES[cell_type])}</h4>", page.wide(page.svg(figure, f"{name} {cell_type}"))]
+        parts += [f"<h4>{page.text(plots.TITLES[cell_type])}</h4>"]
+        graph = figure.findobj(lambda artist: artist.get_gid() in ("node", "edge", "op"))
+        parts += [page.wide(page.svg(figure, f"{name} {cell_type}", graph))]
     return [*parts, page.folded("As text", f"<pre>{page.text(genotypes.to_json(genotype))}</pre>")]
 
 
@@ -332,7 +332,7 @@ def _environment() -> str:
     kinds = ", ".join(sorted({device.device_kind for device in found}))
     rows = [["Python", platform.python_version()]]
     rows += [[name, metadata.version(name)] for name in ("jax", "jaxlib", "flax", "optax", "numpy")]
-    rows += [["devices", f"{len(found)} of {found[0].platform} ({kinds}), {jax.process_count()} processes"]]
+    rows += [["devices", f"{len(found)} × {found[0].platform} ({kinds})"], ["processes", jax.process_count()]]
     rows += [["prdarts_jax", _version()]]
     return page.section("Environment", page.table(["", ""], rows, "settings"))
 
@@ -350,7 +350,7 @@ def _version() -> str:
             commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return version
-        return f"{version}, commit {commit}"
+        return f"{version}, commit {commit.replace('-dirty', ', with changes')}"
     return version
 
 
