@@ -77,13 +77,16 @@ def panels(figures: Sequence["Figure"]) -> str:
 def svg(figure: "Figure", name: str, part: Sequence["Artist"] | None = None) -> str:
     """The picture as an element of a page where no other has this name; of a part of its artists, if that is given."""
     import matplotlib
+    from matplotlib.transforms import Bbox
 
     file = io.StringIO()
     unset = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    for artist in figure.get_children() if part else ():
-        artist.set_in_layout(False)
+    cut: Any = "tight"
+    if part:
+        box = Bbox.union([box for artist in part if (box := artist.get_tightbbox())])
+        cut = box.transformed(figure.dpi_scale_trans.inverted()).padded(0.05)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", bbox_inches="tight", bbox_extra_artists=part, metadata=unset)
+        figure.savefig(file, format="svg", bbox_inches=cut, metadata=unset)
     picture = re.sub(r"<!--.*?-->", "", file.getvalue()[file.getvalue().index("<svg") :])
     picture = re.sub(r'<g id="[^"]*"', "<g", picture)  # such names are not unique in the page
     picture = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", picture, count=1)

@@ -243,9 +243,9 @@ def _legend(figure: Figure) -> None:
 
 
 def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any) -> None:
-    """One curve over epochs; markers, on up to 40 of them, keep a run of a single epoch visible."""
+    """One curve over epochs; markers, on up to 20 of them, keep a run of a single epoch visible."""
     epochs = [record["epoch"] for record in records]
-    axes.plot(epochs, values, marker=marker, markersize=3.5, markevery=-(-len(epochs) // 40), **style)
+    axes.plot(epochs, values, marker=marker, markersize=3.5, markevery=-(-len(epochs) // 20), **style)
     axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

@@ -27,8 +27,8 @@ _NAME = "report.html"
 
 # What keeps a page light.
 _POINTS = 120  # of a curve; of many seeds fewer
-_CELLS = 6  # different cells that are drawn
-_VALUES = 60_000  # of activations; of more, fewer epochs are shown
+_CELLS = 4  # different cells that are drawn
+_VALUES = 32_000  # of activations; of more, fewer epochs are shown
 _AGREEMENTS = ("agreement", "agreement of random cells")
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 _CLASSES = 20  # of a confusion matrix that is drawn
@@ -206,7 +206,7 @@ def _only(records, *fields):
 def _thinned(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
     """Of each the records of the same few epochs."""
     last = max(records[-1]["epoch"] for records in runs)
-    epochs = set(np.linspace(0, last, min(_POINTS, max(12, 400 // len(runs)))).astype(int).tolist())
+    epochs = set(np.linspace(0, last, min(_POINTS, max(12, 240 // len(runs)))).astype(int).tolist())
     return [[record for record in records if record["epoch"] in epochs] for records in runs]
 
 

@@ -89,12 +89,8 @@ DIAGNOSTICS = (
         lambda space, activation, genotype: genotypes.depth(genotype),
         whole=True,
     ),
-    Diagnostic(
-        "alignment_val", "alignment of the layers", "agreement of gradients", legend="validation"
-    ),
-    Diagnostic(
-        "alignment_train", "alignment of the layers", "agreement of gradients", legend="training"
-    ),
+    Diagnostic("alignment_val", "alignment of the layers", "agreement of gradients", legend="validation"),
+    Diagnostic("alignment_train", "alignment of the layers", "agreement of gradients", legend="training"),
     Diagnostic("eigenvalue", "dominant eigenvalue", "Hessian of the validation loss"),
     Diagnostic("cost", "cost", "of the derived cell's network", legend="derived"),
     Diagnostic("expected_cost", "cost", "of the derived cell's network", legend="expected"),

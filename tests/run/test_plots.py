@@ -95,7 +95,7 @@ def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others(name):
     ends = [(source, target) for _, source, target in cell]
     ends += [(node, len(boxes) - 1) for node in getattr(genotype, "normal_concat", ())]
     for i, (edge, (source, target)) in enumerate(zip(edges, ends, strict=True)):
-        points = edge.axes.transData.transform(edge.get_path().vertices[:100])  # what follows is the arrow head
+        points = edge.axes.transData.transform(edge.get_path().vertices[:60])  # what follows is the arrow head
         assert boxes[source].padded(15).contains(*points[0])
         assert boxes[target].padded(15).contains(*points[-1])
         for node in set(range(len(boxes))) - {source, target}:
