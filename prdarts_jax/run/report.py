@@ -73,20 +73,19 @@ def _title(config):
 
 
 def _search(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[str]:
+    """Its parts; where the cells of a comparison have not been searched in the workdir, the comparison alone."""
     runs = [run for run in map(_searched, folders) if run]
-    parts = [_doubts(runs)]
+    there = {run.name for run in runs}
+    missing = [folder.name for folder in folders if folder.name not in there] if runs else []
+    parts = [page.warning([f"without a result, since they diverged: {', '.join(missing)}"] if missing else [])]
+    parts.append(_doubts(runs))
     comparison = _read(workdir / "comparison.json") if config.evaluation.epochs else None
     if comparison:
         parts.append(_comparison(config, comparison, (workdir / "comparison.md").read_text()))
     population = _read(workdir / "population.json") if config.seeds > 1 else None
     if population:
         parts.append(_population(population))
-    parts += [_cells(runs), _activation(config, runs), _curves(runs)]
-    if len(runs) < len(folders):
-        there = {run.name for run in runs}
-        names = ", ".join(folder.name for folder in folders if folder.name not in there)
-        parts.insert(0, page.warning([f"without a result, since they diverged: {names}"]))
-    return parts
+    return parts + ([_cells(runs), _activation(config, runs), _curves(runs)] if runs else [])
 
 
 def _searched(folder: Path) -> _Searched | None:
@@ -174,7 +173,7 @@ def _drawn(genotype: genotypes.AnyGenotype, name: str) -> list[str]:
         parts += [f"<h4>{page.text(plots.TITLES[cell_type])}</h4>"]
         graph = figure.findobj(lambda artist: artist.get_gid() in ("node", "edge", "op"))
         parts += [page.wide(page.svg(figure, f"{name} {cell_type}", graph))]
-    return [*parts, page.folded("As text", f"<pre>{page.text(genotypes.to_json(genotype))}</pre>")]
+    return [*parts, page.folded("As text", f"<p><code>{page.text(genotypes.to_json(genotype))}</code></p>")]
 
 
 def _curves(runs: Sequence[_Searched]) -> str:
@@ -215,6 +214,8 @@ def _thinned(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[s
 
 def _activation(config: ConfigDict, runs: Sequence[_Searched]) -> str:
     """A table of each cell type that a slider moves through the epochs."""
+    from prdarts_jax.run import plots
+
     space = settings.space_of(config)
     shown = runs[: max(1, _VALUES // (4 * len(space.cell_types) * space.shape[0] * space.shape[1]))]
     most = _VALUES // (len(shown) * len(space.cell_types) * space.shape[0] * space.shape[1])
@@ -233,7 +234,7 @@ def _activation(config: ConfigDict, runs: Sequence[_Searched]) -> str:
         table = (
             f"<table class='ops' id='ops-{page.text(cell_type)}'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}"
         )
-        tables += [f"<h3>{page.text(cell_type)} cell</h3>", page.wide(f"{table}</tbody></table>")]
+        tables += [f"<h3>{page.text(plots.TITLES[cell_type])}</h3>", page.wide(f"{table}</tbody></table>")]
     options = "".join(f"<option value='{number}'>{page.text(run.name)}</option>" for number, run in enumerate(shown))
     choice = f"<label>Search <select id='seed'>{options}</select></label>" if len(shown) > 1 else ""
     last = len(data[0]["epochs"]) - 1

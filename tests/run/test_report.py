@@ -231,6 +231,13 @@ def test_a_search_that_diverged_and_a_damaged_comparison_are_left_out(tmp_path):
     assert "Comparison" not in texts and "Cell" in texts
 
 
+def test_cells_of_elsewhere_are_compared_alone(tmp_path):
+    config = tiny_config("pr_darts", "nas_bench_201", **{"evaluation.epochs": 1})
+    compared(tmp_path)
+    texts = Page(written(config, tmp_path)).texts
+    assert "Comparison" in texts and "Population" not in texts and "Curves" not in texts
+
+
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "is_main", lambda: False)
     report.write(two_seeds(), tmp_path, [])
