@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
 from prdarts_jax.run import checkpoints, page, reporting, search_page, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, published
@@ -88,7 +88,7 @@ def _asked(config: ConfigDict, workdir: Path) -> str:
         for fields in (changed, rest)
     )
     images = (checkpoints.read_config(workdir) or {}).get("images")
-    data = [f"<p>The images have the fingerprint {page.text(images)}.</p>"] if images else []
+    data = [f"<p>The images are known by: {page.text(images)}.</p>"] if images else []
     title = f"<p>What differs from <code>{page.text(_base(config))}</code>:</p>"
     return page.section("What was asked", *data, title, differing, page.folded("The rest", same))
 
@@ -128,7 +128,8 @@ def _again(config: ConfigDict, workdir: Path) -> str:
         f"    config.update_from_flattened_dict({{\n{lines}    }})\n    return config\n"
     )
     used = (checkpoints.read_config(workdir) or {}).get("dataset", config.dataset)
-    passed = [f"<p>The images, {page.text(used)}, were passed in Python.</p>"] if used != config.dataset else []
+    named = used in (config.dataset, str(refusals.path("config.dataset", config.dataset)))
+    passed = [] if named else [f"<p>The images, {page.text(used)}, were passed in Python: pass them again.</p>"]
     return page.section(
         "How to repeat it",
         *passed,

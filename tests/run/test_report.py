@@ -213,6 +213,15 @@ def unescaped(text):
     return "".join(Page(f"<p>{text}</p>").texts)
 
 
+def test_images_that_a_config_does_not_name_are_said_to_be_passed(tmp_path, monkeypatch):
+    config, _ = trained(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    for config.dataset, used, passed in (("digits", "mine", True), ("~/cats", "/home/someone/cats", False)):
+        reporting.write_json(tmp_path / "config.json", {"job": "train", "dataset": used, "images": "30 files, 12ab"})
+        text = written(config, tmp_path)
+        assert "30 files, 12ab" in text and ("were passed in Python" in text) == passed and "someone" not in text
+
+
 def test_a_page_is_the_same_wherever_and_whenever_it_is_written(whole, tmp_path):
     config, text, workdir = whole
     searched(config, tmp_path)  # with other seconds
