@@ -38,9 +38,9 @@ def parts(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[st
     missing = [folder.name for folder in folders if folder.name not in there] if runs else []
     found = [page.warning([f"without a result, since they diverged: {', '.join(missing)}"] if missing else [])]
     found.append(_doubts(runs))
-    comparison = _read(workdir / "comparison.json") if config.evaluation.epochs else None
-    if comparison:
-        found.append(_comparison(config, comparison, (workdir / "comparison.md").read_text()))
+    comparison, text = _read(workdir / "comparison.json"), workdir / "comparison.md"
+    if config.evaluation.epochs and comparison and text.exists():
+        found.append(_comparison(config, comparison, text.read_text()))
     population = _read(workdir / "population.json") if config.seeds > 1 else None
     if population:
         found.append(_population(population))

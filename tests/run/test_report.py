@@ -236,6 +236,8 @@ def test_a_search_that_diverged_and_a_damaged_comparison_are_left_out(tmp_path):
     reporting.write_bytes(tmp_path / "seed_4" / "metrics.jsonl", b'{"epoch": 0, "diverged": true}\n')
     (tmp_path / "comparison.json").write_bytes(b"{")
     texts = Page(written(config, tmp_path)).texts
+    reporting.write_json(tmp_path / "comparison.json", ROWS)  # killed before its text was there
+    assert Page(written(config, tmp_path)).texts == texts
     assert "without a result, since they diverged: seed_4" in texts
     assert "Comparison" not in texts and "Cell" in texts
 
