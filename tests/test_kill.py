@@ -64,6 +64,7 @@ MOMENTS = {
         (r"^os.rename \S+/genotype.json.tmp ", 1),
         (r"^open \S+/curves.png.tmp ", 1),
         (r"^os.rename \S+/diagnostics.png.tmp ", 1),
+        (r"^os.rename \S+/report.html.tmp ", 1),
     ],
     "population": [
         (r"^open \S+/seed_1/metrics.jsonl a", 4),  # one seed has the record of an epoch, the other not
@@ -71,6 +72,7 @@ MOMENTS = {
         (r"^os.rename \S+/seed_1/genotype.json.tmp ", 1),
         (r"^os.rename \S+/population.json.tmp ", 1),
         (r"^open \S+/population.png.tmp ", 1),
+        (r"^os.rename \S+/report.html.tmp ", 2),
     ],
     "comparison": [
         (r"^os.rename \S+/evaluation/config.json.tmp ", 1),
@@ -81,6 +83,7 @@ MOMENTS = {
         (r"^shutil.rmtree \S+/running", 1),
         (r"^os.rename \S+/results.json.tmp ", 1),
         (r"^os.rename \S+/comparison.json.tmp ", 1),
+        (r"^os.rename \S+/report.html.tmp ", 2),
     ],
     "training": [
         (r"^open \S+/metrics.jsonl a", 2),
@@ -88,6 +91,7 @@ MOMENTS = {
         (r"^os.rename \S+/result.json.tmp ", 1),
         (r"^open \S+/confusion.png.tmp ", 1),
         (r"^os.rename \S+/classifier.stablehlo.tmp ", 1),
+        (r"^open \S+/report.html.tmp ", 1),
     ],
 }
 

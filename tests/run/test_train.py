@@ -54,6 +54,7 @@ def test_a_training_leaves_its_result_and_what_made_it(trained):
     assert genotypes.load(trained / "genotype.json") == CELL
     for name in ("curves", "confusion"):
         assert (trained / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (trained / "report.html").read_text().endswith("</html>\n")
     result = json.loads((trained / "result.json").read_text())
     confusion = np.array(result["confusion"])
     assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
