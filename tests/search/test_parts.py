@@ -46,5 +46,5 @@ def test_what_a_subclass_must_define_is_named():
     for part in ("weigh", "activation"):
         with pytest.raises(NotImplementedError, match="Relaxation must define activation"):
             getattr(pdx.relaxations.Relaxation(), part)(*[None] * (3 + (part == "weigh")))
-    with pytest.raises(ValueError, match="genotype=.* must be a Genotype"):
-        pdx.network(pdx.EdgeGenotype(["none"]))
+    with pytest.raises(ValueError, match="genotype='PRDARTS' must be a Genotype"):
+        pdx.network("PRDARTS")
