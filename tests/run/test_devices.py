@@ -19,7 +19,7 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import take_batch
 from prdarts_jax.run import loop
 
-JOBS = {2: ("search", "train", "darts", "cells"), 8: ("search", "train", "darts", "r_darts", "stream", "supernets")}
+JOBS = {2: ("search", "darts", "cells"), 8: ("search", "train", "darts", "r_darts", "stream", "supernets")}
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)], ids=str)
