@@ -9,7 +9,7 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
-    package_data={"prdarts_jax": ["py.typed"]},
+    package_data={"prdarts_jax": ["py.typed", "run/report.html"]},
     entry_points={"console_scripts": ["prdarts = prdarts_jax.main:cli"]},
     python_requires=">=3.11",
     install_requires=[

@@ -45,7 +45,7 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
             raise ValueError(f"{run} is not the folder of a finished search")
         there = json.loads((run / "config.json").read_text())
         config = settings.search(there["method"])
-        config.update(there)
+        config.update({name: value for name, value in there.items() if name in config})
         shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
         search.run(family.with_fields(config, fields), folder)
         jax.clear_caches()

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.run import loop, reporting, settings
+from prdarts_jax.run import loop, report, reporting, settings
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -117,6 +117,7 @@ def without_pictures():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_pictures", "write_training_pictures"):
             patch.setattr(reporting, name, lambda *_: None)
+        patch.setattr(report, "write", lambda *_: None)
         yield
 
 

@@ -148,11 +148,7 @@ def test_defaults_are_a_config_of_their_own_each_time_in_which_none_keeps_its_ty
             {"inner": {"rate": 0.1, "momentum": 0.9}},
             "config.inner.momentum is not a field of this config; the fields are epochs, form, start, inner.rate",
         ),
-        (
-            {"inner": 3},
-            "config.inner is not a field of this config; the fields are epochs, form, start, inner.rate; did you mean "
-            "'inner.rate'?",
-        ),
+        ({"inner": 3}, "config.inner=3 must be a section with the fields rate"),
     ],
 )
 def test_a_config_is_refused_in_one_sentence_with_the_field_its_value_and_what_is_allowed(change, message):

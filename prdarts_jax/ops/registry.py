@@ -44,23 +44,34 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
       torch: stride -> the layers that have weights in the order of PyTorch's state_dict, PyTorch's name of each and
         ours, that of a kernel or a normalisation of the op. It is needed only to read or write weights of PyTorch.
 
+    The same function may come again, as where a config file is read twice: the entry stays.
+
     Raises:
       ValueError: the name is taken or has other characters, there is no such group, or torch maps no strides.
     """
     if not name.isidentifier():
         raise ValueError(f"name={name!r} of an op must consist of letters, digits and underscores")
-    if name in _CANDIDATES:
-        raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
     if torch is not None and not (isinstance(torch, Mapping) and set(torch) <= {1, 2}):
         raise ValueError(f"torch={torch!r} of the op {name!r} must be a mapping of strides, 1 or 2, to layers")
     if group not in get_args(Group):
         raise ValueError(f"group={group!r} of the op {name!r} must be one of {', '.join(get_args(Group))}")
 
     def add(build: Build) -> Build:
-        _CANDIDATES[name] = Candidate(group, build, torch or {})
+        new, there = Candidate(group, build, torch or {}), _CANDIDATES.get(name)
+        if there and not _is_same(new, there):
+            raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
+        _CANDIDATES.setdefault(name, new)
         return build
 
     return add
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    """Whether two entries are of the same text at the same place of a file."""
+    codes = [getattr(of.build, "__code__", None) for of in (one, other)]
+    closures = [getattr(of.build, "__closure__", None) for of in (one, other)]
+    same = (one.group, one.torch) == (other.group, other.torch)
+    return same and codes[0] is not None and codes[0] == codes[1] and closures == [None, None]
 
 
 def find(name: str) -> Candidate:

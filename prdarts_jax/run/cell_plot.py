@@ -57,7 +57,7 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
         rivals = sorted((other for other in chains if other[-1] == target), key=lambda other: places[other[-2], 1])
         points[0, 0] += _NODE_HALF[0]
         points[-1] += (-_NODE_HALF[0], 0.2 * (2 * rivals.index(chain) + 1 - len(rivals)) / len(rivals))
-        along = np.linspace(points[0, 0], points[-1, 0], 100)
+        along = np.linspace(points[0, 0], points[-1, 0], 60)
         path = Path(np.stack([along, pchip_interpolate(*points.T, along)], axis=1))
         axes.add_patch(
             FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.8, gid="edge")

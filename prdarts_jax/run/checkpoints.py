@@ -180,9 +180,9 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
     """What a checkpoint has beside its state."""
     try:
         run = json.loads((path / _STATE / _RUN).read_bytes())
-        fits = run["step"] == int(path.name) and isinstance(run["config"], dict)
+        fits = run["step"] == int(path.name) and isinstance(run["config"], dict) and isinstance(run["records"], list)
         for records in run["records"]:
-            fits &= [record["epoch"] for record in records] == [*range(len(records))]
+            fits &= isinstance(records, list) and [r["epoch"] for r in records] == [*range(len(records))]
             fits &= all(math.isfinite(number) for record in records for number in reporting.numbers(record).values())
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         fits = False
@@ -323,8 +323,13 @@ def _is_intact(path: pathlib.Path) -> bool:
 
 def _leaves(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, by their names."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        leaves: dict[str, np.ndarray] = checkpointer.restore((path / _STATE).absolute())
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            leaves: dict[str, np.ndarray] = checkpointer.restore((path / _STATE).absolute())
+    except Exception as error:  # whatever files that have been changed together with the sums make of the reader
+        raise ValueError(
+            f"checkpoint {path} has been changed: its arrays cannot be read; use another --workdir"
+        ) from error
     return leaves
 
 

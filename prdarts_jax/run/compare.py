@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import spaces
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
-from prdarts_jax.run import evaluate, lock, reporting, search, settings
+from prdarts_jax.run import evaluate, lock, report, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -85,6 +85,7 @@ def run(
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
     cost = (costs.UNITS[config.cost.kind], config.cost.target) if of_ops else None
     reporting.save_figure(plots.comparison_figure(trained, cost), workdir / "comparison.png")
+    report.write(config, workdir, search.seed_folders(config, workdir))
     return text
 
 

@@ -85,8 +85,8 @@ def prepare(
     data = data or feeds.find_data(config)
     if feeds.is_streamed(config, data):
         raise ValueError(
-            f"config.dataset={refusals.shown(data.name)} must fit into config.memory={config.memory} GB where many "
-            "cells are trained"
+            f"config.dataset={refusals.shown(data.name)} must fit into memory where many cells are trained: no more "
+            f"than config.memory={config.memory} GB, and not ImageNet"
         )
     if not cells:
         raise ValueError("cells must have at least one genotype")

@@ -57,8 +57,9 @@ def activation_figure(records: Sequence[Record]) -> Figure:
                 linewidth=3.5 if kind == "all" else 1.6,
                 label="all ops" if kind == "all" else kind,
             )
-        axes.set(title=TITLES[cell_type], ylim=(-0.02, 1.02))
-    panels[0].set_ylabel("mean activation probability")
+        axes.set(title=TITLES[cell_type])
+    highest = max(axes.dataLim.ymax for axes in panels) or 1
+    panels[0].set(ylabel="mean activation probability", ylim=(-0.02 * highest, 1.02 * highest))
     _legend(figure)
     return figure
 
@@ -87,7 +88,7 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
     Raises:
       ValueError: the records have none of them.
     """
-    records = runs[0] if len(runs) == 1 else _mean(runs)
+    records = runs[0] if len(runs) == 1 else mean(runs, [diagnostic.field for diagnostic in DIAGNOSTICS])
     panels: dict[str, list[Diagnostic]] = {}
     for diagnostic in DIAGNOSTICS:
         if any(diagnostic.field in record for record in records):
@@ -105,12 +106,9 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
             for run in runs if len(runs) > 1 else ():
                 _diagnostic(axes, diagnostic.field, run, style, marker="", linewidth=0.8, alpha=0.35, label="")
         axes.set(title=title, ylabel=shown[0].label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
-        if shown[0].limits:
-            low, high = shown[0].limits
-            axes.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-        else:
-            low, high = min(0, axes.get_ylim()[0]), axes.get_ylim()[1]
-            axes.set_ylim(low, high + 0.05 * (high - low))
+        low, high = shown[0].limits or axes.dataLim.intervaly
+        margin = max(0.05 * (high - low), 1e-3 * max(abs(low), abs(high))) or 1  # rounding errors look like a constant
+        axes.set_ylim(low - margin, high + margin)
         if any(diagnostic.legend for diagnostic in shown):
             axes.legend(frameon=False)
         if shown[0].whole:
@@ -129,37 +127,44 @@ def _diagnostic(axes, field, records, style, **changes):
         _line(axes, having, [record[field] for record in having], **style | changes)
 
 
-def _mean(runs):
-    """Records of the mean of each diagnostic, for the epochs that all runs have."""
+def mean(runs: Sequence[Sequence[Record]], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Records of the mean of each of these fields that all runs have, for the epochs that all have."""
     means = []
     for records in zip(*runs, strict=False):
-        fields = [d.field for d in DIAGNOSTICS if all(d.field in record for record in records)]
-        shared = [{field: record[field] for field in fields} for record in records]
-        mean = jax.tree.map(lambda *values: sum(values) / len(values), *shared)
-        means.append({"epoch": records[0]["epoch"], **mean})
+        there = [field for field in fields if all(field in record for record in records)]
+        shared = [{field: record[field] for field in there} for record in records]
+        averaged = jax.tree.map(lambda *values: sum(values) / len(values), *shared)
+        means.append({"epoch": records[0]["epoch"], **averaged})
     return means
 
 
-def curves_figure(records: Sequence[Record], held_out: str = "validation") -> Figure:
-    """Losses and accuracies over epochs, in training and on held-out images.
+def curves_figure(
+    records: Sequence[Record], held_out: str = "validation", quantities: Sequence[str] = ("loss", "accuracy")
+) -> Figure:
+    """Losses and accuracies over epochs, in training and on held-out images, a panel for each quantity.
 
     Args:
       records: at least one, each with "epoch" and train_loss (nats), train_accuracy (a fraction), and val_loss and
         val_accuracy, or test_loss and test_accuracy.
       held_out: 'validation' or 'test'.
+      quantities: 'loss', 'accuracy' or both.
     """
     other = {"validation": "val", "test": "test"}[held_out]
     figure = _figure(10, 4.8)
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    looks: dict[str, tuple[float, dict[str, Any]]] = {
+        "loss": (1, {"ylabel": "cross-entropy (nats)"}),
+        "accuracy": (100, {"ylabel": "accuracy (%)", "ylim": (-2, 102)}),
+    }
     styles = {
         "train": {"color": COLOURS["conv"], "label": "training"},
         other: {"color": COLOURS["skip"], "label": held_out, "linestyle": "--"},
     }
-    for axes, quantity, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
+    for axes, quantity in zip(panels, quantities, strict=True):
+        scale, look = looks[quantity]
         for part, style in styles.items():
             _line(axes, records, [scale * record[f"{part}_{quantity}"] for record in records], **style)
-    panels[0].set(title="loss", ylabel="cross-entropy (nats)")
-    panels[1].set(title="accuracy", ylabel="accuracy (%)", ylim=(-2, 102))
+        axes.set(title=quantity, **look)
     _legend(figure)
     return figure
 
@@ -238,9 +243,9 @@ def _legend(figure: Figure) -> None:
 
 
 def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any) -> None:
-    """One curve over epochs; markers keep a run of a single epoch visible."""
+    """One curve over epochs; markers, on up to 20 of them, keep a run of a single epoch visible."""
     epochs = [record["epoch"] for record in records]
-    axes.plot(epochs, values, marker=marker, markersize=3.5, **style)
+    axes.plot(epochs, values, marker=marker, markersize=3.5, markevery=-(-len(epochs) // 20), **style)
     axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What several seeds of one search have in common: population.json, population.md and population.png.
+"""What several seeds of one search have in common: population.json, population.md, population.png.
 
 A single search says little where another seed finds another cell; so how far seeds agree stands beside how far random
 cells do.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import lock, reporting, search, settings
+from prdarts_jax.run import lock, report, reporting, search, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     text = _text(result)
     reporting.write_bytes(workdir / "population.md", text.encode())
     reporting.save_figure(plots.diagnostics_figure(*runs), workdir / "population.png")
+    report.write(config, workdir, folders)
     return text
 
 

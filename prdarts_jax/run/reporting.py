@@ -6,6 +6,7 @@ Every file appears whole or not at all, so a run may be killed at any moment.
 import json
 import operator
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -86,14 +87,18 @@ class RunLog:
     """
 
     def __init__(self, workdir: Path, records: Sequence[Record]) -> None:
-        from tensorboardX import SummaryWriter
+        # Not SummaryWriter, whose thread ends on a full disk, and whose callers then wait for it for ever.
+        from tensorboardX.event_file_writer import EventsWriter
 
-        workdir.mkdir(parents=True, exist_ok=True)
+        folder = workdir / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
         self._path = workdir / METRICS
         write_bytes(self._path, b"".join(map(json_bytes, records)))
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=0, flush_secs=10)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._add_event(0, session_log={"status": "START"})
         for record in records:
             self._add_scalars(record)
+        self._writer.flush()
 
     def append(self, record: Record) -> None:
         """Adds the record of one epoch; it is on disk when this returns."""
@@ -103,15 +108,23 @@ class RunLog:
             file.flush()
             os.fsync(file.fileno())
         self._add_scalars(json.loads(line))
+        self._writer.flush()
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Closes the file of TensorBoard."""
         self._writer.close()
 
     def _add_scalars(self, record: Record) -> None:
+        from tensorboardX import summary
+
         for name, value in numbers(record).items():
             if name != "epoch":
-                self._writer.add_scalar(name, value, record["epoch"])
+                self._add_event(record["epoch"], summary=summary.scalar(name, value))
+
+    def _add_event(self, epoch: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=epoch, **content))
 
 
 def save_architecture(

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
-from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, report, reporting, settings
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
@@ -112,6 +112,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
             doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
+    report.write(config, workdir, folders)
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")

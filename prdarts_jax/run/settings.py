@@ -111,7 +111,7 @@ class _Cost:
     ] = "macs"
     weight: Annotated[
         float, above(0), "of what it costs beyond the target, as a share of that, in the logits' loss"
-    ] = 1.0
+    ] = 10.0
 
 
 @dataclasses.dataclass(frozen=True)

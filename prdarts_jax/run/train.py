@@ -2,7 +2,7 @@
 
 Beside what every run leaves (config.json, metrics.jsonl, tensorboard/, checkpoints/) the folder holds result.json (the
 test's accuracies, those of each class, the confusion matrix, the size of the network), genotype.json, curves.png,
-confusion.png, and what `finished.py` writes for the use of the network.
+confusion.png, report.html, and what `finished.py` writes for the use of the network.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, finished, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, finished, lock, loop, problems, report, reporting, settings
 from prdarts_jax.run.feeds import Feed, find_data, identity, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -218,6 +218,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     variables = devices.device_get(state.variables)
     finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], classes)
     reporting.write_json(workdir / "result.json", result)
+    report.write(config, workdir, [workdir])
     return result
 
 

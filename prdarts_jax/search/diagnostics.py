@@ -58,7 +58,7 @@ class Diagnostic:
       measure: (space, activation probabilities f32[edges, ops] per cell type, derived genotype) -> value. None: the
         search itself puts the field into the record, since it needs the weights or the data.
       legend: the name of the line, if the value is a number and its panel has several.
-      limits: of the vertical axis; None: it fits the values, and has 0.
+      limits: of the vertical axis, where the values alone say too little; None: it fits the values.
       whole: the vertical axis counts in whole numbers.
     """
 
@@ -89,12 +89,8 @@ DIAGNOSTICS = (
         lambda space, activation, genotype: genotypes.depth(genotype),
         whole=True,
     ),
-    Diagnostic(
-        "alignment_val", "alignment of the layers", "agreement of gradients", legend="validation", limits=(-1, 1)
-    ),
-    Diagnostic(
-        "alignment_train", "alignment of the layers", "agreement of gradients", legend="training", limits=(-1, 1)
-    ),
+    Diagnostic("alignment_val", "alignment of the layers", "agreement of gradients", legend="validation"),
+    Diagnostic("alignment_train", "alignment of the layers", "agreement of gradients", legend="training"),
     Diagnostic("eigenvalue", "dominant eigenvalue", "Hessian of the validation loss"),
     Diagnostic("cost", "cost", "of the derived cell's network", legend="derived"),
     Diagnostic("expected_cost", "cost", "of the derived cell's network", legend="expected"),

@@ -35,7 +35,7 @@ def made_up_searches(monkeypatch):
             genotype = problems.make_method(config).derive(space, logits)
             lines.append(json.dumps({"epoch": epoch, "genotype": dataclasses.asdict(genotype)}) + "\n")
         reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
-        return [genotype]
+        return {config.seed: genotype}
 
     monkeypatch.setattr(family.search, "run", searching)
 

@@ -1,5 +1,7 @@
 """The registry: the ops that it has, an op of a user's own in a supernet, what is refused."""
 
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,5 +108,26 @@ def test_an_unknown_op_is_refused(name, like):
 def test_what_cannot_be_registered_is_named(name, group, message):
     before = ops.names()
     with refused(message):
-        ops.register(name, group=group)
+        ops.register(name, group=group)(lambda channels, stride: None)
     assert ops.names() == before
+
+
+FILE = """
+from prdarts_jax import ops
+
+
+@ops.register("twice", group="skip")
+def twice(channels, stride):
+    return ops.Op(lambda params, stats, x, norm: ({} * x[:, ::stride, ::stride], {{}}))
+"""
+
+
+def test_a_file_that_registers_an_op_may_be_read_again_but_not_with_another_op(own_registry, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format(2))
+    first = runpy.run_path(str(path))["twice"]
+    assert runpy.run_path(str(path))["twice"] is not first
+    assert ops.find("twice").build is first
+    path.write_text(FILE.format(3))
+    with refused("name='twice' is that of a registered op; a new op must have one that is not taken"):
+        runpy.run_path(str(path))

@@ -227,6 +227,8 @@ def test_one_without_config_and_records_is_refused(folder: pathlib.Path, templat
         lambda run: {**run, "config": None},
         lambda run: {**run, "records": [run["records"][0][1:]]},
         lambda run: {**run, "records": [[None]]},
+        lambda run: {**run, "records": [{}]},
+        lambda run: {**run, "records": {"": []}},
         lambda run: {"step": 10},
         lambda run: [],
     ],
@@ -239,6 +241,14 @@ def test_one_that_has_been_changed_is_refused(folder: pathlib.Path, template: St
     with refused(
         f"checkpoint {folder / '10'} has been changed: its run.json is not that of step 10; use another --workdir"
     ):
+        checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
+
+
+def test_one_without_arrays_but_with_sums_is_refused(folder: pathlib.Path, template: State) -> None:
+    state = folder / "10" / "state"
+    shutil.rmtree(state / "d")
+    (state / "SHA256SUMS").write_text(checkpoints._sums(state))
+    with refused(f"checkpoint {folder / '10'} has been changed: its arrays cannot be read; use another --workdir"):
         checkpoints.restore_latest(folder, template, CONFIG, pytest.fail)
 
 

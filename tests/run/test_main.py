@@ -101,6 +101,7 @@ def test_workdir_holds_everything(undisturbed):
     assert json.loads((undisturbed / "config.json").read_text()) == json.loads(json.dumps(fields))
     for name in PICTURES:
         assert (undisturbed / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (undisturbed / "report.html").read_text().endswith("</html>\n")
     events = list((undisturbed / "tensorboard").glob("events.out.tfevents.*"))
     assert b"train_loss" in b"".join(path.read_bytes() for path in events)
     saved = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())

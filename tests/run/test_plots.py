@@ -95,7 +95,7 @@ def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others(name):
     ends = [(source, target) for _, source, target in cell]
     ends += [(node, len(boxes) - 1) for node in getattr(genotype, "normal_concat", ())]
     for i, (edge, (source, target)) in enumerate(zip(edges, ends, strict=True)):
-        points = edge.axes.transData.transform(edge.get_path().vertices[:100])  # what follows is the arrow head
+        points = edge.axes.transData.transform(edge.get_path().vertices[:60])  # what follows is the arrow head
         assert boxes[source].padded(15).contains(*points[0])
         assert boxes[target].padded(15).contains(*points[-1])
         for node in set(range(len(boxes))) - {source, target}:
@@ -145,6 +145,12 @@ def test_plots_show_the_records_in_their_units():
     np.testing.assert_allclose(shares.get_lines()[0].get_ydata()[:5], [0, 12.5, 25, 37.5, 50])
 
 
+def test_small_activations_fill_their_panel():
+    shares = {"skip": 0.13, "conv": 0.12, "all": 0.125}
+    (axes,) = plots.activation_figure([{"epoch": 0, "activation": {"normal": shares}}]).axes
+    assert axes.get_ylim() == pytest.approx((0, 0.13), abs=0.01)
+
+
 def test_records_of_one_cell_type_have_one_panel():
     records = [one_cell_type(epoch) for epoch in range(3)]
     (axes,) = plots.activation_figure(records).axes
@@ -164,10 +170,18 @@ def test_diagnostics_are_those_of_the_records():
     lines = {line.get_label(): line.get_ydata() for line in alignment.get_lines()}
     np.testing.assert_allclose(lines["validation"], [r["alignment_val"] for r in records])
     np.testing.assert_allclose(lines["training"], [r["alignment_train"] for r in records])
-    assert alignment.get_ylim() == pytest.approx((-1, 1), abs=0.05)
+    assert skips.get_ylim() == pytest.approx((0, 1), abs=0.06)
+    for axes in (entropy, depth, alignment, eigenvalue):
+        values = np.concatenate([line.get_ydata() for line in axes.get_lines()])
+        (low, high), (bottom, top) = (values.min(), values.max()), axes.get_ylim()
+        assert bottom < low and high < top and high - low > 0.85 * (top - bottom)
     (line,) = eigenvalue.get_lines()
     np.testing.assert_allclose(line.get_xydata(), [(0, 0), (5, 0.05), (10, 0.1)])
     assert eigenvalue.get_xlim() == skips.get_xlim() == (-0.5, 10.5)
+
+    records = [{"epoch": epoch, "entropy": {"normal": 1.6 + 1e-7 * (epoch % 2)}} for epoch in range(4)]
+    (constant,) = plots.diagnostics_figure(records).axes
+    assert np.ptp(constant.get_ylim()) > 0.003  # a rounding error does not fill the panel
 
     (alone,) = plots.diagnostics_figure([{"epoch": 0}, {"epoch": 1, "alignment_val": 0.5}]).axes
     assert [line.get_label() for line in alone.get_lines()] == ["validation"]

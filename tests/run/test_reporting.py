@@ -1,7 +1,9 @@
 """Files of a run: whole after any kill."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -121,6 +123,21 @@ def test_curves_that_tensorboard_lost_in_a_kill_come_back(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     log_epochs(tmp_path, [3])
     assert [step for step, _ in shown_scalars(tmp_path)["val_loss"]] == [0, 1, 2, 3]
+
+
+def test_a_full_disk_is_an_error_of_whoever_appends(tmp_path):
+    """TensorBoard's file is the larger one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = reporting.RunLog(tmp_path, [])
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        with pytest.raises(OSError) as error:
+            for epoch in range(1000):
+                log.append({"epoch": epoch, "loss": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG and (tmp_path / "metrics.jsonl").stat().st_size < 4000
+    log.close()
 
 
 # A run in small, each time that this process is told to start it: a record, then the checkpoint, for as long as it

@@ -14,6 +14,7 @@ from shared import CELL, get_config, refused, tiny_training, without_pictures
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
+from prdarts_jax.data.arrays import from_arrays
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
@@ -53,6 +54,7 @@ def test_a_training_leaves_its_result_and_what_made_it(trained):
     assert genotypes.load(trained / "genotype.json") == CELL
     for name in ("curves", "confusion"):
         assert (trained / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (trained / "report.html").read_text().endswith("</html>\n")
     result = json.loads((trained / "result.json").read_text())
     confusion = np.array(result["confusion"])
     assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
@@ -274,6 +276,26 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint absent.pt does not exist"):
         train.run(tiny_config(**fields | {"torch_checkpoint": "absent.pt"}), tmp_path / "other")
     assert not (tmp_path / "other" / "config.json").exists()
+
+
+# Images of one's own
+
+
+def test_arrays_of_ones_own_are_trained_and_no_others_after_them(compiled_quickly, tmp_path):
+    """Of 8x12 pixels, with names for labels; 4 of each class's 20 are held out."""
+    rng = np.random.default_rng(0)
+    arrays = {"image": rng.integers(0, 256, (40, 8, 12, 3)).astype(np.uint8), "label": np.array(["cat", "dog"] * 20)}
+    config = tiny_config(num_examples=0, epochs=1)
+    with without_pictures():
+        result = train.run(config, tmp_path / "run", from_arrays(arrays))
+    assert result["images"] == 8 and np.shape(result["confusion"]) == (2, 2)
+    assert records(tmp_path / "run")[0]["step"] == 4  # 32 images in batches of eight
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["dataset"] == "arrays" and written["images"].startswith("40 images, ")
+    assert json.loads((tmp_path / "run" / "classifier.json").read_text())["classes"] == ["cat", "dog"]
+    arrays["image"][7, 0, 0, 0] ^= 1
+    with pytest.raises(ValueError, match="belongs to another run: config.images is .* there and .* here"):
+        train.run(config, tmp_path / "run", from_arrays(arrays))
 
 
 # Streamed from disk

@@ -1,0 +1,161 @@
+"""The page of a finished run: report.html, which needs no other file and no network.
+
+It is made of the files that the run has left, so it says the same whenever it is written: no times, no folders.
+"""
+
+import json
+import platform
+import string
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from prdarts_jax import devices, refusals
+from prdarts_jax.run import checkpoints, page, reporting, search_page, settings
+from prdarts_jax.search import methods
+from prdarts_jax.spaces import genotypes, published
+
+_NAME = "report.html"
+_CLASSES = 20  # whose confusion matrix is drawn
+
+
+def write(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> None:
+    """Writes the page of a search or a training that has ended, of a population or a comparison as far as it is there.
+
+    Args:
+      config: of the run.
+      workdir: where report.html goes.
+      folders: with the results of each seed of a search; of a training `workdir` alone.
+    """
+    if not devices.is_main():
+        return
+    body = _training(workdir) if config.job == "train" else search_page.parts(config, workdir, folders)
+    body += [_asked(config, workdir), _environment(), _again(config, workdir)]
+    template = string.Template(Path(__file__).with_suffix(".html").read_text())
+    filled = template.substitute(title=page.text(_title(config)), body="\n".join(body))
+    reporting.write_bytes(workdir / _NAME, filled.encode())
+
+
+def _title(config):
+    if config.job == "train":
+        named = [name for name in published.names() if name.lower() == config.genotype.lower()]
+        return f"Training of {named[0] if named else 'a cell'} on {config.dataset}"
+    seeds = f", {config.seeds} seeds" if config.seeds > 1 else ""
+    return f"Search by {config.method} in the space {config.space} on {config.dataset}{seeds}"
+
+
+def _training(workdir: Path) -> list[str]:
+    from prdarts_jax.run import plots
+
+    result, described = (json.loads((workdir / name).read_bytes()) for name in ("result.json", "classifier.json"))
+    classes, records = described["classes"], reporting.read_records(workdir)
+    facts = [["test accuracy (%)", 100 * result["top1"]], ["of the five likeliest (%)", 100 * result["top5"]]]
+    facts += [["weights", result["params"]], ["multiply-adds", result["macs"]]]
+    parts = [page.section("Result", page.table(["", ""], facts))]
+    if records:
+        (few,) = search_page.thinned([records])
+        panels = [plots.curves_figure(few, "test", [of]) for of in ("loss", "accuracy")]
+        parts.append(page.section("Curves", page.panels(panels)))
+    parts.append(page.section("Cell", *search_page.drawn(genotypes.load(workdir / "genotype.json"), "cell")))
+    confusion = np.asarray(result["confusion"])
+    images, right = confusion.sum(axis=1), confusion.diagonal()
+    rows = [
+        [name, int(n), 100 * int(r) / int(n) if n else None] for name, n, r in zip(classes, images, right, strict=True)
+    ]
+    table = page.wide(page.table(["class", "images", "accuracy (%)"], rows, "sortable"))
+    if len(classes) <= _CLASSES:
+        picture = page.svg(plots.confusion_figure(result["confusion"]), "confusion")
+        parts.append(page.section("Classes", table, f"<div class='small'>{picture}</div>"))
+    else:
+        parts.append(page.section("Classes", page.folded(f"Accuracies of {len(classes)} classes", table)))
+    return parts
+
+
+def _asked(config: ConfigDict, workdir: Path) -> str:
+    own = settings.section_of(config.method) if config.job == "search" else ""
+    of_others = {name for name in methods.NAMED if name != own}
+    changed = _changed(config)
+    rest = {n: v for n, v in _flat(config).items() if n not in changed and n.partition(".")[0] not in of_others}
+    differing, same = (
+        page.table(["field", "value"], [[name, _literal(value)] for name, value in fields.items()], "settings")
+        for fields in (changed, rest)
+    )
+    images = (checkpoints.read_config(workdir) or {}).get("images")
+    data = [f"<p>The images are known by: {page.text(images)}.</p>"] if images else []
+    title = f"<p>What differs from <code>{page.text(_base(config))}</code>:</p>"
+    return page.section("What was asked", *data, title, differing, page.folded("The rest", same))
+
+
+def _environment() -> str:
+    found = jax.devices()
+    kinds = ", ".join(sorted({device.device_kind for device in found}))
+    rows = [["Python", platform.python_version()]]
+    rows += [[name, metadata.version(name)] for name in ("jax", "jaxlib", "flax", "optax", "numpy")]
+    rows += [["devices", f"{len(found)} × {found[0].platform} ({kinds})"], ["processes", jax.process_count()]]
+    rows += [["prdarts_jax", _version()]]
+    return page.section("Environment", page.table(["", ""], rows, "settings"))
+
+
+def _version() -> str:
+    """Of this package, with the commit if it lies in a checkout."""
+    try:
+        version = metadata.version("prdarts_jax")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return version
+        return f"{version}, commit {commit.replace('-dirty', ', with changes')}"
+    return version
+
+
+def _again(config: ConfigDict, workdir: Path) -> str:
+    lines = "".join(f"        {name!r}: {_literal(value)},\n" for name, value in _changed(config).items())
+    text = (
+        "from prdarts_jax.run import settings\n\n\n"
+        f"def get_config():\n    config = {_base(config)}\n"
+        f"    config.update_from_flattened_dict({{\n{lines}    }})\n    return config\n"
+    )
+    used = (checkpoints.read_config(workdir) or {}).get("dataset", config.dataset)
+    named = used in (config.dataset, str(refusals.path("config.dataset", config.dataset)))
+    passed = [] if named else [f"<p>The images, {page.text(used)}, were passed in Python: pass them again.</p>"]
+    return page.section(
+        "How to repeat it",
+        *passed,
+        "<p>Save this as again.py:</p>",
+        f"<pre id='again'>{page.text(text)}</pre>",
+        "<p>and run, in a new folder:</p>",
+        "<pre>prdarts --config=again.py --workdir=runs/again</pre>",
+    )
+
+
+def _base(config):
+    """What the config starts from, in Python."""
+    return f"settings.search({config.method!r})" if config.job == "search" else "settings.training()"
+
+
+def _flat(config: ConfigDict) -> dict[str, Any]:
+    return flatten_dict(config.to_dict(), sep=".")
+
+
+def _changed(config: ConfigDict) -> dict[str, Any]:
+    """The fields that differ from the defaults of the method, or of a training."""
+    default = _flat(settings.search(config.method) if config.job == "search" else settings.training())
+    of_config = _flat(config)
+    return {name: value for name, value in of_config.items() if name not in default or default[name] != value}
+
+
+def _literal(value: Any) -> str:
+    """The value as Python reads it."""
+    return f"float({str(value)!r})" if isinstance(value, float) and not np.isfinite(value) else repr(value)
