@@ -12,7 +12,7 @@ from prdarts_jax import refusals
 from prdarts_jax.data.source import DataSet, Source, check_split, held_out
 from prdarts_jax.refusals import cut, shown
 
-_SIDE, _CHANNELS = 4096, 64  # at most
+_SIDE, _CHANNELS = 4096, (1, 3)  # at most; either
 # What the arrays of an .npz may be called: training images and labels, and those of a test, or all images alone.
 _NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
@@ -56,7 +56,7 @@ def from_arrays(
         wanted = f"{len(classes)}, as many as it has names of classes" if classes else "two or more"
         raise ValueError(f"{cut(name, 200)} has {len(known)} different labels, but must have {wanted}")
     named = tuple(classes) or tuple(map(str, known.tolist()))
-    identity = f"{len(labels)} images, {zlib.crc32(labels.astype(str).tobytes(), zlib.crc32(images.data)):08x}"
+    identity = f"{len(labels)} images, {_crc(images, labels):08x}"
     source = _source(images, numbers, named)
     if test is None:
         return held_out(name, source, test_share, test_seed)._replace(identity=identity)
@@ -68,6 +68,7 @@ def from_arrays(
         )
     if unknown := sorted(set(test_labels.tolist()) - set(known.tolist())):
         raise ValueError(f"{cut(name, 200)} has the label {shown(unknown[0])} in its test images alone")
+    identity = f"{len(labels)} and {len(test_labels)} images, {_crc(images, labels, test_images, test_labels):08x}"
     splits = {"train": source, "test": _source(test_images, np.searchsorted(known, test_labels), named)}
 
     def open_split(split: str) -> Source:
@@ -102,12 +103,28 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
             raise ValueError(f"{cut(name, 200)} has no images in its split {split!r}")
 
         def read(indices: list[int]) -> list[dict[str, Any]]:
-            return [examples[index] for index in indices]
+            found = [examples[index] for index in indices]
+            for index, example in zip(indices, found, strict=True):
+                if not 0 <= int(example["label"]) < len(classes):
+                    raise ValueError(
+                        f"{cut(name, 200)} has the label {shown(example['label'])} at position {index} of its split "
+                        f"{split!r}, but must have integers from 0 to {len(classes) - 1}"
+                    )
+            return found
 
         channels = np.atleast_3d(examples[0]["image"]).shape[2]
+        if channels not in _CHANNELS:
+            raise ValueError(f"{cut(name, 200)} has images of {channels} channels, but must have 1 or 3")
         return Source((None, None, channels), len(classes), len(examples), read, tuple(classes))
 
     return DataSet(name, open_split, f"{len(train)} and {len(test)} images")
+
+
+def _crc(*arrays: np.ndarray) -> int:
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(str)).data, crc)
+    return crc
 
 
 def _source(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Source:
@@ -133,10 +150,10 @@ def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
         )
     images = images if images.ndim == 4 else images[..., None]
     count, height, width, channels = images.shape
-    if not (0 < count and 0 < height <= _SIDE and 0 < width <= _SIDE and 0 < channels <= _CHANNELS):
+    if not (0 < count and 0 < height <= _SIDE and 0 < width <= _SIDE and channels in _CHANNELS):
         raise ValueError(
-            f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 to "
-            f"{_CHANNELS} channels, which come last"
+            f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 or "
+            "3 channels, which come last"
         )
     if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iuU":
         raise ValueError(

@@ -143,14 +143,18 @@ def _train_example(
     return {"image": np.array(image), "label": np.int32(example["label"])}
 
 
-def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]:
-    image = _as_rgb(example["image"])
+def centre(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """The centre of an image, u8[H, W] or u8[H, W, C], as `test_batches` cuts it out: u8[S, S, 3]."""
+    image = _as_rgb(pixels)
     shorter = round(image_size * 256 / 224)
     width, height = (side * shorter // min(image.size) for side in image.size)
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    centre = resized.crop((left, top, left + image_size, top + image_size))
-    return {"image": np.array(centre), "label": np.int32(example["label"])}
+    return np.array(resized.crop((left, top, left + image_size, top + image_size)))
+
+
+def _test_example(example: dict[str, Any], *, image_size: int) -> dict[str, Any]:
+    return {"image": centre(example["image"], image_size), "label": np.int32(example["label"])}
 
 
 def _as_rgb(pixels: np.ndarray) -> Image.Image:

@@ -18,6 +18,7 @@ from prdarts_jax.refusals import shown
 
 # Of a data set: more than any of ours has.
 _SIDE, _CLASSES, _EXAMPLES = 4096, 10**6, 10**8
+_LABELS = 1000  # images that are in memory at once where only their labels are read
 
 Folder = str | os.PathLike[str]
 
@@ -80,8 +81,10 @@ def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: 
     if test:
         return of_splits(tfds_name, tfds_name, data_dir, test)
     source = open_split(tfds_name, tfds_name, data_dir, "train")
-    labels = np.array([example["label"] for example in source.read(list(range(len(source))))], np.int32)
-    return held_out(tfds_name, dataclasses.replace(source, labels=labels), test_share, test_seed)
+    chunks = (range(start, min(start + _LABELS, len(source))) for start in range(0, len(source), _LABELS))
+    labels = [example["label"] for chunk in chunks for example in source.read(list(chunk))]
+    source = dataclasses.replace(source, labels=np.array(labels, np.int32))
+    return held_out(tfds_name, source, test_share, test_seed)
 
 
 def of_splits(tfds_name: str, name: str, data_dir: Folder | None, test: str = "test") -> DataSet:

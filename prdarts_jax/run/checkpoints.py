@@ -33,6 +33,7 @@ from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
 
 KEPT = 3
+_CONTENTS = ("images", "accuracies", "starting_weights")  # in config.json beside the config: of files
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
 
 Records = list[list[dict[str, Any]]]  # of each run, those of all its epochs
@@ -220,7 +221,7 @@ def check_config(
 ) -> None:
     """Refuses a workdir whose config.json is not this config but for the `free` fields; one without a run is fine.
 
-    The `advice` stands at the end of the sentence.
+    Where the epochs differ, the `advice` stands at the end of the sentence.
 
     Raises:
       ValueError: names each field that differs with both values, or says that the file is damaged or missing.
@@ -235,7 +236,7 @@ def check_config(
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
     if differing := _differences(there, config, free):
-        what = f"use another --workdir or the old values{advice}"
+        what = "use another --workdir or the old values" + (advice if "config.epochs" in differing else "")
         raise ValueError(f"{workdir} belongs to another run: {differing}; {what}")
 
 
@@ -248,13 +249,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     if not path.is_file():
         return None
-    try:
-        fields = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} is damaged (not a JSON object)")
-    return fields
+    return reporting.read_json(path)
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -281,8 +276,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collec
         for fields in (there, here)
     )
     differing = [
-        f"config.{cut(field, 60)} is {cut(there.get(field, 'missing'), 60)} there and "
-        f"{cut(here.get(field, 'missing'), 60)} here"
+        f"{'' if field in _CONTENTS else 'config.'}{cut(field, 60)} is "
+        f"{cut(there.get(field, 'missing'), 60)} there and {cut(here.get(field, 'missing'), 60)} here"
         for field in sorted((there.keys() | here.keys()) - set(free))
         if there.get(field) != here.get(field)
     ]

@@ -34,6 +34,7 @@ class Feed(abc.ABC):
       image_shape: (B, H, W, C) of a batch.
       steps_per_epoch: batches of the training images.
       augmentation: what compiled code does to an image.
+      cropped: whether the test sees the centre of an image, else it sees all of it.
       mesh: of the devices.
     """
 
@@ -44,6 +45,7 @@ class Feed(abc.ABC):
     image_shape: tuple[int, int, int, int]
     steps_per_epoch: int
     augmentation: Augmentation
+    cropped: bool = False
     mesh: Mesh
 
     @abc.abstractmethod
@@ -193,6 +195,8 @@ class InMemory(Feed):
 
 class _Streamed(Feed):
     """Images are read, cropped, mirrored and jittered by other processes; a call does one step, of one batch."""
+
+    cropped = True
 
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:
         self._options = stream_options(config)

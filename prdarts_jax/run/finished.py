@@ -6,7 +6,6 @@ classifier.stablehlo for JAX alone, and classifier_torch.py with classifier_torc
 
 import dataclasses
 import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -53,6 +52,7 @@ class Trained(Finished):
       variables: {'params', 'batch_stats'}, those that were tested.
       augmentation: of the training; `mean` and `std` are what every image is normalised by.
       image_shape: (height, width, channels).
+      cropped: whether the test saw the centre of each image (see `streaming.test_batches`), else it saw all of it.
       classes: the name of each; its number where it has none.
       result: what result.json holds.
     """
@@ -61,11 +61,22 @@ class Trained(Finished):
     variables: dict[str, Any]
     augmentation: Augmentation
     image_shape: tuple[int, int, int]
+    cropped: bool
     classes: tuple[str, ...]
     result: dict[str, Any]
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Logits f32[B, classes] of images u8[B, *image_shape]."""
+        """Logits f32[B, classes] of images u8[B, *image_shape].
+
+        Raises:
+          ValueError: the images are of another dtype or shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images are {images.dtype}{refusals.shown(images.shape)}, but must be uint8(B, "
+                f"{', '.join(map(str, self.image_shape))})"
+            )
         return np.asarray(_classify(self.network, self.augmentation, self.variables, images))
 
     def to_torch(self) -> dict[str, np.ndarray]:
@@ -82,10 +93,12 @@ def write(
     variables: dict[str, Any],
     augmentation: Augmentation,
     image_shape: tuple[int, int, int],
+    cropped: bool,
     classes: Sequence[str],
 ) -> None:
     """Writes what the use of a network needs; of the arguments see `Trained`."""
-    described = {"image_shape": image_shape, "classes": classes, "augmentation": dataclasses.asdict(augmentation)}
+    described = {"image_shape": image_shape, "cropped": cropped, "classes": classes}
+    described["augmentation"] = dataclasses.asdict(augmentation)
     reporting.write_json(workdir / _CLASSIFIER, described)
     exported = training.export_classifier(network, augmentation, variables, image_shape)
     reporting.write_bytes(workdir / "classifier.stablehlo", exported)
@@ -136,7 +149,7 @@ def load(workdir: str | os.PathLike[str]) -> Finished:
 
 def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
     result = _read(folder / "result.json")
-    image_shape, classes, augmentation = _described(folder / _CLASSIFIER)
+    image_shape, cropped, classes, augmentation = _described(folder / _CLASSIFIER)
     made = settings.training()
     try:
         made.update({name: config[name] for name in _OF_NETWORK})
@@ -148,15 +161,16 @@ def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
         raise ValueError(f"{folder}/config.json or genotype.json is damaged ({reason})") from error
     template = {name: shapes[name] for name in ("params", "batch_stats")}
     variables = checkpoints.read_part(folder / "checkpoints", ("0.averaged.", "0."), template)
-    return Trained(config, genotype, network, variables, augmentation, image_shape, classes, result)
+    return Trained(config, genotype, network, variables, augmentation, image_shape, cropped, classes, result)
 
 
-def _described(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...], Augmentation]:
-    """What `write` has written there: the shape of an image, the names of the classes, the augmentation."""
+def _described(path: Path) -> tuple[tuple[int, int, int], bool, tuple[str, ...], Augmentation]:
+    """What `write` has written there: the shape of an image, whether it is cropped, the names of the classes, the
+    augmentation."""
     values = _read(path)
     try:
         height, width, channels = shape = tuple(values["image_shape"])
-        classes = tuple(values["classes"])
+        cropped, classes = values["cropped"] is True, tuple(values["classes"])
         fields: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in values["augmentation"].items()}
         augmentation = Augmentation(**fields)
         mean, std = augmentation.mean, augmentation.std
@@ -167,7 +181,7 @@ def _described(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...], Augme
         fits = False
     if not fits:
         raise ValueError(f"{path} is damaged (its shape, classes and augmentation are not those of images)")
-    return (height, width, channels), classes, augmentation
+    return (height, width, channels), cropped, classes, augmentation
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -179,10 +193,4 @@ def _read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"the training in {path.parent} has not ended: the command that began it resumes it")
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is damaged (not a JSON object)")
-    return values
+    return reporting.read_json(path)

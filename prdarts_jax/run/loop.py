@@ -239,7 +239,13 @@ class Run:
             text += f"; the last good checkpoint is {good}" if good else "; there is no checkpoint from before"
             raise Diverged(f"{text}; use another --workdir and a smaller config.weights.learning_rate")
         reporting.say(f"careful: {text}, and ends")
-        self._append(number, {"diverged": True})
+        records = self.records[number]
+        if records and records[-1]["epoch"] == self.epoch:  # its metrics were finite, what they led to is not
+            records[-1] = records[-1] | {"diverged": True}
+            if self._logs:
+                self._logs[number].write(records)
+        else:
+            self._append(number, {"diverged": True})
         return False
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:

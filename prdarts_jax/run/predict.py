@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from prdarts_jax import refusals
-from prdarts_jax.data import pictures
+from prdarts_jax.data import pictures, streaming
 from prdarts_jax.run.finished import Trained
 
 _BATCH = 32
@@ -31,22 +31,20 @@ class Prediction(NamedTuple):
 
 
 def predict(trained: Trained, files: Iterable[str]) -> Iterator[Prediction]:
-    """Classifies images in files, of any sizes, which are resized to that of the training, in their order."""
+    """Classifies images in files, of any sizes, which are made like those of the training's test, in their order."""
     height, width, channels = trained.image_shape
 
     def read(file: str) -> np.ndarray | str:
         try:
-            path = refusals.file("image", file, most=2**30)
-            return pictures.resized(pictures.read(path, channels), height, width)
+            pixels = pictures.read(refusals.file("image", file, most=2**30), channels)
+            return streaming.centre(pixels, height) if trained.cropped else pictures.resized(pixels, height, width)
         except (ValueError, OSError) as error:
             return refusals.cut(str(error))
 
     remaining = iter(files)
     while batch := list(itertools.islice(remaining, _BATCH)):
         found = [read(file) for file in batch]
-        images = np.zeros(
-            (_BATCH, *trained.image_shape), np.uint8
-        )  # of one shape, so that one compilation does for all
+        images = np.zeros((_BATCH, *trained.image_shape), np.uint8)  # so that one compilation does for all
         for place, image in enumerate(found):
             images[place] = 0 if isinstance(image, str) else image
         for file, image, logits in zip(batch, found, trained.classify(images), strict=False):

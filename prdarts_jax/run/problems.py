@@ -55,6 +55,7 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
     found = costs.of_network(
         settings.space_of(config),
         config.cost.kind,
+        form=config.form,
         channels=section.channels,
         cells=section.cells,
         num_classes=num_classes,
@@ -71,8 +72,14 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
 
 def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
     """The method that keeps to `config.cost.target`."""
-    distinct = getattr(method.discretization, "distinct_inputs", True)
-    term = terms.expected_cost(config.cost.weight, config.cost.target, of_ops, distinct_inputs=distinct)
+    strongest: Any = method.discretization  # as `settings.validate` demands
+    term = terms.expected_cost(
+        config.cost.weight,
+        config.cost.target,
+        of_ops,
+        distinct_inputs=strongest.distinct_inputs,
+        scores=method.relaxation.scores,
+    )
     return dataclasses.replace(method, terms=(*method.terms, term))
 
 

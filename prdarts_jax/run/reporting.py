@@ -47,6 +47,21 @@ def json_bytes(value: Any, indent: int | None = None) -> bytes:
     return text.encode() + b"\n"
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+      ValueError: the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object)")
+    return value
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically."""
     _replace(path, lambda file: file.write(content))
@@ -93,12 +108,16 @@ class RunLog:
         folder = workdir / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
         self._path = workdir / METRICS
-        write_bytes(self._path, b"".join(map(json_bytes, records)))
+        self.write(records)
         self._writer = EventsWriter(str(folder / "events"))
         self._add_event(0, session_log={"status": "START"})
         for record in records:
             self._add_scalars(record)
         self._writer.flush()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Writes metrics.jsonl anew, with these records."""
+        write_bytes(self._path, b"".join(map(json_bytes, records)))
 
     def append(self, record: Record) -> None:
         """Adds the record of one epoch; it is on disk when this returns."""

@@ -6,7 +6,6 @@ seeds are searched at once and have folders seed_0, seed_1, ... of their own.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,20 +224,33 @@ def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
     """What config.json holds: not what comes after the search. What is trained then has folders and configs of its own,
     and a cell may be chosen again in another way."""
     after = ("discretization", "selection", "evaluation")
-    return {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
+    fields = {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
+    if config.cost.target:  # which is of these networks
+        fields["evaluation"] = {name: config.evaluation[name] for name in ("channels", "cells")}
+    return fields
 
 
 def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
-    """Those in costs.json, which the first process writes if it is missing: no two measurements of latency agree."""
+    """What the networks cost that `config.evaluation` describes.
+
+    No two measurements of latency agree: those in costs.json count, which the first process writes unless it has those
+    of such networks.
+    """
+    if config.cost.kind != "latency":
+        return problems.make_costs(config, num_classes, image_shape)
     path, space = workdir / "costs.json", settings.space_of(config)
-    if devices.is_main() and not path.exists():
+    network = [config.form, config.evaluation.channels, config.evaluation.cells, num_classes, *image_shape, *space.ops]
+    if devices.is_main() and not (path.exists() and reporting.read_json(path).get("network") == network):
         made = problems.make_costs(config, num_classes, image_shape)
         arrays = {cell_type: array.tolist() for cell_type, array in made.arrays().items()}
-        reporting.write_json(path, {"kind": config.cost.kind, "fixed": made.fixed, "of_ops": arrays})
+        reporting.write_json(path, {"network": network, "fixed": made.fixed, "of_ops": arrays})
     devices.barrier("costs")
-    read = json.loads(path.read_bytes())
-    rows = ((cell_type, tuple(map(tuple, array))) for cell_type, array in read["of_ops"].items())
-    return costs.Costs(space, read["fixed"], tuple(rows))
+    read = reporting.read_json(path)
+    try:
+        arrays = {t: np.array(read["of_ops"][t], float).reshape(space.shape).tolist() for t in space.cell_types}
+        return costs.Costs(space, float(read["fixed"]), tuple((t, tuple(map(tuple, a))) for t, a in arrays.items()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): use another --workdir") from error
 
 
 def _is_nan(logits: Logits) -> bool:

@@ -14,7 +14,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import costs, discrete
 from prdarts_jax.search import methods
-from prdarts_jax.spaces import tabular
+from prdarts_jax.spaces import discretizations, tabular
 
 _HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
 _EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
@@ -332,6 +332,8 @@ def _check_search(config):
         made = method(**config.get(section, {}))
     except ValueError as error:
         raise ValueError(f"config.{section}: {error}") from error
+    if config.cost.target:
+        _check_cost(config, made)
     if config.accumulate > 1 and made.second_order:
         raise ValueError(
             f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
@@ -341,6 +343,17 @@ def _check_search(config):
         partial = made.supernet["partial"]
         raise ValueError(
             f"config.channels={config.channels} must be a multiple of {2 * partial}, twice config.{section}.partial"
+        )
+
+
+def _check_cost(config, made):
+    """Refuses a target where the cell is not the strongest ops by the logits, and a form without a network."""
+    methods_of = [stage.method for stage in made.stages] or [made]
+    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in methods_of)
+    if not by_logits or config.discretization != "own":
+        raise ValueError(
+            f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "
+            f"config.discretization={config.discretization!r}, since the cell is not that of the strongest ops alone"
         )
 
 

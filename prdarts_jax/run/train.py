@@ -22,7 +22,7 @@ from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
 from prdarts_jax.run import checkpoints, finished, lock, loop, problems, report, reporting, settings
-from prdarts_jax.run.feeds import Feed, find_data, identity, open_feed
+from prdarts_jax.run.feeds import Feed, find_data, identity, is_streamed, open_feed
 from prdarts_jax.spaces import genotypes
 
 
@@ -94,7 +94,7 @@ def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data:
         config.cells,
         source.num_classes,
         auxiliary=problems.has_auxiliary(config),
-        image_channels=source.shape[-1],
+        image_channels=3 if is_streamed(config, data) else source.shape[-1],
     )
 
 
@@ -167,9 +167,6 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     longer = f"; a longer training is another, with --config.init_from={workdir} once this one has ended"
     checkpoints.check_config(workdir, fields, _free(config), longer)
     before = (checkpoints.read_config(workdir) or fields).get("epochs")
-    if before != config.epochs:
-        constant = "no step depends on their number, since learning rate and drop-path stay the same"
-        reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
     network = (config.form, config.channels, config.cells, feed.num_classes)
     size = sizes.describe(genotype, *network, image_shape=feed.image_shape[1:])
     reporting.say(feed.description)
@@ -191,6 +188,9 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     ) as run:
         state = run.restore(shapes, metric_shapes) or _start(config, feed, problem, weights)
         state = devices.device_put(state, feed.mesh)
+        if before != config.epochs:
+            constant = "no step depends on their number, since learning rate and drop-path stay the same"
+            reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
         if not run.done:
             if devices.is_main():  # a training that goes on is not a finished one
                 (workdir / "result.json").unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
     classes = feed.classes or tuple(map(str, range(feed.num_classes)))
     variables = devices.device_get(state.variables)
-    finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], classes)
+    finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], feed.cropped, classes)
     reporting.write_json(workdir / "result.json", result)
     report.write(config, workdir, [workdir])
     return result

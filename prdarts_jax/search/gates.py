@@ -64,7 +64,7 @@ def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> ja
     key_op, key_edge = jax.random.split(key)
     if not space.entries_per_node:
         return choose_random(key_op, candidates, 1)
-    chosen = choose_random(key_op, candidates & _computes(space), 1)
+    chosen = choose_random(key_op, candidates & computes(space), 1)
     return chosen & strongest_inputs(space, jax.random.uniform(key_edge, candidates.shape[:1]))[:, None]
 
 
@@ -77,7 +77,7 @@ def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Arr
     """
     key_op, key_edge = jax.random.split(key)
     if space.entries_per_node:
-        weights = jnp.where(_computes(space), weights, 0.0)
+        weights = jnp.where(computes(space), weights, 0.0)
     chosen = largest(jnp.log(weights) + jax.random.gumbel(key_op, weights.shape), 1) & (weights > 0)
     if not space.entries_per_node:
         return chosen
@@ -93,21 +93,25 @@ def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
 
 
 def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -> jax.Array:
-    """bool[edges, ops]: what `discretizations.strongest` keeps by scores of at least 0; an op of score 0 is left out.
-
-    Where a node keeps so many entries, none must have the score 0.
-    """
-    best = largest(score, 1) & (score > 0)
+    """bool[edges, ops]: what `discretizations.strongest` keeps by these scores; an op of score -inf is left out."""
+    if space.entries_per_node:
+        score = jnp.where(computes(space), score, -jnp.inf)
+    best = largest(score, 1) & (score > -jnp.inf)
     if not space.entries_per_node:
         return best
-    score = jnp.where(best, score, 0.0) if distinct_inputs else score
-    into = jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
-    of_nodes = jnp.where(into[:, :, None], score, -1.0).reshape(len(into), -1)
+    score = jnp.where(best, score, -jnp.inf) if distinct_inputs else score
+    into = edges_into(space)
+    of_nodes = jnp.where(into[:, :, None], score, -jnp.inf).reshape(len(into), -1)
     kept = jnp.any(largest(of_nodes, space.entries_per_node), axis=0)
-    return kept.reshape(score.shape) & (score > 0)
+    return kept.reshape(score.shape) & (score > -jnp.inf)
 
 
-def _computes(space):
+def edges_into(space: SearchSpace) -> jax.Array:
+    """bool[nodes, edges]: which edges lead into each node that is no input."""
+    return jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
+
+
+def computes(space: SearchSpace) -> jax.Array:
     """bool[ops]: those other than none."""
     return jnp.array([ops.group(op) != "none" for op in space.ops])
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax import ops
 from prdarts_jax.nets.costs import Costs
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations import Arch, Metrics
@@ -187,7 +186,14 @@ class _ZeroOne(CellTerm):
         return -_mean(jnp.square(probability - 0.5), candidates)
 
 
-def expected_cost(weight: float, target: float, costs: Costs, *, distinct_inputs: bool = True) -> Term:
+def expected_cost(
+    weight: float,
+    target: float,
+    costs: Costs,
+    *,
+    distinct_inputs: bool = True,
+    scores: Callable[[SearchSpace, Arch], Arch] | None = None,
+) -> Term:
     """What the network of the derived cell costs beyond a target, as a share of it; 0 where it is within the target.
 
     As in TuNAS (Bender et al., CVPR 2020, section 3.2) the excess counts linearly, |cost / target - 1|, but on one side
@@ -200,12 +206,14 @@ def expected_cost(weight: float, target: float, costs: Costs, *, distinct_inputs
       target: in the unit of the costs.
       costs: see `nets/costs.py`.
       distinct_inputs: as that of the method's `discretizations.strongest`.
+      scores: `(space, logits) -> scores` by which the cell is derived, those of the method's relaxation; by default
+        the activation.
 
     >>> from prdarts_jax import spaces
     >>> from prdarts_jax.nets import costs
-    >>> term = expected_cost(1.0, 30e6, costs.of_network(spaces.nas_bench_201()))
+    >>> term = expected_cost(10.0, 30e6, costs.of_network(spaces.nas_bench_201()))
     """
-    return _ExpectedCost(weight, target, costs, distinct_inputs)
+    return _ExpectedCost(weight, target, costs, distinct_inputs, scores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,15 +222,18 @@ class _ExpectedCost:
     target: float
     costs: Costs
     distinct_inputs: bool
+    scores: Callable[[SearchSpace, Arch], Arch] | None
 
     def __call__(self, view, op_weights, progress):
         derived = expected = jnp.float32(self.costs.fixed / self.target)
+        scores = self.scores(view.space, view.logits) if self.scores else view.activation
         for cell_type, array in self.costs.arrays().items():
             cost = jnp.asarray(array / self.target, jnp.float32)
             activation = jnp.where(view.candidates[cell_type], view.activation[cell_type], 0.0)
             if view.space.entries_per_node:
-                activation = activation * (1 - jnp.array([ops.group(op) == "none" for op in view.space.ops]))
-            derived += jnp.sum(cost * gates.strongest_ops(view.space, activation, self.distinct_inputs))
+                activation = activation * gates.computes(view.space)
+            score = jnp.where(view.candidates[cell_type], scores[cell_type], -jnp.inf)
+            derived += jnp.sum(cost * gates.strongest_ops(view.space, score, self.distinct_inputs))
             expected += _expected(view.space, activation, cost)
         excess = jax.lax.stop_gradient(jnp.maximum(derived - 1.0, 0.0))
         slope = (excess > 0) * (expected - jax.lax.stop_gradient(expected))
@@ -234,7 +245,7 @@ def _expected(space, activation, cost):
     """Of a cell whose nodes draw their entries, or whose edges draw their ops, in proportion to the activation."""
     total, weighted = jnp.sum(activation, axis=1), jnp.sum(activation * cost, axis=1)
     if space.entries_per_node:
-        into = jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
+        into = gates.edges_into(space)
         total, weighted = into @ total, space.entries_per_node * (into @ weighted)
     return jnp.sum(weighted / jnp.where(total > 0, total, 1.0))
 

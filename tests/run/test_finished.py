@@ -179,7 +179,7 @@ def test_what_does_not_fit_the_training_before_is_refused(fields, message, train
 def test_weights_fit_networks_with_and_without_an_auxiliary_head():
     net = discrete.network(CELL, channels=4, cells=3, num_classes=5, auxiliary=True)
     variables = discrete.init_variables(net, jax.random.key(0), (1, 32, 32, 3))
-    before = finished.Trained({}, CELL, net, variables, None, (32, 32, 3), (), {})
+    before = finished.Trained({}, CELL, net, variables, None, (32, 32, 3), False, (), {})
     feed = SimpleNamespace(name="cifar10", image_shape=(8, 32, 32, 3))
 
     def taken(**fields):

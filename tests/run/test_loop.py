@@ -1,5 +1,6 @@
 """A run without a search or a training: what it computes is a sum, so nothing is compiled."""
 
+import dataclasses
 import json
 import os
 import re
@@ -145,6 +146,30 @@ def test_a_run_that_ended_early_leaves_nothing_more_and_may_diverge(tmp_path):
     assert [len(records) for records in run.records] == [1, 3] and run.going == [1]
     with pytest.raises(loop.Diverged, match="search of seed_0 diverged in epoch 1, where loss is not finite"):
         go(run_of_two(tmp_path / "other"), diverge)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_one_of_several_that_diverges_ends_alone_and_is_resumed_so(last, tmp_path):
+    """By its metrics in an epoch before the last, or by its state after the last update."""
+    shapes = {"w": np.zeros(2, np.float32)}, SHAPES[1]
+
+    def run():
+        with dataclasses.replace(run_of_two(tmp_path), may_diverge=True) as run:
+            state = run.restore(*shapes) or shapes[0]
+            for steps in run.calls():
+                bad = run.step >= last * STEPS
+                run.add(steps, {"loss": np.array([np.nan if bad and last == 1 else 1, 2], np.float32)})
+                state = {"w": np.array([np.nan if bad else 1, 2], np.float32)}
+                if run.epoch_ended:
+                    run.record(run.means(), "")
+                run.save_if_due(state)
+        return run.records
+
+    first = run()
+    assert [len(records) for records in first] == [last + 1, 3]
+    assert loop.diverged(first[0]) and not loop.diverged(first[1])
+    assert run() == first  # nothing is left to do
+    assert [read_records(tmp_path / f"seed_{n}")[-1].get("diverged") for n in (0, 1)] == [True, None]
 
 
 def test_a_run_whose_last_has_ended_early_is_done(tmp_path):

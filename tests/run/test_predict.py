@@ -22,7 +22,7 @@ class Brightness(nn.Module):
 
 def trained(channels=3):
     plain = Augmentation((0.5,) * channels, (0.5,) * channels)
-    return finished.Trained({}, CELL, Brightness(), {}, plain, (4, 6, channels), ("dark", "light"), {})
+    return finished.Trained({}, CELL, Brightness(), {}, plain, (4, 6, channels), False, ("dark", "light"), {})
 
 
 def save(path, grey, size=(9, 5), mode="RGB"):

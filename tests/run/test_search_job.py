@@ -1,5 +1,6 @@
 """A search's folder where a method does more than steps: early stopping, stages, a table of accuracies, selection."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,7 +14,8 @@ from shared import make_toy, read_records, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
-from prdarts_jax.run import halves, loop, problems, reporting, search
+from prdarts_jax.run import halves, loop, problems, reporting, search, settings
+from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -183,10 +185,7 @@ def test_a_search_keeps_to_a_cost(toy, no_pictures, tmp_path):
     config = changing_config("darts", "s2", epochs=4, **fields, **{"cost.target": target, "cost.weight": 100.0})
     (kept,) = search.run(config, tmp_path / "kept").values()
     assert of_space.of(kept) <= target
-    written = json.loads((tmp_path / "kept/costs.json").read_text())
-    assert written["kind"] == "macs" and written["fixed"] == of_space.fixed
-    for cell_type, array in of_space.arrays().items():
-        np.testing.assert_array_equal(written["of_ops"][cell_type], array)
+    assert not (tmp_path / "kept/costs.json").exists()
     first = read_records(tmp_path / "kept")[0]
     assert all_skip <= first["cost"] <= all_conv and all_skip < first["expected_cost"] < all_conv
     config.cost.target = of_space.fixed / 2
@@ -195,6 +194,57 @@ def test_a_search_keeps_to_a_cost(toy, no_pictures, tmp_path):
     )
     with pytest.raises(ValueError, match=re.escape(text)):
         search.run(config, tmp_path / "other")
+
+
+def test_latencies_are_measured_once_for_a_network(tmp_path, monkeypatch):
+    config = tiny_config("darts", "s2", **{"cost.target": 1e-9, "cost.kind": "latency", "evaluation.channels": 4})
+    measured = []
+
+    def make_costs(config, num_classes, image_shape):
+        of_space = costs.of_network(spaces.s2(), "macs", channels=config.evaluation.channels, cells=2)
+        measured.append(dataclasses.replace(of_space, fixed=float(len(measured))))
+        return measured[-1]
+
+    monkeypatch.setattr(problems, "make_costs", make_costs)
+    for _ in range(2):
+        assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[0]
+    config.evaluation.channels = 8
+    assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[1] and len(measured) == 2
+    for damage in ("{", "[]", '{"network": []}'):
+        (tmp_path / "costs.json").write_text(damage)
+        if damage.endswith("]}"):
+            assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[2]  # of another network
+        else:
+            with pytest.raises(ValueError, match="costs.json is damaged"):
+                search.costs_of(config, tmp_path, 10, (8, 8, 1))
+
+
+@pytest.mark.parametrize("method", ["pr_darts_released", "darts", "gdas", "pc_darts", "lambda_darts", "reinforce"])
+def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
+    """Whatever the method ranks its ops by."""
+    config, space, rng = settings.search(method), spaces.s3(), np.random.default_rng(0)
+    config.space, config.cost.target = "s3", 1.0
+    settings.validate(config)
+    of_space = costs.of_network(space, channels=4, cells=2)
+    made = problems.with_target(config, problems.make_method(config), of_space)
+    for _ in range(3):
+        drawn = {t: rng.normal(size=space.shape).astype(np.float32) for t in space.cell_types}
+        logits = made.relaxation.init(space, jax.random.key(0), drawn)
+        activation = made.activation(space, logits, jnp.float32(0.5))
+        view = terms.View(space, logits, activation, jnp.float32(0))
+        _, metrics = made.terms[-1](view, None, jnp.float32(0.5))
+        assert metrics["cost"] == pytest.approx(of_space.of(made.derive(space, logits)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"method": "fair_darts"}, {"method": "random_search"}, {"discretization": "best_of"}]
+)
+def test_a_cost_that_nothing_would_keep_to_is_refused(fields):
+    config = settings.search(fields.get("method", "darts"))
+    config.update(fields)
+    config.cost.target = 1e6
+    with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):
+        settings.validate(config)
 
 
 def cell_of(op):
