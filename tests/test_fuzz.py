@@ -194,7 +194,7 @@ def configs(folder):
 
 def command_lines(folder, command, monkeypatch):
     """Fields of the command line; a search or training that is not refused does not begin."""
-    monkeypatch.setattr(main.search, "run", lambda config, workdir: [settings.validate(config)] and [])
+    monkeypatch.setattr(main.search, "run", lambda config, workdir: [settings.validate(config)] and {})
     monkeypatch.setattr(main.train, "run", lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1})
     for name in ("check", "run"):
         monkeypatch.setattr(main.compare, name, lambda *_: "")
