@@ -34,7 +34,7 @@ from prdarts_jax.spaces import genotypes, published, tabular
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-FEW, MANY = 25, 500  # examples at once
+FEW, MANY = 10, 500  # examples at once
 SECONDS, CHARACTERS = 20, 830  # of an input, of a sentence
 
 ODD = [
@@ -466,7 +466,7 @@ def runs(folder):
     whole = folder / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "export_classifier", lambda *_: b"")
-        finished.write(whole, network, variables, plain, (8, 8, 3), "abcdefghij")
+        finished.write(whole, network, variables, plain, (8, 8, 3), False, "abcdefghij")
     fields = settings.training().to_dict() | {"channels": 2, "cells": 1}
     checkpoints.write_config(whole, fields)
     reporting.write_json(whole / "result.json", {"top1": 0.5})

@@ -72,7 +72,7 @@ def plain_drop_path(monkeypatch):
     monkeypatch.setattr(ops, "drop_path_factors", factors)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_equal_to_the_discrete_network(seed, network, variables, batch, of_encoded, plain_drop_path):
     genotype = reference_cells.random(SPACE, np.random.default_rng(seed))
     one = encoded.discrete_network(network, genotype)

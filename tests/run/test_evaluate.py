@@ -59,6 +59,7 @@ def test_a_row_a_cell(evaluated):
     assert not (workdir / "running").exists()
 
 
+@pytest.mark.slow
 def test_killed_twice_and_resumed_it_gives_the_same(evaluated, tmp_path, monkeypatch):
     """In mid-training of the first cell, and between two cells."""
     add, calls = loop.Run.add, []

@@ -82,7 +82,7 @@ def test_a_search_from_disk_goes_on_in_mid_epoch_as_if_it_had_not_stopped(colour
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
     (tmp_path / "own" / "train" / "dark" / "0.png").unlink()
-    with pytest.raises(ValueError, match="belongs to another run: config.images is .*26 files.* there and .*25 files"):
+    with pytest.raises(ValueError, match="belongs to another run: images is .*26 files.* there and .*25 files"):
         search.run(config, tmp_path / "parts")
 
 
