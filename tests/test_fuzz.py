@@ -32,7 +32,7 @@ from prdarts_jax.nets import discrete, torch_weights
 from prdarts_jax.run import checkpoints, finished, loop, reporting, settings
 from prdarts_jax.spaces import genotypes, published, tabular
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("compiled_quickly")]
 
 FEW, MANY = 10, 500  # examples at once
 SECONDS, CHARACTERS = 20, 830  # of an input, of a sentence

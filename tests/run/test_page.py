@@ -15,6 +15,8 @@ from prdarts_jax import devices
 from prdarts_jax.run import compare, report, reporting, search, settings
 from prdarts_jax.spaces import genotypes
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EVIL = "<script>alert('&')</script>"
 VOID = {"meta", "link", "input", "br"}  # elements that have no end
 ROWS = {
