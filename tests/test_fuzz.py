@@ -171,7 +171,7 @@ def calls(folder):
         lambda value: sources.load("cifar10", value or "nowhere"),
         lambda value: sources.load("digits", split=value),
         lambda value: sources.load("digits", num_examples=value),
-        lambda value: sources.load("digits", image_size=value),
+        lambda value: sources.load("digits", image_size=value, num_examples=2),
     ]
     names = st.sampled_from([*published.names(), *spaces.NAMED, *pdx.methods.NAMED, *pdx.ops.names()])
     # A module of the user's own may do what it likes when it is imported.
