@@ -214,7 +214,7 @@ def trajectories(
     """
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(3 * columns, 2.4 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(4 * columns, 2.8 * rows + 1), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=False, sharey=True, squeeze=False).ravel()
     for panel in panels[len(names) :]:
         panel.set_visible(False)
@@ -230,5 +230,5 @@ def trajectories(
         panel.set_xlabel("epoch")
     figure.supylabel(label, fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * columns, fontsize=9)
     return figure
