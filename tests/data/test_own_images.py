@@ -361,3 +361,11 @@ def test_parts_of_a_source_are_its_images_in_another_order(folder: Path) -> None
 def test_what_is_said_of_many_classes_stays_short() -> None:
     labels = np.repeat(np.arange(500), 3)[:-3]
     assert class_counts(labels, (), 500) == "500 classes of 0 to 3 images each; careful: no image of 499"
+
+
+@pytest.mark.parametrize("code", [b"\x96" + (2**40).to_bytes(8, "little"), b"Nr" + (2**31).to_bytes(4, "little")])
+def test_a_pickle_that_asks_for_memory_is_refused(code: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "batches.meta"
+    path.write_bytes(b"\x80\x05" + code + b".")
+    with pytest.raises(ValueError, match="cannot be read as a file of cifar-10-batches-py"):
+        arrays._unpickled(path)
