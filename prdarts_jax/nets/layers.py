@@ -1,4 +1,4 @@
-"""Layers that the networks share: convolutions and batch normalisation around the cells."""
+"""Layers that the networks share: around the cells, and the op of an entry of a cell."""
 
 import functools
 from collections.abc import Callable

@@ -13,7 +13,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import ops
 from prdarts_jax.nets import discrete
-from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.spaces import genotypes, layout
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype
 
@@ -29,8 +28,7 @@ def describe(
     """The size of a network, without building its arrays.
 
     Args:
-      genotype, form, channels, cells, num_classes: as for `discrete.network`. For an EdgeGenotype C is 16 by default,
-        and there are 5 cells a stage.
+      genotype, form, channels, cells, num_classes: as for `discrete.network`.
       image_shape: (height, width, channels) of an image; (32, 32, 3) or (224, 224, 3) by default.
 
     Returns:
@@ -39,7 +37,7 @@ def describe(
       macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
 
     Raises:
-      ValueError: there is no such form.
+      ValueError: there is no such form, or no network of an EdgeGenotype has it.
     """
     without, cells_of = plan(genotype, form, channels, cells, num_classes, image_shape)
     # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
@@ -80,17 +78,19 @@ def plan(
     """
     image_shape = image_shape or discrete.published(form).image_shape
     height, width, _ = image_shape
+    network = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
+    c = network.channels
     if isinstance(genotype, EdgeGenotype):
-        types, c = ("normal",) * (cells or 5), channels or 16
-        without: nn.Module = Supernet201(channels=c, cells=0, num_classes=num_classes or 10)
-        types = (*types, "reduce", *types, "reduce", *types)  # between the stages there are blocks, not cells
+        empty: AnyGenotype = EdgeGenotype(("none",) * len(genotype.ops))
+        of_stage = ("normal",) * network.cells
+        types = (*of_stage, "reduce", *of_stage, "reduce", *of_stage)  # between the stages there are blocks, not cells
     else:
-        network = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
         normal, reduce = ((("none", 0),) * len(entries) for entries in (genotype.normal, genotype.reduce))
-        without = network.clone(genotype=dataclasses.replace(genotype, normal=normal, reduce=reduce))
-        types, c = layout(network.cells), network.channels
+        empty = dataclasses.replace(genotype, normal=normal, reduce=reduce)
+        types = layout(network.cells)
         if form == "imagenet":
             height, width = (-(-size // 8) for size in (height, width))
+    without: nn.Module = network.clone(genotype=empty)
     found = []
     for cell_type in types:
         entering = Place(c, 1, height, width)

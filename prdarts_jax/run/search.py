@@ -160,7 +160,7 @@ def search_stage(
 
     function, spread = halves.function(problem), PartitionSpec(None, devices.DATA)
     eigenvalue = devices.for_each_seed(functools.partial(hessian_eigenvalue, problem), halves.mesh, spread)
-    plain_batches = functools.partial(halves.plain_batches, 4 * config.accumulate)
+    plain_batches = functools.cache(functools.partial(halves.plain_batches, 4 * config.accumulate))  # always the same
     if method.after_epoch:
         after_epoch = devices.for_each_seed(functools.partial(method.after_epoch, problem), halves.mesh, spread)
 
