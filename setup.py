@@ -9,7 +9,7 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
-    package_data={"prdarts_jax": ["py.typed", "run/report.html"]},
+    package_data={"prdarts_jax": ["py.typed", "__init__.pyi", "run/report.html"]},
     entry_points={"console_scripts": ["prdarts = prdarts_jax.main:cli"]},
     python_requires=">=3.11",
     install_requires=[
@@ -21,6 +21,7 @@ setuptools.setup(
         "grain>=0.2.15",
         "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
+        "lazy_loader>=0.4",
         "matplotlib>=3.9",
         "ml-collections>=1.0",
         "numpy>=2.0",

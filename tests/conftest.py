@@ -98,12 +98,12 @@ class Ended(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs a command line in this process, with the compilation cache of the tests."""
-    from prdarts_jax import main  # not above, since it imports all there is
+    from prdarts_jax import command_line, main  # not above, since they import all there is
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["prdarts", *arguments])
         monkeypatch.setattr(app, "run", lambda run, flags_parser: run(flags_parser(sys.argv)))
-        monkeypatch.setattr(main, "use_compilation_cache", lambda folder: None)
+        monkeypatch.setattr(command_line, "use_compilation_cache", lambda folder: None)
         capsys.readouterr()
         code = 0
         with flagsaver.flagsaver():  # flags that are defined within are gone afterwards

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prdarts_jax import main
+from prdarts_jax import command_line
 from prdarts_jax.nets import torch_module
 from prdarts_jax.search import methods
 
@@ -62,7 +62,7 @@ def test_every_method_has_its_settings_and_measurements():
 
 def test_the_table_of_exit_codes_is_that_of_the_command():
     codes = re.findall(r"^\| (\d+) \| ", PAGES["how-to/resume.md"], re.MULTILINE)
-    assert codes == ["0", "1", str(main.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
+    assert codes == ["0", "1", str(command_line.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
 
 
 def test_the_documentation_is_built_without_warnings(tmp_path):

@@ -25,7 +25,7 @@ from PIL import Image
 from shared import CELL, ROOT, read_records, record
 
 import prdarts_jax as pdx
-from prdarts_jax import main, spaces
+from prdarts_jax import command_line, spaces
 from prdarts_jax.data import pictures, sources
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_weights
@@ -194,10 +194,12 @@ def configs(folder):
 
 def command_lines(folder, command, monkeypatch):
     """Fields of the command line; a search or training that is not refused does not begin."""
-    monkeypatch.setattr(main.search, "run", lambda config, workdir: [settings.validate(config)] and {})
-    monkeypatch.setattr(main.train, "run", lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1})
+    monkeypatch.setattr(command_line.search, "run", lambda config, workdir: [settings.validate(config)] and {})
+    monkeypatch.setattr(
+        command_line.train, "run", lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1}
+    )
     for name in ("check", "run"):
-        monkeypatch.setattr(main.compare, name, lambda *_: "")
+        monkeypatch.setattr(command_line.compare, name, lambda *_: "")
     files = {"digits": settings.search(), "cifar10_eval": settings.training()}
     flat = {name: sorted(settings.fields.flatten_dict(config.to_dict(), sep=".")) for name, config in files.items()}
     fields = st.sampled_from(sorted(flat)).flatmap(

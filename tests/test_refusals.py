@@ -12,7 +12,7 @@ import pytest
 from shared import ROOT, Toy, refused
 
 import prdarts_jax as pdx
-from prdarts_jax import main, refusals, spaces
+from prdarts_jax import command_line, refusals, spaces
 from prdarts_jax.run import problems, settings
 from prdarts_jax.spaces import genotypes, tabular
 
@@ -198,7 +198,7 @@ def test_too_little_memory_is_said_in_a_sentence(command, tmp_path, monkeypatch)
     def fail(config, workdir):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 140737488355328 bytes.\nmore")
 
-    monkeypatch.setattr(main.train, "run", fail)
+    monkeypatch.setattr(command_line.train, "run", fail)
     ended = command(TRAINING, f"--workdir={tmp_path}")
     assert ended.code.startswith("error: there is too little memory") and "140737488355328 bytes. more" in ended.code
 

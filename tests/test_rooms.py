@@ -24,7 +24,7 @@ ALLOWED = {
     "run": BASE | {"ops", "spaces", "data", "nets", "search", "evaluation"},
     "theory": BASE | {"ops", "spaces", "data", "nets", "search"},
 }
-ALLOWED |= {"__init__": ALLOWED["run"] | {"run"}, "main": set(ALLOWED)}
+ALLOWED |= {"__init__": ALLOWED["run"] | {"run"}, "command_line": set(ALLOWED), "main": {"run", "command_line"}}
 MORE = {"theory/job.py": {"run"}}
 
 

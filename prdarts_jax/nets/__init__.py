@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from prdarts_jax.nets import costs
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import Macro, Supernet
 from prdarts_jax.spaces import SearchSpace
+
+__all__ = ["MACROS", "costs", "supernet_of"]
 
 # By what `SearchSpace.macro` calls them.
 MACROS: Mapping[str, type[Macro]] = MappingProxyType({"darts": Supernet, "nas_bench_201": Supernet201})

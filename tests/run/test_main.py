@@ -27,7 +27,7 @@ from shared import (
     without_pictures,
 )
 
-from prdarts_jax import main
+from prdarts_jax import command_line
 from prdarts_jax.run import loop, problems, search
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
@@ -71,14 +71,14 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
         return jax.config.jax_compilation_cache_dir
 
     no_cache.setenv("XDG_CACHE_HOME", str(tmp_path))
-    main.use_compilation_cache(None)
+    command_line.use_compilation_cache(None)
     assert folder() == str(tmp_path / "prdarts_jax")
-    main.use_compilation_cache("")
+    command_line.use_compilation_cache("")
     assert folder() is None
     no_cache.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    main.use_compilation_cache(None)
+    command_line.use_compilation_cache(None)
     assert folder() is None  # JAX has read its variable before
-    main.use_compilation_cache(str(tmp_path / "mine"))
+    command_line.use_compilation_cache(str(tmp_path / "mine"))
     assert folder() == str(tmp_path / "mine")
 
 
@@ -243,7 +243,7 @@ def test_the_exit_code_says_how_a_run_ended(error, code, err, command, tmp_path,
 
 def test_the_table_of_exit_codes_is_that_of_the_command():
     codes = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert codes == ["0", "1", str(main.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
+    assert codes == ["0", "1", str(command_line.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
 
 
 HOLD = """
@@ -344,7 +344,7 @@ def test_workdir_of_another_config_is_refused(undisturbed, command):
 
 def test_the_command_says_its_flags_and_importing_it_defines_none_and_loads_only_what_it_needs():
     program = (
-        "import sys; from absl import flags; from prdarts_jax import main; "
+        "import sys; from absl import flags; from prdarts_jax import command_line, main; "
         "print('workdir' in flags.FLAGS, *sys.modules); main.cli()"
     )
     done = subprocess.run([sys.executable, "-c", program, "--help"], cwd=ROOT, capture_output=True, text=True)

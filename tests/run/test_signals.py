@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: asked for in a loop, elsewhere the end, at once and in one line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,9 +32,14 @@ SIGNALS = pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), 
 
 def ended(program, *signals):
     """(lines it prints, what it says at its end, exit code) of a program that gets a signal after each line."""
-    command, lines = [sys.executable, "-c", program, str(ROOT / "prdarts_jax/run/signals.py")], []
+    return ended_command([sys.executable, "-c", program, str(ROOT / "prdarts_jax/run/signals.py")], *signals)
+
+
+def ended_command(command, *signals, **options):
+    """The same of a command."""
+    lines = []
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes, text=True) as process:
+    with subprocess.Popen(command, **pipes, text=True, **options) as process:
         for number in signals:
             lines.append(process.stdout.readline())
             time.sleep(0.05)
@@ -47,6 +53,19 @@ def test_outside_of_a_loop_a_signal_ends_even_what_python_cannot_interrupt(numbe
     program = BEGIN.partition("    with")[0] + CALCULATE
     assert ended(program, number) == (
         ["calculates\n"],
+        f"\nended by {name}; the same command resumes what has begun\n",
+        128 + number,
+    )
+
+
+@SIGNALS
+def test_a_signal_is_answered_while_the_package_is_imported(number, name, tmp_path):
+    slow = tmp_path / "jax.py"  # instead of JAX
+    slow.write_text("print('imports', flush=True); import time; time.sleep(60)")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/digits.py", "--workdir=runs/digits"]
+    assert ended_command(command, number, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}) == (
+        ["imports\n"],
         f"\nended by {name}; the same command resumes what has begun\n",
         128 + number,
     )

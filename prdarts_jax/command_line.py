@@ -1,0 +1,232 @@
+"""The command line, as `main` says it: a config in, a run and its folder of results out."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict, config_flags
+
+from prdarts_jax import devices, refusals
+from prdarts_jax.fields import check_names
+from prdarts_jax.run import (
+    compare,
+    finished,
+    lock,
+    loop,
+    population,
+    predict,
+    reporting,
+    search,
+    settings,
+    train,
+)
+from prdarts_jax.spaces import genotypes
+from prdarts_jax.theory import job
+
+DIVERGED = 3  # the exit code
+
+
+def use_compilation_cache(folder: str | None) -> None:
+    """Lets JAX keep compiled functions in `folder`; '' keeps none. By default in the user's cache folder, or where
+    the environment (JAX_COMPILATION_CACHE_DIR) says."""
+    if folder is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(home, "prdarts_jax") if os.path.isabs(home) else ""  # relative: there is no home
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", os.path.abspath(os.path.expanduser(folder)) if folder else None)
+
+
+def join_processes() -> None:
+    """Makes this process one of several that run one job, where the flags say so.
+
+    Only the first process prints and writes; all need the same folders.
+    """
+    fields = ("coordinator", "processes", "process")
+    given = [getattr(flags.FLAGS, name) for name in fields]
+    if None in given and given != [None] * 3:
+        sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
+    if None not in given or flags.FLAGS.distributed:
+        try:
+            jax.distributed.initialize(*given)  # without arguments from SLURM, Open MPI or the TPU pod
+        except (ValueError, RuntimeError) as error:
+            how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
+            sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line, and ends the program with one sentence where it cannot be parsed, or where a field or
+    the config's file does not exist."""
+    given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
+    names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
+    try:
+        if config := _config_of_file(argv):
+            fields = [".".join(path) for path in flatten_dict(config.to_dict())]
+            given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+            sections = {field[: len(name)] for field in fields for name in given_fields if field.startswith(f"{name}.")}
+            check_names([name for name in given_fields if name not in sections], fields, given)
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        first, *others = str(error).strip().splitlines()  # more than one where the config's file raises an error
+        refuse(" ".join([first, *others[-1:]]))
+    except ValueError as error:
+        refuse(error)
+    except Exception as error:  # whatever the config's file raises
+        reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
+        refuse(f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
+
+
+def _complain(reason: Exception | str) -> None:
+    print(f"error: {refusals.cut(str(reason))}", file=sys.stderr)
+
+
+def refuse(reason: Exception | str) -> NoReturn:
+    """Ends the program with one sentence, and the exit code 1."""
+    sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
+
+
+def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
+    """The config as it is in the file that a command line names, without the fields that the command line sets."""
+    of_file = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=of_file, sys_argv=[])
+    try:
+        of_file(list(argv), known_only=True)
+    except SystemExit as error:
+        raise RuntimeError(f"it ends the program with {error.code!r}") from error
+    return of_file.config
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs what the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
+    workdir = _workdir(flags.FLAGS.workdir)
+    use_compilation_cache(flags.FLAGS.cache_dir)
+    join_processes()
+    if flags.FLAGS.every_core and not (flags.FLAGS.distributed or flags.FLAGS.coordinator):
+        devices.use_every_core()
+    try:
+        _run(flags.FLAGS.config, workdir)
+    except loop.Diverged as error:
+        _complain(error)
+        sys.exit(DIVERGED)
+    except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            refuse(f"no space left in {workdir}: the same command resumes the run once there is some")
+        refuse(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
+            raise
+        refuse(
+            f"there is too little memory; fewer channels, cells or images a batch, or accumulate, need less: {error}"
+        )
+    except loop.Stopped as stopped:
+        reporting.say(str(stopped))
+        sys.exit(128 + stopped.signal)
+    reporting.say(f"results in {workdir}")
+
+
+@lock.alone
+def _run(config: ConfigDict, workdir: Path) -> None:
+    if config.get("job") == "train":
+        result = train.run(config, workdir)
+        top1, top5 = 100 * result["top1"], 100 * result["top5"]
+        reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
+    elif config.get("job") == "theory":
+        reporting.say(job.run(config, workdir))
+    else:
+        settings.validate(config)
+        if config.evaluation.epochs:
+            compare.check(config)  # before the search, not after it
+        found = search.run(config, workdir)
+        for genotype in found.values():
+            reporting.say(f"genotype: {genotypes.to_json(genotype)}")
+        if len(found) > 1:
+            reporting.say(population.run(config, workdir, found))
+        if config.evaluation.epochs:
+            reporting.say(compare.run(config, workdir, found))
+
+
+def _workdir(text: str) -> Path:
+    """The folder that the flag names; it need not exist."""
+    try:
+        folder = refusals.path("--workdir", text)
+    except ValueError as error:
+        refuse(error)
+    if folder.exists() and not folder.is_dir():
+        refuse(f"--workdir {refusals.shown(text)} must be a folder, but is a file")
+    return folder
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that refuses as all the rest does."""
+
+    def error(self, message: str) -> NoReturn:
+        refuse(f"{message} ({self.format_usage().strip()})")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="prdarts")
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_images = commands.add_parser("predict", help="what the network of a finished training takes images for")
+    of_images.add_argument("workdir", help="folder of the training")
+    of_images.add_argument("images", nargs="+", help="files of images of any size")
+    of_cell = commands.add_parser("draw", help="a picture of each cell of a genotype")
+    of_cell.add_argument("genotype", help="the name of a published cell, a genotype.json, or its text")
+    of_cell.add_argument("--out", default="cell.png", help="PATH.png (or .pdf, .svg) gives PATH_normal.png, ...")
+    return parser
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    trained = finished.load(arguments.workdir)
+    if not isinstance(trained, finished.Trained):
+        raise ValueError(f"{arguments.workdir} is a search: its cell is trained by a config with job='train' first")
+    use_compilation_cache(None)
+    code = 0
+    for found in predict.predict(trained, arguments.images):
+        if found.refusal:
+            _complain(found.refusal)
+            code = 1
+        else:
+            print(f"{found.file}\t{found.name}\t{found.probability:.4f}", flush=True)
+    return code
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    genotype = genotypes.find(arguments.genotype)
+    for path in reporting.write_cells(refusals.path("--out", arguments.out), genotype):
+        print(path)
+    return 0
+
+
+def run() -> None:
+    """Runs one of the commands that read what a run has left, or defines the flags and runs `main` with them."""
+    commands = {"predict": _predict, "draw": _draw}
+    if sys.argv[1:] and sys.argv[1] in commands:
+        arguments = _parser().parse_args()
+        try:
+            sys.exit(commands[arguments.command](arguments))
+        except (ValueError, OSError) as error:
+            refuse(error)
+    flags.disclaim_key_flags()  # they are those of the program that calls this, and stand in its --help
+    config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
+    flags.DEFINE_string("workdir", None, "Folder of the run: created or resumed.")
+    flags.DEFINE_string(
+        "cache_dir",
+        None,
+        "Folder of compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
+    )
+    flags.DEFINE_bool("every_core", True, "On a CPU, give each seed and each cell that is trained a core of its own.")
+    flags.DEFINE_bool("distributed", False, "Join the other processes of this SLURM or MPI job, or of this TPU pod.")
+    flags.DEFINE_string("coordinator", None, "Instead: host:port of process 0, the same for all processes.")
+    flags.DEFINE_integer("processes", None, "How many there are.")
+    flags.DEFINE_integer("process", None, "Which this is, from 0.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)
