@@ -38,7 +38,7 @@ def measure(base: ConfigDict, name: str, rounds: int) -> str:
 
     seconds = statistics.median(alternate({name: once}, rounds)[name])
     memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
-    return f"| {name} | {tracing:.1f} | {cold:.1f} | {warm:.1f} | {seconds:.2f} | {memory:.0f} |"
+    return f"| `{name}` | {tracing:.1f} | {cold:.1f} | {warm:.1f} | {seconds:.2f} | {memory:.0f} |"
 
 
 def main() -> None:

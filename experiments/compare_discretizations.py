@@ -71,8 +71,8 @@ def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: t
         cells = [choices["derived"], *(choices[way] for way in WAYS)]
         true = [table.accuracy(cell.genotype) for cell in cells]
         entries = [f"{a:.2f} ({cell.by_shared_weights:.1f})" for a, cell in zip(true, cells, strict=True)]
-        lines.append(f"| {method} | {seed} | {' | '.join(entries)} |")
-        for name in (method, "all"):
+        lines.append(f"| `{method}` | {seed} | {' | '.join(entries)} |")
+        for name in (f"`{method}`", "all"):
             gains.setdefault(name, []).append([after - true[0] for after in true[1:]])
     lines += ["", "| mean difference to the logits' cell | runs | perturbation | best of N |", "|---|---|---|---|"]
     for name, rows in sorted(gains.items(), key=lambda entry: entry[0] == "all"):

@@ -10,13 +10,16 @@ benchmark's own test accuracy of the derived cell (trained by its authors, at fu
         pr_darts
 
 A search takes 10 to 65 minutes on one core. Processes with some of the --methods or --seeds each may share the workdir;
-all may be stopped and started again. Writes a run folder a search, table.md and a picture of each diagnostic.
+all may be stopped and started again. Writes a run folder a search, table.md, a picture of the cells among all that
+there are, and one of each diagnostic.
 """
 
 import argparse
 import sys
 
 import family
+import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
@@ -42,7 +45,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
 
 # What is drawn over the epochs: file, number of a record, label, limits.
 PICTURES = (
-    ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", (0, 100)),
+    ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", (None, None)),
     (
         "skips",
         lambda record: 100 * record["skip_share"]["normal"],
@@ -55,19 +58,43 @@ PICTURES = (
 
 
 def make_table(results: family.Results, names: list[str], table: tabular.Table) -> str:
-    """The cells derived at the end."""
+    """The cells derived at the end, beside those that there are."""
     lines = [
-        "| method | test accuracy of the cell, % | rank, percent of cells no better | skip connections, % | seconds |",
-        "|---|---|---|---|---|",
+        "| method | test accuracy of the cell, % | rank, percent of cells no better | skip connections, % |",
+        "|---|---|---|---|",
     ]
     for name in names:
         found = family.of(results, name)
         accuracy = family.spread([table.accuracy(result.genotype) for result in found])
         percentile = family.spread([table.percentile(result.genotype) for result in found], ".1f")
         skips = family.spread([family.skips(result.genotype) for result in found], ".0f")
-        seconds = family.spread([sum(record["seconds"] for record in result.records) for result in found], ".0f")
-        lines.append(f"| {name} | {accuracy} | {percentile} | {skips} | {seconds} |")
+        lines.append(f"| `{name}` | {accuracy} | {percentile} | {skips} |")
+    all_cells = f"mean {table.accuracies.mean():.2f}, median {np.median(table.accuracies):.2f}"
+    best = f"{table.accuracies.max():.2f}"
+    for name, accuracy in (("all 15,625 cells", all_cells), ("the best cell", best)):
+        lines.append(f"| {name} | {accuracy} | | |")
+    lines.append(
+        f"| skip connections alone | {table.accuracy(ALL_SKIP):.2f} | {table.percentile(ALL_SKIP):.1f} | 100 |"
+    )
     return "\n".join(lines) + "\n"
+
+
+def draw_cells(results: family.Results, names: list[str], table: tabular.Table, lowest: float = 50) -> Figure:
+    """How accurate all cells are that reach `lowest` percent, and below it the cell that each search has found."""
+    figure = Figure(figsize=(7, 2.6 + 0.35 * len(names)), layout="constrained", dpi=150)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, len(names)))
+    above.hist(table.accuracies.ravel(), bins=np.arange(lowest, 95.5, 0.5), color="0.7")
+    above.set(title="all 15,625 cells of NAS-Bench-201", ylabel="number of cells", xlim=(lowest, 95))
+    for height, name in enumerate(reversed(names)):
+        found = [table.accuracy(result.genotype) for result in family.of(results, name)]
+        shifts = 0.06 * (np.arange(len(found)) - (len(found) - 1) / 2)  # cells that are alike stay visible
+        below.plot(found, height + shifts, "o", alpha=0.7, markersize=7)
+    below.set_yticks(range(len(names)), reversed(names))
+    below.set(xlabel="true test accuracy, %", ylim=(-0.6, len(names) - 0.4), title="cells found, one a seed")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    below.grid(axis="x", alpha=0.3)
+    return figure
 
 
 def main() -> None:
@@ -89,6 +116,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)
     (arguments.workdir / "table.md").write_text(text)
+    draw_cells(results, arguments.methods, table).savefig(arguments.workdir / "cells.png")
     marks = {"the best cell": table.accuracies.max(), "all skip connections": table.accuracy(ALL_SKIP)}
     for name, value, label, limits in PICTURES:
         figure = family.trajectories(

@@ -53,7 +53,7 @@ def make_table(results: dict[str, family.Results], names: list[str]) -> str:
             cells = [result.genotype for result in family.of(found, name)]
             skips = family.spread([_weak_share(cell) for cell in cells], ".0f")
             depth = family.spread([family.depth(cell) for cell in cells], ".1f")
-            lines.append(f"| {space} | {name} | {skips} | {depth} |")
+            lines.append(f"| {space} | `{name}` | {skips} | {depth} |")
     return "\n".join(lines) + "\n"
 
 

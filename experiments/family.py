@@ -177,11 +177,11 @@ def of(results: Results, name: str) -> list[Result]:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """'mean ± standard deviation (value, value, ...)'; 'diverged' of none."""
-    if not values:
-        return "diverged"
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):{form}} ± {deviation:{form}} ({', '.join(f'{value:{form}}' for value in values)})"
+    """'mean ± standard deviation (value, value, ...)'; one value alone; 'diverged' of none."""
+    if len(values) < 2:
+        return f"{values[0]:{form}}" if values else "diverged"
+    each = ", ".join(f"{value:{form}}" for value in values)
+    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}} ({each})"
 
 
 def skips(genotype: genotypes.AnyGenotype) -> float:
@@ -200,7 +200,7 @@ def trajectories(
     value: Callable[[Mapping[str, Any]], float],
     label: str,
     marks: Mapping[str, float],
-    limits: tuple[float, float],
+    limits: tuple[float | None, float | None],
 ) -> Figure:
     """A panel a variant, a line a seed, over the epochs (of all stages).
 
@@ -210,7 +210,7 @@ def trajectories(
       value: record -> number.
       label: of the vertical axis.
       marks: horizontal lines by name.
-      limits: of the vertical axis.
+      limits: of the vertical axis; None where the values say it.
     """
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -229,6 +229,9 @@ def trajectories(
     for panel in panels[: len(names)][-columns:]:
         panel.set_xlabel("epoch")
     figure.supylabel(label, fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 * columns, fontsize=9)
+    handles: dict[str, Any] = {}
+    for panel in panels[: len(names)]:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2 * columns, fontsize=9)
     return figure

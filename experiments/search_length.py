@@ -42,7 +42,7 @@ def make_table(accuracies: dict[str, dict[int, list[float]]]) -> str:
     sizes = list(next(iter(accuracies.values())))
     lines = [f"| steps | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for name, found in accuracies.items():
-        lines.append(f"| {name} | {' | '.join(family.spread(found[size]) for size in sizes)} |")
+        lines.append(f"| `{name}` | {' | '.join(family.spread(found[size]) for size in sizes)} |")
     return "\n".join(lines) + "\n"
 
 
