@@ -3,7 +3,7 @@
     python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --set=batch_size=64,data_dir=DIR
 
 With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
-README's table says what it takes.
+docs/performance.md says what it takes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The pages of docs/: their code runs, and what they say of methods and exit codes is so."""
+"""README and the pages of docs/: their code runs, and what they say of methods and exit codes is so."""
 
 import contextlib
 import doctest
@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prdarts_jax import command_line
-from prdarts_jax.nets import torch_module
 from prdarts_jax.search import methods
 
 ROOT = Path(__file__).parents[1]
@@ -47,9 +47,18 @@ def test_the_code_of_a_page_runs(name, run, compiled_quickly, own_registry):
     run(name)
 
 
-def test_onnx_is_made_by_the_call_that_is_tested():
-    (call,) = re.findall(r"^torch\.onnx\.export\(.*\)$", PAGES["how-to/pytorch.md"], re.MULTILINE)
-    assert all(call in path.read_text() for path in torch_module._TEMPLATES.values())
+def test_the_code_of_the_readme_runs(tmp_path, compiled_quickly):
+    as_it_is = '"channels": 8, "cells": 1, "epochs": 20'
+    smaller = '"channels": 2, "cells": 1, "epochs": 1, "num_examples": 64'
+    text, scope = (ROOT / "README.md").read_text(), {"__name__": "readme"}
+    assert as_it_is in text
+    with contextlib.chdir(tmp_path):
+        for block in re.findall(r"^```python\n(.*?)^```", text.replace(as_it_is, smaller), re.DOTALL | re.MULTILINE):
+            exec(compile(block, "README.md", "exec"), scope)
+    assert 0 <= scope["rows"]["found"]["accuracy"] <= 1 and scope["genotype"].ops
+    assert scope["sharp_darts"]().terms == (scope["entropy"],)
+    value, metrics = scope["entropy"](None, {"normal": np.full((6, 5), 0.2)}, 0)  # a uniform edge has the entropy ln 5
+    assert np.allclose([value, metrics["l_entropy"]], [0.01 * np.log(5), np.log(5)])
 
 
 def test_every_method_has_its_settings_and_measurements():

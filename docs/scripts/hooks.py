@@ -23,6 +23,7 @@ INSERTS = {
     "configs": tables.of_configs,
     "measured": measured.rows,
     "section": measured.section,
+    "results": measured.results,
     "verdicts": measured.verdicts,
 }
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Parts of experiments/README.md and theory.md, so that every measured number stands there alone."""
+"""What was measured: results of the scripts, and parts of experiments/README.md and theory.md."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,11 @@ def rows(names: str, top: str) -> str:
             if kept:
                 parts.append("\n".join([f"{_link(title, title, top + PAGE)}:", "", head, line, *kept]))
     return "\n\n".join(parts) or "This method has not been measured here."
+
+
+def results(name: str, _: str) -> str:
+    """What a script has written, as it is."""
+    return (Path(__file__).parents[2] / f"experiments/results/{name}.md").read_text()
 
 
 def verdicts(_: str, top: str) -> str:

@@ -128,7 +128,9 @@ def test_cells_of_nas_bench_201_are_compared(searches):
     found, others = rows(searches)[: len(NAMES)], rows(searches)[len(NAMES) :]
     assert [row[0] for row in found] == [f"`{name}`" for name in NAMES]
     assert [row[0] for row in others] == ["all 15,625 cells", "the best cell", "skip connections alone"]
-    assert {"cells.png", "accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {p.name for p in searches.iterdir()}
+    assert {"cells.png", "accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {
+        p.name for p in searches.iterdir()
+    }
 
 
 def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, capsys):

@@ -1,7 +1,5 @@
 """The notebook runs from top to bottom on the CPU, at a tiny size; the supernet of its first search is a stand-in."""
 
-import json
-import re
 from pathlib import Path
 
 import jax
@@ -36,12 +34,3 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert any("image/png" in data for data in results)
     assert "val_loss" in results[-1]["text/plain"]
     assert (tmp_path / "run/training/result.json").exists()
-
-
-def test_the_readmes_example_under_a_mesh_is_the_notebooks():
-    """Which runs it, in the test above."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (PATH.parents[1] / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    (example,) = (block for block in blocks if "shard_map" in block)
-    sources = ["".join(cell["source"]) for cell in json.loads(PATH.read_text())["cells"]]
-    (last,) = (source for source in sources if "shard_map" in source)
-    assert [line for line in example.splitlines() if line and line not in last.splitlines()] == []

@@ -84,7 +84,7 @@ def compare(network, shape, tmp_path):
 
 
 def test_pytorch_makes_onnx_of_the_file(tmp_path):
-    """By the call of the README, for batches of any size."""
+    """By the call of the documentation, for batches of any size."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX is missing: pip install onnx onnxscript onnxruntime")
     pytest.importorskip("onnxscript", reason="ONNX is missing: pip install onnx onnxscript onnxruntime")
     shape = (3, 16, 16, 3)
@@ -92,7 +92,9 @@ def test_pytorch_makes_onnx_of_the_file(tmp_path):
     plain = Augmentation((0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
     net = written(tmp_path, network, random_variables(network, shape), plain, shape).load()
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    call = re.search(r"^torch\.onnx\.export\(network, .*\)$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
+    call = re.search(
+        r"^torch\.onnx\.export\(network, .*\)$", (ROOT / "docs/how-to/pytorch.md").read_text(), re.MULTILINE
+    )[0]
     assert all(call.strip() in path.read_text() for path in torch_module._TEMPLATES.values())
     with contextlib.chdir(tmp_path):
         exec(call, {"torch": torch, "network": net, "pixels": pixels[:2]})

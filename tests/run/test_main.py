@@ -29,7 +29,6 @@ from shared import (
 
 from prdarts_jax import command_line
 from prdarts_jax.run import loop, problems, search
-from prdarts_jax.search.step import SearchState
 from prdarts_jax.spaces import genotypes
 
 # Of ml_collections, where it reads a file of the flag.
@@ -241,11 +240,6 @@ def test_the_exit_code_says_how_a_run_ended(error, code, err, command, tmp_path,
     assert ended.err == err and not list(tmp_path.iterdir())
 
 
-def test_the_table_of_exit_codes_is_that_of_the_command():
-    codes = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert codes == ["0", "1", str(command_line.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]
-
-
 HOLD = """
 import fcntl, sys
 fcntl.lockf(sys.stdout, fcntl.LOCK_EX)
@@ -353,17 +347,3 @@ def test_the_command_says_its_flags_and_importing_it_defines_none_and_loads_only
     assert defined == "False" and "prdarts_jax.run.reporting" in loaded
     assert not {"tensorboardX", "matplotlib"} & set(loaded)
     assert all(f"--{name}:" in help_text for name in ("config", "workdir", "cache_dir", "coordinator"))
-
-
-# The README
-
-
-def test_readme_example_runs(compiled_quickly, capsys):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    example = next(block for block in blocks if "search_step" in block)
-    example = example.replace("cells=3)", "cells=1, space=pdx.spaces.s2())", 1)  # compiles faster
-    assert "s2" in example
-    scope = {}
-    exec(example, scope)
-    assert [int(value.step) > 0 for value in scope.values() if isinstance(value, SearchState)] == [True]
-    assert "Genotype(normal=" in capsys.readouterr().out
