@@ -47,7 +47,7 @@ def on_page_markdown(markdown, page, **_):
         r"^<!-- (\w+): (.+) -->$", lambda found: INSERTS[found[1]](found[2], top), markdown, flags=re.MULTILINE
     )
     if page.file.src_uri.startswith("experiments/"):  # what they link to beside pages and pictures is not here
-        text = re.sub(r"\[([^\]]+)\]\((?:\w+\.py|theory)\)", r"\1", text)
+        text = re.sub(r"\[([^\]]+)\]\((?:\w+\.py|theory)\)", r"\1", text).replace("](../docs/", "](../")
     return re.sub(r"^```math\n(.*?)^```", _formula, text, flags=re.MULTILINE | re.DOTALL)
 
 
