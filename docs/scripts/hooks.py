@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def on_files(files, config):
     """Adds the experiments and the pictures to the pages."""
     for path in sorted((ROOT / "experiments").rglob("*")):
-        if path.suffix in (".md", ".png") and path.name != "claims.md":
+        if path.suffix in (".md", ".png") and path.name != "claims.md" and path.parent.name != "results":
             place = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, place, abs_src_path=str(path)))
     for name, draw in pictures.DRAWN.items():
