@@ -229,7 +229,7 @@ def test_fields_that_fit_are_accepted(fields):
 
 
 def dataset(count=11, size=8):
-    return sources.Dataset("digits", np.zeros((count, size, size, 1), np.uint8), np.zeros(count, np.int32), 10)
+    return sources.LoadedSplit("digits", np.zeros((count, size, size, 1), np.uint8), np.zeros(count, np.int32), 10)
 
 
 def for_the_data(**fields):
