@@ -184,7 +184,7 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
         or not (image_size == 0 or all(1 <= side <= LARGEST for side in sizes))
     ):
         raise ValueError(
-            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a (height, width) of two such, or 0 for "
+            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a pair (height, width), or 0 for "
             "the original size"
         )
     if image_size:
