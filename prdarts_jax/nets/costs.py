@@ -25,7 +25,7 @@ class Costs:
     """The costs of the discrete networks of all cells of a space, in the unit of the `kind` in `of_network`. Hashable.
 
     Attributes:
-      space: the search space, which has the order of edges and ops.
+      space: the search space; it defines the order of edges and ops.
       fixed: the cost of a network without the ops of its cells.
       of_ops: pairs (cell type, costs); costs[edge][op] is the cost of an op on an edge, summed over all cells of the
         type in the network.

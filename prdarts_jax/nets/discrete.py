@@ -45,7 +45,7 @@ class DiscreteCell(nn.Module):
       concat: the nodes that are concatenated.
       channels: C, the width of each node.
       reduction: whether the cell halves height and width.
-      reduction_before: whether the cell k-1 halves them, so that its output is half as large as that of the cell k-2.
+      reduction_before: whether the cell k-1 halves them, so that the output of the cell k-2 is twice as high and wide.
       axis_name: as that of `DiscreteNetwork`.
     """
 
@@ -61,7 +61,7 @@ class DiscreteCell(nn.Module):
         """Computes the output of the cell.
 
         Args:
-          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` twice as high and wide.
+          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` [B, 2 H, 2 W, D], or one less on a side.
           s1: output of the cell k-1, [B, H, W, D'].
           keep: f32[entries, B], the factors of drop-path for each entry and image, or None.
           train: as for `DiscreteNetwork.__call__`.

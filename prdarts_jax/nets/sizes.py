@@ -143,7 +143,7 @@ def of_op(name: str, channels: int, stride: int, height: int, width: int) -> tup
 
 
 def _multiply_adds(jaxpr: Jaxpr) -> int:
-    """Counts those of the convolutions and matrix products of a program; of alternative branches the largest counts."""
+    """Counts the multiply-adds of convolutions and matrix products; of alternative branches it takes the largest."""
 
     def shapes(equation):
         return [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]

@@ -79,7 +79,7 @@ class Cell(SearchCell):
 
     Attributes, beside those of `SearchCell`:
       reduction: whether the cell halves height and width.
-      reduction_before: whether the cell k-1 halves them, so that its output is half as large as that of the cell k-2.
+      reduction_before: whether the cell k-1 halves them, so that the output of the cell k-2 is twice as high and wide.
     """
 
     reduction: bool
@@ -92,7 +92,7 @@ class Cell(SearchCell):
         """Computes the intermediate nodes and concatenates them.
 
         Args:
-          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` twice as high and wide.
+          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` [B, 2 H, 2 W, D], or one less on a side.
           s1: output of the cell k-1, [B, H, W, D'].
           weights: op weights f32[edges, ops]; an op of weight 0 is not executed.
           train: as for `Macro.__call__`.
