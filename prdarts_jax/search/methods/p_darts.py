@@ -27,8 +27,8 @@ def p_darts(
     before, and with dropout after skip connections.
 
     Args:
-      cells: the number of cells of the supernet, one number per stage. In a space with NAS-Bench-201's network it is
-        the number of cells between two of its residual blocks.
+      cells: the number of cells of the supernet, one number per stage of the search. With NAS-Bench-201's network it is
+        the number of cells before, between and after its two residual blocks.
       ops: the number of candidate ops per edge, one number per stage. The first number has no effect: the first stage
         searches all ops of the space.
       skip_dropout: the dropout rate d after skip connections at the start of a stage, one number per stage. As in the
