@@ -105,7 +105,7 @@ PAPERS = {
         "logits.b1": 0.9,
     },
     "p_darts": DARTS
-    | section("p_darts", cells=(5, 11, 17), ops=(8, 5, 3), skip_dropout=(0.0, 0.4, 0.7), most_skips=2, rest=10 / 25)
+    | section("p_darts", cells=(5, 11, 17), ops=(8, 5, 3), skip_dropout=(0.0, 0.4, 0.7), most_skips=2, frozen=10 / 25)
     | {
         "epochs": 25,
         "batch_size": 96,

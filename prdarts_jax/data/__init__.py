@@ -1,4 +1,4 @@
-"""Where images come from, and what is done to them."""
+"""Reading and augmenting images."""
 
 from prdarts_jax.data.arrays import from_arrays, from_grain
 from prdarts_jax.data.sources import find

@@ -1,4 +1,4 @@
-"""Images of one's own that are not files of images: arrays, a Grain source, an .npz, CIFAR-10's Python pickles."""
+"""Your own images that are not separate picture files: arrays, a Grain source, an .npz, CIFAR-10's Python pickles."""
 
 import io
 import pickle
@@ -14,14 +14,14 @@ from prdarts_jax import refusals
 from prdarts_jax.data.source import DataSet, Source, check_split, held_out
 from prdarts_jax.refusals import cut, shown
 
-_SIDE, _CHANNELS = 4096, (1, 3)  # at most; either
-# What the arrays of an .npz may be called: training images and labels, and those of a test, or all images alone.
+_SIDE, _CHANNELS = 4096, (1, 3)  # the largest side in pixels; the allowed numbers of channels
+# The names that the arrays of an .npz may have: images and labels for training, then those for the test, if any.
 _NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("images", "labels"),
 )
-Arrays = Mapping[str, np.ndarray]  # 'image' and 'label'
+Arrays = Mapping[str, np.ndarray]  # with the keys 'image' and 'label'
 
 
 def from_arrays(
@@ -33,18 +33,20 @@ def from_arrays(
     test_share: float = 0.2,
     test_seed: int = 0,
 ) -> DataSet:
-    """A data set of arrays, to be searched or trained on: `data` of `run.search.run`, `run.train.run`, `evaluate`.
+    """Makes a data set of arrays. Pass it as `data` to `run.search.run`, `run.train.run` or `prdarts_jax.evaluate`.
 
     Args:
-      train: {'image': u8[N, H, W] or u8[N, H, W, C], 'label': integers or texts [N] or [N, 1]}. Labels become the
-        numbers of the different ones in order.
-      test: the same, for the test; by default `held_out` of `train`.
-      classes: names of the labels in order, by default the labels.
-      name: for messages.
-      test_share, test_seed: where there is no `test`.
+      train: {'image': u8[N, H, W] or u8[N, H, W, C], 'label': integers or strings, [N] or [N, 1]}, with C = 1 or 3.
+        Each label is replaced by its index among the sorted different labels.
+      test: the test images in the same form, with labels that `train` has too. By default a part of `train` is held
+        out (see `source.held_out`).
+      classes: a name for each of the sorted different labels; by default the labels themselves.
+      name: the name of the data set in messages.
+      test_share, test_seed: `share` and `seed` of `source.held_out`, used only without `test`.
 
     Raises:
-      ValueError: an array is of another kind or shape.
+      ValueError: an array has another dtype or shape, there are fewer than two different labels, `classes` has another
+        length, `test` does not fit `train`, or no class has two images and there is no `test`.
 
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, (30, 12, 16, 3)).astype(np.uint8)
@@ -55,7 +57,7 @@ def from_arrays(
     images, labels = _checked(train, name)
     known, numbers = np.unique(labels, return_inverse=True)
     if len(known) < 2 or classes and len(classes) != len(known):
-        wanted = f"{len(classes)}, as many as it has names of classes" if classes else "two or more"
+        wanted = f"{len(classes)}, one for each name in classes" if classes else "two or more"
         raise ValueError(f"{cut(name, 200)} has {len(known)} different labels, but must have {wanted}")
     named = tuple(classes) or tuple(map(str, known.tolist()))
     identity = f"{len(labels)} images, {_crc(images, labels):08x}"
@@ -66,10 +68,10 @@ def from_arrays(
     if test_images.shape[1:] != images.shape[1:] or test_labels.dtype.kind != labels.dtype.kind:
         raise ValueError(
             f"{cut(name, 200)} has test images {test_images.shape[1:]} with labels {test_labels.dtype}, but must have "
-            f"such as those for training, {images.shape[1:]} with {labels.dtype}"
+            f"{images.shape[1:]} with labels {labels.dtype}, like the training images"
         )
     if unknown := sorted(set(test_labels.tolist()) - set(known.tolist())):
-        raise ValueError(f"{cut(name, 200)} has the label {shown(unknown[0])} in its test images alone")
+        raise ValueError(f"{cut(name, 200)} has the label {shown(unknown[0])} only in its test images")
     identity = f"{len(labels)} and {len(test_labels)} images, {_crc(images, labels, test_images, test_labels):08x}"
     splits = {"train": source, "test": _source(test_images, np.searchsorted(known, test_labels), named)}
 
@@ -81,14 +83,19 @@ def from_arrays(
 
 
 def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> DataSet:
-    """A data set whose images a Grain pipeline reads, in any order.
+    """Makes a data set of Grain pipelines that allow random access. Images are read when they are needed.
 
     Args:
-      train: what has a length and gives {'image': u8[H, W, C], 'label': an int in [0, len(classes))} at each position,
-        for instance a `grain.MapDataset` or one of Grain's data sources. All images have as many channels as the first.
-      test: the same, for the test.
-      classes: names of the labels.
-      name: for messages and in config.json: a run goes on only with a data set of the same name.
+      train: an object with `__len__` and `__getitem__`, for instance a `grain.MapDataset` or one of Grain's data
+        sources. Each item is {'image': u8[H, W, C] or u8[H, W], 'label': an int in [0, len(classes))}. H and W may
+        differ between images; all images must have as many channels as the first, 1 or 3.
+      test: the test images in the same form.
+      classes: the names of the labels.
+      name: the name of the data set in messages and in config.json. A run is resumed only with a data set of the same
+        name and the same numbers of images.
+
+    Raises:
+      ValueError: not here, but when the images are read: a split is empty, or an image or a label has another form.
 
     >>> import grain
     >>> image = np.zeros((20, 30, 3), np.uint8)
@@ -140,13 +147,13 @@ def _source(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) ->
 
 
 def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(u8[N, H, W, C], labels [N]) of arrays."""
+    """Checks arrays and returns (images u8[N, H, W, C], labels [N])."""
     name = cut(name, 200)
     if not isinstance(arrays, Mapping) or {"image", "label"} - arrays.keys():
-        raise ValueError(f"{name} must be arrays of the names 'image' and 'label', but is {shown(arrays)}")
+        raise ValueError(f"{name} must be a mapping with the arrays 'image' and 'label', but is {shown(arrays)}")
     images, labels = np.asarray(arrays["image"]), np.asarray(arrays["label"])
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        hint = "; (images * 255).astype('uint8') makes them of fractions" if images.dtype.kind == "f" else ""
+        hint = "; (images * 255).astype('uint8') converts fractions" if images.dtype.kind == "f" else ""
         raise ValueError(
             f"{name} has images {images.dtype}{shown(images.shape)}, but must have uint8(N, H, W) or (N, H, W, C){hint}"
         )
@@ -154,8 +161,8 @@ def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
     count, height, width, channels = images.shape
     if not (0 < count and 0 < height <= _SIDE and 0 < width <= _SIDE and channels in _CHANNELS):
         raise ValueError(
-            f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and 1 or "
-            "3 channels, which come last"
+            f"{name} has images {shown(images.shape)}, but must have one or more, with sides of 1 to {_SIDE} and, on "
+            "the last axis, 1 or 3 channels"
         )
     if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iuU":
         raise ValueError(
@@ -166,18 +173,24 @@ def _checked(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
-    """`from_arrays` of an .npz with arrays of one of these sets of names: images, labels; x_train, y_train, x_test,
-    y_test; train_images, train_labels, test_images, test_labels. Nothing in it is executed.
+    """Reads an .npz and gives its arrays to `from_arrays`. Python objects in it are refused, never executed.
+
+    The arrays must have the names `images` and `labels`; or `x_train`, `y_train`, `x_test` and `y_test`; or
+    `train_images`, `train_labels`, `test_images` and `test_labels`.
+
+    Args:
+      path: the file; it must exist.
+      test_share, test_seed: as for `from_arrays`; used only for `images` and `labels`.
 
     Raises:
-      ValueError: it is damaged, or has other arrays.
+      ValueError: the file is damaged, its arrays have other names, or `from_arrays` refuses them.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             names = next((names for names in _NAMES if set(names) <= set(file.files)), None)
             found = {name: file[name] for name in names or ()}
             there = file.files
-    except Exception as error:  # of zip files and of NumPy's format there are many
+    except Exception as error:  # damaged zip files and damaged arrays raise errors of many kinds
         raise _unreadable(path, "an .npz of arrays without Python objects", error) from None
     if names is None:
         wanted = "; or ".join(", ".join(names) for names in _NAMES)
@@ -190,15 +203,18 @@ def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
 
 
 def is_cifar(folder: Path) -> bool:
-    """Whether the folder has the form of cifar-10-batches-py."""
+    """Whether the folder looks like cifar-10-batches-py: it has a file data_batch_1."""
     return (folder / "data_batch_1").is_file()
 
 
 def from_cifar(folder: Path) -> DataSet:
-    """The data set of a folder cifar-10-batches-py, as its authors give it. Nothing in its pickles is executed.
+    """Reads CIFAR-10 from the folder cifar-10-batches-py, as its authors distribute it.
+
+    The pickles are read by a restricted unpickler that knows only plain values and NumPy arrays, so no code in them is
+    executed.
 
     Raises:
-      ValueError, OSError: a file is missing, damaged or of another form.
+      ValueError, OSError: a file is missing, is damaged or has another form.
     """
     batches = sorted(folder.glob("data_batch_[0-9]"), key=lambda path: path.name)
     images, labels = zip(*map(_batch, batches), strict=True)
@@ -212,7 +228,7 @@ def from_cifar(folder: Path) -> DataSet:
 
 
 def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(u8[N, 32, 32, 3], labels i64[N]) of one file."""
+    """Reads (images u8[N, 32, 32, 3], labels i64[N]) from one file."""
     batch = _unpickled(path)
     data, labels = batch.get(b"data"), batch.get(b"labels")
     pixels = data.array() if isinstance(data, _Pickled) else None
@@ -220,14 +236,14 @@ def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         labels = []
     if pixels is None or not labels or pixels.shape != (len(labels), 3072):
         raise ValueError(
-            f"{cut(str(path), 300)} must have data, uint8(N, 3072), and labels, a list of N integers, as a file of "
-            "cifar-10-batches-py has"
+            f"{cut(str(path), 300)} must have data, uint8(N, 3072), and labels, a list of N integers, like the files "
+            "of cifar-10-batches-py"
         )
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)
 
 
 class _Pickled:
-    """What stands for a NumPy array or dtype in a pickle: it keeps the state that it is given, and does nothing."""
+    """Takes the place of a NumPy array or dtype when a pickle is read: keeps its pickled state, and does nothing."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments: tuple[Any, ...] = arguments
@@ -237,7 +253,7 @@ class _Pickled:
         self.state = state
 
     def array(self) -> np.ndarray | None:
-        """The array of bytes that this stands for, if it is one."""
+        """The array of uint8 whose state this is; None if it is the state of anything else."""
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             return None
         _, shape, dtype, in_columns, content = self.state
@@ -248,12 +264,12 @@ class _Pickled:
         return np.frombuffer(content, np.uint8).reshape(shape, order="F" if in_columns else "C")
 
 
-# What makes Python's reader ask for memory that a file of few bytes names.
+# With these codes, and with a memo index above this one, a small file can make Python allocate much memory.
 _BUFFERS, _MEMO = ("BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"), 10**6
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows dicts, lists, tuples, numbers and bytes, and the names of NumPy's arrays; calls no function of others."""
+    """Reads dicts, lists, tuples, numbers, bytes and NumPy's arrays, and refuses every other class or function."""
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -269,12 +285,12 @@ def _unpickled(path: Path) -> dict[Any, Any]:
     file = refusals.file("file of cifar-10-batches-py", path, 2**28)
     try:
         text = file.read_bytes()
-        for code, argument, _ in pickletools.genops(text):  # which builds nothing, and sees where the text is cut
+        for code, argument, _ in pickletools.genops(text):  # builds nothing, and raises if the text ends too early
             if code.name in _BUFFERS or (code.name.endswith("PUT") and int(str(argument)) > _MEMO):
                 raise ValueError(f"its code {code.name} is not allowed")
         content = _Unpickler(io.BytesIO(text), encoding="bytes").load()
         if not isinstance(content, dict):
-            raise ValueError("it is no dict")
+            raise ValueError("it is not a dict")
     except Exception as error:  # damaged pickles raise errors of many kinds
         raise _unreadable(path, "a file of cifar-10-batches-py", error) from None
     return content

@@ -11,14 +11,14 @@ from prdarts_jax.devices import draw_part
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What `augment` does to a training image; pad=0, flip=False, cutout=0 only normalises.
+    """The settings of `augment`, hashable; with pad=0, flip=False and cutout=0 it only normalises.
 
     Attributes:
-      mean: per channel, with pixels in [0, 1].
-      std: per channel, with pixels in [0, 1].
-      pad: black pixels added on each side before a random crop of the original size.
+      mean: mean of each channel, for pixels in [0, 1]; a tuple of C floats.
+      std: standard deviation of each channel, for pixels in [0, 1]; a tuple of C floats.
+      pad: number of black pixels added on each side before a random crop of the original size.
       flip: whether to mirror left and right with probability 1/2.
-      cutout: side in pixels of the square set to 0 after normalising; 0 is off.
+      cutout: side in pixels of the square that is set to 0 after normalising; 0 turns it off.
     """
 
     mean: tuple[float, ...]
@@ -31,17 +31,18 @@ class Augmentation:
 def augment(
     augmentation: Augmentation, key: jax.Array, images: jax.Array | np.ndarray, axis_name: str | None = None
 ) -> jax.Array:
-    """Pads and crops, flips, normalises and cuts out, each image by its own random numbers.
+    """Pads and crops, flips, normalises and cuts out a square, with random numbers of their own for each image.
 
     The padding is black before normalising, as in DARTS (Liu, Simonyan, Yang, ICLR 2019). The square of Cutout (DeVries
-    and Taylor, 2017) has its centre anywhere in the image and is clipped at the border; it is 0, which is the mean
-    colour, since it comes after normalising.
+    and Taylor, 2017) has its centre anywhere in the image and is clipped at the border. Cutout comes after normalising,
+    so the 0 in the square is the mean colour.
 
     Args:
       augmentation: static.
-      key: consumed.
-      images: u8[B, H, W, C].
-      axis_name: mapped axis over which the batch is spread, if any.
+      key: a random key; do not use it again.
+      images: u8[B, H, W, C], the batch, or the part of it that this device has.
+      axis_name: the mapped axis over which the batch is spread, if any. Each image is then augmented as it would be in
+        the whole batch on one device.
 
     Returns:
       f32[B, H, W, C].
@@ -55,7 +56,7 @@ def augment(
     if augmentation.flip:
         mirrored = draw_part(lambda n: jax.random.bernoulli(flip_key, shape=(n, 1)), batch, axis_name)
         columns = jnp.where(mirrored, columns[::-1], columns)
-    # One gather for crop and flip is quicker on a CPU than one dynamic_slice an image.
+    # On a CPU, one gather for crop and flip is faster than one dynamic_slice per image.
     cropped = padded[jnp.arange(batch)[:, None, None], (top + rows)[:, :, None], (left + columns)[:, None, :]]
     mean, std = jnp.array(augmentation.mean), jnp.array(augmentation.std)
     normalised = (cropped.astype(jnp.float32) / 255 - mean) / std

@@ -14,19 +14,27 @@ State = TypeVar("State")
 
 
 def key_for(key: jax.Array, purpose: int, count: jax.Array) -> jax.Array:
-    """A key of its own for each purpose and step or epoch."""
+    """Derives a key from `key`, a purpose and the number of a step or epoch, i32[]; `key` may be used again.
+
+    Different purposes or counts give independent keys.
+    """
     return jax.random.fold_in(jax.random.fold_in(key, purpose), count)
 
 
 def repeat(
     step: Callable[[State], tuple[State, Metrics]], state: State, steps: int | jax.Array
 ) -> tuple[State, Metrics]:
-    """Takes `steps` steps, at least 1, from a state; the number may be traced.
+    """Applies `step` to a state `steps` times in a compiled loop.
+
+    Args:
+      step: state -> (state, metrics), with metrics f32[].
+      state: any pytree of arrays.
+      steps: at least 1, which is not checked; it may be traced.
 
     Returns:
-      (state, metrics): the state after, and the mean of each metric over the steps.
+      (state, metrics): the last state, and the mean of each metric over the steps, f32[].
     """
-    # Under jit the step is traced once for two uses: the shapes of the metrics, and the body of the loop.
+    # Under jit the step is traced only once, for the shapes of the metrics and for the body of the loop.
     step = jax.jit(step)
 
     def body(_, carry):
@@ -47,26 +55,27 @@ def take_batch(
     key: jax.Array,
     axis_name: str | None = None,
 ) -> Batch:
-    """Batch number `position` of an epoch, or this device's part of it.
+    """Takes and augments batch number `position` of an epoch; on a mapped axis, only this device's part of the batch.
 
     Args:
       augmentation: static.
       data: {'image': u8[N, H, W, C], 'label': i32[N]}.
-      order: i32[N], of the epoch.
-      position: i32[], at most N // batch_size - 1.
-      batch_size: static.
-      key: of the augmentation, consumed.
-      axis_name: mapped axis over which the batch is spread, if any; its size divides `batch_size`.
+      order: i32[N], the permutation of the images in this epoch.
+      position: i32[], from 0 to N // batch_size - 1.
+      batch_size: the size of the whole batch; static.
+      key: the key of the augmentation; do not use it again.
+      axis_name: the mapped axis over which the batch is spread, if any; its size divides `batch_size`.
 
     Returns:
-      {'image': f32[batch_size, H, W, C], 'label': i32[batch_size]}, or as many as are in a part.
+      {'image': f32[B, H, W, C], 'label': i32[B]}, where B is `batch_size`, divided by the size of the mapped axis if
+      there is one.
     """
     start, images = position * batch_size, batch_size
     if axis_name is not None:
         images = batch_size // jax.lax.axis_size(axis_name)
         start += jax.lax.axis_index(axis_name) * images
-    places = jax.lax.dynamic_slice_in_dim(order, start, images)
-    return {"image": augment(augmentation, key, data["image"][places], axis_name), "label": data["label"][places]}
+    indices = jax.lax.dynamic_slice_in_dim(order, start, images)
+    return {"image": augment(augmentation, key, data["image"][indices], axis_name), "label": data["label"][indices]}
 
 
 def run_epoch(
@@ -79,27 +88,30 @@ def run_epoch(
     steps: int | jax.Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[Any, Metrics]:
-    """Steps of one epoch, each on one batch of each data set, shuffled and augmented on the device.
+    """Runs the steps of one epoch; each step takes one batch of each data set, shuffled and augmented on the device.
 
-    Orders and augmentation are a function of the state's key and step alone, so an epoch may be run in parts.
+    Orders and augmentation depend only on the state's key and step. So an epoch may be run in several calls with fewer
+    `steps` each, with the same result.
 
     Args:
-      step: (state, a batch of each data set) -> (state, metrics); counts `state.step` and keeps `state.key`.
-      state: its `step`, i32[], says where in which epoch to begin; its `key` is never consumed: every draw is made from
-        it, the step and a purpose.
-      datasets: each {'image': u8[N, H, W, C], 'label': i32[N]}, of the same N.
-      purposes: of the keys (see `key_for`) for the orders of an epoch and for the augmentation of a step. One data set
-        takes the key as it is, several share it out by `jax.random.split`.
+      step: called as `step(state, *batches)`, with one batch of each data set; returns (state, metrics). It must add 1
+        to `state.step` and leave `state.key` unchanged.
+      state: a pytree with the fields `step`, i32[], the number of steps done in all epochs, and `key`, from which all
+        keys are derived by `key_for`.
+      datasets: each {'image': u8[N, H, W, C], 'label': i32[N]}, all with the same N.
+      purposes: two numbers for `key_for`: one for the orders of an epoch, one for the augmentation of a step. Each of
+        several data sets gets a key of its own, made by `jax.random.split`.
       augmentation: static.
-      batch_size: static; what is left over of N is not used in this epoch.
-      steps: how many steps to take; by default an epoch's. The epoch must have that many left.
-      axis_name: mapped axis over which batches are spread, if any.
+      batch_size: static. The last N % batch_size images of an order are not used in this epoch.
+      steps: the number of steps to take; by default a whole epoch, N // batch_size. The epoch must have that many steps
+        left, which is not checked.
+      axis_name: the mapped axis over which batches are spread, if any.
 
     Returns:
-      As `repeat`.
+      (state, metrics), as `repeat`.
 
     Raises:
-      ValueError: the data have no batch of this size.
+      ValueError: `batch_size` is less than 1 or larger than N.
     """
     images = len(datasets[0]["label"])
     if not 0 < batch_size <= images:

@@ -1,4 +1,4 @@
-"""A folder of images of one's own, with a folder for each class:
+"""Your own folder of images, with a folder for each class:
 
 FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLDER/cat/1.jpg, FOLDER/dog/2.png
 """
@@ -17,21 +17,23 @@ from prdarts_jax.data import pictures
 from prdarts_jax.data.source import DataSet, Source, check_split, held_out
 from prdarts_jax.refusals import cut
 
-_TESTS = ("test", "val", "validation")  # what the folder of test images may be called; the first that there is counts
+_TESTS = ("test", "val", "validation")  # allowed names of the folder of test images; the first one that exists is used
 
 
 def find(root: Path, test_share: float, test_seed: int) -> DataSet:
-    """The data set in a folder, the header of each image checked; where they are damaged further on, `read` says so.
+    """Finds the images of a folder and checks the header of each. Pixels are decoded later, by `Source.read`, which
+    raises a ValueError if they are damaged.
 
-    Images are grey where all for training are, else they have three channels. Files with another ending than those of
-    `pictures.SUFFIXES`, and what begins with a dot, are left out.
+    All images have one channel if all training images are grey, and three channels otherwise. Files whose names begin
+    with a dot or end in none of `pictures.SUFFIXES` (.png, .jpg, .gif and others) are ignored.
 
     Args:
-      root: the folder.
-      test_share, test_seed: see `held_out`; of a folder without one for test images.
+      root: the folder; it must exist. Test images are read only beside `train`, from `test`, `val` or `validation`.
+      test_share, test_seed: `share` and `seed` of `source.held_out`, used only if there is no folder of test images.
 
     Raises:
-      ValueError: a file is no image, a class has none, or there are fewer than two classes.
+      ValueError: a file is not an image, a class has no image, there are fewer than two classes, or a class of the test
+        images is not among those for training.
     """
     name = str(root)
     train = root / "train"
@@ -40,8 +42,8 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     classes = _class_folders(train)
     if len(classes) < 2:
         raise ValueError(
-            f"{cut(name, 300)} has {len(classes)} folders of classes, but must have two or more, each with images, in "
-            "itself or in train/, or be cifar-10-batches-py"
+            f"{cut(name, 300)} has {len(classes)} folders of classes, but must have two or more, each with images, "
+            "directly or in train/, or be cifar-10-batches-py"
         )
     test = next((root / t for t in _TESTS if (root / t).is_dir()), None) if train != root else None
     files = _files(train, classes)
@@ -68,23 +70,23 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _files(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """The images of all classes, in an order that no file system changes."""
+    """The images of all classes, sorted, so that the order does not depend on the file system."""
     result = []
     for name in classes:
         found = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
         images = [path for path in found if path.suffix.lower() in pictures.SUFFIXES and not path.name.startswith(".")]
         if not images and (folder / name).is_dir():
             endings = ", ".join(pictures.SUFFIXES)
-            raise ValueError(f"{cut(str(folder / name), 300)} has no image of a class: none ends in {endings}")
+            raise ValueError(f"{cut(str(folder / name), 300)} has no image: no file in it ends in {endings}")
         result += images
     return result
 
 
 def _headers(files: Sequence[Path]) -> list[pictures.Header]:
-    """Of all files, in order.
+    """The headers of all files, in order.
 
     Raises:
-      ValueError: some are no images; the first one is named.
+      ValueError: some files are not images; the message names the first one.
     """
 
     def look(path):
@@ -102,8 +104,8 @@ def _headers(files: Sequence[Path]) -> list[pictures.Header]:
 
 
 def _source(files: Sequence[Path], headers: Sequence[pictures.Header], classes: Sequence[str], channels: int) -> Source:
-    places = {name: label for label, name in enumerate(classes)}
-    labels = np.array([places[path.parent.name] for path in files], np.int32)
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of[path.parent.name] for path in files], np.int32)
     sizes = Counter((header.height, header.width) for header in headers)
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
 

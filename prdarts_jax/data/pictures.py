@@ -1,4 +1,4 @@
-"""Image files, read by Pillow into bytes of one kind, and resizing."""
+"""Reading image files into arrays of uint8 by Pillow, and resizing."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,29 +8,29 @@ from PIL import ExifTags, Image, ImageOps
 
 from prdarts_jax.refusals import cut
 
-# Of files that are taken for images, as torchvision's ImageFolder has them, and GIF.
+# Files with these endings are taken for images: those of torchvision's ImageFolder, and GIF.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_LARGEST = 2**14  # side in pixels of a picture
+_LARGEST = 2**14  # the largest side of an image in pixels
 
 
 class Header(NamedTuple):
-    """What a file says of its image."""
+    """What the header of a file says about its image."""
 
-    height: int
+    height: int  # in pixels, after the rotation that EXIF asks for
     width: int
     grey: bool
-    transparent: bool  # somewhere
+    transparent: bool  # whether it has an alpha channel or a transparent colour
 
 
 def header(path: Path) -> Header:
-    """What a file says of its image, without decoding it.
+    """Reads the header of a file, without decoding the pixels.
 
     Raises:
-      ValueError: naming the file, it is no image that can be used.
+      ValueError: the file is not an image that can be used; the message names the file.
     """
 
     def look(image):
-        # Of a PNG without EXIF before its pixels, `getexif` would decode these to look for it behind them.
+        # For a PNG without EXIF before its pixels, `getexif` would decode the pixels to look for EXIF after them.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = image.size[::-1] if turned else image.size
@@ -40,12 +40,12 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, channels: int) -> np.ndarray:
-    """The image of a file as a viewer shows it: turned as EXIF says, what is transparent on white, of an animation the
-    first picture.
+    """Reads the image of a file as a viewer shows it: rotated as EXIF says, transparent parts on white, and of an
+    animation the first frame.
 
     Args:
-      path: of the file.
-      channels: 1, for grey, or 3.
+      path: the file.
+      channels: 1 for grey, or 3 for RGB. An image of the other kind is converted.
 
     Returns:
       u8[H, W, channels].
@@ -66,26 +66,26 @@ def read(path: Path, channels: int) -> np.ndarray:
 
 
 def _opened(path, use):
-    """The result of a function of the open image, and whatever goes wrong as one sentence."""
+    """Returns `use(image)` for the open image; raises any error as a ValueError of one sentence that names the file."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are of the kind {image.mode}, and must have 8 bits a channel")
+                raise ValueError(f"its pixels are of the kind {image.mode}, but must have 8 bits per channel")
             if max(image.size) > _LARGEST:
-                raise ValueError(f"it has {image.width}x{image.height} pixels, and may have {_LARGEST} a side at most")
+                raise ValueError(f"it has {image.width}x{image.height} pixels, but a side may have at most {_LARGEST}")
             return use(image)
     except Exception as error:  # damaged files make Pillow raise errors of many kinds
         cause = str(error).replace(f" {str(path)!r}", "").replace(f" '{path}'", "")
         raise ValueError(
-            f"{cut(str(path), 300)} cannot be read as an image ({cut(cause, 150)}): repair the file or take it away"
+            f"{cut(str(path), 300)} cannot be read as an image ({cut(cause, 150)}): repair or remove the file"
         ) from None
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """u8[H, W, C] -> u8[height, width, C], whatever their aspects.
+    """Resizes u8[H, W, C] to u8[height, width, C]; the aspect ratio may change.
 
-    Areas are averaged where both sides are whole multiples of the new ones; else it is Pillow's bilinear filter, which
-    is antialiased where it shrinks.
+    If both sides are whole multiples of the new ones, areas are averaged. Otherwise Pillow's bilinear filter is used,
+    which is antialiased when an image gets smaller.
 
     >>> resized(np.array([[[0], [10]], [[20], [30]]], np.uint8), 1, 1)
     array([[[15]]], dtype=uint8)

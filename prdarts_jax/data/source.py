@@ -1,4 +1,4 @@
-"""What every data set is, wherever its images come from: two splits, each read in pieces."""
+"""The interface of every data set: two splits, each of which can be read in pieces."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,16 +13,27 @@ from prdarts_jax.refusals import cut, listed, shown
 class Source:
     """One split of a data set that can be read in pieces; cloudpickle can send it to another process.
 
-    `read` takes positions and gives dicts of 'image', u8[H, W, C] or u8[H, W], and 'label', in [0, num_classes).
+    `len(source)` is the number of images, and `source[index]` reads one of them.
+
+    Attributes:
+      shape: (H, W, C) of the images; H and W are None if they differ between images.
+      num_classes: number of classes.
+      length: number of images.
+      read: takes a list of indices and returns a dict for each, in the same order: 'image', u8[H, W, C] or u8[H, W],
+        and 'label', an integer in [0, num_classes). Raises a ValueError or an OSError if a file cannot be read.
+      classes: the names of the classes, or () if they have none.
+      labels: the labels of all images, i32[length], if they are known before the images are read; otherwise None.
+      notes: one phrase for each decision about the data that the user should know, for instance that test images were
+        held out.
     """
 
-    shape: tuple[int | None, int | None, int]  # (H, W, C) of its images; H and W are None where they differ
+    shape: tuple[int | None, int | None, int]
     num_classes: int
-    length: int  # number of images
+    length: int
     read: Callable[[list[int]], Sequence[dict[str, Any]]]
-    classes: tuple[str, ...] = ()  # their names, where they have some
-    labels: np.ndarray | None = None  # i32[N], where they are known before the images are read
-    notes: tuple[str, ...] = ()  # what was decided about the data, a phrase each
+    classes: tuple[str, ...] = ()
+    labels: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.length
@@ -35,10 +46,11 @@ class DataSet(NamedTuple):
     """A data set: training images and test images.
 
     Attributes:
-      name: for messages.
-      open: 'train' or 'test' -> that split. Raises a ValueError or an OSError where it cannot be read.
-      identity: what changes where the images do, so that no run goes on with others; '' for prepared data.
-      streamed: whether a run reads it from disk, however small it is.
+      name: the name in messages.
+      open: takes 'train' or 'test' and returns that split. Raises a ValueError or an OSError if it cannot be read.
+      identity: a text that differs for different images, for instance a checksum. A run is resumed only with the same
+        identity. It is '' for data sets with a name that TFDS or scikit-learn provides.
+      streamed: whether a run always reads the images from disk, even if they fit into memory.
     """
 
     name: str
@@ -48,31 +60,33 @@ class DataSet(NamedTuple):
 
 
 def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
-    """Raises a ValueError with the split, the data set's name and what is allowed, if that does not have it."""
+    """Raises a ValueError if `split` is not in `allowed`; its message has the split, the data set's name and what is
+    allowed."""
     if split not in allowed:
         raise ValueError(f"Unknown split {shown(split)} of {cut(name, 200)}: allowed are {listed(split, allowed)}.")
 
 
-def taking(source: Source, places: np.ndarray) -> Source:
-    """The images at these places of a source, in their order."""
+def subset(source: Source, indices: np.ndarray) -> Source:
+    """A source of the images with these indices, in the order of `indices`. It reads no image until it is asked to."""
 
-    def read(indices: list[int]) -> Sequence[dict[str, Any]]:
-        return source.read(places[indices].tolist())
+    def read(positions: list[int]) -> Sequence[dict[str, Any]]:
+        return source.read(indices[positions].tolist())
 
-    labels = None if source.labels is None else source.labels[places]
-    return dataclasses.replace(source, length=len(places), read=read, labels=labels)
+    labels = None if source.labels is None else source.labels[indices]
+    return dataclasses.replace(source, length=len(indices), read=read, labels=labels)
 
 
 def held_out(name: str, source: Source, share: float, seed: int) -> DataSet:
-    """A data set without test images of its own: of each class a share of the images, drawn by the seed, is held out.
+    """Makes a data set of a source that has no test images: a share of each class is held out for the test.
 
-    Of a class of two or more at least one is held out and one is not; a single image is for training.
+    The number of images held out from a class is rounded to the nearest integer. A class of two or more images has at
+    least one in each split. A single image stays in the training split.
 
     Args:
-      name: for messages.
-      source: all images, with labels.
-      share: above 0 and below 1.
-      seed: decides which images.
+      name: the name of the data set in messages.
+      source: all images, with `labels`.
+      share: the share of each class that is held out, above 0 and below 1; not checked.
+      seed: decides which images are held out.
 
     Raises:
       ValueError: no class has two images.
@@ -81,22 +95,29 @@ def held_out(name: str, source: Source, share: float, seed: int) -> DataSet:
     rng = np.random.default_rng(seed)
     chosen = np.zeros(source.length, bool)
     for label in range(source.num_classes):
-        places = rng.permutation(np.flatnonzero(source.labels == label))
-        chosen[places[: min(max(round(share * len(places)), 1), max(len(places) - 1, 0))]] = True
+        indices = rng.permutation(np.flatnonzero(source.labels == label))
+        chosen[indices[: min(max(round(share * len(indices)), 1), max(len(indices) - 1, 0))]] = True
     if not chosen.any():
-        raise ValueError(f"{cut(name, 200)} has one image a class, but must have two of some, to train and to test")
+        raise ValueError(
+            f"{cut(name, 200)} has only one image per class, but at least one class must have two, to train and to test"
+        )
     note = f"no test images of their own: test_share={share} of each class is held out, drawn by test_seed={seed}"
 
     def open_split(split: str) -> Source:
         check_split(name, split, ("train", "test"))
-        part = taking(source, np.flatnonzero(chosen == (split == "test")))
+        part = subset(source, np.flatnonzero(chosen == (split == "test")))
         return dataclasses.replace(part, notes=(*source.notes, note))
 
     return DataSet(name, open_split)
 
 
 def class_counts(labels: np.ndarray, classes: Sequence[str], num_classes: int) -> str:
-    """How many images the classes have, in a phrase.
+    """Says in a phrase how many images each class has, or the fewest and the most if there are more than ten classes.
+
+    Args:
+      labels: integers in [0, num_classes), [N].
+      classes: the names of the classes; () to use the labels as names.
+      num_classes: number of classes.
 
     >>> class_counts(np.array([0, 0, 0, 0, 2]), ("cat", "dog", "owl"), 3)
     '3 classes: cat 4, dog 0, owl 1; careful: no image of dog'

@@ -1,6 +1,6 @@
-"""Data sets by name or path, those held in memory as arrays, and their halves for a search.
+"""Finding data sets by name or path, loading them into memory, and splitting them into the two halves of a search.
 
-Nothing here touches a network: data lie prepared on the disk, or the error says how to prepare them.
+Nothing here uses a network. Data must be on the disk already; if they are not, the error says how to prepare them.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ import numpy as np
 
 from prdarts_jax import refusals
 from prdarts_jax.data import arrays, folders, pictures, tfds
-from prdarts_jax.data.source import DataSet, Source, check_split, class_counts, taking
+from prdarts_jax.data.source import DataSet, Source, check_split, class_counts, subset
 from prdarts_jax.data.tfds import Folder
 from prdarts_jax.refusals import cut, shown
 
-# Decides the split of digits and which images a subset keeps; never change it.
+# The seed of the split of digits and of the images that `num_examples` keeps; never change it.
 _STORED_SEED = 0
-# Images decoded at once, so that only one chunk is ever held twice.
+# The number of images that are decoded at once, so that never more than one chunk is held twice.
 _CHUNK = 1000
-LARGEST = 4096  # side in pixels that images may be resized to
+LARGEST = 4096  # the largest side in pixels that images may be resized to
 
 Size = int | tuple[int, ...]
 
@@ -48,7 +48,7 @@ def _imagenet(name: str, data_dir: Folder | None) -> DataSet:
     return tfds.of_splits("imagenet2012", name, data_dir, test="validation")._replace(streamed=True)
 
 
-# Those with names of ours: (name, data_dir) -> the data set, of which nothing is opened yet.
+# The data sets with names of our own: (name, data_dir) -> data set. No file is opened before `DataSet.open`.
 DATASETS: Mapping[str, Callable[[str, Folder | None], DataSet]] = {
     "digits": _digits,
     "cifar10": functools.partial(tfds.of_splits, "cifar10"),
@@ -60,19 +60,21 @@ DATASETS: Mapping[str, Callable[[str, Folder | None], DataSet]] = {
 
 
 def find(name: str, data_dir: Folder | None = None, *, test_share: float = 0.2, test_seed: int = 0) -> DataSet:
-    """A data set by its name or path, found without a network and without TensorFlow.
+    """Finds a data set by its name or path, without a network and without TensorFlow.
 
     Args:
-      name: a key of `DATASETS` ('digits' is embedded in scikit-learn: 8x8, about 80 % are 'train'); or the path of a
-        folder of images (see `folders.find`), of cifar-10-batches-py or of an .npz (see `arrays.from_npz`); or the name
-        of another data set that TFDS has prepared as array_record files.
-      data_dir: the folder of TFDS, holding e.g. cifar10/3.0.2/; by default TFDS's own, $TFDS_DATA_DIR or else
+      name: one of these: a key of `DATASETS`, 'digits', 'cifar10', 'cifar100', 'svhn', 'fashion_mnist' or 'imagenet';
+        the name of another data set that TFDS has prepared as array_record files; the path of a folder of images (see
+        `folders.find`), of the folder cifar-10-batches-py or of an .npz (see `arrays.from_npz`). 'digits' comes with
+        scikit-learn: 8x8 grey pixels; four fifths of the images are always 'train'.
+      data_dir: the folder of TFDS, which has for example cifar10/3.0.2/ in it; by default $TFDS_DATA_DIR, or else
         ~/tensorflow_datasets.
-      test_share, test_seed: which images are tested where there are none for it; see `source.held_out`.
+      test_share, test_seed: `share` and `seed` of `source.held_out`, which holds test images out if a folder, an .npz
+        or a data set of TFDS has none.
 
     Raises:
-      FileNotFoundError: the data set is not there, or a part of it is missing.
-      ValueError: an unknown name, or files that cannot be read.
+      FileNotFoundError: the data set is not there, or one of its files is missing.
+      ValueError: the name is unknown, or a file cannot be read.
     """
     if isinstance(name, str) and name in DATASETS:
         return DATASETS[name](name, data_dir)
@@ -94,15 +96,24 @@ def find(name: str, data_dir: Folder | None = None, *, test_share: float = 0.2, 
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """One split of a data set, in memory."""
+class LoadedSplit:
+    """One split of a data set, loaded into memory.
 
-    name: str  # of the data set
-    images: np.ndarray  # u8[N, H, W, C]
-    labels: np.ndarray  # i32[N], in [0, num_classes)
+    Attributes:
+      name: the name of the data set.
+      images: u8[N, H, W, C].
+      labels: i32[N], in [0, num_classes).
+      num_classes: number of classes.
+      classes: the names of the classes, or () if they have none.
+      notes: as `Source.notes`.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
     num_classes: int
-    classes: tuple[str, ...] = ()  # their names, where they have some
-    notes: tuple[str, ...] = ()  # as `Source.notes`
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -113,25 +124,26 @@ def load(
     image_size: Size = 0,
     num_examples: int = 0,
     others: bool = False,
-) -> Dataset:
-    """Reads one split of a data set into memory.
+) -> LoadedSplit:
+    """Loads one split of a data set into memory.
 
     Args:
       data: the data set, or its name or path.
-      data_dir: where it is looked for by its name; see `find`.
+      data_dir: the folder in which `find` looks for a name.
       split: 'train' or 'test'.
-      image_size: side in pixels, or (height, width), to resize to (see `pictures.resized`); 0 keeps the original.
-      num_examples: keeps that many images, the same ones in every call; 0 keeps all.
-      others: keeps those that `num_examples` leaves out instead.
+      image_size: a side in pixels, or (height, width), to which images are resized (see `pictures.resized`); 0 keeps
+        the original size.
+      num_examples: the number of images to keep, drawn by a fixed seed, so the same ones in every call; 0 keeps all.
+      others: whether to keep instead the images that a `num_examples` above 0 leaves out.
 
     Raises:
-      FileNotFoundError, ValueError: as `find`, or an impossible image_size or num_examples.
+      FileNotFoundError, ValueError: as `find`; or as `size_of` and `kept` for `image_size` and `num_examples`.
     """
     data = data if isinstance(data, DataSet) else find(data, data_dir)
     source = data.open(split)
     name = cut(data.name, 300)
     height, width = size_of(source, image_size, name)
-    source = taking(source, kept(source, num_examples, f"{name} has {{}} images in its split {split!r}", others))
+    source = subset(source, kept(source, num_examples, f"{name} has {{}} images in its split {split!r}", others))
     images = np.empty((len(source), height, width, source.shape[2]), np.uint8)
     labels = np.empty(len(source), np.int32)
     for start in range(0, len(source), _CHUNK):
@@ -139,11 +151,17 @@ def load(
         for place, example in enumerate(examples, start):
             images[place] = _fitting(example["image"], images.shape[1:], bool(image_size), name)
             labels[place] = example["label"]
-    return Dataset(data.name, images, labels, source.num_classes, source.classes, source.notes)
+    return LoadedSplit(data.name, images, labels, source.num_classes, source.classes, source.notes)
 
 
-def describe(data: Source | Dataset, name: str, images: int) -> str:
-    """What a run is about to use, in one or two lines: how many images, of which classes, and what was decided."""
+def describe(data: Source | LoadedSplit, name: str, images: int) -> str:
+    """Says in one or two lines which data a run uses.
+
+    Args:
+      data: a split; its classes and their sizes are given, and on a second line its `notes`.
+      name: the name of the data set, as shown.
+      images: the number of images, as shown.
+    """
     classes = f"{data.num_classes:,} classes"
     if data.labels is not None:
         classes = class_counts(data.labels, data.classes, data.num_classes)
@@ -151,10 +169,13 @@ def describe(data: Source | Dataset, name: str, images: int) -> str:
 
 
 def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
-    """The height and width that the images of a source will have.
+    """The (height, width) in pixels that the images of a source have after resizing to `image_size` (see `load`).
+
+    `name` is the name of the data set in messages.
 
     Raises:
-      ValueError: `image_size` is no size, or 0 where the images differ.
+      ValueError: `image_size` is neither 0 nor an integer or a pair of integers from 1 to `LARGEST`; or it is 0 and
+        the images differ in size.
     """
     sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     if (
@@ -163,7 +184,7 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
         or not (image_size == 0 or all(1 <= side <= LARGEST for side in sizes))
     ):
         raise ValueError(
-            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a (height, width) of two such, or 0 for "
+            f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a pair (height, width), or 0 for "
             "the original size"
         )
     if image_size:
@@ -178,7 +199,18 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
 
 
 def kept(source: Source, num_examples: int, what: str, others: bool = False) -> np.ndarray:
-    """The places of the images that `num_examples` keeps, or of the others; see `load`. `what` is for messages."""
+    """The indices of the images that `num_examples` keeps, or with `others` leaves out (see `load`): integers, [n].
+
+    They are in random order; with num_examples=0 they are all indices in ascending order.
+
+    Args:
+      source: all images.
+      num_examples, others: as for `load`.
+      what: the part of the message that says how many images there are, with {} for the number.
+
+    Raises:
+      ValueError: `num_examples` is not an integer from 0 to len(source).
+    """
     if type(num_examples) is not int or not 0 <= num_examples <= len(source):
         there = what.format(len(source))
         raise ValueError(
@@ -192,7 +224,11 @@ def kept(source: Source, num_examples: int, what: str, others: bool = False) -> 
 
 
 def _fitting(image: np.ndarray, shape: tuple[int, ...], resize: bool, name: str) -> np.ndarray:
-    """u8 of the shape (H, W, C), from an image of maybe another size, or of one channel."""
+    """Checks an image and resizes it to `shape`, (H, W, C): u8[H, W, C], or u8[H, W, 1] if it is grey.
+
+    Raises:
+      ValueError: the image has another dtype or number of channels, or another size while `resize` is False.
+    """
     pixels = np.atleast_3d(image)
     if (
         pixels.dtype != np.uint8
@@ -200,30 +236,39 @@ def _fitting(image: np.ndarray, shape: tuple[int, ...], resize: bool, name: str)
         or not (resize or pixels.shape[:2] == shape[:2])
     ):
         raise ValueError(
-            f"{name} has an image {pixels.dtype}{pixels.shape}, but must have such of uint8{shape}; image_size resizes"
+            f"{name} has an image {pixels.dtype}{pixels.shape}, but all must be uint8{shape}; image_size resizes them"
         )
     return pictures.resized(pixels, *shape[:2])
 
 
-def split_halves(dataset: Dataset, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Cuts a data set into the two disjoint halves of a bilevel search.
+def split_halves(dataset: LoadedSplit, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Splits N images at random into the two disjoint halves of a bilevel search; if N is odd, one image is left out.
 
-    The seed decides them, in every run and on every machine. Of an odd number of images, N, one is left out.
+    The same seed gives the same halves in every run and on every machine.
 
     Returns:
-      (train, val), each {'image': u8[N // 2, H, W, C], 'label': i32[N // 2]}.
+      (train, val), for the weights and for the logits, each {'image': u8[N // 2, H, W, C], 'label': i32[N // 2]}.
     """
     train, val = (
-        {"image": dataset.images[places], "label": dataset.labels[places]}
-        for places in half_places(len(dataset.labels), seed, (0.5, 0.5))
+        {"image": dataset.images[indices], "label": dataset.labels[indices]}
+        for indices in half_indices(len(dataset.labels), seed, (0.5, 0.5))
     )
     return train, val
 
 
-def half_places(images: int, seed: int, shares: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint places of such shares of so many images, drawn by the seed, rounded down.
+def half_indices(images: int, seed: int, shares: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Draws two disjoint sets of indices by the seed.
 
-    >>> half_places(5, 0, (0.4, 0.2))
+    Args:
+      images: the number of images; indices are below it.
+      seed: decides which indices are drawn.
+      shares: the fraction of the images in each set, rounded down to a whole number of images. Their sum must be at
+        most 1; this is not checked.
+
+    Returns:
+      Two arrays of integers, in random order.
+
+    >>> half_indices(5, 0, (0.4, 0.2))
     (array([2, 4]), array([3]))
     """
     order = np.random.default_rng(seed).permutation(images)
@@ -231,14 +276,14 @@ def half_places(images: int, seed: int, shares: tuple[float, float]) -> tuple[np
     return order[:first], order[first : first + second]
 
 
-def statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, with pixels in [0, 1].
+def statistics(dataset: LoadedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Computes (mean, std) for pixels in [0, 1], each a tuple with one float per channel, for `Augmentation`.
 
-    Both are C floats; std is at least one grey level, 1 / 255, so that a constant channel can be divided by it.
+    The standard deviation is at least one grey level, 1 / 255, so that a constant channel can be divided by it.
     """
     axes = (0, 1, 2)
     mean = dataset.images.mean(axes, dtype=np.float64)
-    # The square of a byte fits 16 bits, so no float copy of all the images is needed.
+    # The square of a byte fits into 16 bits, so no float copy of all images is needed.
     square = np.square(dataset.images, dtype=np.uint16).mean(axes, dtype=np.float64)
     std = np.sqrt(np.maximum(square - mean**2, 1.0))
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,7 +1,8 @@
-"""Batches of a data set too large for memory, ImageNet above all: read from disk and augmented by worker processes.
+"""Batches of a data set that does not fit into memory, such as ImageNet, read and augmented by worker processes.
 
-Every epoch is a function of the seed, whatever the number of workers and wherever it starts, so that a run resumed in
-mid-epoch sees the same bytes as one that never stopped. Pixels leave as bytes; the device normalises them.
+The batches of an epoch depend only on the seed, not on the number of workers nor on the batch at which reading starts.
+So a run that is resumed within an epoch sees the same bytes as one that never stopped. Pixels are uint8; the device
+normalises them.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from PIL import Image, ImageEnhance
 
 from prdarts_jax.data.source import Source
 
-# Of ImageNet's training images, per channel, with pixels in [0, 1].
+# The mean and standard deviation of each channel of ImageNet's training images, for pixels in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -38,27 +39,27 @@ def train_batches(
     jitter: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
-    """Training batches of all epochs, in each of which an image comes once, in random order, but for those of an
-    incomplete last batch.
+    """Training batches of all epochs. An epoch has N // B batches in random order; the last N % B images are left out.
 
-    Images are cropped (`random_crop`), with `flip` mirrored with probability 1/2 and with `jitter` jittered
-    (`jitter_colours`), as DARTS does for ImageNet. Order and augmentation depend on nothing but `seed`, the epoch and
-    the position in it.
+    Images are cropped (`random_crop`), with `flip` mirrored with probability 1/2 and with `jitter` changed in colour
+    (`jitter_colours`), as DARTS does for ImageNet. Order and augmentation depend only on `seed`, the epoch and the
+    position in it.
 
     Args:
       source: N images.
       image_size: side S in pixels.
       batch_size: B, at most N.
-      seed: at least 0; several together are one.
-      step: the number of the first batch, counted over the epochs of N // B.
-      workers: processes that make the batches; with 0 this one does. They start with the first batch, and end when
-        the generator does, is closed or is dropped. Each may hold four batches in shared memory, /dev/shm on Linux.
-      flip, jitter: what is done to the images beside cropping.
-      share: (which, of how many) parts of each batch, of equal sizes.
+      seed: at least 0; a tuple of integers is combined into one seed.
+      step: the number of the first batch, counted over all epochs from 0.
+      workers: number of processes that make the batches; with 0 this process makes them. They start with the first
+        batch, and end when the generator ends, is closed or is deleted. Each may hold four batches in shared memory,
+        /dev/shm on Linux.
+      flip, jitter: whether images are mirrored and changed in colour.
+      share: (i, n): give only part i, from 0 to n - 1, of n equal parts of each batch.
 
     Returns:
-      An endless generator of {'image': u8[B, S, S, 3], 'label': i32[B]}; of a share, B / parts images each. It raises
-      a ValueError where a file of the data set is damaged, and an OSError where a worker died.
+      An endless generator of {'image': u8[B / n, S, S, 3], 'label': i32[B / n]}. It raises a ValueError if a file of
+      the data set is damaged, and an OSError if a worker has died.
     """
     import grain
 
@@ -67,19 +68,19 @@ def train_batches(
     images = grain.MapDataset.source(source).shuffle(order_seed).random_map(augment, seed=image_seed)
     part, parts = share
     batches = images.batch(batch_size // parts, drop_remainder=True)
-    epochs = batches[: len(source) // batch_size * parts].repeat()  # each epoch with seeds of its own
+    epochs = batches[: len(source) // batch_size * parts].repeat()  # Grain derives other seeds for each epoch
     return _run(epochs[step * parts + part :: parts], workers)
 
 
 def test_batches(source: Source, *, image_size: int, batch_size: int, workers: int) -> Generator[Batch, None, None]:
-    """All images in order, in batches of one shape.
+    """All images in order, in batches of the same shape.
 
-    The shorter side is resized to 8/7 of `image_size`, 256 for 224, and the centre is cut out. The arguments are as for
-    `train_batches`.
+    The shorter side is resized to 8/7 of `image_size`, for example 256 for 224, and the centre is cut out. The
+    arguments are those of `train_batches`.
 
     Returns:
-      As `train_batches`, but ceil(N / B) batches; black images with the label -1, which must not count, fill up the
-      last one.
+      A generator as `train_batches`, of ceil(N / B) batches. The last one is padded with black images of the label -1,
+      which must not be counted.
     """
     import grain
 
@@ -89,10 +90,10 @@ def test_batches(source: Source, *, image_size: int, batch_size: int, workers: i
 
 
 def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom), in pixels, that torchvision's RandomResizedCrop makes a square of.
+    """Draws a box (left, top, right, bottom), in pixels, as torchvision's RandomResizedCrop does.
 
-    It covers 8 to 100 % of the image with an aspect of 3/4 to 4/3, anywhere. If ten tries do not fit, it is the
-    largest box in the centre whose aspect is allowed.
+    The box covers 8 to 100 % of the image, has an aspect ratio of 3/4 to 4/3 and may be anywhere. If ten draws do not
+    fit into the image, it is the largest box in the centre whose aspect ratio is allowed.
     """
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1)
@@ -109,7 +110,8 @@ def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int,
 def jitter_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Changes brightness, contrast, saturation and hue of an RGB image, as torchvision's ColorJitter on PIL images.
 
-    `rng` gives three factors in [0.6, 1.4) and a turn of the hue in [-0.2, 0.2), then the order of the four.
+    `rng` draws three factors in [0.6, 1.4), a rotation of the hue in [-0.2, 0.2), and then the order of the four
+    changes.
     """
     brightness, contrast, saturation = rng.uniform(0.6, 1.4, 3)
     turn = rng.uniform(-0.2, 0.2)
@@ -125,7 +127,7 @@ def jitter_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    """Turns the hue of an RGB image by a part of the full circle."""
+    """Rotates the hue of an RGB image; `turn` is a fraction of the full circle."""
     hue, saturation, value = image.convert("HSV").split()
     turned = hue.point([(level + int(turn * 255)) % 256 for level in range(256)])
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
@@ -144,7 +146,7 @@ def _train_example(
 
 
 def centre(pixels: np.ndarray, image_size: int) -> np.ndarray:
-    """The centre of an image, u8[H, W] or u8[H, W, C], as `test_batches` cuts it out: u8[S, S, 3]."""
+    """Resizes an image, u8[H, W] or u8[H, W, C], and cuts out its centre as `test_batches` does: u8[S, S, 3]."""
     image = _as_rgb(pixels)
     shorter = round(image_size * 256 / 224)
     width, height = (side * shorter // min(image.size) for side in image.size)
@@ -168,13 +170,13 @@ def _stack_and_fill(examples: Sequence[dict[str, Any]], *, batch_size: int) -> B
 
 
 def _run(batches: Any, workers: int) -> Generator[Batch, None, None]:
-    """Iterates over a grain.MapDataset of batches, and ends the workers with the generator."""
+    """Iterates over a grain.MapDataset of batches; the workers end when the generator does."""
     import grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # where absl runs no app, Grain could not look up a flag of its own
-    # Grain would read ahead 500 batches an iterator; so each worker has one that is ready and makes the next.
+        flags.FLAGS.mark_as_parsed()  # without this, outside of an absl app, Grain cannot read its own flags
+    # Grain would read 500 batches ahead per iterator. With this, a worker has one batch ready and makes the next.
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     processes = grain.MultiprocessingOptions(num_workers=workers)
     with contextlib.closing(iter(batches.to_iter_dataset(reading).mp_prefetch(processes, _start_worker))) as iterator:
@@ -185,7 +187,7 @@ def _run(batches: Any, workers: int) -> Generator[Batch, None, None]:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves Ctrl-C and SIGTERM, which may reach the whole group of processes, to the run; and ends after it."""
+    """Ignores Ctrl-C and SIGTERM, which may reach the whole group of processes; ends when the main process ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()

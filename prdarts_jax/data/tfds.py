@@ -16,26 +16,26 @@ from prdarts_jax import refusals
 from prdarts_jax.data.source import DataSet, Source, check_split, held_out
 from prdarts_jax.refusals import shown
 
-# Of a data set: more than any of ours has.
+# The largest side in pixels, and the largest numbers of classes and of examples.
 _SIDE, _CLASSES, _EXAMPLES = 4096, 10**6, 10**8
-_LABELS = 1000  # images that are in memory at once where only their labels are read
+_LABELS = 1000  # the number of images in memory at once when only their labels are needed
 
 Folder = str | os.PathLike[str]
 
 
 def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -> Source:
-    """A split of the newest version of the data set that TFDS, in messages we, call by these names.
+    """Opens a split of the newest version of a data set.
 
     Args:
-      tfds_name: in TFDS; with /CONFIG behind it where the data set has several.
-      name: in messages.
-      data_dir: the folder of TFDS, holding e.g. cifar10/3.0.2/; by default TFDS's own, $TFDS_DATA_DIR or else
+      tfds_name: the name in TFDS, followed by /CONFIG if the data set has several configs.
+      name: the name in messages.
+      data_dir: the folder of TFDS, which has for example cifar10/3.0.2/ in it; by default $TFDS_DATA_DIR, or else
         ~/tensorflow_datasets.
-      split: one that the data set has.
+      split: a split of the data set, by its name in TFDS.
 
     Raises:
-      FileNotFoundError: the data set is not there, or a part of it is missing.
-      ValueError: an unknown split, or files that cannot be read; the last also later, when they are read.
+      FileNotFoundError: the data set is not there, or one of its files is missing.
+      ValueError: the split is unknown, or a file cannot be read. `Source.read` may raise it later, too.
     """
     builder, folder, prepare = _prepared(tfds_name, name, data_dir)
     import tensorflow_datasets as tfds
@@ -51,7 +51,7 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
     with _blaming_files(name, folder, prepare):
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         if not 0 < len(source) <= _EXAMPLES:
-            raise ValueError(f"{split} has {len(source):,} examples, and must have 1 to {_EXAMPLES:,}")
+            raise ValueError(f"{split} has {len(source):,} examples, but must have 1 to {_EXAMPLES:,}")
 
     def read(indices: list[int]) -> Sequence[dict[str, Any]]:
         with _blaming_files(name, folder, prepare):
@@ -60,14 +60,14 @@ def open_split(tfds_name: str, name: str, data_dir: Folder | None, split: str) -
                 for index, example in zip(indices, source.__getitems__(indices), strict=True)
             ]
 
-    read([len(source) - 1])  # since a file may have fewer than the description says
+    read([len(source) - 1])  # a file may have fewer examples than the description says
     return Source(shape, len(classes), len(source), read, classes)
 
 
 def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: int) -> DataSet | None:
-    """A data set of any name that lies prepared in the folder of TFDS, or None.
+    """Finds a data set of any name that is prepared in the folder of TFDS; returns None if it is not there.
 
-    Its images of 'test' are tested, or else of 'validation', or else those that `held_out` takes from 'train'.
+    The test images are those of its split 'test', or else of 'validation', or else `held_out` takes them from 'train'.
 
     Raises:
       FileNotFoundError, ValueError: as `open_split`.
@@ -88,7 +88,7 @@ def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: 
 
 
 def of_splits(tfds_name: str, name: str, data_dir: Folder | None, test: str = "test") -> DataSet:
-    """The data set whose test images are in the split `test`; each split is read only when it is opened."""
+    """A data set whose test images are in the split `test`. No file is read before a split is opened."""
 
     def open_one(split: str) -> Source:
         check_split(name, split, ("train", "test"))
@@ -103,7 +103,7 @@ def _root(data_dir: Folder | None) -> Path:
 
 
 def _prepared(tfds_name: str, name: str, data_dir: Folder | None) -> tuple[Any, Path, str]:
-    """(builder, folder, how to prepare it) of a data set; raises as `open_split`."""
+    """(builder, folder, a sentence that says how to prepare it) of a data set; raises as `open_split`."""
     root = _root(data_dir)
     prepare = (
         "To prepare it once, where there is a network: pip install tensorflow tensorflow-datasets "
@@ -120,16 +120,16 @@ def _prepared(tfds_name: str, name: str, data_dir: Folder | None) -> tuple[Any, 
     for required in ("dataset_info.json", "features.json"):
         if not (folder / required).is_file():
             raise FileNotFoundError(f"Data set {name} is incomplete: {folder / required} is missing. {prepare}")
-    # Only now, since it takes a second and digits need none of it.
+    # Imported only here, since the import takes a second and digits do not need it.
     import tensorflow_datasets as tfds
 
     with _blaming_files(name, folder, prepare):
-        # Unlike tfds.builder and tfds.data_source, this never looks for the data in a network.
+        # Unlike tfds.builder and tfds.data_source, this never uses a network.
         return tfds.builder_from_directory(folder), folder, prepare
 
 
 def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """(shape of the images, names of the classes) of a data set's features."""
+    """Checks the features of a data set and returns (shape of the images, names of the classes)."""
     import tensorflow_datasets as tfds
 
     for name, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
@@ -143,11 +143,11 @@ def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int]
         or not all(s is None or 0 < s <= _SIDE for s in sides)
     ):
         raise ValueError(
-            f"its images are {np.dtype(image.np_dtype)}{shown(image.shape)}, and must be uint8(H, W, 1) or (H, W, 3) "
+            f"its images are {np.dtype(image.np_dtype)}{shown(image.shape)}, but must be uint8(H, W, 1) or (H, W, 3) "
             f"with sides of 1 to {_SIDE}"
         )
     if num_classes is None or not 0 < num_classes <= _CLASSES:
-        raise ValueError(f"it has {num_classes} classes, and must have 1 to {_CLASSES:,}")
+        raise ValueError(f"it has {num_classes} classes, but must have 1 to {_CLASSES:,}")
     names = folder / "label.labels.txt"
     if names.exists() and (named := len(names.read_text().strip().splitlines())) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but {names.name} has the names of {named}")
@@ -157,40 +157,44 @@ def _checked_features(features: Any, folder: Path) -> tuple[tuple[int, int, int]
 def _checked_example(
     example: Mapping[str, Any], name: str, shape: tuple[int, int, int], num_classes: int
 ) -> dict[str, Any]:
-    """An example with its image decoded, if it is as the features say."""
+    """The example with its image decoded.
+
+    Raises:
+      ValueError: the label or the image is not as the features say.
+    """
     label = example["label"]
     if label is None or not 0 <= label < num_classes:
-        raise ValueError(f"{name} has the label {shown(label)}, and must have one from 0 to {num_classes - 1}")
+        raise ValueError(f"{name} has the label {shown(label)}, but must have one from 0 to {num_classes - 1}")
     try:
         opened = Image.open(io.BytesIO(example["image"]))
     except UnidentifiedImageError:
-        raise ValueError(f"{name} has no image of a known form") from None
+        raise ValueError(f"{name} has no image of a known format") from None
     with opened as image:
         found = (image.height, image.width, {"L": 1, "RGB": 3}.get(image.mode))
         fits = all(side in (None, there) for side, there in zip(shape[:2], found, strict=False))
-        # Where sizes differ, images may be grey beside those of three channels, as some of ImageNet are.
+        # If sizes differ, some images may be grey while others have three channels, as in ImageNet.
         if not fits or not found[2] or found[2] != shape[2] and None not in shape[:2]:
             raise ValueError(
-                f"{name} has an image of {image.height}x{image.width} pixels of the kind {image.mode}, and must have "
-                f"one of the shape {shape}, of bytes"
+                f"{name} has an image of {image.height}x{image.width} pixels of the kind {image.mode}, but must have "
+                f"one of the shape {shape} of uint8"
             )
         pixels = np.asarray(image)
     return {**example, "image": pixels.reshape(*pixels.shape[:2], -1)}
 
 
 def _newest_version(folder: Path) -> Path | None:
-    # Other names are preparations under way or broken off, e.g. incomplete.A1B2C3_3.0.2.
+    # Folders with other names are unfinished preparations, for example incomplete.A1B2C3_3.0.2.
     versions = [path for path in folder.glob("*") if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", path.name)]
     return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
 @contextmanager
 def _blaming_files(name: str, folder: Path, prepare: str) -> Iterator[None]:
-    """Turns whatever the readers raise about damaged files into one sentence."""
+    """Turns any error that damaged files cause into a ValueError of one sentence."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, ImportError) and error.name != "tensorflow":  # which only damaged files ask for
+        if isinstance(error, ImportError) and error.name != "tensorflow":  # only damaged files need TensorFlow
             raise
         cause = refusals.cut(str(error), 150)
         raise ValueError(

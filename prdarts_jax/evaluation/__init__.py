@@ -1,1 +1,1 @@
-"""What a found cell is worth."""
+"""Training the network of a found cell from scratch, and testing it."""

@@ -1,9 +1,9 @@
-"""Training a discrete network from scratch, and its test: pure functions, as in `search/step.py`.
+"""Pure functions that train a discrete network from scratch and test it.
 
     step = jax.jit(train_step, static_argnums=0, donate_argnums=1)
     state, metrics = step(problem, state, batch)
 
-A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
+`train_step` takes augmented images, f32; `train_epoch` and the functions of the test take images as bytes, u8.
 """
 
 import dataclasses
@@ -29,17 +29,18 @@ Variables = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TrainProblem:
-    """What stays the same over a training: a static, hashable argument.
+    """What stays the same during a training. It is hashable and a static argument.
 
     Attributes:
-      network: a Flax module called as `discrete.DiscreteNetwork`. If it has an `axis_name`, a batch is the part of one
-        device; see `devices.py`.
-      optimizer: of its weights.
-      total_steps: length of the training; progress is step / total_steps.
-      drop_path: probability that a path is cut at the end; it grows linearly from 0.
+      network: a Flax module that is called as `discrete.DiscreteNetwork` is. If its `axis_name` is not None, a training
+        must run under a mapped axis of that name (`jax.shard_map`), and each device has its part of a batch.
+      optimizer: the optax optimizer of the weights.
+      total_steps: number of steps of the whole training.
+      drop_path: probability of drop-path at the end of the training; it grows linearly from 0 at the start.
       auxiliary_weight: factor of the auxiliary head's loss.
-      label_smoothing: share of every label that is spread over all classes.
-      ema: decay a step of the running mean of weights and statistics, at most (1 + step) / (10 + step); 0 keeps none.
+      label_smoothing: the fraction of a label that is spread equally over all classes, its own included.
+      ema: decay per step of the exponential moving average of weights and running statistics. The decay used is the
+        smaller one of `ema` and (1 + step) / (10 + step). With 0 no average is kept.
     """
 
     network: nn.Module
@@ -52,21 +53,22 @@ class TrainProblem:
 
     @property
     def axis_name(self) -> str | None:
-        """The mapped axis over which batches are spread, if any."""
+        """The mapped axis over which batches are spread, or None."""
         return getattr(self.network, "axis_name", None)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What changes: arrays only.
+    """The state of a training: a pytree of arrays.
 
     Attributes:
-      step: i32[], steps done.
+      step: i32[], number of steps done.
       params: weights.
       batch_stats: running statistics.
-      fixed: collections that the network reads and nothing changes, such as the genotype of an `EncodedNetwork`.
-      averaged: running mean of {'params', 'batch_stats'}, empty without `TrainProblem.ema`.
+      fixed: other collections of the network, which the training does not change, such as the genotype of an
+        `EncodedNetwork`.
+      averaged: moving average of {'params', 'batch_stats'}; {} if `TrainProblem.ema` is 0.
       opt_state: state of the optimizer.
-      key: never consumed; every draw is made from it, the step and a purpose.
+      key: stays the same; the key of each draw is derived from it and the step by `epochs.key_for`.
     """
 
     step: jax.Array
@@ -79,20 +81,22 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> Variables:
-        """What to test: the running mean where there is one."""
+        """The variables to test the network with: `averaged` if it is kept, otherwise `params` and `batch_stats`; and
+        `fixed`."""
         return (self.averaged or {"params": self.params, "batch_stats": self.batch_stats}) | self.fixed
 
 
 def init_training(
     problem: TrainProblem, key: jax.Array, variables: Variables, fixed: Mapping[str, Any] = MappingProxyType({})
 ) -> TrainState:
-    """The state a training starts from.
+    """Makes the state from which a training starts.
 
     Args:
       problem: what to train.
-      key: the training's only source of randomness.
-      variables: {'params', 'batch_stats'} to start from, for instance of `discrete.init_variables`.
-      fixed: other collections that the network reads; see `TrainState`.
+      key: the only source of randomness of the training; it is stored in the state.
+      variables: {'params', 'batch_stats'} to start from, for instance from `discrete.init_variables`. They are not
+        copied, so donating the state deletes them.
+      fixed: other collections of the network; see `TrainState`.
     """
     variables = {name: variables[name] for name in ("params", "batch_stats")}
     return TrainState(
@@ -106,16 +110,17 @@ def init_training(
 
 
 def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    """One update of the weights.
+    """Updates the weights once.
 
     Args:
       problem: static.
-      state: before; may be donated.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
+      state: the state before the step; it may be donated.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, augmented images.
 
     Returns:
-      (state, metrics): the state after, and f32[] scalars of the batch before the update: train_loss (cross-entropy of
-      the smoothed labels, without the auxiliary head's) and train_accuracy (a fraction).
+      (state, metrics): the state after the step; and, for this batch and the weights before the update, train_loss
+      (the mean cross-entropy with smoothed labels, without the loss of the auxiliary head) and train_accuracy (a
+      fraction), both f32[].
     """
     drop_path = problem.drop_path * jnp.float32(state.step) / problem.total_steps
     rngs = {"draws": key_for(state.key, 3, state.step)}
@@ -160,21 +165,25 @@ def train_epoch(
     batch_size: int,
     steps: int | jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Steps of one epoch in one compiled loop, the data on the device, shuffled and augmented there.
+    """Runs the steps of one epoch in one compiled loop, with data on the device that are shuffled and augmented there.
 
-    The order of the data and their augmentation are a function of the state's key and step alone, so an epoch may be
-    run in parts. Compile with `jax.jit(train_epoch, static_argnums=(0, 3, 4), donate_argnums=1)`.
+    Compile it with `jax.jit(train_epoch, static_argnums=(0, 3, 4), donate_argnums=1)`. See `epochs.run_epoch` for the
+    order of the data and for running an epoch in several calls.
 
     Args:
       problem: static.
-      state: before; its step says where in which epoch to begin.
+      state: the state before; it may be donated.
       data: {'image': u8[N, H, W, C], 'label': i32[N]}.
       augmentation: static.
-      batch_size: static; what is left over of N is not used in this epoch.
-      steps: how many steps to take; by default an epoch's. The epoch must have that many left.
+      batch_size: static. N % batch_size images are not used in this epoch.
+      steps: the number of steps to take, which may be traced; by default a whole epoch, N // batch_size. The epoch must
+        have that many steps left, which is not checked.
 
     Returns:
-      (state, metrics): the state after, and the metrics of `train_step` averaged over the steps.
+      (state, metrics): the state after, and the mean of the metrics of `train_step` over the steps.
+
+    Raises:
+      ValueError: `batch_size` is less than 1 or larger than N.
     """
     step = functools.partial(train_step, problem)
     return run_epoch(step, state, (data,), (1, 2), augmentation, batch_size, steps, problem.axis_name)
@@ -184,26 +193,30 @@ def train_epoch(
 
 
 def classify(network: nn.Module, augmentation: Augmentation, variables: Variables, images: jax.Array) -> jax.Array:
-    """Logits f32[B, num_classes] of images u8[B, H, W, C], which are normalised as `augmentation` says and not else
-    changed."""
+    """Computes logits f32[B, num_classes] of images u8[B, H, W, C] with the running statistics in `variables`.
+
+    The images are only normalised, by the mean and std of `augmentation`. `variables` are as `TrainState.variables`.
+    """
     plain = dataclasses.replace(augmentation, pad=0, flip=False, cutout=0)
     logits: Any = network.apply(variables, augment(plain, jax.random.key(0), images), train=False)
     return logits
 
 
 def test_step(network: nn.Module, augmentation: Augmentation, variables: Variables, batch: Batch) -> Metrics:
-    """What a batch adds to a test; sum it over the batches. Compile with static_argnums=(0, 1).
+    """Tests one batch. Add the results of all batches and give the sums to `summarize`.
+
+    Compile it with static_argnums=(0, 1).
 
     Args:
       network: static.
       augmentation: static; see `classify`.
-      variables: `TrainState.variables`.
-      batch: {'image': u8[B, H, W, C], 'label': i32[B]}; an image of label -1 does not count.
+      variables: as `TrainState.variables`.
+      batch: {'image': u8[B, H, W, C], 'label': i32[B]}; an image of the label -1 is not counted.
 
     Returns:
       loss: f32[], sum of the cross-entropies.
-      top5: i32[], how many have their label among the five largest logits.
-      confusion: i32[classes, classes], how many of label (row) were classified as (column).
+      top5: i32[], number of images whose label is among the five largest logits, or among all if there are fewer.
+      confusion: i32[classes, classes], number of images by label (row) and by largest logit (column).
     """
     logits, counts = classify(network, augmentation, variables, batch["image"]), batch["label"] >= 0
     labels = jnp.maximum(batch["label"], 0)
@@ -218,14 +231,14 @@ def test_step(network: nn.Module, augmentation: Augmentation, variables: Variabl
 
 
 def summarize(sums: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The result of a test from the sums of `test_step`'s counts.
+    """Computes the result of a test from the sums of what `test_step` gives, for at least one image.
 
     Returns:
-      images: how many were tested.
+      images: number of images tested.
       loss: mean cross-entropy.
-      top1, top5: accuracies, fractions.
-      per_class: accuracy for each label, None where no image has it.
-      confusion: as `test_step`, nested lists.
+      top1, top5: accuracies, as fractions.
+      per_class: a list with the accuracy for each label, or None for a label that no image has.
+      confusion: as `test_step`, as nested lists.
     """
     confusion = np.asarray(sums["confusion"])
     images, per_label = int(confusion.sum()), confusion.sum(axis=1)
@@ -246,22 +259,22 @@ def export_classifier(
     image_shape: tuple[int, int, int],
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
 ) -> bytes:
-    """`classify` as serialised StableHLO, the weights inside.
+    """Serialises `classify`, with the weights, as StableHLO.
 
-    `jax.export.deserialize(data).call(images)` gives f32[B, num_classes] for images u8[B, *image_shape] of any B, with
-    JAX alone. The same variables give the same bytes, wherever they come from and wherever the package lies.
+    `jax.export.deserialize(data).call(images)` gives f32[B, num_classes] for images u8[B, *image_shape] with any B; it
+    needs only JAX. The same variables give the same bytes: the paths of source files are left out.
 
     Args:
-      network: what was trained.
+      network: the trained network.
       augmentation: see `classify`.
-      variables: `TrainState.variables`.
+      variables: as `TrainState.variables`.
       image_shape: (H, W, C).
-      platforms: where it shall run.
+      platforms: the names of the platforms on which it may run, as for `jax.export.export`.
     """
     images = jax.ShapeDtypeStruct(export.symbolic_shape(f"batch, {', '.join(map(str, image_shape))}"), jnp.uint8)
     function = jax.jit(lambda images: classify(network, augmentation, variables, images))
     frames = jax.config.values["jax_traceback_in_locations_limit"]
-    jax.config.update("jax_traceback_in_locations_limit", 0)  # else paths and lines of this machine's files are inside
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # otherwise paths and lines of source files are included
     try:
         return bytes(export.export(function, platforms=platforms)(images).serialize())
     finally:

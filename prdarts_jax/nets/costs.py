@@ -1,4 +1,4 @@
-"""What each op of a search space costs in the network that a found cell becomes: weights, multiply-adds or seconds."""
+"""The cost of each op of a search space in the discrete network of a found cell: weights, multiply-adds or seconds."""
 
 import dataclasses
 import functools
@@ -17,17 +17,18 @@ from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Kind = Literal["params", "macs", "latency"]
 UNITS = {"params": "weights", "macs": "multiply-adds", "latency": "seconds"}
-_IMAGES, _ROUNDS = 16, 5  # of a measurement
+_IMAGES, _ROUNDS = 16, 5  # images per measurement, and number of measurements
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """The costs of the networks of all cells of a space. Hashable.
+    """The costs of the discrete networks of all cells of a space, in the unit of the `kind` in `of_network`. Hashable.
 
     Attributes:
-      space: names the edges and ops.
-      fixed: what a network costs without the ops of its cells.
-      of_ops: (cell type, costs) pairs: of each edge and op what it costs in all cells of the type together.
+      space: the search space; it defines the order of edges and ops.
+      fixed: the cost of a network without the ops of its cells.
+      of_ops: pairs (cell type, costs); costs[edge][op] is the cost of an op on an edge, summed over all cells of the
+        type in the network.
     """
 
     space: SearchSpace
@@ -35,11 +36,14 @@ class Costs:
     of_ops: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """{cell type: f64[edges, ops]} of the costs of the ops."""
+        """The costs of the ops, `of_ops`, as {cell type: f64[edges, ops]}."""
         return {cell_type: np.array(rows) for cell_type, rows in self.of_ops}
 
     def of(self, genotype: AnyGenotype) -> float:
-        """What the network of a cell of the space costs.
+        """The cost of the network of a genotype, which must be a cell of the space.
+
+        Raises:
+          ValueError: the genotype has an edge or an op that the space does not have.
 
         >>> from prdarts_jax import spaces
         >>> cell = genotypes.EdgeGenotype(["nor_conv_3x3"] * 6)
@@ -64,16 +68,17 @@ def of_network(
     num_classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> Costs:
-    """The costs of the networks that cells of a space become.
+    """Computes the costs of the discrete networks of all cells of a space.
 
     Args:
-      space: whose genotypes have networks.
-      kind: 'params', the number of weights; 'macs', the multiply-adds of an image; 'latency', the seconds that the
-        first device takes for an image, measured here and now, op by op.
-      form, channels, cells, num_classes, image_shape: of the networks, as for `sizes.describe`.
+      space: the search space.
+      kind: 'params', the number of weights; 'macs', the multiply-adds for one image; 'latency', the seconds for one
+        image on JAX's default device. A latency is measured in this call, op by op with one image at a time; the
+        latency of a network is the sum of those of its ops and of its other layers.
+      form, channels, cells, num_classes, image_shape: the sizes of the networks, as for `sizes.describe`.
 
     Raises:
-      ValueError: there is no such form, or no genotype holds a cell of the space.
+      ValueError: `form` is unknown or does not fit the space, or no genotype can represent the cells of the space.
     """
     some = discretizations.strongest()(space, {t: np.zeros(space.shape) for t in space.cell_types})
     without, cells_of = sizes.plan(some, form, channels, cells, num_classes, image_shape)
@@ -93,7 +98,7 @@ def _count(kind, *place):
 
 @functools.lru_cache
 def _latency(name, channels, stride, height, width):
-    """Seconds of an op for an image."""
+    """Measures the seconds that an op takes for one image."""
     if ops.group(name) == "none":
         return 0.0
     op = ops.candidate(name, channels=channels, stride=stride, affine=True)
@@ -109,7 +114,7 @@ def _latency_without(network, image_shape):
 
 
 def _seconds(function: Callable, params: Any, shape: tuple[int, ...]) -> float:
-    """What the function of (params, image) takes for an image, the median of several rounds over some images."""
+    """Measures the seconds of `function(params, image)`: the mean over some images, and the median of some rounds."""
     images = jnp.ones((_IMAGES, *shape))
     compiled = jax.jit(lambda params, images: jax.lax.map(functools.partial(function, params), images))
     jax.block_until_ready(compiled(params, images))

@@ -1,6 +1,6 @@
 """The discrete network of a genotype, for training from scratch (DARTS; Liu et al., ICLR 2019, section 3.2).
 
-Like the supernet, but with the ops of the genotype alone, affine batch normalisation with running statistics, no
+It is like the supernet, but has only the ops of the genotype, affine batch normalisation with running statistics, no
 normalisation after pools, drop-path and an auxiliary head.
 """
 
@@ -23,12 +23,12 @@ from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
 
 
 class Published(NamedTuple):
-    """What the authors' networks of a form have; `image_shape` is (height, width, channels)."""
+    """The sizes of the networks of a form, 'cifar' or 'imagenet', in the papers of DARTS and PR-DARTS."""
 
-    channels: int
+    channels: int  # of the first cells
     cells: int
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # (height, width, channels)
 
 
 _PUBLISHED: Mapping[str, Published] = MappingProxyType(
@@ -38,10 +38,15 @@ FORMS = tuple(_PUBLISHED)
 
 
 class DiscreteCell(nn.Module):
-    """One cell of a genotype: `entries` and `concat` as there, of C `channels`.
+    """A cell of a `DiscreteNetwork`. Its two inputs are the outputs of the two cells before it, k-2 and k-1.
 
-    It halves the image if it is a `reduction`; with `reduction_before` the input of cell k-2 has twice the size of that
-    of cell k-1.
+    Attributes:
+      entries: the pairs (op, input node) of the genotype, two for each intermediate node.
+      concat: the nodes that are concatenated.
+      channels: C, the width of each node.
+      reduction: whether the cell halves height and width.
+      reduction_before: whether the cell k-1 halves them, so that the output of the cell k-2 is twice as high and wide.
+      axis_name: as that of `DiscreteNetwork`.
     """
 
     entries: tuple[tuple[str, int], ...]
@@ -53,9 +58,16 @@ class DiscreteCell(nn.Module):
 
     @nn.compact
     def __call__(self, s0: jax.Array, s1: jax.Array, keep: jax.Array | None, *, train: bool) -> jax.Array:
-        """[B, H, W, D] of cells k-2 and k-1 -> [B, h, w, len(concat) C].
+        """Computes the output of the cell.
 
-        `keep` is f32[entries, B], what drop-path multiplies the entries by, or None.
+        Args:
+          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` [B, 2 H, 2 W, D], or one less on a side.
+          s1: output of the cell k-1, [B, H, W, D'].
+          keep: f32[entries, B], the factors of drop-path for each entry and image, or None.
+          train: as for `DiscreteNetwork.__call__`.
+
+        Returns:
+          [B, h, w, len(concat) C], where h and w are H and W, in a reduction half of them, rounded up.
         """
 
         def apply(name, op, x):
@@ -82,20 +94,21 @@ class DiscreteCell(nn.Module):
 
 
 class DiscreteNetwork(nn.Module):
-    """Stem, cells, head. Collections: `params` and `batch_stats`.
+    """The network of a `Genotype`: a stem, cells and a head. The width doubles at the reductions (`spaces.layout`).
 
-    The width doubles at the reductions (`spaces.layout`). In the form 'imagenet' three convolutions of stride 2 come
-    first, and the first cell takes its second input from before the last of them.
+    Variables are in the collections `params` and `batch_stats`.
 
     Attributes:
       genotype: the cells.
-      form: 'cifar' or 'imagenet'.
+      form: the stem. 'cifar': one convolution with 3 C channels. 'imagenet': three convolutions of stride 2, with
+        C / 2, C and C channels; the inputs of the first cell are the outputs of the second and the third.
       channels: C of the first cells, even.
-      cells: k, at least 1.
-      num_classes: length of the logits.
-      auxiliary: with an auxiliary head; in training its logits are sown as `logits` into the collection `auxiliary`.
-      dtype: compute dtype, float32 or bfloat16. Parameters, BN statistics and classifiers stay float32.
-      axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
+      cells: number of cells, at least 1.
+      num_classes: number of classes.
+      auxiliary: whether there is an auxiliary head after the last reduction. In calls with train=True, its logits
+        f32[B, num_classes] are sown under the name `logits` into the collection `auxiliary`.
+      dtype: dtype of the computation, float32 or bfloat16. Parameters, BN statistics and classifiers stay float32.
+      axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
     """
 
     genotype: Genotype
@@ -113,9 +126,11 @@ class DiscreteNetwork(nn.Module):
 
         Args:
           images: f32[B, H, W, channels].
-          train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
-          drop_path: probability, below 1, that an image's path through an op (identities excepted) is cut; what is not
-            cut is divided by 1 - drop_path. Counts when training with an rng named drop_path.
+          train: whether to normalise by the statistics of the batch and, if `batch_stats` is mutable, to update the
+            running statistics.
+          drop_path: the probability, below 1, that the output of an op for an image is set to 0; outputs that are kept
+            are divided by 1 - drop_path. Identities are never dropped. It has an effect only with train=True and an rng
+            named `drop_path`.
 
         Returns:
           Logits of the classes, f32[B, num_classes].
@@ -168,20 +183,21 @@ def network(
     auxiliary: bool = False,
     **fields: Any,
 ) -> DiscreteNetwork | DiscreteNetwork201:
-    """The network of a genotype with these fields; what is left out is as published for CIFAR-10 or ImageNet.
+    """Makes the network of a genotype. The defaults are the published sizes for CIFAR-10 or ImageNet.
 
     Args:
-      genotype: the cells.
-      form: 'cifar' or 'imagenet'.
-      channels: 36 or 48 by default; 16 for an EdgeGenotype.
-      cells: 20 or 14 by default; for an EdgeGenotype those of each of three stages, 5.
-      num_classes: 10 or 1000 by default.
-      auxiliary: whether there is an auxiliary head.
-      **fields: others of the network's class.
+      genotype: a `Genotype`, which gives a `DiscreteNetwork`, or an `EdgeGenotype`, which gives a `DiscreteNetwork201`.
+      form: 'cifar' or 'imagenet'; an EdgeGenotype has only 'cifar'.
+      channels: C; by default 36 for 'cifar' and 48 for 'imagenet', or 16 for an EdgeGenotype.
+      cells: the number of cells, by default 20 for 'cifar' and 14 for 'imagenet'; for an EdgeGenotype the number per
+        stage, by default 5.
+      num_classes: by default 10 for 'cifar' and 1000 for 'imagenet'.
+      auxiliary: whether there is an auxiliary head; an EdgeGenotype has none.
+      **fields: further fields of the network's class, such as dtype and axis_name.
 
     Raises:
-      ValueError: there is no such form, the genotype is none, or the network of an EdgeGenotype is to have another form
-        or an auxiliary head.
+      ValueError: `form` is unknown, `genotype` is not a genotype, or an EdgeGenotype is given with another form than
+        'cifar' or with an auxiliary head.
     """
     defaults = published(form)
     if not isinstance(genotype, AnyGenotype):
@@ -200,17 +216,28 @@ def network(
 
 
 def published(form: str) -> Published:
-    """What the authors' networks of a form have; a ValueError if there is no such form."""
+    """The published sizes of the networks of a form, 'cifar' or 'imagenet'.
+
+    Raises:
+      ValueError: there is no such form.
+    """
     if form not in FORMS:
         raise ValueError(f"form={shown(form)} must be one of {listed(form, FORMS)}")
     return _PUBLISHED[form]
 
 
 def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `network.init` gives for images of the shape (B, H, W, C), in less time: all kernels are cut from one draw.
+    """Initialises the variables of a network, faster than `network.init` because all kernels are slices of one draw.
+
+    The values have the same distribution as those of `network.init`, but are not the same.
+
+    Args:
+      network: a discrete network.
+      key: a random key; do not use it again.
+      image_shape: (B, H, W, C); the result does not depend on B.
 
     Returns:
-      {'params', 'batch_stats'}, arrays of float32.
+      {'params', 'batch_stats'}, trees of float32 arrays.
     """
     shapes = shapes_of(network, image_shape)
     shapes = {path: leaf.shape for path, leaf in flatten_dict(shapes).items() if path[0] in ("params", "batch_stats")}
@@ -225,8 +252,9 @@ def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, .
 
 
 def shapes_of(network: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The shapes and dtypes of what `network.init` gives, for images of the shape (B, H, W, C)."""
+    """The shapes and dtypes of the variables that `network.init` gives for images of the shape (B, H, W, C), as a tree
+    of `jax.ShapeDtypeStruct`."""
     images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     if getattr(network, "axis_name", None):
-        network = network.clone(axis_name=None)  # so that this need not be in a mapped axis
+        network = network.clone(axis_name=None)  # so that no mapped axis is needed
     return jax.eval_shape(functools.partial(network.init, train=True), jax.random.key(0), images)

@@ -13,7 +13,13 @@ from prdarts_jax.spaces.genotypes import EdgeGenotype
 
 
 class DiscreteCell201(nn.Module):
-    """One cell of a genotype, of C channels: a node is the sum of the ops on its edges."""
+    """A cell of a `DiscreteNetwork201`: each node is the sum of the outputs of the ops on the edges into it.
+
+    Attributes:
+      genotype: the cell.
+      channels: C, the width of each node.
+      axis_name: as that of `DiscreteNetwork201`.
+    """
 
     genotype: EdgeGenotype
     channels: int
@@ -21,7 +27,10 @@ class DiscreteCell201(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, keep: jax.Array | None, *, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]; `keep` is f32[edges, B], what drop-path multiplies the ops by, or None."""
+        """Computes [B, H, W, C] from x [B, H, W, C].
+
+        `keep` is f32[edges, B], the factors of drop-path for each op and image, or None.
+        """
         states = [x] + [jnp.zeros_like(x)] * (self.genotype.nodes - 1)
         for i, (name, (source, target)) in enumerate(zip(self.genotype.ops, self.genotype.edges, strict=True)):
             if ops.group(name) == "none":
@@ -37,15 +46,18 @@ class DiscreteCell201(nn.Module):
 
 
 class DiscreteNetwork201(nn.Module):
-    """Stem, three stages of cells joined by residual blocks, head. Collections: `params` and `batch_stats`.
+    """The network of an `EdgeGenotype`: a stem, three stages of cells joined by residual blocks, and a head.
+
+    It is called as a `DiscreteNetwork` and has variables in the same collections, `params` and `batch_stats`, but no
+    auxiliary head.
 
     Attributes:
       genotype: the cell.
       channels: C of the first stage; the second and third have 2C and 4C.
-      cells: N, of each stage.
-      num_classes: length of the logits.
-      dtype: compute dtype, float32 or bfloat16. Parameters, BN statistics and the classifier stay float32.
-      axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
+      cells: the number of cells per stage.
+      num_classes: number of classes.
+      dtype: dtype of the computation, float32 or bfloat16. Parameters, BN statistics and the classifier stay float32.
+      axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
     """
 
     genotype: EdgeGenotype
@@ -57,7 +69,7 @@ class DiscreteNetwork201(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
-        """Classifies images, f32[B, H, W, channels] -> f32[B, num_classes]; see `DiscreteNetwork.__call__`."""
+        """Classifies images: logits f32[B, num_classes] from f32[B, H, W, channels]; see `DiscreteNetwork.__call__`."""
 
         def norm(name, x):
             return BatchNorm(running_statistics=True, axis_name=self.axis_name, name=name)(x, train=train)

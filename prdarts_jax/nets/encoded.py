@@ -1,7 +1,7 @@
 """A genotype as data: one network, and so one compilation, for all genotypes of a space.
 
-The network is the space's supernet with op weights of 0 and 1, of which the executor runs what is 1. It has the weights
-of all ops, so that a training of it is larger in memory than that of a discrete network and the same in arithmetic.
+The network is the space's supernet with op weights of 0 and 1; the executor runs only the ops of weight 1. It has the
+parameters of all ops. So training it takes more memory than training a discrete network, but as many operations.
 """
 
 import dataclasses
@@ -25,24 +25,28 @@ Variables = dict[str, Any]
 
 
 class EncodedNetwork(nn.Module):
-    """Equal to the discrete network of the genotype that its collection `genotype` holds, as `encode` gives it.
+    """A network that computes what the discrete network of a genotype computes; the genotype is one of its variables.
 
-    Collections: `params` and `batch_stats` of all ops, and `genotype`, which nothing changes.
+    Variables are in the collections `params` and `batch_stats`, which have the arrays of all ops of the space, and
+    `genotype`, the array of `encode`, which is only read. It is called as a `DiscreteNetwork`.
 
     Attributes:
-      supernet: of the space, with the fields that `network` sets.
+      supernet: the supernet of the space, as `network` makes it.
     """
 
     supernet: Macro
 
     @property
     def axis_name(self) -> str | None:
-        """Mapped axis over which the batch is spread, if any."""
+        """The mapped axis over which the batch is spread, or None."""
         return self.supernet.axis_name
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
-        """Classifies images, as `DiscreteNetwork.__call__`; drop-path counts when training with an rng named draws."""
+        """Classifies images: logits f32[B, num_classes] from f32[B, H, W, channels], as `DiscreteNetwork.__call__`.
+
+        `drop_path` has an effect only with train=True, an rng named `draws`, and `drop_path` of `network`.
+        """
         op_weights = {}
         for cell_type, layers in self.supernet.layers.items():
             chosen = self.variable("genotype", cell_type, jnp.zeros, self.supernet.space.shape).value
@@ -51,20 +55,22 @@ class EncodedNetwork(nn.Module):
 
 
 def network(space: SearchSpace, *, drop_path: bool = False, **fields: Any) -> EncodedNetwork:
-    """The network of all genotypes of a space.
+    """Makes the network for all genotypes of a space.
 
     Args:
-      space: of the genotypes.
-      drop_path: whether the drop-path of a call counts; computing it costs a little.
-      **fields: channels, cells, num_classes, auxiliary, dtype and axis_name, as those of `DiscreteNetwork`. In
-        NAS-Bench-201's network `cells` are those of a stage, and there is no auxiliary head.
+      space: the search space.
+      drop_path: whether the argument `drop_path` of a call has an effect. True makes each step a little slower.
+      **fields: channels, cells, num_classes, auxiliary, dtype and axis_name, with the meaning that they have in
+        `DiscreteNetwork` but the defaults of `Supernet` or `Supernet201`. For a space with NAS-Bench-201's network,
+        `cells` is the number per stage, and there is no auxiliary head. The form is 'cifar'.
     """
     own: dict[str, Any] = {"affine": True, "pool_norm": False, "dropout": "nonskip" if drop_path else ""}
     return EncodedNetwork(supernet_of(space, **own, **fields))
 
 
 def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
-    """The smallest space that has all of the genotypes, each edge with every op of any of them."""
+    """The smallest space with all of the genotypes, which must be of the same class and have as many nodes: every edge
+    has all ops that any of the genotypes has anywhere."""
     entries = [entry for genotype in cells for of_type in genotypes.cells(genotype).values() for entry in of_type]
     names = tuple(sorted({op for op, _, _ in entries}))
     nodes = 1 + max(target for _, _, target in entries)
@@ -74,11 +80,11 @@ def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
 
 
 def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
-    """A genotype as op weights, f32[edges, ops] of 0 and 1 for each cell type.
+    """Converts a genotype to op weights of 0 and 1: {cell type: f32[edges, ops]}.
 
     Raises:
-      ValueError: the genotype is none of the space, or has an op twice on an edge, or does not concatenate all
-        intermediate nodes.
+      ValueError: the genotype is not in the space, has an op twice on an edge, or does not concatenate all intermediate
+        nodes.
     """
     if not isinstance(genotype, space.genotype_class):
         raise ValueError(f"genotype {genotype!r} must be a {space.genotype_class.__name__} in the space {space.name}")
@@ -94,7 +100,7 @@ def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
             )
         for op, source, target in entries:
             if ops.group(op) == "none":
-                continue  # which adds nothing
+                continue  # it adds nothing
             if op not in space.ops:
                 raise ValueError(f"op {op!r} must be one of the space {space.name}: {', '.join(space.ops)}")
             place = space.edges.index((source, target)), space.ops.index(op)
@@ -106,14 +112,17 @@ def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
 
 
 def init_variables(network: EncodedNetwork, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
-    """{'params', 'batch_stats'} for images of the shape (B, H, W, C), the same for each genotype."""
-    whole = EncodedNetwork(network.supernet.clone(axis_name=None))  # so that this need not be in a mapped axis
+    """Initialises {'params', 'batch_stats'} of all ops for images of the shape (B, H, W, C).
+
+    They do not depend on a genotype. Add the collection `genotype` (see `encode`) to call the network.
+    """
+    whole = EncodedNetwork(network.supernet.clone(axis_name=None))  # so that no mapped axis is needed
     variables = jax.jit(lambda key: whole.init(key, jnp.zeros(image_shape), train=True))(key)
     return {name: variables[name] for name in ("params", "batch_stats")}
 
 
 def discrete_network(network: EncodedNetwork, genotype: AnyGenotype) -> nn.Module:
-    """The network of one genotype that is equal to `network` with it."""
+    """The discrete network of one genotype; it computes what `network` computes with this genotype."""
     supernet: Any = network.supernet
     names = ("channels", "cells", "num_classes", "dtype", "axis_name")
     fields = {name: getattr(supernet, name) for name in names}
@@ -123,13 +132,16 @@ def discrete_network(network: EncodedNetwork, genotype: AnyGenotype) -> nn.Modul
 def to_discrete(
     network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, image_shape: tuple[int, ...]
 ) -> Variables:
-    """Of the variables of all ops those that `discrete_network(network, genotype)` has.
+    """Selects the variables of `discrete_network(network, genotype)` from those of all ops.
 
     Args:
-      network: of the variables.
-      genotype: in it.
-      variables: {'params', 'batch_stats'}.
-      image_shape: (B, H, W, C).
+      network: the network that has `variables`.
+      genotype: a genotype of the network's space.
+      variables: {'params', 'batch_stats'} of `network`.
+      image_shape: (B, H, W, C) of the images.
+
+    Returns:
+      {'params', 'batch_stats'} of the discrete network.
     """
     given = flatten_dict(variables)
     shapes = flatten_dict(discrete.shapes_of(discrete_network(network, genotype), image_shape))
@@ -141,7 +153,10 @@ def to_discrete(
 
 
 def from_discrete(network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, others: Variables) -> Variables:
-    """The inverse of `to_discrete`: `others`, variables of all ops, with those of the genotype's network put in."""
+    """The inverse of `to_discrete`: puts `variables` of the discrete network of a genotype into those of all ops.
+
+    Returns a copy of `others`, the variables of `network`, in which those of the genotype's ops are replaced.
+    """
     result = flatten_dict(others)
     for path, leaf in flatten_dict(variables).items():
         place, row = _place(network.supernet, genotype, path)
@@ -150,7 +165,8 @@ def from_discrete(network: EncodedNetwork, genotype: AnyGenotype, variables: Var
 
 
 def _place(supernet, genotype, path):
-    """Where an array of the discrete network is among those of all ops: (path, row), None where nothing is stacked."""
+    """The location (path, row) in the variables of all ops of an array of the discrete network; row is None if the
+    array is not stacked over edges."""
     collection, module, *rest = path
     renamed = {"stem_conv_0": "stem", "stem_norm_0": "stem_norm"}
     if not module.startswith("cell_"):

@@ -1,4 +1,4 @@
-"""Runs the instructions of a cell's program (see `program.py`) in one compiled loop, forward and backward."""
+"""Executes a cell's program (see `program.py`) in one compiled loop, forward and backward."""
 
 import functools
 import math
@@ -23,23 +23,28 @@ def execute(
     states: jax.Array,
     weights: jax.Array,
 ) -> tuple[jax.Array, Tree]:
-    """Runs the instructions of an edge group in one loop over its nodes and, for each, one over what leads into it.
+    """Executes the instructions of an edge group: a loop over its nodes, and within it a loop over the instructions
+    that lead into the node.
 
-    Backward, nodes come in reverse, and for each what leaves it: each op is recomputed from the state of its source, so
-    what is kept from the forward pass are the states and the moments of the normalisations. Gradients of the parameters
-    and of the weights are computed only if asked for.
+    The backward pass loops over the nodes in reverse order, and within that over the instructions that leave the node.
+    It recomputes each op from the state of its source, so only the states and the moments of normalisations are kept
+    from the forward pass. Gradients with respect to the parameters and the weights are computed only if the call is
+    differentiated with respect to them.
 
     Args:
-      group: what to execute.
-      params: as `EdgeGroup.init_params`, and `EdgeGroup.init_draws` where ops draw.
-      stats: running statistics as `EdgeGroup.init_stats`, or None to always use those of the batch; without gradient.
-      inputs: [2, B, H, W, C] for stride 2, otherwise None.
-      states: [nodes, B, h, w, C], what the nodes hold before.
-      weights: f32[edges, ops], 0 for an op that shall not be executed.
+      group: the edges to execute; static.
+      params: {op: {name: f32[edges, ...]}}, the parameters as `EdgeGroup.init_params` gives them; for ops that use
+        random numbers, with the entries of `EdgeGroup.init_draws` added.
+      stats: running statistics as `EdgeGroup.init_stats` gives them. They are used only without `group.train`; with
+        None ops always normalise by the moments of the batch. They have no gradient.
+      inputs: states of the input nodes for stride 2, [2, B, H, W, C]; otherwise None.
+      states: states of the nodes before, to which the results are added, [nodes, B, h, w, C]; for stride 2, h and w are
+        half of H and W, rounded up.
+      weights: op weights f32[edges, ops]; an op of weight 0 is not executed.
 
     Returns:
-      (states, moments): the states after, and the moments of every normalisation, as `EdgeGroup.init_stats`; they are
-      meaningless where the op was not executed, and have no gradient.
+      (states, moments): the states after, and the moments of every normalisation in the form of
+      `EdgeGroup.init_stats`. The moments of an op that was not executed are meaningless; moments have no gradient.
     """
     return _forward(group, params, stats, inputs, states, weights)
 
@@ -57,26 +62,28 @@ def _row_size(stacked):
 
 
 def _unraveler(stacked):
-    """The function that makes a row of a stacked tree from its flat form."""
+    """A function that turns one row of `_rows` back into a tree."""
     return ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), stacked))[1]
 
 
 def _rows(stacked, edges):
-    """A tree stacked over edges as f32[edges, size]: an edge's is then one slice, taken outside of the switch.
+    """Flattens a tree stacked over edges to f32[edges, size], so that one slice has all arrays of an edge.
 
-    Taken inside, XLA would fuse it into the kernels, and those that read a kernel at a dynamic offset are slow.
+    The slice is taken outside of the switch. Inside, XLA would fuse it into the computations, and a convolution that
+    reads its kernel at a dynamic offset is slow.
     """
     return jnp.concatenate([a.reshape(edges, -1) for a in jax.tree.leaves(stacked)] or [jnp.zeros((edges, 0))], axis=1)
 
 
 def _pack(tree, width):
-    """One flat f32[width] for a tree of an edge, so that every branch of a switch returns the same shape."""
+    """Flattens and pads the tree of one op to f32[width], so that all branches of a switch return the same shape."""
     flat = ravel_pytree(tree)[0] if jax.tree.leaves(tree) else jnp.zeros((0,), jnp.float32)
     return jnp.pad(flat, (0, width - flat.size))
 
 
 def _unpack(group, rows, template):
-    """The inverse of `_pack` for every row of f32[edges * candidates, width]: a tree like `template`, of stacks."""
+    """The inverse of `_pack` for all rows of f32[edges * candidates, width]: a tree like `template`, stacked over the
+    edges."""
     rows = rows.reshape(len(group.edges), len(group.columns), -1)
     names = list(group.candidates)
     return {
@@ -85,11 +92,11 @@ def _unpack(group, rows, template):
     }
 
 
-# Under jit, equal edge groups of a network are traced and lowered once. So are the kernels.
+# With this jit, equal edge groups of a network are traced and lowered only once, and so are their ops.
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(group, params, stats, inputs, states, weights):
     listed = instructions(group, weights, end=1)
-    # When training, running statistics are not read.
+    # Running statistics are not read in training.
     tensors = (params, None if group.train else stats)
     tensor_rows, unravel = _rows(tensors, len(group.edges)), _unraveler(tensors)
     template = jax.eval_shape(group.init_stats)
@@ -102,8 +109,8 @@ def _forward(group, params, stats, inputs, states, weights):
             def apply(x):
                 return op.apply(params.get(name), stats and stats.get(name), x, group.norm)
 
-            # Only the values are wanted, but forward mode, of a gradient of this, does not pass a custom_vjp function:
-            # under vjp their forward rules stand in place of those.
+            # Only the values are needed. But forward-mode differentiation of a gradient of this cannot pass through the
+            # custom_vjp functions of the kernels; under vjp their forward rules are used instead.
             y, _, moments = jax.vjp(apply, _get(sources, source), has_aux=True)
             return total + w.astype(y.dtype) * y, _pack(moments, width)
 
@@ -134,14 +141,14 @@ def _forward(group, params, stats, inputs, states, weights):
 def _execute_forward(group, params, stats, inputs, states, weights):
     arguments = (params, stats, inputs, states, weights)
     values = jax.tree.map(lambda a: a.value, arguments)
-    # What is not differentiated (the parameters in the architecture's step, the weights in the other) is known
-    # here; the structure of the residuals carries it to the backward pass.
+    # Which arguments are not differentiated (the parameters in the step of the logits, the op weights in that of the
+    # weights) is known here. The structure of `wanted`, () or None, carries it to the backward pass.
     wanted = tuple(
         () if any(a.perturbed for a in jax.tree.leaves(tree)) else None for tree in (params, inputs, weights)
     )
     states, moments = _forward(group, *values)
     params, stats, inputs, _, weights = values
-    # Where the batch normalises, its moments need not be taken again.
+    # If ops normalise by the batch, the backward pass can use its moments and need not compute them again.
     known = moments if group.train or stats is None else None
     return (states, moments), (params, stats, known, inputs, states, weights, wanted)
 

@@ -1,4 +1,4 @@
-"""Layers that the networks share: around the cells, and the op of an entry of a cell."""
+"""Layers that several networks use: those around the cells, and one for a single op of a discrete cell."""
 
 import functools
 from collections.abc import Callable
@@ -11,12 +11,18 @@ import jax.numpy as jnp
 from prdarts_jax import ops
 from prdarts_jax.ops import kernels
 
-Form = Literal["cifar", "imagenet"]  # of a network; that for ImageNet begins with `imagenet_stem`
+Form = Literal["cifar", "imagenet"]  # the form of a network; 'imagenet' begins with `imagenet_stem`
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
 
 class Normalizing(nn.Module):
-    """What normalises by the batch and, where asked to, keeps running statistics (collection batch_stats)."""
+    """The base of modules that normalise by the batch and may keep running statistics.
+
+    Attributes:
+      running_statistics: whether to keep running statistics, in the collection `batch_stats`, and to use them when not
+        training.
+      axis_name: the mapped axis over which the batch is spread, if any.
+    """
 
     running_statistics: bool
     axis_name: str | None
@@ -26,7 +32,7 @@ class Normalizing(nn.Module):
         return self.variable("batch_stats", name, init) if self.running_statistics else None
 
     def _move(self, variable, moments, train, executed=True):
-        """In training, moves running statistics towards the moments."""
+        """In training, moves the running statistics towards the moments of the batch."""
         if train and variable and self.is_mutable_collection("batch_stats") and not self.is_initializing():
             variable.value = ops.update_running(variable.value, moments, executed)
 
@@ -35,11 +41,11 @@ class Normalizing(nn.Module):
 
 
 class BatchNorm(Normalizing):
-    """Batch normalisation with affine terms, of stem and head."""
+    """Batch normalisation with a scale and a bias, for stem and head."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalises [B, H, W, C]."""
+        """Normalises x [B, H, W, C]; the shape and dtype stay the same."""
         channels = x.shape[-1]
         stats = self._running("moments", lambda: ops.init_moments(channels))
         y, moments = self._norm_by(train)(x, stats and stats.value)
@@ -50,7 +56,7 @@ class BatchNorm(Normalizing):
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution without bias of so many `features`; see `kernels.conv`."""
+    """A 3x3 convolution without bias that gives `features` channels; see `kernels.conv`."""
 
     features: int
     strides: tuple[int, int] = (1, 1)
@@ -58,7 +64,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, D] -> [B, h, w, features]."""
+        """Computes [B, h, w, features] from x [B, H, W, D]; h and w are H and W divided by the strides, rounded up."""
         kernel = self.param("kernel", torch_init, (3, 3, x.shape[-1], self.features))
         return kernels.conv(x.astype(self.dtype), kernel, self.strides)
 
@@ -66,15 +72,16 @@ class Conv(nn.Module):
 def imagenet_stem(
     images: jax.Array, channels: int, norm: Callable[[str, jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Three convolutions of stride 2, the stem of networks for images of 224 pixels; call it in a compact method.
+    """Computes the stem of networks for ImageNet, three convolutions of stride 2; call it in a compact method.
 
     Args:
-      images: [B, H, W, D], of the dtype of the computation.
-      channels: C, even; the first convolution makes half of them.
-      norm: (name, x) -> x normalised by a module of that name.
+      images: [B, H, W, D], in the dtype of the computation.
+      channels: C, even; the first convolution has C / 2 channels, the others C.
+      norm: called as `norm(name, x)`; returns x, normalised by a module of that name.
 
     Returns:
-      [B, H / 4, W / 4, C] after two of them, and [B, H / 8, W / 8, C] after all: the inputs of the first cell.
+      The outputs of the second and of the third convolution, [B, H / 4, W / 4, C] and [B, H / 8, W / 8, C], rounded up:
+      the inputs of the first cell.
     """
     x = norm("stem_norm_0", Conv(channels // 2, (2, 2), images.dtype, name="stem_conv_0")(images))
     s0 = norm("stem_norm_1", Conv(channels, (2, 2), images.dtype, name="stem_conv_1")(nn.relu(x)))
@@ -82,7 +89,7 @@ def imagenet_stem(
 
 
 class Layer(nn.Module):
-    """An op of `ops` that gives so many channels, with affine batch normalisation and running statistics."""
+    """An op with affine batch normalisation and running statistics; `channels` is the number C that the op gives."""
 
     op: ops.Op
     channels: int
@@ -90,11 +97,11 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, D] -> [B, h, w, C]."""
+        """Computes [B, h, w, C] from x [B, H, W, D]."""
         params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
         if self.op.draws:
             key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
-            if train and self.axis_name is not None:  # noise of its own for each part of the batch
+            if train and self.axis_name is not None:  # each device draws other noise for its part of the batch
                 key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
             params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}
         if not self.op.norms:
@@ -114,7 +121,10 @@ class Layer(nn.Module):
 
 
 class Preprocess(Normalizing):
-    """Maps an input of a cell to the cell's width; with `reduce` it halves the image, of before a reduction."""
+    """Maps an input of a cell to the cell's width.
+
+    With `reduce` it also halves height and width, for an input from before a reduction cell.
+    """
 
     channels: int
     reduce: bool
@@ -122,7 +132,7 @@ class Preprocess(Normalizing):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, D] -> [B, H, W, C], or half the height and width."""
+        """Computes [B, H, W, C] from x [B, H, W, D], or with `reduce` [B, ceil(H / 2), ceil(W / 2), C]."""
         build = ops.factorized_reduce if self.reduce else ops.relu_conv_norm
         op = build(x.shape[-1], self.channels)
         if self.affine:
@@ -135,15 +145,15 @@ class Preprocess(Normalizing):
 
 
 def classifier(num_classes: int) -> nn.Dense:
-    """The last layer of a network, of float32. Its bias starts at 0; PyTorch's is drawn like the kernel."""
+    """The last layer of a network, in float32. Its bias starts at 0; PyTorch draws the bias like the kernel."""
     return nn.Dense(num_classes, kernel_init=torch_init, name="classifier")
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of the features two thirds up the network; its loss is added in training.
+    """A classifier of the features at two thirds of the network's depth; its loss is added in training.
 
-    First a pool makes the features 2x2. Its windows are 5 pixels wide where the features are 8 (CIFAR) or 7 (ImageNet),
-    as in DARTS, and in proportion where they are larger.
+    First a pool reduces the features to 2x2. As in DARTS, its windows are 5 pixels wide for features of 8 pixels
+    (CIFAR) or 7 (ImageNet); for larger features they are larger in proportion.
     """
 
     num_classes: int
@@ -152,10 +162,10 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, h, w, C] -> f32[B, num_classes].
+        """Computes logits f32[B, num_classes] from features x [B, h, w, C].
 
         Raises:
-          ValueError: the features have one pixel only.
+          ValueError: h or w is 1.
         """
         sides = x.shape[1:3]
         if min(sides) < 2:

@@ -10,21 +10,22 @@ from prdarts_jax.spaces import SearchSpace, nas_bench_201
 
 
 class Cell201(SearchCell):
-    """One cell: its first node is the input, its last the output."""
+    """A cell of NAS-Bench-201's supernet: its first node is the input, its last node the output."""
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array, train: bool, dropout_rate: jax.Array | float) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C], with weights f32[edges, ops]."""
+        """Computes [B, H, W, C] from x [B, H, W, C], with op weights f32[edges, ops]; see `Macro.__call__`."""
         states = jnp.zeros((self.space.nodes, *x.shape), x.dtype).at[0].set(x)
         return self._execute(False, None, states, weights, train, dropout_rate)[-1]
 
 
 class ResidualBlock(Normalizing):
-    """Halves the image and doubles the width: two 3x3 convolutions beside a pool and a 1x1 convolution."""
+    """Halves height and width and doubles the channels: the sum of a branch of two 3x3 convolutions and a shortcut of
+    an average pool and a 1x1 convolution."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H / 2, W / 2, 2 C], rounded up."""
+        """Computes [B, ceil(H / 2), ceil(W / 2), 2 C] from x [B, H, W, C]."""
 
         def norm(i, y):
             return BatchNorm(self.running_statistics, self.axis_name, name=f"norm_{i}")(y, train=train)
@@ -38,12 +39,12 @@ class ResidualBlock(Normalizing):
 
 
 class Supernet201(Macro):
-    """Three stages of cells, joined by residual blocks.
+    """The supernet of NAS-Bench-201: three stages of cells, joined by residual blocks.
 
     Attributes, beside those of `Macro`:
-      space: of one input and one type of cell.
+      space: a space whose cells have one input and one type, 'normal'.
       channels: C of the first stage; the second and third have 2C and 4C.
-      cells: N, of each stage; the benchmark's networks have 5.
+      cells: the number of cells per stage, not in total; the benchmark's networks have 5.
     """
 
     inputs = 1

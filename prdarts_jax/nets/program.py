@@ -1,11 +1,12 @@
 """The cell as a small program: a list of instructions that `executor.py` executes in one compiled loop.
 
 An instruction is (source, target, op, edge): take the state of node `source`, apply the op with the edge's parameters,
-scale by the op's weight and add to the state of node `target`. Only ops of nonzero weight become instructions: a closed
-gate costs neither computation nor differentiation, and its weight has the gradient 0.
+scale the result by the op's weight and add it to the state of node `target`. Only ops whose weight is not 0 become
+instructions. So an op of weight 0 (a closed gate) costs neither a forward nor a backward computation, and the gradient
+of its weight is 0.
 
-The edges of a cell that have one stride are an `EdgeGroup`; parameters are stacked over its edges. A normal cell is one
-group. A reduction cell is two: the edges that leave the inputs (stride 2), then the others.
+An `EdgeGroup` has all edges of a cell with the same stride; parameters are stacked over its edges. A normal cell has
+one group. A reduction cell has two: first the edges that leave the inputs (stride 2), then the others (stride 1).
 """
 
 import dataclasses
@@ -25,18 +26,19 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EdgeGroup:
-    """The edges of a cell that have one stride, and how to execute them.
+    """The edges of a cell with the same stride, and how to execute them; a static description without arrays.
 
     Attributes:
-      edges: (source, target) of each edge. Targets index the `states` of the group; sources index `states` too, or,
-        when the stride is 2, the `inputs`. A source that is a state is smaller than its target, and no edge comes
-        before one that leads into its source.
-      op_names: candidate ops, the last axis of the weights.
-      channels: C.
+      edges: (source, target) of each edge. The target is an index into `states` of `executor.execute`; the source is an
+        index into `states` too or, if the stride is 2, into `inputs`. A source index into `states` is smaller than the
+        target index, and an edge comes after all edges that lead into its source.
+      op_names: the names of the ops, in the order of the last axis of the weights.
+      channels: C, the width of each node.
       stride: 1 or 2.
-      pool_norm, affine, dropout, partial: see `ops.candidate`.
-      train: normalise by the batch, and return its moments.
-      axis_name: mapped axis over which the batch is spread, if any.
+      pool_norm, affine, dropout, partial: the arguments of `ops.candidate`.
+      train: whether ops normalise by the moments of the batch, which are then returned; otherwise they normalise by
+        running statistics, if there are any.
+      axis_name: the mapped axis over which the batch is spread, if any.
     """
 
     edges: tuple[tuple[int, int], ...]
@@ -52,28 +54,30 @@ class EdgeGroup:
 
     @property
     def candidates(self) -> dict[str, ops.Op]:
-        """The executable candidates by name."""
+        """The ops that can be executed, by name; see `columns`."""
         names = ("channels", "stride", "pool_norm", "affine", "dropout", "partial")
         fields = {name: getattr(self, name) for name in names}
         return {self.op_names[o]: ops.candidate(self.op_names[o], **fields) for o in self.columns}
 
     @property
     def columns(self) -> np.ndarray:
-        """Where the candidates are among the ops: all but `none`, which does nothing unless channels go past it."""
+        """The indices of the `candidates` in `op_names`: all ops but the op `none`, which only has an effect with
+        `partial` above 1, when other channels bypass it."""
         return np.array([o for o, name in enumerate(self.op_names) if ops.group(name) != "none" or self.partial > 1])
 
     @property
     def norm(self) -> ops.Norm:
-        """The batch normalisation of the group's ops."""
+        """The function by which the ops of the group normalise; see `ops.batch_normalizer`."""
         return ops.batch_normalizer(train=self.train, axis_name=self.axis_name)
 
     def init_params(self, key: jax.Array) -> Tree:
-        """{op: {name: f32[edges, ...]}} for the ops that have parameters."""
+        """Draws initial parameters: {op: {name: f32[edges, ...]}} for the ops that have parameters."""
         shapes = {f"{name}/{param}": op.shapes[param] for name, op in self.candidates.items() for param in op.shapes}
         return unflatten_dict(ops.init_params(key, shapes, (len(self.edges),)), sep="/")
 
     def init_stats(self) -> Tree:
-        """{op: {norm: {'mean', 'var': f32[edges, C]}}} for the ops that normalise."""
+        """The initial running statistics, mean 0 and variance 1, of the ops that normalise: {op: {norm: {'mean', 'var':
+        f32[edges, C / partial]}}}."""
         return {
             name: ops.init_stats(op, self.channels // self.partial, (len(self.edges),))
             for name, op in self.candidates.items()
@@ -81,17 +85,24 @@ class EdgeGroup:
         }
 
     def init_draws(self, key: jax.Array, rate: jax.Array, images: int) -> Tree:
-        """What the ops that draw need beside their parameters, as `Op.draws` names it: {op: {name: f32[edges, ...]}}.
+        """Makes the inputs that ops with random numbers need beside their parameters (see `Op.draws`).
 
-        The ops of an edge share their draws, so that what is dropped for an image is their sum. `rate` is f32[], that
-        of dropout and drop-path, and `images` the size of the batch, or of this device's part of it.
+        The ops of an edge share them. So if an image is dropped, the outputs of all ops of the edge are dropped for it.
+
+        Args:
+          key: a random key; do not use it again.
+          rate: f32[], the probability of dropout and drop-path.
+          images: number of images in the batch, or in this device's part of it.
+
+        Returns:
+          {op: {name: f32[edges, ...]}} for the ops that use random numbers.
         """
         key_seed, key_keep = jax.random.split(key)
         if self.axis_name is not None:
             key_seed = jax.random.fold_in(key_seed, lax.axis_index(self.axis_name))
         edges = len(self.edges)
         draws = {
-            # Whole numbers that f32 holds exactly, so that they may travel with the parameters.
+            # Whole numbers that f32 represents exactly, so that they can be among the parameters.
             "seed": jax.random.randint(key_seed, (edges,), 0, 2**24).astype(jnp.float32),
             "rate": jnp.broadcast_to(jnp.float32(rate), (edges,)),
             "keep": devices.draw_part(
@@ -102,10 +113,11 @@ class EdgeGroup:
 
 
 class Instructions(NamedTuple):
-    """A program, node by node: the instructions of `nodes[i]` are at `starts[i]` to `starts[i + 1]`, exclusive.
+    """A program, grouped by nodes: the instructions of `nodes[i]` are the rows `starts[i]` to `starts[i + 1] - 1`.
 
-    Indices are unsigned, which spares every use of them a test for negative ones. What comes after `starts[-1]` is
-    filling. A row of the table is source, target, edge, candidate and edge * candidates + candidate of an instruction.
+    A row of `table` is one instruction: source, target, edge, candidate, edge * candidates + candidate, where
+    `candidates` is the number of candidates per edge; `weights` has the weight of its op. The rows from `starts[-1]` on
+    are padding. Indices are unsigned, so that XLA need not test them for negative values.
     """
 
     nodes: jax.Array  # u32[nodes]
@@ -115,10 +127,10 @@ class Instructions(NamedTuple):
 
 
 def instructions(group: EdgeGroup, weights: jax.Array, end: int) -> Instructions:
-    """The program that `weights` f32[edges, ops] select: an instruction for each that is not 0.
+    """Makes the program with an instruction for each candidate whose weight in `weights`, f32[edges, ops], is not 0.
 
-    `end` is the end of its edge that an instruction belongs to: 0 for the source, the last source first, as the
-    backward pass needs it; 1 for the target, the first target first.
+    With end=1, for the forward pass, instructions are grouped by their target, in ascending order of targets. With
+    end=0, for the backward pass, they are grouped by their source, in descending order of sources.
     """
     nodes = sorted({edge[end] for edge in group.edges}, reverse=end == 0)
     edges = [e for node in nodes for e, edge in enumerate(group.edges) if edge[end] == node]
@@ -126,7 +138,7 @@ def instructions(group: EdgeGroup, weights: jax.Array, end: int) -> Instructions
     table = np.array([(*group.edges[e], e, o, e * count + o) for e in edges for o in range(count)], np.uint32)
     ordered = weights[np.array(edges)[:, None], group.columns].ravel()
     (order,) = jnp.nonzero(ordered, size=ordered.size, fill_value=0)
-    # The start of a node is the number of instructions before it.
+    # The start of a node is the number of instructions before those of the node.
     before = jnp.concatenate([jnp.zeros((1,), jnp.uint32), jnp.cumsum(ordered != 0, dtype=jnp.uint32)])
     sizes = [sum(edge[end] == node for edge in group.edges) for node in nodes]
     starts = before[np.cumsum([0, *sizes]) * count]
@@ -134,18 +146,18 @@ def instructions(group: EdgeGroup, weights: jax.Array, end: int) -> Instructions
 
 
 def program(space: SearchSpace, reduction: bool, **fields: Any) -> tuple[tuple[tuple[int, ...], EdgeGroup], ...]:
-    """The edge groups of a cell, in the order of execution.
+    """Makes the edge groups of a cell, in the order of execution.
 
-    A normal cell's group holds all nodes in its `states`. In a reduction cell the states are the intermediate nodes
-    and the `inputs` of the first group the two input nodes.
+    In a normal cell, `states` of `executor.execute` are those of all nodes. In a reduction cell, `states` are those of
+    the intermediate nodes, and `inputs` of the first group are those of the two input nodes.
 
     Args:
-      space: nodes, edges and ops of the cell.
+      space: the nodes, edges and ops of the cell.
       reduction: whether the edges that leave the inputs have stride 2.
-      **fields: of every `EdgeGroup`: channels, pool_norm, affine, dropout, partial, train, axis_name.
+      **fields: the other fields of each `EdgeGroup`: channels, pool_norm, affine, dropout, partial, train, axis_name.
 
     Returns:
-      A pair (rows, group) for each group: `rows` are the positions of its edges in `space.edges`.
+      A pair (rows, group) for each group: `rows` are the indices of its edges in `space.edges`.
     """
     if not reduction:
         rows = tuple(range(len(space.edges)))

@@ -1,4 +1,4 @@
-"""How large a discrete network is: its weights, and the multiply-adds of an image."""
+"""The size of a discrete network: its number of weights, and its multiply-adds for one image."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ def describe(
     num_classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> dict[str, int]:
-    """The size of a network, without building its arrays.
+    """Computes the size of the network of a genotype, without making its arrays.
 
     Args:
       genotype, form, channels, cells, num_classes: as for `discrete.network`.
@@ -33,14 +33,15 @@ def describe(
 
     Returns:
       params: number of weights without the auxiliary head.
-      aux_params: number of weights of the auxiliary head; 0 where the images are too small for it.
+      aux_params: number of weights that an auxiliary head would have; 0 if the images are too small for one, and for an
+        EdgeGenotype.
       macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
 
     Raises:
-      ValueError: there is no such form, or no network of an EdgeGenotype has it.
+      ValueError: `form` is unknown, or it is not 'cifar' for an EdgeGenotype.
     """
     without, cells_of = plan(genotype, form, channels, cells, num_classes, image_shape)
-    # The op of an entry is counted once for each width and size that cells have; all else is that of a network without.
+    # The size of the network without ops, plus that of each op; `of_op` computes each width and size only once.
     result, entries = dict(without_ops(*without)), genotypes.cells(genotype)
     for cell_type, places in cells_of:
         for op, source, _ in entries[cell_type]:
@@ -51,7 +52,7 @@ def describe(
 
 
 class Place(NamedTuple):
-    """Where an op stands: the channels of its input, its stride, and the height and width of its input."""
+    """The position of an op in a network: the channels of its input, its stride, the height and width of its input."""
 
     channels: int
     stride: int
@@ -59,7 +60,7 @@ class Place(NamedTuple):
     width: int
 
 
-Places = tuple[Place, Place]  # of the ops of a cell: between its nodes, and from its inputs
+Places = tuple[Place, Place]  # of a cell: the place of an op between two intermediate nodes, and of one at an input
 
 
 def plan(
@@ -70,11 +71,13 @@ def plan(
     num_classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> tuple[tuple[nn.Module, tuple[int, int, int]], list[tuple[str, Places]]]:
-    """What a network consists of; the arguments are those of `describe`.
+    """Divides the network of a genotype into the part outside of the cells' ops, and the places of these ops.
+
+    The arguments are those of `describe`.
 
     Returns:
-      (without, cells): the network without the ops of its cells, and the shape of an image; (cell type, places) of each
-      cell.
+      A pair ((network, image_shape), cells). `network` is the module with the op `none` on all edges; `image_shape` is
+      (H, W, C) of one image. `cells` has a pair (cell type, `Places`) for each cell of the network, in order.
     """
     image_shape = image_shape or discrete.published(form).image_shape
     height, width, _ = image_shape
@@ -104,11 +107,11 @@ def plan(
 
 @functools.lru_cache
 def without_ops(network, image_shape):
-    """What `describe` gives for a network whose cells have no ops."""
+    """What `describe` returns, for the `network` and the `image_shape` (H, W, C) that `plan` gives."""
     shape = (1, *image_shape)
     variables = discrete.shapes_of(network, shape)
     if hasattr(network, "auxiliary"):
-        with contextlib.suppress(ValueError):  # images too small for the auxiliary head
+        with contextlib.suppress(ValueError):  # the images may be too small for the auxiliary head
             variables = discrete.shapes_of(network.clone(auxiliary=True), shape)
     parts = dict(variables["params"])
     head = parts.pop("auxiliary_head", {})
@@ -123,7 +126,11 @@ def without_ops(network, image_shape):
 
 @functools.lru_cache
 def of_op(name: str, channels: int, stride: int, height: int, width: int) -> tuple[int, int]:
-    """(weights, multiply-adds) of an op with affine normalisation for one image."""
+    """Computes (number of weights, multiply-adds for one image) of an op with affine normalisation at a `Place`.
+
+    Raises:
+      ValueError: there is no op of this name.
+    """
     if ops.group(name) == "none":
         return 0, 0
     op = ops.candidate(name, channels=channels, stride=stride, affine=True)
@@ -136,7 +143,7 @@ def of_op(name: str, channels: int, stride: int, height: int, width: int) -> tup
 
 
 def _multiply_adds(jaxpr: Jaxpr) -> int:
-    """Of the convolutions and matrix products of a program; of alternatives, those of the largest."""
+    """Counts the multiply-adds of convolutions and matrix products; of alternative branches it takes the largest."""
 
     def shapes(equation):
         return [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]

@@ -1,4 +1,4 @@
-"""The supernet: every candidate op on every edge, one set of weights (DARTS; Liu et al., ICLR 2019, section 2)."""
+"""The supernet: all candidate ops on every edge, with shared weights (DARTS; Liu et al., ICLR 2019, section 2)."""
 
 import functools
 from collections.abc import Mapping
@@ -27,13 +27,21 @@ from prdarts_jax.spaces.genotypes import CELL_TYPES
 
 
 def init_logits(key: jax.Array, space: SearchSpace, cell_type: str) -> jax.Array:
-    """1e-3 N(0, 1), f32[edges, ops], and -inf for an op that is no candidate of its edge."""
+    """Draws initial logits f32[edges, ops]: normal with the standard deviation 1e-3, and -inf where an op is not a
+    candidate of the edge in cells of this type, 'normal' or 'reduce'."""
     drawn = 1e-3 * jax.random.normal(key, space.shape, jnp.float32)
     return jnp.where(space.candidates(cell_type), drawn, -jnp.inf)
 
 
 class SearchCell(Normalizing):
-    """What every cell of a supernet has; see `program.py` for how it runs, and `ops.candidate` for its ops."""
+    """The base of the cells of supernets. `program.py` says how a cell runs.
+
+    Attributes:
+      space: the nodes, edges and ops of the cell.
+      channels: C, the width of each node.
+      pool_norm, affine, dropout, partial: the arguments of `ops.candidate`.
+      running_statistics, axis_name: as those of `Macro`.
+    """
 
     space: SearchSpace
     channels: int
@@ -43,9 +51,11 @@ class SearchCell(Normalizing):
     partial: int
 
     def _execute(self, reduction, inputs, states, weights, train, dropout_rate):
-        """The states of the nodes, [nodes, B, h, w, C], after all edge groups; call it in a compact method.
+        """Executes all edge groups and returns the states of the nodes, [nodes, B, h, w, C]; call it in a compact
+        method.
 
-        A reduction cell has the `inputs` [2, B, H, W, C] and no input nodes in its states; others have None.
+        The `states` of a reduction cell are those of the intermediate nodes, and its `inputs` are [2, B, H, W, C]. The
+        `states` of other cells include the input nodes, and their `inputs` are not used.
         """
         names = ("channels", "pool_norm", "affine", "dropout", "partial", "axis_name")
         fields = {name: getattr(self, name) for name in names}
@@ -65,7 +75,12 @@ class SearchCell(Normalizing):
 
 
 class Cell(SearchCell):
-    """One cell of the DARTS supernet; it and the one before may be reductions, which halve the image."""
+    """A cell of the DARTS supernet. Its two inputs are the outputs of the two cells before it, k-2 and k-1.
+
+    Attributes, beside those of `SearchCell`:
+      reduction: whether the cell halves height and width.
+      reduction_before: whether the cell k-1 halves them, so that the output of the cell k-2 is twice as high and wide.
+    """
 
     reduction: bool
     reduction_before: bool
@@ -74,9 +89,17 @@ class Cell(SearchCell):
     def __call__(
         self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool, dropout_rate: jax.Array | float
     ) -> jax.Array:
-        """[B, H, W, D] of cells k-2 and k-1 -> the intermediate nodes, concatenated: [B, h, w, (nodes - 2) C].
+        """Computes the intermediate nodes and concatenates them.
 
-        The weights are f32[edges, ops]; s0 is of double the size of s1 if that is a reduction's.
+        Args:
+          s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` [B, 2 H, 2 W, D], or one less on a side.
+          s1: output of the cell k-1, [B, H, W, D'].
+          weights: op weights f32[edges, ops]; an op of weight 0 is not executed.
+          train: as for `Macro.__call__`.
+          dropout_rate: as for `Macro.__call__`.
+
+        Returns:
+          [B, h, w, (nodes - 2) C], where h and w are H and W, in a reduction half of them, rounded up.
         """
 
         def preprocess(i, x, reduce):
@@ -95,24 +118,28 @@ class Cell(SearchCell):
 
 
 class Macro(nn.Module):
-    """Stem, cells, head: what all supernets share. Which cells they have, and what is between them, each says itself.
+    """The base of all supernets: a stem, cells and a head. A subclass defines the cells and the layers between them.
 
-    Collections: `params`, `arch` (the logits), and `batch_stats` if it keeps running statistics. A logit of -inf is
-    that of an op which is no candidate; its softmax is exactly 0.
+    Variables are in the collections `params`, `arch` (the architecture's logits, f32[edges, ops] for each cell type)
+    and, with `running_statistics`, `batch_stats`. An op that is not a candidate of its edge has the logit -inf, so its
+    softmax is exactly 0.
 
     Attributes:
-      inputs, types: of a subclass, the inputs and cell types that a space must have to stand in it.
+      inputs: of a subclass: the number of input nodes that the cells of its space must have.
+      types: of a subclass: the cell types that its space must have, for instance ('normal', 'reduce').
       space: the search space of a cell.
       channels: C of the first cells.
-      cells: how many there are; see the supernet.
-      num_classes: length of the logits of the classifier.
-      dtype: compute dtype, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay float32.
-      affine: whether the normalisations of the cells have a scale and a bias, as those of stem and head always have.
-      dropout: what is dropped at the `dropout_rate` of a call, see `ops.candidate`.
+      cells: number of cells; what is counted depends on the subclass.
+      num_classes: number of classes.
+      dtype: dtype of the computation, float32 or bfloat16. Parameters, logits, BN statistics and the classifier stay
+        float32.
+      affine: whether the normalisations of the cells have a scale and a bias. Those of stem and head always have them.
+      dropout: what is dropped, with the probability `dropout_rate` of a call: '' for nothing, 'skip', 'path' or
+        'nonskip'; see `ops.candidate`.
       partial: K: ops process 1 / K of the channels; see `ops.candidate`.
-      running_statistics: keep running BN statistics and use them when not training; otherwise always those of the
-        batch.
-      axis_name: mapped axis over which the batch is spread, if any: BN takes the moments of the global batch.
+      running_statistics: True: keep running BN statistics, and use them when not training. False: always normalise by
+        the statistics of the batch.
+      axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
     """
 
     inputs: ClassVar[int]
@@ -136,7 +163,7 @@ class Macro(nn.Module):
 
     @property
     def layers(self) -> dict[str, int]:
-        """How many cells there are of each type."""
+        """The number of cells of each type."""
         return {cell_type: self.cell_types.count(cell_type) for cell_type in self.space.cell_types}
 
     @nn.compact
@@ -148,20 +175,22 @@ class Macro(nn.Module):
         train: bool,
         dropout_rate: jax.Array | float = 0.0,
     ) -> jax.Array:
-        """Classifies images. What ops draw comes from the stream of random numbers `draws`.
+        """Classifies images. Ops that use random numbers take them from the rng stream `draws`.
 
         Args:
           images: f32[B, H, W, channels].
-          op_weights: per cell type f32[layers, edges, ops], those of its cells in order; 0 means: not executed. By
-            default the softmax of the supernet's own logits, in every cell; logits are not needed where they are given.
-          train: normalise by the batch and, if batch_stats is mutable, update the running statistics.
-          dropout_rate: f32[], for what `dropout` names.
+          op_weights: {cell type: f32[layers, edges, ops]}, the weights of each cell of the type, in order. An op of
+            weight 0 is not executed. By default every cell has the softmax of the logits in `arch`; if op weights are
+            given, the collection `arch` is not needed.
+          train: whether to normalise by the statistics of the batch and, if `batch_stats` is mutable, to update the
+            running statistics.
+          dropout_rate: f32[], the probability for the field `dropout`.
 
         Returns:
           Logits of the classes, f32[B, num_classes].
 
         Raises:
-          ValueError: op weights are of another shape.
+          ValueError: op weights have another shape.
         """
         chex.assert_rank(images, 4)
         if op_weights is None or self.is_initializing():
@@ -184,12 +213,12 @@ class Macro(nn.Module):
         return classifier(self.num_classes)(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
 
     def _run_cells(self, images, weights, train, dropout_rate):
-        """What the head pools; `weights` are f32[edges, ops] for each cell."""
+        """Runs stem and cells and returns the features for the head; `weights` are f32[edges, ops] for each cell."""
         raise NotImplementedError
 
     @property
     def _of_cells(self) -> dict[str, Any]:
-        """What every `SearchCell` has of the supernet."""
+        """The fields that a `SearchCell` takes from the supernet."""
         names = ("running_statistics", "axis_name", "space", "affine", "dropout", "partial")
         return {name: getattr(self, name) for name in names}
 
@@ -204,14 +233,16 @@ class Supernet(Macro):
     """The supernet of DARTS: every cell reads the two before it. The width doubles at the reductions (`spaces.layout`).
 
     Attributes, beside those of `Macro`:
-      form: 'cifar', or 'imagenet', which begins with three convolutions of stride 2 and 3 C channels, as in PC-DARTS's
-        search on ImageNet (Xu et al., ICLR 2020); the first cell takes its second input from before the last of them.
-      cells: k, at least 1.
-      channels: even, as each of the two convolutions of a factorised reduction makes half of them.
-      pool_norm: BN after pools, as in DARTS (not in PR-DARTS's released supernet).
-      head_norm: BN and ReLU before the global pool, as in PR-DARTS's released supernet.
-      auxiliary: an auxiliary head after the last reduction; when training its logits are sown as `logits` into the
-        collection `auxiliary`.
+      form: the stem. 'cifar': one convolution with 3 C channels. 'imagenet': three convolutions of stride 2, with
+        3 C / 2, 3 C and 3 C channels, as in PC-DARTS's search on ImageNet (Xu et al., ICLR 2020); the inputs of the
+        first cell are the outputs of the second and the third.
+      cells: number of cells, at least 1.
+      channels: C of the first cells, even, since a factorised reduction makes half of the channels by each of two
+        convolutions.
+      pool_norm: whether BN follows pools, as in DARTS, but not in PR-DARTS's released supernet.
+      head_norm: whether BN and ReLU come before the global pool, as in PR-DARTS's released supernet.
+      auxiliary: whether there is an auxiliary head after the last reduction. In calls with train=True, its logits
+        f32[B, num_classes] are sown under the name `logits` into the collection `auxiliary`.
     """
 
     inputs = 2

@@ -1,4 +1,4 @@
-"""Checkpoints of PyTorch as they are found: what a file of `torch.save` holds, and which part of it are weights."""
+"""Reading checkpoints of PyTorch: the content of a file of `torch.save`, and the part of it that is weights."""
 
 import argparse
 import io
@@ -14,24 +14,25 @@ import numpy as np
 
 from prdarts_jax import refusals
 
-_BYTES, _PICKLED = 2**33, 10**6  # of a file, and of what in it is not the numbers of tensors
-_OLD = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how a file of PyTorch before 1.6 begins
+_BYTES, _PICKLED = 2**33, 10**6  # the most bytes of a file, and of the part of it that is not the numbers of tensors
+_OLD = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the first bytes of a file of PyTorch before 1.6
 _CONTAINERS = ("state_dict", "model_state_dict", "net", "model", "base-model")
-_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.)*")  # of DataParallel and torch.compile
-# Several ops on an edge, in the names of DARTS's, pt.darts's and NAS-Bench-201's code; architecture parameters.
+_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.)*")  # DataParallel and torch.compile add them
+# Matches names that only a supernet has: those of several ops on an edge, in the code of DARTS, pt.darts and
+# NAS-Bench-201, and those of architecture parameters.
 _SUPERNET = re.compile(r"\._ops\.\w+\._ops\.|\bdag\.|\.edges\.\d+<-\d+\.|\b_?arch_param|\b_?(log_)?alphas?(_|\b)")
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """What a file of `torch.save` holds.
+    """Reads the content of a file of `torch.save`.
 
-    It is read as tensors, plain containers, NumPy's scalars and argparse's namespaces alone (`weights_only`), so
-    nothing in it is executed.
+    Only tensors, plain containers, NumPy's scalars and argparse's namespaces are read (`weights_only`), so no code in
+    the file is executed.
 
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: PyTorch is missing.
-      ValueError: the file cannot be read so.
+      ValueError: the file cannot be read, or has other objects in it.
     """
     file_path = refusals.file("checkpoint", path, most=_BYTES)
     try:
@@ -52,10 +53,10 @@ def read(path: str | os.PathLike[str]) -> Any:
         raise ValueError(
             f"checkpoint {file_path} "
             + (f"holds {refusals.cut(found[1], 100)}" if found else "is no file of PyTorch, or holds objects")
-            + " other than tensors, numbers, texts and containers of these, which could run code when read: save the "
-            "state_dict of its network alone"
+            + " other than tensors, numbers, texts and containers of these, which could run code when read: save only "
+            "the state_dict of its network"
         ) from error
-    except Exception as error:  # whatever a damaged file makes of the reader
+    except Exception as error:  # a damaged file can make the reader raise anything
         reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise ValueError(
             f"checkpoint {file_path} cannot be read as a file of PyTorch ({refusals.cut(reason, 100)})"
@@ -63,22 +64,25 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 
 class _Counting(io.BufferedReader):
-    """A file that can be read from only so often, since PyTorch reads what is beside numbers byte by byte."""
+    """A file that refuses more than `_PICKLED` calls of `read`.
+
+    PyTorch reads the part that is not the numbers of tensors byte by byte, so this limits the size of that part.
+    """
 
     _left = _PICKLED
 
     def read(self, size: int | None = -1) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
+            raise ValueError(f"it has more than {_PICKLED:,} bytes beside the numbers of its tensors")
         return super().read(size)
 
 
 def _check_form(file: BinaryIO) -> None:
-    """Refuses what is not laid out as `torch.save` does it, which may take minutes to read.
+    """Refuses a file that is not laid out as `torch.save` lays it out, since reading it may take minutes.
 
     Raises:
-      ValueError: saying what is wrong.
+      ValueError: the file has another layout; the message says what is wrong.
     """
     begin = file.read(len(_OLD))
     file.seek(0)
@@ -91,29 +95,30 @@ def _check_form(file: BinaryIO) -> None:
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("a part of it is compressed")
             if member.filename.endswith(".pkl") and member.file_size > _PICKLED:
-                raise ValueError(f"what it has beside numbers takes more than {_PICKLED:,} bytes")
+                raise ValueError(f"it has more than {_PICKLED:,} bytes beside the numbers of its tensors")
     file.seek(0)
 
 
 def state_dict(source: str, content: Any) -> dict[str, Any]:
-    """The weights in what a checkpoint holds, by their names in the network.
+    """Finds the weights in the content of a checkpoint: a dict from their names in the network to arrays.
 
-    They are the whole, or under one of `state_dict`, `model_state_dict`, `net`, `model` and `base-model`; what else
-    there is (epoch, optimizer, scores) is ignored. The prefixes `module.` and `_orig_mod.` that all names have, one or
-    several, are left out.
+    The weights may be the whole content, or be stored under one of the keys `state_dict`, `model_state_dict`, `net`,
+    `model` and `base-model`; other keys (epoch, optimizer, scores) are then ignored. The prefixes `module.` and
+    `_orig_mod.` are removed if all names have them.
 
     Args:
-      source: what the content is, for messages.
+      source: the name of the checkpoint in messages.
       content: any value.
 
     Raises:
-      ValueError: there are no names of arrays, or under more than one of these; or they are of a supernet.
+      ValueError: there is no mapping of names to arrays, there is one under several of the keys, or the weights are
+        those of a supernet.
     """
     within = content if isinstance(content, Mapping) else {}
     holding = [key for key in _CONTAINERS if isinstance(within.get(key), Mapping) and _has_arrays(within[key])]
     if len(holding) > 1:
         raise ValueError(
-            f"{source} has weights under {' and '.join(map(repr, holding))}: save those that are meant alone"
+            f"{source} has weights under {' and '.join(map(repr, holding))}: save only those that you mean"
         )
     state = content[holding[0]] if holding else content
     is_mapping = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
@@ -135,7 +140,7 @@ def _has_arrays(state: Mapping[Any, Any]) -> bool:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """Of an array or tensor of floating-point numbers that are all in memory; None of anything else."""
+    """The shape of an array or dense tensor of floating-point numbers that is in memory; None for anything else."""
     if hasattr(value, "is_floating_point"):  # a tensor of PyTorch
         dense = (
             value.is_floating_point()

@@ -1,4 +1,4 @@
-"""A network as a file of PyTorch code that stands by itself: a template with the network's own constants."""
+"""A network as a self-contained file of PyTorch code: a template with the constants of the network."""
 
 import pathlib
 import pprint
@@ -27,23 +27,26 @@ def source(
     std: Sequence[float],
     classes: Sequence[str],
 ) -> str:
-    """The text of the file, whose `load()` reads `weights` from an .npz of the file's own name.
+    """Makes the text of a Python file with the network in PyTorch. The file needs only PyTorch and NumPy.
+
+    Its function `load()` reads the arrays of `weights` from an .npz beside the file, with the same name except for the
+    ending.
 
     Args:
-      network: of which the file is made; it computes in float32.
-      image_size: (height, width) of its images.
-      mean, std: what they are normalised by, of each channel, for pixels in [0, 1].
-      classes: the name of each.
+      network: a discrete network. The file computes in float32, whatever the dtype of the network is.
+      image_size: (height, width) of the images.
+      mean, std: the mean and standard deviation of each channel by which images are normalised, for pixels in [0, 1].
+      classes: the names of the classes.
 
     Raises:
-      ValueError: the network is no discrete one, or the template lacks one of its ops.
+      ValueError: `network` is not a discrete network, or the template lacks one of its ops.
     """
     if not isinstance(network, tuple(_TEMPLATES)):
         raise ValueError(f"a {type(network).__name__} has no file of PyTorch code, only a discrete network has")
     text, genotype = _TEMPLATES[type(network)].read_text(), network.genotype
     for op in (op for entries in genotypes.cells(genotype).values() for op, _, _ in entries):
         if f'    "{op}": ' not in text:
-            raise ValueError(f"op {op!r} is not among those of the file of PyTorch code")
+            raise ValueError(f"op {op!r} is not among the ops of the file of PyTorch code")
     constants: dict[str, Any] = (
         {"EDGES": genotype.ops}
         if isinstance(network, DiscreteNetwork201)
@@ -70,8 +73,16 @@ def source(
 
 
 def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> dict[str, np.ndarray]:
-    """The arrays that the file reads: those of `torch_weights.to_torch` without the auxiliary head, which is for
-    training; raises as that. For a network that has a `source`."""
+    """Makes the arrays that the file of `source` reads: those of `torch_weights.to_torch` without the auxiliary head.
+
+    Args:
+      network: the network that was given to `source`.
+      variables: {'params', 'batch_stats'} of the network.
+      image_channels: number of channels of the images.
+
+    Raises:
+      ValueError: as `torch_weights.to_torch`.
+    """
     without = {
         name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
         for name in ("params", "batch_stats")

@@ -1,9 +1,9 @@
-"""A trained image classifier in PyTorch: this file and the weights beside it need PyTorch and NumPy, and nothing else.
+"""A trained image classifier in PyTorch. It needs this file, the .npz with the weights beside it, PyTorch and NumPy.
 
     import classifier_torch
 
     network = classifier_torch.load()
-    logits = network(pixels)  # of the CLASSES, f32[B, classes], for pixels from 0 to 255, [B, channels, H, W]
+    logits = network(pixels)  # f32[B, classes], in the order of CLASSES; pixels from 0 to 255, [B, channels, H, W]
 
 `network` is an `nn.Module` like any other: it can be trained further, saved, and written as ONNX by
 
@@ -17,23 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# What was trained. Node 0 of a cell is the output of the cell before the last, node 1 that of the last. Two pairs
-# (op, input node) are summed to each further node. The output is the concatenation of the nodes in ..._CONCAT.
+# The cells. Nodes 0 and 1 of cell k are the outputs of the cells k-2 and k-1. Each further node is the sum of the
+# results of two pairs (op, input node). The output of a cell is the concatenation of the nodes in ..._CONCAT.
 NORMAL = (("skip_connect", 0), ("sep_conv_3x3", 1))
 NORMAL_CONCAT = (2,)
 REDUCE = (("max_pool_3x3", 0), ("skip_connect", 1))
 REDUCE_CONCAT = (2,)
 FORM = "cifar"  # or "imagenet", with three convolutions of stride 2 before the cells
-CHANNELS = 4  # of the first cells
+CHANNELS = 4  # width of the first cells
 CELLS = 3
 CLASSES = ("0", "1")
-HEIGHT, WIDTH = (32, 32)  # of the images that it was trained with; others are taken too
-MEAN = (0.5, 0.5, 0.5)  # of the pixels in [0, 1], of each channel
+HEIGHT, WIDTH = (32, 32)  # size of the images that it was trained with; other sizes work too
+MEAN = (0.5, 0.5, 0.5)  # mean of each channel, for pixels in [0, 1]
 STD = (0.25, 0.25, 0.25)
 
 
 def conv(inputs, outputs, kernel, stride=1, dilation=1, groups=1):
-    """A convolution without bias that keeps the image's size but for the stride; `kernel` and `stride` may be pairs."""
+    """A convolution without bias that divides the size of an image by the stride; `kernel`, `stride` may be pairs."""
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (dilation * (rows // 2), dilation * (columns // 2))
     return nn.Conv2d(inputs, outputs, (rows, columns), stride, padding, dilation, groups, bias=False)
@@ -52,12 +52,13 @@ class Chain(nn.Module):
 
 
 def resize(inputs, outputs):
-    """Gives an image another number of channels."""
+    """Changes the number of channels."""
     return Chain(nn.ReLU(), conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
 
 class Halve(nn.Module):
-    """Half of the channels are made of every second pixel, half of the pixels at their lower right."""
+    """Halves height and width: half of the channels see every second pixel, half the pixels to the lower right of
+    those."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -73,7 +74,7 @@ class Halve(nn.Module):
 
 
 class Zero(nn.Module):
-    """Nothing."""
+    """The op `none`: gives zeros."""
 
     def __init__(self, stride):
         super().__init__()
@@ -85,7 +86,7 @@ class Zero(nn.Module):
 
 
 def separable(channels, kernel, stride, dilation=1):
-    """A convolution of each channel by itself, then one across the channels."""
+    """A depthwise convolution, then a 1x1 convolution over the channels."""
     within = conv(channels, channels, kernel, stride, dilation, groups=channels)
     return nn.ReLU(), within, conv(channels, channels, 1), nn.BatchNorm2d(channels)
 
@@ -96,7 +97,7 @@ def sep_conv(kernel):
 
 
 def dil_conv(kernel):
-    """A separable convolution that leaves out every second pixel of its window."""
+    """A separable convolution with dilation 2."""
     return lambda c, stride: Chain(*separable(c, kernel, stride, dilation=2))
 
 
@@ -121,7 +122,7 @@ OPS = {  # (channels, stride) -> module
 
 
 class Cell(nn.Module):
-    """A cell, which halves the image if it is a `reduction`; `halve` where its first input is still twice as large."""
+    """A cell. A `reduction` halves height and width. With `halve`, the first input is twice as large as the second."""
 
     def __init__(self, inputs, channels, reduction, halve):
         super().__init__()
@@ -132,7 +133,7 @@ class Cell(nn.Module):
         self._ops = nn.ModuleList(OPS[op](channels, 2 if reduction and source < 2 else 1) for op, source in entries)
 
     def forward(self, before, last):
-        """Of the outputs of the two cells before it."""
+        """Computes the output from those of the cells k-2 (`before`) and k-1 (`last`)."""
         nodes = [self.preprocess0(before), self.preprocess1(last)]
         results = (op(nodes[source]) for op, source in zip(self._ops, self.sources, strict=True))
         for first in results:
@@ -141,7 +142,7 @@ class Cell(nn.Module):
 
 
 class Network(nn.Module):
-    """From pixels to logits."""
+    """The network, from pixels to logits."""
 
     def __init__(self):
         super().__init__()
@@ -165,7 +166,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(inputs[1], len(CLASSES))
 
     def forward(self, pixels):
-        """Pixels from 0 to 255, [B, channels, H, W] of any dtype -> f32[B, classes]."""
+        """Computes logits f32[B, classes] from pixels 0 to 255, [B, channels, H, W] of any dtype."""
         x = (pixels.float() / 255 - self.mean) / self.std
         if FORM == "cifar":
             before = last = self.stem(x)
@@ -178,7 +179,8 @@ class Network(nn.Module):
 
 
 def load(weights=None):
-    """The network with its weights, by default those beside this file; call `train()` on it to train it further."""
+    """Loads the network with weights from an .npz, by default the one beside this file, for testing. Call `train()` on
+    the network to train it further."""
     network = Network()
     with np.load(weights or pathlib.Path(__file__).with_suffix(".npz")) as arrays:
         network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays})

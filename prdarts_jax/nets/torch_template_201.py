@@ -1,9 +1,9 @@
-"""A trained image classifier in PyTorch: this file and the weights beside it need PyTorch and NumPy, and nothing else.
+"""A trained image classifier in PyTorch. It needs this file, the .npz with the weights beside it, PyTorch and NumPy.
 
     import classifier_torch
 
     network = classifier_torch.load()
-    logits = network(pixels)  # of the CLASSES, f32[B, classes], for pixels from 0 to 255, [B, channels, H, W]
+    logits = network(pixels)  # f32[B, classes], in the order of CLASSES; pixels from 0 to 255, [B, channels, H, W]
 
 `network` is an `nn.Module` like any other: it can be trained further, saved, and written as ONNX by
 
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-# What was trained: a cell of NAS-Bench-201. Node 0 is its input and the last node its output; a node is the sum of the
-# ops on the edges from all nodes before it.
+# The cell, one of NAS-Bench-201. Node 0 is its input and the last node its output; each node is the sum of the results
+# of the ops on the edges from all nodes before it.
 EDGES = ("nor_conv_3x3", "none", "skip_connect")  # (0,1) (0,2) (1,2) (0,3) ...
-CHANNELS = 4  # of the first stage; the second and third have two and four times as many
-CELLS = 1  # of each of the three stages
+CHANNELS = 4  # width of the first stage; the second and third have two and four times as many channels
+CELLS = 1  # number of cells in each of the three stages
 CLASSES = ("0", "1")
-HEIGHT, WIDTH = (32, 32)  # of the images that it was trained with; others are taken too
-MEAN = (0.5, 0.5, 0.5)  # of the pixels in [0, 1], of each channel
+HEIGHT, WIDTH = (32, 32)  # size of the images that it was trained with; other sizes work too
+MEAN = (0.5, 0.5, 0.5)  # mean of each channel, for pixels in [0, 1]
 STD = (0.25, 0.25, 0.25)
 
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """From pixels to logits."""
+    """The network, from pixels to logits."""
 
     def __init__(self):
         super().__init__()
@@ -97,7 +97,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(4 * CHANNELS, len(CLASSES))
 
     def forward(self, pixels):
-        """Pixels from 0 to 255, [B, channels, H, W] of any dtype -> f32[B, classes]."""
+        """Computes logits f32[B, classes] from pixels 0 to 255, [B, channels, H, W] of any dtype."""
         x = self.stem((pixels.float() / 255 - self.mean) / self.std)
         for cell in self.cells:
             x = cell(x)
@@ -105,7 +105,8 @@ class Network(nn.Module):
 
 
 def load(weights=None):
-    """The network with its weights, by default those beside this file; call `train()` on it to train it further."""
+    """Loads the network with weights from an .npz, by default the one beside this file, for testing. Call `train()` on
+    the network to train it further."""
     network = Network()
     with np.load(weights or pathlib.Path(__file__).with_suffix(".npz")) as arrays:
         network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays})

@@ -1,6 +1,7 @@
-"""Weights of PyTorch: checkpoints of PR-DARTS, DARTS and NAS-Bench-201 as variables of discrete networks, and back.
+"""Converts PyTorch checkpoints of PR-DARTS, DARTS, Fair DARTS and NAS-Bench-201 to variables of discrete networks, and
+back.
 
-One table, `_entries`, names every array on both sides and its layouts; both directions follow it.
+Both directions use one table, `_entries`: the names of every array in PyTorch and here, and how its axes are ordered.
 """
 
 import os
@@ -16,9 +17,9 @@ from prdarts_jax import ops, refusals, spaces
 from prdarts_jax.nets import discrete, torch_files
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
 
-_LISTED = 3  # names of each kind in an error
-_HEAD = "auxiliary_head"  # so called on both sides
-_COUNTER = "num_batches_tracked"  # of a batch normalisation; with a fixed momentum it has no effect
+_LISTED = 3  # the most names of each kind in a message
+_HEAD = "auxiliary_head"  # its name in PyTorch and here
+_COUNTER = "num_batches_tracked"  # the counter of a batch normalisation; with a fixed momentum it has no effect
 
 
 def load(
@@ -33,26 +34,27 @@ def load(
 ) -> dict[str, Any]:
     """Reads the weights of a discrete network from PyTorch.
 
-    `torch_files.state_dict` says where in a file the weights may stand; to read a file takes PyTorch. The counters
-    `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary head without its second
-    normalisation, which is no head of `discrete.py` and can only be left out.
+    The keys under which a file may have the weights are listed in `torch_files.state_dict`. To read a file, PyTorch
+    must be installed. The counters `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary
+    head without the second normalisation, unlike the head of `discrete.py`; read it with auxiliary=False.
 
     Args:
-      path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors, named as in
-        DARTS or Fair DARTS.
-      genotype: its entries in the order in which the checkpoint has them.
-      form, channels, cells, num_classes: as for `discrete.network`.
+      path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors. Names are
+        those in the code of DARTS or Fair DARTS, or for an EdgeGenotype those in the code of NAS-Bench-201.
+      genotype: the cells, with their entries in the order that the checkpoint has.
+      form, channels, cells, num_classes: as for `discrete.network`, but without defaults.
       auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
-      image_channels: of the images, 1 for grey ones.
+      image_channels: number of channels of the images, 1 for grey ones.
 
     Returns:
-      {'params': ..., 'batch_stats': ...} of float32 arrays, for `discrete.network` of these arguments.
+      {'params': ..., 'batch_stats': ...}, trees of float32 arrays, the variables of `discrete.network` with these
+      arguments.
 
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: a file is given and PyTorch is missing.
-      ValueError: the file cannot be read or is no state_dict; arrays are missing, left over or of another shape; an op
-        has weights but no names in PyTorch; or another argument is impossible.
+      ValueError: the file cannot be read or has no state_dict; arrays are missing, left over or of another shape; an op
+        of the genotype was registered without its names in PyTorch; or another argument is out of range.
     """
     _check_arguments(genotype, form, channels, cells, num_classes, image_channels)
     if isinstance(path_or_state_dict, Mapping):
@@ -85,18 +87,19 @@ def to_torch(
     num_classes: int,
     image_channels: int = 3,
 ) -> dict[str, np.ndarray]:
-    """The weights of a discrete network in PyTorch's names and layouts: `load` gives them back.
+    """Converts the variables of a discrete network to PyTorch's names and layouts; the inverse of `load`.
 
-    `{name: torch.from_numpy(array) for name, array in ...items()}` is what `load_state_dict(strict=True)` takes.
+    With `state = to_torch(...)`, `{name: torch.from_numpy(array) for name, array in state.items()}` is a state_dict
+    for `load_state_dict(strict=True)`.
 
     Args:
-      variables: with 'params' and 'batch_stats' of `discrete.network` of the other arguments, with or without an
-        auxiliary head; other collections are left out.
+      variables: {'params', 'batch_stats'} of the network that `discrete.network` makes with the other arguments, with
+        or without an auxiliary head. Other collections are ignored.
       genotype, form, channels, cells, num_classes, image_channels: as for `load`.
 
     Returns:
-      PyTorch's name -> float32 array, in the order of its state_dict; and, as we do not count batches, an int64 zero
-      for each `num_batches_tracked`.
+      {name in PyTorch: float32 array}, in the order of PyTorch's state_dict. Each counter `num_batches_tracked` is an
+      int64 zero, since batches are not counted here.
 
     Raises:
       ValueError: as `load`.
@@ -120,7 +123,7 @@ def to_torch(
 
 
 class _Layout(NamedTuple):
-    """How PyTorch lays an array of ours out: our axes in its order, then axes of length 1 put in between."""
+    """The layout of an array in PyTorch: `axes` are our axes in PyTorch's order, `units` the added axes of length 1."""
 
     axes: tuple[int, ...]
     units: tuple[int, ...] = ()
@@ -144,7 +147,7 @@ _OF_OPS = MappingProxyType({2: _POINTWISE, 3: _DEPTHWISE, 4: _FULL})  # by the n
 
 
 class _Entry(NamedTuple):
-    """PyTorch's name of an array; its path in our variables and its shape there; its layouts."""
+    """An array: its name in PyTorch, its path and shape in our variables, and its layout in PyTorch."""
 
     name: str
     path: tuple[str, ...]
@@ -176,7 +179,7 @@ def _entries(
             shape = (3, 3, (image_channels, channels // 2, channels)[i], (channels // 2, channels, channels)[i])
             yield from _conv_and_norm(*theirs, (f"stem_conv_{i}",), (f"stem_norm_{i}",), shape)
 
-    # width_0 and width_1 are those of a cell's inputs, channels its own.
+    # width_0 and width_1 are the widths of a cell's inputs, channels that of the cell.
     reduction_before = form == "imagenet"
     for k, cell_type in enumerate(spaces.layout(cells)):
         cell, path = f"cells.{k}", f"cell_{k}"
@@ -194,7 +197,7 @@ def _entries(
         width_0, width_1 = width_1, len(getattr(genotype, f"{cell_type}_concat")) * channels
         reduction_before = reduction
         if reduction:
-            features = width_1  # of the auxiliary head, which stands at the last reduction
+            features = width_1  # the input of the auxiliary head, which follows the last reduction
 
     if auxiliary:
         for i, shape in enumerate(((1, 1, features, 128), (2, 2, 128, 768))):
@@ -205,7 +208,7 @@ def _entries(
 
 
 def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict[str, Any]:
-    """Arrays of Fair DARTS under DARTS's names: `_ops.3` for entry 3, not `_ops.NODE.INPUT.0` for its edge."""
+    """Renames the arrays of Fair DARTS as in DARTS: `_ops.3` for entry 3, not `_ops.NODE.INPUT.0` for its edge."""
     names, connections = {}, spaces.genotypes.cells(genotype)
     for k, cell_type in enumerate(spaces.layout(cells)):
         edges: list[tuple[int, int]] = []
@@ -221,10 +224,10 @@ def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict
 def _entries_201(
     genotype: EdgeGenotype, channels: int, cells: int, num_classes: int, image_channels: int
 ) -> Iterator[_Entry]:
-    """Those of NAS-Bench-201's networks (Dong, Yang, ICLR 2020), in which residual blocks count as cells."""
+    """Every array of a network of NAS-Bench-201 (Dong, Yang, ICLR 2020), whose code counts residual blocks as cells."""
     yield from _conv_and_norm("stem.0", "stem.1", ("stem",), ("stem_norm",), (3, 3, image_channels, channels))
     for stage in range(3):
-        first = stage * (cells + 1)  # among their cells
+        first = stage * (cells + 1)  # the index of the stage's first cell in the benchmark's code
         if stage:
             theirs, path = f"cells.{first - 1}", f"block_{stage}"
             channels *= 2
@@ -245,7 +248,7 @@ def _entries_201(
 
 
 def _layers(name: str, stride: int, op: ops.Op) -> ops.Layers:
-    """The layers of a registered op that have weights."""
+    """The layers of a registered op that have weights, with their names in PyTorch."""
     layers = ops.find(name).torch.get(stride, ())
     if {ours for _, ours in layers} != {*op.shapes, *op.norms}:
         raise ValueError(
@@ -287,15 +290,18 @@ def _dense(theirs: str, ours: tuple[str, ...], shape: tuple[int, int]) -> Iterat
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array or tensor that has a `shape_of`, in float32."""
+    """Converts an array or tensor for which `shape_of` is not None to float32."""
     if hasattr(value, "is_floating_point"):
         value = value.detach().cpu().float().resolve_neg().numpy()
     return np.asarray(value, np.float32)
 
 
 def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], failure: str) -> dict[str, np.ndarray]:
-    """The arrays, if their names, shapes and numbers can be those of a network; else a ValueError that lists
-    the differences. Only what has the shape that is expected is copied."""
+    """The arrays in float32. Nothing is copied unless all names and shapes are as expected.
+
+    Raises:
+      ValueError: names, shapes or numbers cannot be those of the network; the message lists the differences.
+    """
     found = {name: shape for name, value in arrays.items() if (shape := torch_files.shape_of(value)) is not None}
     differences = {
         "missing": [name for name in expected if name not in arrays],

@@ -17,7 +17,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import key_for
-from prdarts_jax.data.source import DataSet, taking
+from prdarts_jax.data.source import DataSet, subset
 from prdarts_jax.evaluation.training import TrainProblem, test_step, train_epoch, train_step
 from prdarts_jax.run import settings
 from prdarts_jax.run.loop import Run
@@ -201,7 +201,7 @@ class _Streamed(Feed):
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:
         self._options = stream_options(config)
         source, name = data.open("train"), data.name
-        self._train = taking(source, sources.kept(source, config.num_examples, f"{name} has {{}} images"))
+        self._train = subset(source, sources.kept(source, config.num_examples, f"{name} has {{}} images"))
         self._test = data.open("test")
         images, batch_size = len(self._train), config.batch_size // config.accumulate
         if config.batch_size > images:

@@ -16,7 +16,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch, key_for
-from prdarts_jax.data.source import DataSet, taking
+from prdarts_jax.data.source import DataSet, subset
 from prdarts_jax.run import feeds, settings
 from prdarts_jax.run.loop import Run
 from prdarts_jax.search.step import SearchProblem, search_epoch, search_step
@@ -128,8 +128,8 @@ class _Streamed(Halves):
             raise ValueError(f"config.seeds={config.seeds} must be 1 for images that are streamed from disk")
         self._options, self._seed = feeds.stream_options(config), config.seed
         whole, name, shares = data.open("train"), data.name, (config.weights_share, config.logits_share)
-        source = taking(whole, sources.kept(whole, config.num_examples, f"{name} has {{}} images"))
-        self._halves = [taking(source, at) for at in sources.half_places(len(source), config.split_seed, shares)]
+        source = subset(whole, sources.kept(whole, config.num_examples, f"{name} has {{}} images"))
+        self._halves = [subset(source, at) for at in sources.half_indices(len(source), config.split_seed, shares)]
         sizes, batch_size = [len(half) for half in self._halves], config.batch_size // config.accumulate
         if config.batch_size > min(sizes):
             raise ValueError(
@@ -173,7 +173,7 @@ class _Streamed(Halves):
 
     def _first(self, images):
         half = self._halves[1]
-        repeated = taking(half, np.arange(images) % len(half))
+        repeated = subset(half, np.arange(images) % len(half))
         options = {name: self._options[name] for name in ("image_size", "workers")}
         (batch,) = streaming.test_batches(repeated, batch_size=images, **options)
         return devices.device_put(batch, self.mesh)

@@ -374,7 +374,7 @@ def _check_batches(prefix, section, num_examples):
         )
 
 
-def validate_against_data(config: ConfigDict, dataset: sources.Dataset, section: str = "") -> None:
+def validate_against_data(config: ConfigDict, dataset: sources.LoadedSplit, section: str = "") -> None:
     """Refuses in the same way a batch or a crop that the data set is too small for.
 
     `section` is that of the user's config that this one was made of, as 'evaluation.'.

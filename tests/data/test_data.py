@@ -191,10 +191,10 @@ def pixels(*shape: int, kind: type = np.uint8) -> bytes:
 @pytest.mark.parametrize(
     ("example", "cause"),
     [
-        ({"label": 10}, "example 3 of train has the label 10, and must have one from 0 to 9"),
-        ({"label": -1}, "example 3 of train has the label -1, and must have one from 0 to 9"),
-        ({"label": 2**40}, "example 3 of train has the label 1099511627776, and must have one from 0 to 9"),
-        ({"label": None}, "example 3 of train has the label None, and must have one from 0 to 9"),
+        ({"label": 10}, "example 3 of train has the label 10, but must have one from 0 to 9"),
+        ({"label": -1}, "example 3 of train has the label -1, but must have one from 0 to 9"),
+        ({"label": 2**40}, "example 3 of train has the label 1099511627776, but must have one from 0 to 9"),
+        ({"label": None}, "example 3 of train has the label None, but must have one from 0 to 9"),
         (
             {"image": pixels(12, 12, kind=np.uint16)},
             "example 3 of train has an image of 12x12 pixels of the kind I;16, ",
@@ -203,7 +203,7 @@ def pixels(*shape: int, kind: type = np.uint8) -> bytes:
         ({"image": pixels(12, 12, 3)}, "example 3 of train has an image of 12x12 pixels of the kind RGB, "),
         ({"image": pixels(14, 12)}, "example 3 of train has an image of 14x12 pixels of the kind L, "),
         ({"image": pixels(9000, 9000)}, "example 3 of train has an image of 9000x9000 pixels of the kind L, "),
-        ({"image": b"text"}, "example 3 of train has no image of a known form"),
+        ({"image": b"text"}, "example 3 of train has no image of a known format"),
     ],
 )
 def test_an_example_that_is_not_as_described_is_named(prepared: Path, example: dict, cause: str) -> None:
@@ -224,18 +224,18 @@ def test_an_example_that_is_not_as_described_is_named(prepared: Path, example: d
             "features.json",
             '"numClasses": "10"',
             '"numClasses": "0"',
-            "it has 0 classes, and must have 1 to 1,000,000",
+            "it has 0 classes, but must have 1 to 1,000,000",
         ),
         (
             "features.json",
             '"numClasses": "10"',
             '"numClasses": "-1"',
-            "it has -1 classes, and must have 1 to 1,000,000",
+            "it has -1 classes, but must have 1 to 1,000,000",
         ),
         ("features.json", '"12"', '"0"', "its images are uint8(0, 0, 1), and must be uint8(H, W, 1) or (H, W, 3) with"),
         ("features.json", '"12"', f'"{2**40}"', "its images are uint8(1099511627776, 1099511627776, 1), and must be"),
         ("features.json", '"uint8"', '"uint16"', "its images are uint16(12, 12, 1), and must be uint8(H, W, 1) or"),
-        ("dataset_info.json", '"20"', f'"{2**40}"', "train has 1,099,511,627,776 examples, and must have 1 to"),
+        ("dataset_info.json", '"20"', f'"{2**40}"', "train has 1,099,511,627,776 examples, but must have 1 to"),
         ("features.json", "{", "[" * 10**5, "maximum recursion depth exceeded"),
     ],
 )
@@ -290,7 +290,7 @@ def test_halves_are_disjoint_equal_and_decided_by_the_seed() -> None:
     # Every image is its own index, so that the halves can be compared as sets.
     count = 101
     images = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
-    dataset = sources.Dataset("digits", images, np.arange(count, dtype=np.int32), count)
+    dataset = sources.LoadedSplit("digits", images, np.arange(count, dtype=np.int32), count)
     train, val = sources.split_halves(dataset, seed=5)
     for half in (train, val):
         assert half["image"].shape == (50, 1, 1, 1) and half["image"].dtype == np.uint8
@@ -306,7 +306,7 @@ def test_halves_are_disjoint_equal_and_decided_by_the_seed() -> None:
 def test_statistics_agree_with_floating_point_and_floor_a_constant_channel() -> None:
     images = bytes_images(40, 8, 3)
     images[..., 2] = 200
-    mean, std = sources.statistics(sources.Dataset("digits", images, np.zeros(40, np.int32), 10))
+    mean, std = sources.statistics(sources.LoadedSplit("digits", images, np.zeros(40, np.int32), 10))
     scaled = images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std[:2], scaled.std((0, 1, 2))[:2], rtol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from prdarts_jax.data import arrays, pictures, sources
-from prdarts_jax.data.source import class_counts, taking
+from prdarts_jax.data.source import class_counts, subset
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -148,7 +148,7 @@ def test_files_that_are_no_images_are_named_before_anything_is_decoded(folder: P
         with pytest.raises(ValueError) as error:
             sources.find(str(folder))
     assert str(error.value) == (
-        f"{folder}/b/3.png cannot be read as an image (cannot identify image file): repair the file or take it away; 1 "
+        f"{folder}/b/3.png cannot be read as an image (cannot identify image file): repair or remove the file; 1 "
         "more cannot be read either"
     )
     for name in ("3", "7"):
@@ -160,7 +160,7 @@ def test_files_that_are_no_images_are_named_before_anything_is_decoded(folder: P
 
 def test_sixteen_bits_a_channel_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "deep.png", np.full((4, 4), 1000, np.uint16))
-    with pytest.raises(ValueError, match="its pixels are of the kind I;16, and must have 8 bits a channel"):
+    with pytest.raises(ValueError, match="its pixels are of the kind I;16, but must have 8 bits per channel"):
         pictures.header(path)
 
 
@@ -170,10 +170,10 @@ def test_folders_without_classes_or_images_are_refused(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
     save(tmp_path / "cat" / "1.png", photograph(0, 8, 8, 3))
-    with pytest.raises(ValueError, match=rf"^{tmp_path}/dog has no image of a class: none ends in \.png, \.jpg"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/dog has no image: no file in it ends in \.png, \.jpg"):
         sources.find(str(tmp_path))
     save(tmp_path / "dog" / "1.png", photograph(0, 8, 8, 3))
-    with pytest.raises(ValueError, match=f"^{tmp_path} has one image a class, but must have two of some"):
+    with pytest.raises(ValueError, match=f"^{tmp_path} has only one image per class, but at least one class must have"):
         sources.find(str(tmp_path))
 
 
@@ -248,13 +248,13 @@ def test_test_arrays_must_be_like_those_of_the_training() -> None:
     train = {"image": IMAGES, "label": LABELS}
     for test, message in (
         ({"image": IMAGES[..., :1], "label": LABELS}, r"has test images \(6, 9, 1\) with labels int64, but must have"),
-        ({"image": IMAGES, "label": LABELS + 1}, "has the label 3 in its test images alone"),
+        ({"image": IMAGES, "label": LABELS + 1}, "has the label 3 only in its test images"),
     ):
         with pytest.raises(ValueError, match=message):
             arrays.from_arrays(train, test)
-    with pytest.raises(ValueError, match="has 3 different labels, but must have 2, as many as it has names of classes"):
+    with pytest.raises(ValueError, match="has 3 different labels, but must have 2, one for each name in classes"):
         arrays.from_arrays(train, classes=("cat", "dog"))
-    with pytest.raises(ValueError, match="must be arrays of the names 'image' and 'label', but is {}"):
+    with pytest.raises(ValueError, match="must be a mapping with the arrays 'image' and 'label', but is {}"):
         arrays.from_arrays({})
 
 
@@ -352,7 +352,7 @@ def test_of_a_name_of_tfds_without_a_test_a_share_is_held_out(tmp_path: Path) ->
 
 def test_parts_of_a_source_are_its_images_in_another_order(folder: Path) -> None:
     source = sources.find(str(folder), test_share=0.01).open("train")
-    part = taking(source, np.array([3, 0]))
+    part = subset(source, np.array([3, 0]))
     assert len(part) == 2 and part.labels.tolist() == source.labels[[3, 0]].tolist()
     for found, expected in zip(part.read([1, 0]), source.read([0, 3]), strict=True):
         np.testing.assert_array_equal(found["image"], expected["image"])

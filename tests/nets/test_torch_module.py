@@ -105,7 +105,7 @@ def test_pytorch_makes_onnx_of_the_file(tmp_path):
 def test_what_has_no_file_is_refused(own_registry):
     pdx.ops.register("mine", group="skip")(lambda channels, stride: None)
     own = pdx.network(pdx.Genotype([("mine", 0)] * 2, [2], [("none", 0)] * 2, [2]))
-    with refused("op 'mine' is not among those of the file of PyTorch code"):
+    with refused("op 'mine' is not among the ops of the file of PyTorch code"):
         torch_module.source(own, (32, 32), [0.5], [0.5], "ab")
     with refused("a Supernet has no file of PyTorch code, only a discrete network has"):
         torch_module.source(pdx.Supernet(), (32, 32), [0.5], [0.5], "ab")

@@ -141,7 +141,7 @@ def test_a_prefix_that_only_some_names_have_is_part_of_them():
 
 def test_weights_in_two_places_are_refused():
     state, _ = random_state()
-    with refused("state_dict has weights under 'net' and 'model': save those that are meant alone"):
+    with refused("state_dict has weights under 'net' and 'model': save only those that you mean"):
         torch_weights.load({"model": state, "net": state}, *arguments())
 
 
@@ -291,7 +291,7 @@ def compressed(content):
     "content, reason",
     [
         (b"(" * 10**6, "it does not begin as one"),
-        (pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"(" * 10**7, "what it has beside numbers takes more than"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"(" * 10**7, "it has more than 1,000,000 bytes beside"),
         (compressed(b"(" * 10**6), "a part of it is compressed"),
     ],
     ids=["plain", "old", "compressed"],

@@ -39,7 +39,7 @@ def written(workdir):
 
 def staged_config():
     config = changing_config("p_darts", "s3")
-    config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "rest": 0.0})
+    config.p_darts.update({"cells": (1, 2), "ops": (3, 2), "skip_dropout": (0.0, 0.5), "frozen": 0.0})
     return config
 
 

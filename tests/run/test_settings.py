@@ -53,7 +53,7 @@ WRONG = {
 # By the last part of the name: what lies outside beside that, and what is right though it may look otherwise.
 OUTSIDE = {
     **dict.fromkeys(("learning_rate", "start_temperature", "end_temperature", "clip"), [0.0]),
-    **dict.fromkeys(("momentum", "b1", "b2", "ema", "label_smoothing", "drop_path", "start", "rest"), [1.0]),
+    **dict.fromkeys(("momentum", "b1", "b2", "ema", "label_smoothing", "drop_path", "start", "frozen"), [1.0]),
     **dict.fromkeys(("drop", "threshold"), [1.1]),
     **dict.fromkeys(("batch_size", "accumulate", "steps_per_call", "cells", "seeds", "window"), [0]),
     **dict.fromkeys(("samples", "val_batches"), [0]),
@@ -174,8 +174,8 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         (
             "search",
             {"method": "p_darts", "p_darts__ops": (8, 5)},
-            "config.p_darts: cells=(5, 11, 17), ops=(8, 5) and skip_dropout=(0.0, 0.4, 0.7) must be of one length, a "
-            "stage each",
+            "config.p_darts: cells=(5, 11, 17), ops=(8, 5) and skip_dropout=(0.0, 0.4, 0.7) must have the same length, "
+            "one number per stage",
         ),
         (
             "search",
@@ -229,7 +229,7 @@ def test_fields_that_fit_are_accepted(fields):
 
 
 def dataset(count=11, size=8):
-    return sources.Dataset("digits", np.zeros((count, size, size, 1), np.uint8), np.zeros(count, np.int32), 10)
+    return sources.LoadedSplit("digits", np.zeros((count, size, size, 1), np.uint8), np.zeros(count, np.int32), 10)
 
 
 def for_the_data(**fields):

@@ -1,6 +1,6 @@
 """The named methods: functions with keyword arguments that return a `Method`, one file each.
 
-Nothing but the list below knows their names.
+To add a method, add it to the list below; it is the only place that lists the names.
 """
 
 from collections.abc import Mapping
@@ -38,10 +38,10 @@ NAMED: Mapping[str, Named] = MappingProxyType({method.name: method for method in
 
 
 def find(name: str) -> Named:
-    """The method that a config calls `name`: one of `NAMED`, or 'module:function' or 'file.py:function'.
+    """Finds a method by its name in a config: a key of `NAMED`, or 'module:function' or 'file.py:function'.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: there is no method of that name.
     """
     if isinstance(name, str) and ":" in name:
         return imported(name)

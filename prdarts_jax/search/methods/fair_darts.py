@@ -23,11 +23,12 @@ from prdarts_jax.spaces import discretizations
 def fair_darts(
     zero_one: Annotated[float, at_least(0)] = 10.0, threshold: Annotated[float, from_to(0, 1)] = 0.85
 ) -> Method:
-    """Ops do not compete: each has the sigmoid of its logit, pushed towards 0 or 1.
+    """Weighs each op by the sigmoid of its own logit, so ops do not compete; a loss pushes the sigmoids to 0 or 1.
 
     Args:
       zero_one: w01, weight of the zero-one loss (equation 6).
-      threshold: an op is derived only if its sigmoid is above it, so a node may keep fewer than two (section 4.3).
+      threshold: an op is derived only if its sigmoid is above the threshold, so a node may keep fewer than two ops
+        (section 4.3).
     """
     return Method(
         relaxation=relaxations.Sigmoid(),

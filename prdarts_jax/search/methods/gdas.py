@@ -14,10 +14,10 @@ from prdarts_jax.search.schedules import Linear
 def gdas(
     start_temperature: Annotated[float, above(0)] = 10.0, end_temperature: Annotated[float, above(0)] = 0.1
 ) -> Method:
-    """One op of every edge, drawn by its softmax, with the gradient of the Gumbel softmax (straight-through).
+    """Draws one op per edge by the softmax; its gradient is that of the Gumbel softmax (straight-through).
 
     Args:
-      start_temperature: tau at the start; it falls linearly.
-      end_temperature: tau at the end.
+      start_temperature: tau at the start of the search; it falls linearly over the whole search.
+      end_temperature: tau at the end of the search.
     """
     return Method(relaxation=relaxations.Gumbel(temperature=Linear(start_temperature, end_temperature)))

@@ -18,10 +18,13 @@ _MEASURES = MappingProxyType({"cosine": alignment.cosine, "signcorr": alignment.
 def lambda_darts(
     strength: Annotated[float, at_least(0)] = 0.125, variant: Annotated[str, one_of(_MEASURES)] = "cosine"
 ) -> Method:
-    """First order DARTS whose weights are also trained to make the layers' gradients agree.
+    """First order DARTS whose network weights also make the gradients of the normal cells agree.
+
+    The gradient of a cell is that of the training loss with respect to the op weights of that cell.
 
     Args:
-      strength: lambda at the end; it grows linearly from 0.
-      variant: 'cosine': the mean cosine of two layers' gradients; 'signcorr': see `alignment.sign_correlation`.
+      strength: lambda at the end of the search; it grows linearly from 0 at the start.
+      variant: 'cosine': the agreement is the mean cosine over all pairs of normal cells; 'signcorr': see
+        `alignment.sign_correlation`.
     """
     return Method(inner=alignment.Alignment(Linear(0.0, strength), _MEASURES[variant]))

@@ -1,4 +1,4 @@
-"""What the list of methods holds of each: how it is made, and the settings of its paper."""
+"""An entry of the list of methods: a function that makes the method, and the settings of its paper."""
 
 import functools
 import importlib
@@ -14,11 +14,14 @@ from prdarts_jax.search.method import Method
 
 
 class Named:
-    """A function that makes a `Method`, and the fields of a config that its paper sets. Call it as the function.
+    """A function that makes a `Method`, together with the settings of the method's paper.
+
+    Calling a `Named` calls the function.
 
     Attributes:
-      schema: the arguments of the function; see `fields.schema_of`.
-      paper: 'weights.learning_rate' or the like -> value.
+      name: the name of the function.
+      schema: the arguments of the function with their types, defaults and ranges; see `fields.schema_of`.
+      paper: the settings of the paper: a mapping from config fields, such as 'weights.learning_rate', to values.
     """
 
     def __init__(self, build: Callable[..., Method], paper: Mapping[str, Any]) -> None:
@@ -29,10 +32,10 @@ class Named:
         self._build = fields.checked(build)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Method:
-        """The method.
+        """Makes the method.
 
         Raises:
-          ValueError: an argument is out of its range, or what the function returns is no method.
+          ValueError: an argument is of another type or out of its range, or the function does not return a `Method`.
         """
         method = self._build(*args, **kwargs)
         if not isinstance(method, Method):
@@ -41,27 +44,31 @@ class Named:
 
 
 def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable[..., Method]], Named]:
-    """A decorator of a function that makes a method: its arguments are checked and known to configs.
+    """A decorator that turns a function that makes a method into a `Named`.
+
+    The arguments of the function are then checked, and a config can set them.
 
     Args:
-      paper: fields of a config that its paper sets, other than the defaults, which are those of PR-DARTS's paper.
+      paper: config fields whose values in the method's paper differ from the defaults, and these values. The defaults
+        are the settings of PR-DARTS's paper.
     """
     return lambda build: Named(build, paper)
 
 
 def imported(name: str) -> Named:
-    """A method of the user's own: 'module:function' or 'path/to/file.py:function'.
+    """Imports a method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
-    Like a module, a file is run once in a process, so that the methods of two calls are equal.
+    The function may be decorated by `named`, but need not be. A file is run only once per process, as a module is, so
+    that two calls give equal methods and compiled functions are reused.
 
     Raises:
-      ValueError: there is no such module, file or function, or it is no function.
+      ValueError: there is no such module, file or function, or the name is not that of a function.
     """
     place, _, function = name.rpartition(":")
     try:
         module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
         build = getattr(module, function)
-    except Exception as error:  # whatever the module raises when it is run
+    except Exception as error:  # running the module may raise anything
         reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
             f"method={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
@@ -73,7 +80,7 @@ def imported(name: str) -> Named:
 
 @functools.cache
 def _module_of(file):
-    """The module of a file, by its resolved path."""
+    """Runs a file, given by its resolved path, and returns its module."""
     spec = importlib.util.spec_from_file_location(f"method_{file}", file)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

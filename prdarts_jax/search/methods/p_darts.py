@@ -15,39 +15,45 @@ def _whole(low):
     return Range(lambda value: type(value) is int and low <= value <= 1000, lambda: "")
 
 
-@named({"epochs": 25, "batch_size": 96, "augmentation.cutout": 0, "logits.learning_rate": 6e-4})  # epochs of each stage
+@named({"epochs": 25, "batch_size": 96, "augmentation.cutout": 0, "logits.learning_rate": 6e-4})  # epochs per stage
 def p_darts(
     cells: Annotated[tuple[int, ...], each(_whole(1), "whole numbers from 1 to 1000")] = (5, 11, 17),
     ops: Annotated[tuple[int, ...], each(_whole(2), "whole numbers from 2 to 1000")] = (8, 5, 3),
     skip_dropout: Annotated[tuple[float, ...], each(below(1), "numbers of at least 0 and below 1")] = (0.0, 0.4, 0.7),
     most_skips: Annotated[int, from_to(0, 1000)] = 2,
-    rest: Annotated[float, below(1)] = 0.4,
+    frozen: Annotated[float, below(1)] = 0.4,
 ) -> Method:
-    """First order DARTS in stages of growing depth and falling numbers of ops, with dropout after skip connections.
+    """First order DARTS in stages, one search after another, each with more cells and fewer candidate ops than the one
+    before, and with dropout after skip connections.
 
     Args:
-      cells: of the supernet, for each stage; in NAS-Bench-201 those of each of its three stages of the network.
-      ops: candidates an edge, for each stage; the first searches all that the space has, whatever stands here.
-      skip_dropout: at the start of each stage. As in the authors' code, in epochs of 25, it falls linearly while the
-        logits rest, then by exp(-0.2) each.
-      most_skips: in the normal cell that is derived; the weakest of more go (section 3.3.2).
-      rest: the fraction of each stage in which the logits rest; the paper's first 10 of 25 epochs.
+      cells: the number of cells of the supernet, one number per stage of the search. With NAS-Bench-201's network it is
+        the number of cells before, between and after its two residual blocks.
+      ops: the number of candidate ops per edge, one number per stage. The first number has no effect: the first stage
+        searches all ops of the space.
+      skip_dropout: the dropout rate d after skip connections at the start of a stage, one number per stage. As in the
+        authors' code, at the fraction p of a stage the rate is d (1 - p) while the logits are frozen, and then
+        d exp(-5 (p - frozen)).
+      most_skips: the largest number of skip connections in the derived normal cell. If there are more, the ones with
+        the smallest weights are replaced by the next best ops (section 3.3.2).
+      frozen: the fraction of each stage, at its start, in which the logits are frozen; in the paper the first 10 of
+        25 epochs.
 
     Raises:
-      ValueError: the tuples are not of one length.
+      ValueError: the tuples differ in length.
     """
     if not len(cells) == len(ops) == len(skip_dropout):
         raise ValueError(
-            f"cells={shown(cells)}, ops={shown(ops)} and skip_dropout={shown(skip_dropout)} must be of one length, a "
-            "stage each"
+            f"cells={shown(cells)}, ops={shown(ops)} and skip_dropout={shown(skip_dropout)} must have the same length, "
+            "one number per stage"
         )
     stages = []
     for number, start in zip(cells, skip_dropout, strict=True):
         method = Method(
             discretization=discretizations.limited_skips(most_skips),
-            logits_start=rest,
+            logits_start=frozen,
             supernet={"cells": number, **({"dropout": "skip"} if start else {})},
-            dropout_rate=LinearThenExponential(start, rest, 0.2 * 25) if start else None,
+            dropout_rate=LinearThenExponential(start, frozen, 0.2 * 25) if start else None,
         )
         stages.append(method)
     return dataclasses.replace(stages[0], stages=tuple(map(Stage, stages, ops)))

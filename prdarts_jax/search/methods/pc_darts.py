@@ -18,9 +18,12 @@ from prdarts_jax.search.methods.named import named
     }
 )
 def pc_darts(partial: Annotated[int, from_to(2, 4096)] = 4) -> Method:
-    """Softmaxes over the ops of an edge and over the edges of a node; logits start at 30 % (15 of 50 epochs).
+    """Weighs ops by a softmax over the ops of an edge times a softmax over the edges of a node.
+
+    The logits are frozen for the first 30 % of the search (15 of 50 epochs).
 
     Args:
-      partial: K; ops process 1/K of the channels. 2K must divide the channels of the supernet.
+      partial: K: ops process 1/K of the channels, and the others bypass them. A config is refused if 2K does not
+        divide its `channels`.
     """
     return Method(relaxation=relaxations.EdgeSoftmax(), logits_start=0.3, supernet={"partial": partial})

@@ -1,6 +1,6 @@
 """PR-DARTS: Theory-Inspired Path-Regularized Differentiable NAS (Zhou, Xiong, Socher, Hoi, NeurIPS 2020).
 
-Its two ideas are the gates (with group sparsity) and the path regulariser; Fig. 1 of the paper has each alone.
+Its two ideas are gates with group sparsity, and a path regulariser. Fig. 1 of the paper shows the effect of each alone.
 """
 
 from types import MappingProxyType
@@ -17,7 +17,7 @@ _Weight = Annotated[float, at_least(0)]
 _Temperature = Annotated[float, above(0)]
 _Fraction = Annotated[float, from_to(0, 1)]
 
-# The authors' code: another network and other schedules, beside other gates and regularisers.
+# The settings of the authors' code. Besides other gates and regularisers it has another network and other schedules.
 _RELEASED = MappingProxyType(
     {
         "batch_size": 250,
@@ -38,7 +38,7 @@ def _gates(start_temperature, end_temperature):
 
 
 def _method(relaxation, distinct_inputs, *parts):
-    """What all forms share."""
+    """The method with the parts that all forms of PR-DARTS share."""
     discretization = discretizations.strongest(distinct_inputs)
     return Method(relaxation=relaxation, terms=parts, discretization=discretization, weights_first=True)
 
@@ -52,17 +52,19 @@ def pr_darts(
     end_temperature: _Temperature = 0.1,
     distinct_inputs: bool = False,
 ) -> Method:
-    """Independent hard-concrete gates, two ops an edge drawn uniformly; sparsity of groups and a reward for depth.
+    """Weighs each op by a hard-concrete gate of its own; penalties make the gates sparse, and depth is rewarded.
 
-    The logits minimise L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path (equation 9).
+    Each step runs only two ops per edge, drawn uniformly and weighed by their gates. The logits minimise
+    L_val + lambda1 L_skip + lambda2 L_nonskip - lambda3 L_path (equation 9).
 
     Args:
-      lambda_skip: lambda1, weight of L_skip.
-      lambda_nonskip: lambda2, weight of L_nonskip.
-      lambda_path: lambda3, weight of L_path.
-      start_temperature: tau at the start; it falls linearly.
-      end_temperature: tau at the end.
-      distinct_inputs: derive at most one op per edge, as all published cells have it.
+      lambda_skip: lambda1, weight of L_skip, the sparsity of the gates of skip connections.
+      lambda_nonskip: lambda2, weight of L_nonskip, the sparsity of the gates of all other ops.
+      lambda_path: lambda3, weight of L_path, the reward for depth.
+      start_temperature: tau at the start of the search; it falls linearly over the whole search.
+      end_temperature: tau at the end of the search.
+      distinct_inputs: True: the two ops that a node keeps are on different edges, as in all published cells. False:
+        both may be on the same edge.
     """
     return _method(
         _gates(start_temperature, end_temperature),
@@ -81,7 +83,7 @@ def pr_darts_gates(
     end_temperature: _Temperature = 0.1,
     distinct_inputs: bool = False,
 ) -> Method:
-    """The gates and their sparsity without the reward for depth (Fig. 1); arguments as `pr_darts`."""
+    """PR-DARTS without the reward for depth (Fig. 1). The arguments are those of `pr_darts`."""
     relaxation = _gates(start_temperature, end_temperature)
     return _method(
         relaxation, distinct_inputs, terms.skip_sparsity(lambda_skip), terms.nonskip_sparsity(lambda_nonskip)
@@ -90,7 +92,8 @@ def pr_darts_gates(
 
 @named()
 def pr_darts_path(lambda_path: _Weight = 0.005, distinct_inputs: bool = False) -> Method:
-    """The reward for depth alone, with DARTS's softmax in place of gates (Fig. 1); arguments as `pr_darts`."""
+    """PR-DARTS's reward for depth with DARTS's softmax instead of gates (Fig. 1). The arguments are those of
+    `pr_darts`."""
     return _method(relaxations.Softmax(0.5, 0.0), distinct_inputs, terms.path_depth(lambda_path))
 
 
@@ -105,14 +108,18 @@ def pr_darts_released(
     drop: _Fraction = 0.4,
     threshold: _Fraction = 0.2,
 ) -> Method:
-    """As the authors' code has it: the two ops with the largest gates, straight-through; terms over the chosen gates.
+    """PR-DARTS as in the authors' released code, which differs from the paper.
 
-    The other arguments are those of `pr_darts`.
+    Each step runs the two ops with the largest gates on each edge, with weight 1 and the gradient of the gates
+    (straight-through). The regularisers take the mean only over the gates of these ops. The other arguments are those
+    of `pr_darts`.
 
     Args:
-      lambda_nonskip: lambda2, weight of the sparsity of the parameterised ops and none, and of that of the pools.
-      drop: probability that a gate is pushed out of the running.
-      threshold: a group's sparsity counts only above it.
+      lambda_nonskip: lambda2, weight of two sparsity terms: one for the ops with parameters, noise and the op `none`
+        together, and one for the pools.
+      drop: the probability, for each gate in each step, that 1 is subtracted from it when the two largest are chosen.
+      threshold: a sparsity term is the mean probability of its gates to be open, minus this threshold; it is 0 below
+        the threshold.
     """
     chosen: dict[str, Any] = {"chosen": True, "threshold": threshold}
     temperature = Linear(start_temperature, end_temperature)

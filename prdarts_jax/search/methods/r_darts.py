@@ -10,20 +10,23 @@ from prdarts_jax.search.methods.named import named
 from prdarts_jax.search.schedules import Linear
 
 
-@named(PAPER | {"weights.weight_decay": 27e-4})  # the paper tries 3e-4 to 243e-4
+@named(PAPER | {"weights.weight_decay": 27e-4})  # the paper tries values from 3e-4 to 243e-4
 def r_darts(
     drop_path: Annotated[float, below(1)] = 0.0,
     early_stopping: bool = True,
     window: Annotated[int, from_to(1, 10**6)] = 5,
     ratio: Annotated[float, above(0, 1)] = 0.75,
 ) -> Method:
-    """First order DARTS with stronger regularisation of the weights, stopped where the logits' Hessian grows.
+    """First order DARTS with stronger regularisation of the weights, by weight decay or drop-path, and early stopping.
 
     Args:
-      drop_path: probability at the end, grown linearly from 0, with which the result of an edge for an image is
-        dropped; the paper has 0 to 0.6.
-      early_stopping: whether to track the dominant eigenvalue of the Hessian, and to end by it (section 4.3).
-      window, ratio: see `curvature.EarlyStopping`.
+      drop_path: the probability at the end of the search that the output of an edge for an image is dropped; it grows
+        linearly from 0 at the start. The paper tries values from 0 to 0.6.
+      early_stopping: whether to end the search when the dominant eigenvalue of the Hessian of the validation loss with
+        respect to the logits grows (section 4.3).
+      window: the number of epochs over which the absolute eigenvalue is averaged, and by which the comparison goes
+        back.
+      ratio: the search ends if the earlier mean is below `ratio` times the current mean.
     """
     return Method(
         early_stopping=EarlyStopping(window, ratio) if early_stopping else None,

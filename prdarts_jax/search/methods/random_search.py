@@ -12,9 +12,13 @@ from prdarts_jax.search.selection import BestOf
 
 @named(PAPER)
 def random_search(samples: Annotated[int, from_to(1, 10**6)] = 100) -> Method:
-    """Every step trains the weights of one cell drawn uniformly; after each epoch the best of `samples` is the result.
+    """Trains the shared weights of one random cell per step; after each epoch the best of `samples` random cells is
+    the result.
+
+    All cells of the network with the same type are the same random cell.
 
     Args:
-      samples: cells that are compared after each epoch, by the validation loss with the shared weights.
+      samples: the number of new random cells that are drawn after each epoch. They are compared by their validation
+        loss with the shared weights, on a few batches that stay the same.
     """
     return Method(relaxation=relaxations.Uniform(), after_epoch=BestOf(samples))

@@ -1,5 +1,7 @@
-"""A REINFORCE controller (Williams, 1992; Zoph, Le, Neural Architecture Search with Reinforcement Learning, ICLR 2017),
-whose policy is the softmax of each edge."""
+"""REINFORCE (Williams, 1992; Zoph, Le, Neural Architecture Search with Reinforcement Learning, ICLR 2017).
+
+The policy is a softmax per edge, not a recurrent controller.
+"""
 
 from typing import Annotated
 
@@ -10,12 +12,13 @@ from prdarts_jax.search.methods.darts import PAPER
 from prdarts_jax.search.methods.named import named
 
 
-@named(PAPER | {"logits.learning_rate": 3e-3})  # no paper in this setting: ten times DARTS's rate
+@named(PAPER | {"logits.learning_rate": 3e-3})  # ten times DARTS's rate; no paper has this setting
 def reinforce(start_baseline: Annotated[float, at_least(0)] = 2.3) -> Method:
-    """One op of every edge is drawn; the logits follow the score function's estimate of the expected loss's gradient.
+    """Draws one op per edge by the softmax; the logits follow the score-function estimate of the gradient of the
+    expected validation loss.
 
     Args:
-      start_baseline: the loss expected at first; then the baseline follows the losses, as the logits' optimizer lets
-        it.
+      start_baseline: the baseline at the start, the validation loss expected then; 2.3 is the loss of a guess among ten
+        classes. The optimizer of the logits then trains the baseline to follow the validation losses.
     """
     return Method(relaxation=relaxations.Policy(baseline=start_baseline), terms=(terms.score_function,))
