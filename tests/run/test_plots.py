@@ -151,6 +151,12 @@ def test_small_activations_fill_their_panel():
     assert axes.get_ylim() == pytest.approx((0, 0.13), abs=0.01)
 
 
+def test_high_accuracies_fill_their_panel():
+    records = [record(epoch) | {"train_accuracy": 0.97, "val_accuracy": 0.98 + epoch / 1000} for epoch in range(11)]
+    (axes,) = plots.curves_figure(records, quantities=["accuracy"]).axes
+    assert axes.get_ylim() == pytest.approx((97, 99), abs=0.15)
+
+
 def test_records_of_one_cell_type_have_one_panel():
     records = [one_cell_type(epoch) for epoch in range(3)]
     (axes,) = plots.activation_figure(records).axes
