@@ -126,7 +126,7 @@ def test_a_browser_sorts_it_without_errors(swept, tmp_path):
         const heads = [...document.querySelectorAll("table.sortable th button")];
         heads.find(head => head.textContent.startsWith("training loss")).click();
         const rows = [...document.querySelector("table.sortable tbody").rows];
-        const seen = rows.map(row => row.cells[0].textContent + row.cells[1].textContent);
+        const seen = rows.map(row => row.cells[1].textContent + row.cells[2].textContent);
         seen.push(document.documentElement.scrollWidth <= innerWidth);
         document.title = JSON.stringify(seen);
     """
