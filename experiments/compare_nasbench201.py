@@ -43,17 +43,17 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     return config
 
 
-# What is drawn over the epochs: file, number of a record, label, limits.
+# What is drawn over the epochs: file, number of a record, label, limits; None: they fit the values.
 PICTURES = (
-    ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", (None, None)),
+    ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", None),
     (
         "skips",
         lambda record: 100 * record["skip_share"]["normal"],
         "skip connections in the derived cell, %",
         (-5, 105),
     ),
-    ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", (0, None)),
-    ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", (None, 1)),
+    ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", None),
+    ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", None),
 )
 
 

@@ -81,7 +81,7 @@ def main() -> None:
             lambda record: _weak_share(genotypes.Genotype(**record["genotype"])),
             f"{'noise' if space == 's4' else 'skips'} in the cells, %",
             {},
-            (0, 100),
+            (-5, 105),
         )
         figure.savefig(arguments.workdir / f"skips_{space}.png")
     print(text)

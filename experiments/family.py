@@ -200,7 +200,7 @@ def trajectories(
     value: Callable[[Mapping[str, Any]], float],
     label: str,
     marks: Mapping[str, float],
-    limits: tuple[float | None, float | None],
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """A panel a variant, a line a seed, over the epochs (of all stages).
 
@@ -210,7 +210,7 @@ def trajectories(
       value: record -> number.
       label: of the vertical axis.
       marks: horizontal lines by name.
-      limits: of the vertical axis; None where the values say it.
+      limits: of the vertical axis, by default those of the values and marks.
     """
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -225,9 +225,10 @@ def trajectories(
         for style, (mark, height) in zip((":", "--", "-."), marks.items(), strict=False):
             panel.axhline(height, color="grey", linestyle=style, linewidth=1, label=mark)
         panel.set_title(re.sub("([:,])", "\\1\n", name), fontsize=9)
-        panel.set_ylim(limits)
     for panel in panels[: len(names)][-columns:]:
         panel.set_xlabel("epoch")
+    if limits:
+        panels[0].set_ylim(limits)
     figure.supylabel(label, fontsize=9)
     handles: dict[str, Any] = {}
     for panel in panels[: len(names)]:

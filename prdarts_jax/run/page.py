@@ -4,7 +4,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # imported only by what draws, since matplotlib takes long
     from matplotlib.artist import Artist
@@ -18,6 +18,13 @@ def text(value: Any) -> str:
     '&lt;b&gt;'
     """
     return html.escape(str(value))
+
+
+class Link(NamedTuple):
+    """What a cell of a table leads to: an address relative to the page, escaped, and what is read."""
+
+    address: str
+    name: str
 
 
 def section(title: str, *parts: str) -> str:
@@ -59,6 +66,8 @@ def _cell(value: Any) -> str:
     """A number has the value that a table is sorted by beside the text that is read."""
     if value is None:
         return "<td data-value=''>–</td>"
+    if isinstance(value, Link):
+        return f"<td><a href='{text(value.address)}'>{text(value.name)}</a></td>"
     if isinstance(value, int | float):
         shown = f"{value:,}" if isinstance(value, int) else f"{value:#.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
         return f"<td data-value='{value!r}'>{shown}</td>"

@@ -152,19 +152,16 @@ def curves_figure(
     other = {"validation": "val", "test": "test"}[held_out]
     figure = _figure(10, 4.8)
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
-    looks: dict[str, tuple[float, dict[str, Any]]] = {
-        "loss": (1, {"ylabel": "cross-entropy (nats)"}),
-        "accuracy": (100, {"ylabel": "accuracy (%)", "ylim": (-2, 102)}),
-    }
+    looks = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
     styles = {
         "train": {"color": COLOURS["conv"], "label": "training"},
         other: {"color": COLOURS["skip"], "label": held_out, "linestyle": "--"},
     }
     for axes, quantity in zip(panels, quantities, strict=True):
-        scale, look = looks[quantity]
+        scale, label = looks[quantity]
         for part, style in styles.items():
             _line(axes, records, [scale * record[f"{part}_{quantity}"] for record in records], **style)
-        axes.set(title=quantity, **look)
+        axes.set(title=quantity, ylabel=label)
     _legend(figure)
     return figure
 
@@ -203,7 +200,7 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]], cost: tuple[str, 
     size, label = ("cost", cost[0]) if cost else ("params", "weights")
     ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
     colours = {"found": COLOURS["conv"], "all": COLOURS["skip"], "random": "0.6"}
-    figure = _figure(10, 4.8)
+    figure = _figure(10, max(4.8, 1.3 + 0.2 * len(ranked)))  # room for the name of each
     left, right = figure.subplots(1, 2)
     for place, name in enumerate(ranked):
         accuracy, error = 100 * rows[name]["accuracy"], 100 * rows[name]["standard_error"]

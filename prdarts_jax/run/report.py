@@ -7,7 +7,7 @@ import json
 import platform
 import string
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from prdarts_jax.run import checkpoints, page, reporting, search_page, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, published
 
-_NAME = "report.html"
+NAME = "report.html"
 _CLASSES = 20  # whose confusion matrix is drawn
 
 
@@ -37,10 +37,15 @@ def write(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> None:
     if not devices.is_main():
         return
     body = _training(workdir) if config.job == "train" else search_page.parts(config, workdir, folders)
-    body += [_asked(config, workdir), _environment(), _again(config, workdir)]
+    body += [_asked(config, workdir), environment(), _again(config, workdir)]
+    save(workdir / NAME, _title(config), body)
+
+
+def save(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Writes a page with this heading; `parts` are HTML."""
     template = string.Template(Path(__file__).with_suffix(".html").read_text())
-    filled = template.substitute(title=page.text(_title(config)), body="\n".join(body))
-    reporting.write_bytes(workdir / _NAME, filled.encode())
+    filled = template.substitute(title=page.text(title), body="\n".join(parts))
+    reporting.write_bytes(path, filled.encode())
 
 
 def _title(config):
@@ -83,24 +88,27 @@ def _asked(config: ConfigDict, workdir: Path) -> str:
     of_others = {name for name in methods.NAMED if name != own}
     changed = _changed(config)
     rest = {n: v for n, v in _flat(config).items() if n not in changed and n.partition(".")[0] not in of_others}
-    differing, same = (
-        page.table(["field", "value"], [[name, _literal(value)] for name, value in fields.items()], "settings")
-        for fields in (changed, rest)
-    )
+    differing, same = map(settings_table, (changed, rest))
     images = (checkpoints.read_config(workdir) or {}).get("images")
     data = [f"<p>The images are known by: {page.text(images)}.</p>"] if images else []
     title = f"<p>What differs from <code>{page.text(_base(config))}</code>:</p>"
     return page.section("What was asked", *data, title, differing, page.folded("The rest", same))
 
 
-def _environment() -> str:
+def settings_table(fields: Mapping[str, Any]) -> str:
+    """The fields of a config, their values as Python reads them."""
+    return page.table(["field", "value"], [[name, _literal(value)] for name, value in fields.items()], "settings")
+
+
+def environment(*above: str) -> str:
+    """What this process runs on: versions, devices, commit; `above` it is HTML."""
     found = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in found}))
     rows = [["Python", platform.python_version()]]
     rows += [[name, metadata.version(name)] for name in ("jax", "jaxlib", "flax", "optax", "numpy")]
     rows += [["devices", f"{len(found)} × {found[0].platform} ({kinds})"], ["processes", jax.process_count()]]
     rows += [["prdarts_jax", _version()]]
-    return page.section("Environment", page.table(["", ""], rows, "settings"))
+    return page.section("Environment", *above, page.table(["", ""], rows, "settings"))
 
 
 def _version() -> str:

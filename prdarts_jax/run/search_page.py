@@ -37,14 +37,16 @@ def parts(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[st
     there = {run.name for run in runs}
     missing = [folder.name for folder in folders if folder.name not in there] if runs else []
     found = [page.warning([f"without a result, since they diverged: {', '.join(missing)}"] if missing else [])]
-    found.append(_doubts(runs))
+    found.append(doubts({run.name: run.doubts for run in runs}))
     comparison, text = _read(workdir / "comparison.json"), workdir / "comparison.md"
     if config.evaluation.epochs and comparison and text.exists():
         found.append(_comparison(config, comparison, text.read_text()))
     population = _read(workdir / "population.json") if config.seeds > 1 else None
     if population:
-        found.append(_population(population))
-    return found + ([_cells(runs), _activation(config, runs), _curves(runs)] if runs else [])
+        found.append(_population(population, runs))
+    if not runs:
+        return found
+    return [*found, cells({run.name: run.genotype for run in runs}), _activation(config, runs), _curves(runs)]
 
 
 def _searched(folder: Path) -> _Searched | None:
@@ -57,13 +59,13 @@ def _searched(folder: Path) -> _Searched | None:
     return _Searched(folder.name, records, activation, genotype, _read(folder / "doubts.json") or [])
 
 
-def _doubts(runs: Sequence[_Searched]) -> str:
-    """Each reason once, with the seeds whose search it is of."""
+def doubts(found: Mapping[str, Sequence[str]]) -> str:
+    """A warning with the doubts of each search: each once, with the names of the searches that it is about."""
     whose: dict[str, list[str]] = {}
-    for run in runs:
-        for doubt in run.doubts:
-            whose.setdefault(doubt, []).append(run.name)
-    alone = len(runs) == 1
+    for name, of_search in found.items():
+        for doubt in of_search:
+            whose.setdefault(doubt, []).append(name)
+    alone = len(found) == 1
     return page.warning([doubt if alone else f"{', '.join(names)}: {doubt}" for doubt, names in whose.items()])
 
 
@@ -89,7 +91,7 @@ def _comparison(config: ConfigDict, rows: Mapping[str, Mapping[str, Any]], text:
     return page.section("Comparison", *parts, page.wide(page.table(head, body, "sortable", marked=found)))
 
 
-def _population(result: Mapping[str, Any]) -> str:
+def _population(result: Mapping[str, Any], runs: Sequence[_Searched]) -> str:
     head = ["two cells have in common", "edges (%)", "with their ops (%)", "random: edges (%)", "with their ops (%)"]
     shared = [
         [cell_type, *(100 * result[whose][cell_type][of] for whose in _AGREEMENTS for of in ("edges", "ops"))]
@@ -98,28 +100,39 @@ def _population(result: Mapping[str, Any]) -> str:
     names = ("mean", "std", "min", "max")
     spread = [[field, *(row[name] for name in names)] for field, row in result["last epoch"].items()]
     heads = ["in the last epoch", "mean", "standard deviation", "from", "to"]
-    seeds = f"<p>{len(result['seeds'])} seeds: {', '.join(map(str, result['seeds']))}.</p>"
+    of_seed = ["last epoch of", "validation loss (nats)", "validation accuracy (%)", "skips (%)", "depth"]
+    seeds = []
+    for run in runs:
+        last = run.records[-1]
+        skips, depth = (list(last[field].values()) for field in ("skip_share", "depth"))
+        numbers = [last["val_loss"], 100 * last["val_accuracy"], 100 * float(np.mean(skips))]
+        seeds.append([run.name, *numbers, ", ".join(map(str, depth))])
     return page.section(
         "Population",
-        seeds,
+        f"<p>{len(result['seeds'])} seeds: {', '.join(map(str, result['seeds']))}.</p>",
+        page.wide(page.table(of_seed, seeds, "sortable")),
         page.wide(page.table(head, shared)),
         page.folded("Spread", page.wide(page.table(heads, spread))),
     )
 
 
-def _cells(runs: Sequence[_Searched]) -> str:
-    """Each different cell once, those that most seeds have found first."""
-    found: dict[genotypes.AnyGenotype, list[str]] = {}
-    for run in runs:
-        found.setdefault(run.genotype, []).append(run.name)
-    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+def cells(found: Mapping[str, genotypes.AnyGenotype]) -> str:
+    """Each different cell once, those that most searches have found first; of many only some.
+
+    Args:
+      found: the cell by the name of its search.
+    """
+    whose: dict[genotypes.AnyGenotype, list[str]] = {}
+    for name, genotype in found.items():
+        whose.setdefault(genotype, []).append(name)
+    ordered = sorted(whose.items(), key=lambda item: -len(item[1]))
     parts = []
     for number, (genotype, names) in enumerate(ordered[:_CELLS]):
-        parts += [f"<h3>{page.text(', '.join(names))}</h3>"] if len(runs) > 1 else []
+        parts += [f"<h3>{page.text(', '.join(names))}</h3>"] if len(found) > 1 else []
         parts += drawn(genotype, f"cell {number + 1}")
     if len(ordered) > _CELLS:
-        parts.append(f"<p class='quiet'>{len(ordered) - _CELLS} more are in the folders of their seeds.</p>")
-    return page.section("Cells" if len(runs) > 1 else "Cell", *parts)
+        parts.append(f"<p class='quiet'>{len(ordered) - _CELLS} more are in the folders of their searches.</p>")
+    return page.section("Cells" if len(found) > 1 else "Cell", *parts)
 
 
 def drawn(genotype: genotypes.AnyGenotype, name: str) -> list[str]:

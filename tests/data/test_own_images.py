@@ -230,7 +230,10 @@ def test_labels_are_numbered_in_order_and_grey_images_have_a_channel() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": IMAGES / 255}, r"has images float64.*must have uint8.*; \(images \* 255\).astype\('uint8'\) converts"),
+        (
+            {"image": IMAGES / 255},
+            r"has images float64.*must have uint8.* \(images \* 255\).astype\('uint8'\) converts",
+        ),
         ({"image": IMAGES[0, 0]}, r"has images uint8\(9, 3\), but must have uint8\(N, H, W\) or \(N, H, W, C\)$"),
         ({"image": IMAGES[:0], "label": LABELS[:0]}, r"has images \(0, 6, 9, 3\), but must have one or more"),
         ({"label": LABELS[:5]}, r"has labels int64\(5,\), but must have integers or texts, one for each of 12 images"),

@@ -55,4 +55,5 @@ def test_the_rows_of_results_are_variants():
     results = DOCUMENTS[2].read_text()
     for head in ("| method | test accuracy of the cell", "| method | tracing, s |"):
         rows = results[results.index(head) :].split("\n\n")[0].splitlines()[2:]
-        assert {row.split(" | ")[0].strip("| `") for row in rows} <= set(family.VARIANTS)
+        named = {row.split(" | ")[0].strip("| `") for row in rows if row.startswith("| `")}
+        assert named and named <= set(family.VARIANTS)

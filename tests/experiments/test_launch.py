@@ -1,12 +1,11 @@
 """Jobs of one machine, by submitit's local executor."""
 
-import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import scripts
+from pages import Page
 
 pytest.importorskip("submitit")
 script = scripts.load("launch_slurm")
@@ -32,7 +31,9 @@ def test_a_grid_has_all_combinations():
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([CONFIG, "--grid", "seed=0,1", "--", "--config.seeds=2"], "--grid seed and --config.seeds exclude each other"),
+        ([CONFIG, "--grid", "seed=0,1"], "--grid seed needs -- --config.seeds=1 at the end: with 8 a seed is"),
+        ([CONFIG, "--grid", "seed=0,1", "--", "--config.seeds=2"], "--grid seed needs .*: with 2 a seed is searched"),
+        ([CONFIG, "--grid", "seed=0,1", "--grid", "seeds=1,3"], "--grid seed needs .*: with 3 a seed is searched"),
         ([CONFIG, "--grid", "speed=1"], "config.speed is not a field of"),
         (["nowhere.py", "--grid", "seed=1"], ".*No such file or directory: .*nowhere.py"),
     ],
@@ -53,44 +54,6 @@ def test_jobs_run_the_command_and_a_failed_one_is_named(tmp_path):
     assert "error: claim=none failed; see the logs in" in done.stderr
     assert (tmp_path / "claim=theorem3_distribution/claims/theorem3_distribution.json").exists()
     assert "claim=theorem3_distribution" in (tmp_path / "sweep.md").read_text()
-
-
-def test_runs_that_differ_by_their_seeds_are_taken_together(tmp_path):
-    runs = {}
-    for method, losses in {"darts": (1.0, 2.0), "gdas": (4.0, 6.0)}.items():
-        for seed, loss in enumerate(losses):
-            name = f"method={method},seed={seed}"
-            runs[name] = {"method": method, "seed": str(seed)}
-            append(tmp_path / name, loss, 0.25)
-    for seed in (0, 1, 2):  # one run of three seeds
-        append(tmp_path / "method=pr_darts" / f"seed_{seed}", 3.0, 0.5)
-    runs["method=pr_darts"] = {"method": "pr_darts"}
-    groups = script.read_groups(runs, tmp_path)
-    assert {name: len(group) for name, group in groups.items()} == {
-        "method=darts": 2,
-        "method=gdas": 2,
-        "method=pr_darts": 3,
-    }
-    header, _, *rows = script.make_table(groups).splitlines()
-    column = header.split(" | ").index("train_loss")
-    assert [row.split(" | ")[column] for row in rows] == ["1.5 ± 0.71", "5 ± 1.4", "3 ± 0"]
-
-    panels = {axes.get_title(): axes for axes in script.make_figure(groups).axes}
-    assert panels.keys() == {"training loss (nats)", "share of skip connections"}
-    lines = {line.get_label(): line for line in panels["training loss (nats)"].get_lines()}
-    assert len(panels["training loss (nats)"].get_lines()) == 3 + 7
-    np.testing.assert_allclose(lines["method=gdas"].get_ydata(), (6, 5))
-    (skips, *_) = (
-        line for line in panels["share of skip connections"].get_lines() if line.get_label() == "method=darts"
-    )
-    np.testing.assert_allclose(skips.get_ydata(), (0.125, 0.125))  # of both cell types
-
-
-def append(workdir, loss, skips):
-    """Records of two epochs, the loss falling by 1 to what is given."""
-    workdir.mkdir(parents=True)
-    records = [
-        {"epoch": e, "step": e + 1, "train_loss": loss + 1 - e, "skip_share": {"normal": skips, "reduce": 0.0}}
-        for e in range(2)
-    ]
-    (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (failed,) = (text for text in Page((tmp_path / "report.html").read_text()).texts if "has failed" in text)
+    log = failed.removeprefix("claim=none has failed; its log is ")
+    assert "CalledProcessError" in (tmp_path / log).read_text()

@@ -151,6 +151,20 @@ def test_small_activations_fill_their_panel():
     assert axes.get_ylim() == pytest.approx((0, 0.13), abs=0.01)
 
 
+def test_each_of_many_compared_cells_has_room_for_its_name():
+    rows = {f"random_{n}": {"accuracy": 0.9 + n / 1000, "standard_error": 0.01, "params": n} for n in range(40)}
+    figure = plots.comparison_figure(rows)
+    FigureCanvasAgg(figure).draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 40 and not any(overlap(a, b) for a, b in itertools.pairwise(boxes))
+
+
+def test_high_accuracies_fill_their_panel():
+    records = [record(epoch) | {"train_accuracy": 0.97, "val_accuracy": 0.98 + epoch / 1000} for epoch in range(11)]
+    (axes,) = plots.curves_figure(records, quantities=["accuracy"]).axes
+    assert axes.get_ylim() == pytest.approx((97, 99), abs=0.15)
+
+
 def test_records_of_one_cell_type_have_one_panel():
     records = [one_cell_type(epoch) for epoch in range(3)]
     (axes,) = plots.activation_figure(records).axes
