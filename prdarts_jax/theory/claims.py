@@ -1,5 +1,7 @@
 """The claims by name, and a function that checks one.
 
+For example:
+
     from prdarts_jax.theory import claims, settings
     report = claims.check("theorem4_depth", seed=0, settings=settings.QUICK)
 """

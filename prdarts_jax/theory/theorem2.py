@@ -22,7 +22,7 @@ _CLAIMED = {True: "lowers the loss", False: "does not raise the loss"}
 
 
 def _kinds(shape: Model) -> dict[str, np.ndarray]:
-    """{kind: bool[2 * edges], which gates are of this kind}, for the gates skip of all edges, then conv of all edges."""
+    """{kind: bool[2 * edges], which gates are of this kind}; skip of all edges comes first, then conv of all edges."""
     into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
     none = np.zeros_like(into_last)
     return {
