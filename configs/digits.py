@@ -26,7 +26,7 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.seeds = 8
     config.epochs = 60
     config.batch_size = 32
-    config.steps_per_call = 14  # an epoch
+    config.steps_per_call = 14  # the steps of an epoch
     config.augmentation.pad = 1
     config.augmentation.flip = False  # a mirrored digit is another shape
     config.augmentation.cutout = 0  # the images have only 8x8 pixels
@@ -41,6 +41,6 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.evaluation.drop_path = 0.0
     config.evaluation.epochs = 20
     config.evaluation.batch_size = 64
-    config.evaluation.steps_per_call = 14  # an epoch
+    config.evaluation.steps_per_call = 14  # the steps of an epoch
     config.evaluation.augmentation.update(config.augmentation.to_dict())
     return config

@@ -149,7 +149,7 @@ def weak_scaling(size: Size, rounds: int) -> None:
     one, _ = seconds(measure(size, 1, "0", rounds))
     apart, _ = seconds(measure(size, 1, "0", rounds), measure(size, 1, "1", rounds))
     together, silent = seconds(measure(size, 2, "0-1", rounds))
-    print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s")
+    print(f"one device {one:.3f} s, two independent ones {apart:.3f} s")
     print(f"two together {together:.3f} s, without exchange {silent:.3f} s")
     print(f"efficiency {one / together:.2f}, without exchange {one / silent:.2f}, apart {one / apart:.2f}", flush=True)
 
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--small", **of_size, default=SMALL, help="populations and weak scaling")
     parser.add_argument("--whole", **of_size, default=WHOLE, help="traffic")
     parser.add_argument("--methods", nargs="+", default=("pr_darts", "pr_darts_released", "darts"), help="of traffic")
-    parser.add_argument("--devices", type=int, help="measure a step on so many, for the script itself")
+    parser.add_argument("--devices", type=int, help="number of devices of one measurement; used by the script itself")
     arguments = parser.parse_args()
     small, whole = Size(*arguments.small), Size(*arguments.whole)
     if arguments.devices:

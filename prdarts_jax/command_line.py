@@ -56,7 +56,7 @@ def join_processes() -> None:
         sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
     if None not in given or flags.FLAGS.distributed:
         try:
-            jax.distributed.initialize(*given)  # without arguments from SLURM, Open MPI or the TPU pod
+            jax.distributed.initialize(*given)  # arguments that are None come from SLURM, MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
             how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
@@ -144,7 +144,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
     if config.get("job") == "train":
         result = train.run(config, workdir)
         top1, top5 = 100 * result["top1"], 100 * result["top5"]
-        reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
+        reporting.say(f"test accuracy {top1:.2f} % (top 5: {top5:.2f} %)")
     elif config.get("job") == "theory":
         reporting.say(job.run(config, workdir))
     else:

@@ -39,7 +39,7 @@ def make_mesh(seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
             devices = devices[: mesh_shape(seeds, len(devices))[0]]
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
-        raise ValueError(f"the processes must have as many devices as each other, but have {list(counts.values())}")
+        raise ValueError(f"the processes must have the same number of devices, but have {list(counts.values())}")
     return jax.make_mesh(mesh_shape(seeds, len(devices)), (SEED, DATA), (AxisType.Auto,) * 2, devices=devices)
 
 
@@ -102,7 +102,7 @@ def device_put(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put_leaf(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
-        # Unlike device_put, which sends all arrays to all processes to compare them.
+        # Unlike device_put, this does not send all arrays to all processes to compare them.
         return jax.make_array_from_callback(leaf.shape, where, lambda part: leaf[part])
 
     return jax.tree.map(put_leaf, tree)

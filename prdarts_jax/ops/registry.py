@@ -68,7 +68,7 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     def add(build: Build) -> Build:
         new, there = Candidate(group, build, torch or {}), _CANDIDATES.get(name)
         if there and not _is_same(new, there):
-            raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
+            raise ValueError(f"name={name!r} is the name of a registered op; a new op must have another one")
         _CANDIDATES.setdefault(name, new)
         return build
 

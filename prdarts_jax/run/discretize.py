@@ -86,5 +86,7 @@ def run(
         reporting.write_json(folder / "discretization.json", record)
         whose, (before, after) = f"{folder.name}: " if len(folders) > 1 else "", 100 * accuracies[number]
         same = "the cell of the logits" if result[number] == genotype else "another cell than that of the logits"
-        reporting.say(f"{whose}{same} is chosen: {after:.1f} % by shared weights, that of the logits {before:.1f} %")
+        reporting.say(
+            f"{whose}{same} is chosen: {after:.1f} % by shared weights, the cell of the logits {before:.1f} %"
+        )
     return result

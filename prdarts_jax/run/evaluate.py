@@ -76,16 +76,16 @@ def prepare(
     if config.job != "train":
         raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
     if trainings < 1 or config.seed + trainings > 2**32:
-        raise ValueError(f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the seeds there are")
+        raise ValueError(
+            f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the number of seeds from config.seed on"
+        )
     for field, allowed in (("form", "cifar"), ("torch_checkpoint", ""), ("init_from", "")):
         if config[field] != allowed:
-            raise ValueError(
-                f"config.{section}{field}={config[field]!r} must be {allowed!r} where many cells are trained"
-            )
+            raise ValueError(f"config.{section}{field}={config[field]!r} must be {allowed!r} if many cells are trained")
     data = data or feeds.find_data(config)
     if feeds.is_streamed(config, data):
         raise ValueError(
-            f"config.dataset={refusals.shown(data.name)} must fit into memory where many cells are trained: no more "
+            f"config.dataset={refusals.shown(data.name)} must fit into memory if many cells are trained: no more "
             f"than config.memory={config.memory} GB, and not ImageNet"
         )
     if not cells:

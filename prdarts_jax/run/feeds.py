@@ -205,7 +205,7 @@ class _Streamed(Feed):
         self._test = data.open("test")
         images, batch_size = len(self._train), config.batch_size // config.accumulate
         if config.batch_size > images:
-            raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the images there are")
+            raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the number of images")
         self.name, self.num_classes, self.classes, self.mesh = name, source.num_classes, source.classes, mesh
         self.description = sources.describe(self._train, name, images) + ", streamed from disk"
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)

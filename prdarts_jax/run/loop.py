@@ -267,7 +267,7 @@ class Run:
     def _append(self, number, record):
         seconds = time.perf_counter() - self._epoch_began
         self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
-        if self._logs:  # in one process
+        if self._logs:  # only in the first process
             self._logs[number].append(self.records[number][-1])
 
     def save_if_due(self, state: State) -> None:

@@ -183,7 +183,7 @@ def search_stage(
     ) as run:
         shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
-            raise ValueError(f"a term must report a metric of another name than {', '.join(sorted(taken))}")
+            raise ValueError(f"a term must report its metrics under other names than {', '.join(sorted(taken))}")
         states = run.restore(*shapes) or start(keys, candidates)
         states = devices.device_put(states, halves.mesh, devices.SEEDS)
         if not run.done:

@@ -265,7 +265,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: naming the field, its value and what is allowed.
     """
     if not isinstance(config, ConfigDict):
-        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, as settings.search() is")
+        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, such as settings.search()")
     if config.get("job") == "search":
         method = config.get("method")
         fields.check(fields.schema_of(_Search)["method"], "config.method", method)
@@ -339,7 +339,7 @@ def _check_search(config):
         )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed
-        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")
+        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the number of seeds from config.seed on")
     section = section_of(config.method)
     try:
         made = method(**config.get(section, {}))

@@ -106,7 +106,7 @@ def _finished(workdir: str) -> finished.Trained:
     if not isinstance(before, finished.Trained):
         raise ValueError(
             f"config.init_from={refusals.shown(workdir)} must be the folder of a training, but is that of a search, "
-            "whose genotype.json is for config.genotype"
+            "whose genotype.json config.genotype may name"
         )
     return before
 
@@ -236,8 +236,8 @@ def _start(
     if config.init_from:
         new = "epochs, learning rate and momentum"
         if "classifier" not in weights["params"]:
-            new += f", and the classifier, of {feed.num_classes} classes"
-        reporting.say(f"starts from the weights of {config.init_from}; new are {new}")
+            new += f", and a classifier of {feed.num_classes} classes"
+        reporting.say(f"starts from the weights of {config.init_from}, but with new {new}")
     variables = unflatten_dict(flatten_dict(drawn) | flatten_dict(weights))
     return training.init_training(problem, key_training, variables)
 

@@ -274,7 +274,7 @@ def score_function(view: View, op_weights: Arch, progress: jax.Array) -> tuple[j
 def _metrics(result):
     """The metrics in the result of a term."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
-        raise ValueError(f"a term must give (scalar, dict of metrics), not {result!r:.100}")
+        raise ValueError(f"a term must return (scalar, dict of metrics), not {result!r:.100}")
     for name, value in result[1].items():
         if jnp.ndim(value):
             raise ValueError(f"the metric {name!r} of a term must be a scalar, but has the shape {jnp.shape(value)}")

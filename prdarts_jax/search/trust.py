@@ -26,8 +26,8 @@ def doubts(
     ['the weights are hardly trained: training accuracy 11.0 %, chance is 10.0 %']
     """
     found = [
-        f"no cell of the supernet is of the type {cell_type}, so its logits have seen no data: the {cell_type} cell is "
-        "chance; use more cells"
+        f"no cell of the supernet is of the type {cell_type}, so its logits were not trained and the {cell_type} cell "
+        "is random; use more cells"
         for cell_type, count in cells.items()
         if not count
     ]
@@ -58,5 +58,5 @@ def _undirected(activation):
         if moved <= step * np.sqrt((epochs - 1) * 2 * np.log(200 * of_type[0].size)):
             yield (
                 f"the logits of the {cell_type} cell have hardly moved: an op's part changed by at most {moved:.2g}, "
-                f"which is what chance gives where it changes by {step:.2g} an epoch; search longer"
+                f"no more than by chance if it changes by {step:.2g} per epoch; search longer"
             )

@@ -12,7 +12,7 @@ from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import notations, published, texts
 
 CELL_TYPES = ("normal", "reduce")
-_BYTES = 10**6  # of a file
+_BYTES = 10**6  # largest file
 
 
 def edges(nodes: int, inputs: int) -> tuple[tuple[int, int], ...]:

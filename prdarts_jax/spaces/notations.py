@@ -13,7 +13,7 @@ from prdarts_jax import ops
 from prdarts_jax.refusals import listed, shown
 
 NAS_BENCH_201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in its order
-_EDGES = 1000  # of a cell
+_EDGES = 1000  # most edges of a cell
 _NODES = _EDGES // 2 + 2
 _PAIR, _WEIGHTED, _EDGE = "(op, input)", "(op, input, weight)", "(op, node, input)"
 
@@ -47,7 +47,7 @@ def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, 
     if isinstance(entries, Mapping):
         found, nodes = _of_edges(field, entries, inputs=2), _NODES
     elif not items or len(items) > _EDGES:
-        raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
+        raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries per node, {_EDGES} at most")
     elif _is_by_node(items):
         found, nodes = _of_nodes(field, items, inputs=2), len(items) + 2
     elif _kind(items[0]) == _EDGE:
@@ -55,7 +55,9 @@ def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, 
     else:
         pairs = tuple((of.op, of.source) for of in _of_entries(field, items))
         if len(pairs) % 2:
-            raise ValueError(f"{field} has {_count(pairs)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
+            raise ValueError(
+                f"{field} has {_count(pairs)}, but must list two {_PAIR} entries per node, {_EDGES} at most"
+            )
         return pairs, _concatenated(field, concat, len(pairs) // 2 + 2)
     return _filled(field, found, _concatenated(field, concat, nodes))
 
@@ -232,7 +234,7 @@ def _op_of_edge(label: str, op: Any) -> str:
         return NAS_BENCH_201_OPS[place]
     if isinstance(op, str) and op in ops.names():
         return str(op)
-    places = f", and the places 0 to {len(NAS_BENCH_201_OPS) - 1} in {', '.join(NAS_BENCH_201_OPS)}"
+    places = f", and the indices 0 to {len(NAS_BENCH_201_OPS) - 1} in {', '.join(NAS_BENCH_201_OPS)}"
     raise ValueError(
         f"{label} is unknown; allowed are {listed(op, ops.names())}" + (places if place is not None else "")
     )
@@ -276,7 +278,7 @@ def _filled(
     for node in range(2, 1 + max((of.target for of in found), default=1)):
         own = [(of.op, of.source) for of in found if of.target == node and of.source in live]
         if len(own) > 2:
-            raise ValueError(f"{field} has {len(own)} entries of node {node}, but may have two a node")
+            raise ValueError(f"{field} has {len(own)} entries of node {node}, but may have two per node")
         if own:
             live.add(node)
         free = [source for source in range(node) if all(source != used for _, used in own)]

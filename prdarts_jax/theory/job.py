@@ -18,9 +18,7 @@ from prdarts_jax.run import checkpoints, lock, loop, reporting, signals
 from prdarts_jax.theory import claims, report
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
-_CLAIM = Range(
-    lambda value: value in ("", *claims.NAMED), lambda: f"'', which is all, or one of {', '.join(claims.NAMED)}"
-)
+_CLAIM = Range(lambda value: value in ("", *claims.NAMED), lambda: f"'' (all), or one of {', '.join(claims.NAMED)}")
 
 
 @dataclasses.dataclass(frozen=True)

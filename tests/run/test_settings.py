@@ -159,7 +159,7 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         (
             "search",
             {"seed": 2**32 - 1, "seeds": 2},
-            "config.seeds=2 must be at most 1, the seeds there are from config.seed on",
+            "config.seeds=2 must be at most 1, the number of seeds from config.seed on",
         ),
         (
             "search",
