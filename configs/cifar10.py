@@ -3,9 +3,9 @@
     python -m prdarts_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
     python -m prdarts_jax.main --config=configs/cifar10.py:darts --workdir=runs/darts
 
-Published test errors of the cells found so, trained from scratch, and days of the search: PR-DARTS 2.32 % (0.17 days),
-DARTS 3.00 % (1.5; second order, --config.darts.second_order=True, 2.76 %, 4), P-DARTS 2.50 % (0.3), PC-DARTS 2.57 %
-(0.1), GDAS 2.93 % (0.2). None was run here over all its epochs.
+Published test errors of cells that were found in this way and trained from scratch, and days of the search: PR-DARTS
+2.32 % (0.17 days), DARTS 3.00 % (1.5; second order, --config.darts.second_order=True, 2.76 %, 4), P-DARTS 2.50 % (0.3),
+PC-DARTS 2.57 % (0.1), GDAS 2.93 % (0.2). None of these searches was run here over all its epochs.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
-"""A search on CIFAR-100 with the settings that a method's paper has for CIFAR-10: PR-DARTS unless one is named.
+"""A search on CIFAR-100 with the settings that a method's paper has for CIFAR-10: PR-DARTS unless a method is named.
 
-The paper's cell, found on CIFAR-10, has 16.45 % error on CIFAR-100; a search on CIFAR-100 itself reproduces no
-published figure. Not yet run here over all 200 epochs.
+PR-DARTS's cell, found on CIFAR-10, has 16.45 % error on CIFAR-100; a search on CIFAR-100 itself reproduces no
+published result. Not yet run here over all 200 epochs.
 
     python -m prdarts_jax.main --config=configs/cifar100.py --workdir=runs/cifar100
 """

@@ -1,6 +1,6 @@
-"""A found cell trained from scratch on CIFAR-100 as PR-DARTS's released code does: drop-path up to 0.4.
+"""The training of a found cell from scratch on CIFAR-100, as in PR-DARTS's released code: drop-path up to 0.4.
 
-The paper's cell has 16.45 % error so. Not run here.
+The paper's cell has 16.45 % error with these settings. Not run here.
 
     python -m prdarts_jax.main --config=configs/cifar100_eval.py --workdir=runs/cifar100_eval
 """

@@ -1,6 +1,6 @@
 """A search on Fashion-MNIST with the settings that a method's paper has for CIFAR-10: PR-DARTS unless one is named.
 
-Reproduces no published figure. Not yet run here over all 200 epochs.
+It reproduces no published result. Not yet run here over all 200 epochs.
 
     python -m prdarts_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 """

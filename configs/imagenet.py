@@ -1,10 +1,11 @@
-"""A search on a part of ImageNet, streamed from disk, as that of PC-DARTS (Xu et al., ICLR 2020, section 4.3): three
+"""A search on a part of ImageNet, streamed from disk, like that of PC-DARTS (Xu et al., ICLR 2020, section 4.3): three
 convolutions of stride 2, eight cells of 16 channels, 10 % of the images for the weights and 2.5 % for the logits, which
-move from epoch 35 of 50 on.
+are trained from epoch 35 of 50 on.
 
-Numbers are those of the paper and its released code: batch 1024, rate 0.5 after a warm-up of five epochs, 0.006 for the
-logits, half of the channels. The paper took 3.8 days on a V100 for a cell of 24.2 % top-1 error. Not run here at this
-size. A folder of ImageNet's class folders will do too: --config.dataset=FOLDER --config.memory=0.
+The numbers are those of the paper and its released code: batch size 1024, learning rate 0.5 after a warm-up of five
+epochs and 0.006 for the logits, half of the channels. The paper's search took 3.8 days on a V100, and its cell has
+24.2 % top-1 error. Not run here at this size. A folder with ImageNet's class folders works as well:
+--config.dataset=FOLDER --config.memory=0.
 
     python -m prdarts_jax.main --config=configs/imagenet.py --workdir=runs/imagenet --config.data_dir=DIR
 """

@@ -1,8 +1,9 @@
-"""A found cell trained from scratch on ImageNet: 14 cells of 48 channels, 224 pixels, 250 epochs, auxiliary head.
+"""The training of a found cell from scratch on ImageNet: 14 cells, 48 channels, 224 pixels, 250 epochs, auxiliary head.
 
-The paper's cell has 24.1 % top-1 and 7.3 % top-5 error so. Optimizer and schedule are those of PR-DARTS's released code
-(batch 256, rate 0.1 falling linearly, weight decay 3e-5), label smoothing 0.1 that of the papers. Not run here at this
-size; the images are read by worker processes, cropped, mirrored and jittered.
+PR-DARTS's cell has 24.1 % top-1 and 7.3 % top-5 error with these settings. The optimizer and the schedule are those of
+PR-DARTS's released code (batch size 256, learning rate 0.1 falling linearly, weight decay 3e-5), and the label
+smoothing of 0.1 is that of the papers. Worker processes read, crop, mirror and jitter the images. Not run here at this
+size.
 
     python -m prdarts_jax.main --config=configs/imagenet_eval.py --workdir=runs/imagenet_eval --config.data_dir=DIR
 """

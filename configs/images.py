@@ -1,8 +1,8 @@
 """PR-DARTS on images of your own.
 
-No published result: a small search for some hundreds to thousands of images, in DARTS's space. FOLDER has a folder of
-images for each class, or train/ and test/ with such folders; an .npz, cifar-10-batches-py or another name of TFDS's
-will do too. All images become 32x32 pixels; --config.image_size=48,64 is another height and width.
+A small search in DARTS's space, for some hundreds to thousands of images; it reproduces no published result. FOLDER has
+a folder of images for each class, or train/ and test/ with such folders; an .npz, cifar-10-batches-py or another name
+in TFDS works as well. All images are resized to 32x32 pixels; --config.image_size=48,64 sets another height and width.
 
     python -m prdarts_jax.main --config=configs/images.py --workdir=runs/images --config.dataset=FOLDER
 
@@ -25,5 +25,5 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.augmentation.cutout = 0
     config.channels = 8
     config.cells = 5
-    config.logits.learning_rate = 0.003  # some hundred steps instead of the published 20,000: larger ones
+    config.logits.learning_rate = 0.003  # larger steps, since there are hundreds instead of the published 20,000
     return config

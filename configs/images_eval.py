@@ -1,6 +1,6 @@
-r"""A found cell trained from scratch on images of your own: the network to keep.
+r"""The training of a found cell from scratch on images of your own: its network is the one to use.
 
-FOLDER and the fields of images are those of configs/images.py, whose test images are then those of this training.
+Set FOLDER and the fields of the images as for configs/images.py; then the search has not seen the test images.
 
     python -m prdarts_jax.main --config=configs/images_eval.py --workdir=runs/images_eval --config.dataset=FOLDER \
         --config.genotype=runs/images/genotype.json

@@ -1,9 +1,9 @@
 """A search on CIFAR-10 in NAS-Bench-201 with the benchmark's settings (Dong, Yang, ICLR 2020): first order DARTS unless
 a method is named.
 
-DARTS is known to end in skip connections alone, whose test accuracy is 54.30 %. The true accuracy of each epoch's cell:
---config.table=FILE. Not yet run here over all its epochs. At a scale that two cores can do:
-experiments/compare_nasbench201.py.
+DARTS is known to end in skip connections alone, whose test accuracy is 54.30 %. With --config.table=FILE the true
+accuracy of each epoch's cell is reported. Not yet run here over all its epochs; experiments/compare_nasbench201.py does
+this at a scale for two cores.
 
     python -m prdarts_jax.main --config=configs/nas_bench_201.py --workdir=runs/nas_bench_201
 """

@@ -1,5 +1,5 @@
-"""A cell of NAS-Bench-201 trained on CIFAR-10 as the benchmark does (Dong, Yang, ICLR 2020, table 1): three stages of
-five cells, 16 channels, 200 epochs. Not run here at this size.
+"""The training of a cell of NAS-Bench-201 on CIFAR-10, as in the benchmark (Dong, Yang, ICLR 2020, table 1): three
+stages of five cells, 16 channels, 200 epochs. Not run here at this size.
 
 The default cell is that of a residual network, which has 93.97 % in the benchmark.
 

@@ -1,6 +1,8 @@
-"""A method of one's own on the digits: a relaxation, a term, and the config that names the method. One minute.
+"""A method of your own on the digits: a relaxation, a term, and the config that names the method.
 
-python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_method
+It takes one minute:
+
+    python -m prdarts_jax.main --config=configs/own_method.py --workdir=runs/own_method
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ class Annealed(pdx.relaxations.Softmax):
     """A softmax that becomes ten times as sharp in the course of the search."""
 
     def activation(self, space, logits, progress):
-        """The softmax of the scaled logits, which is what ops are weighed by too."""
+        """The softmax of the scaled logits, which are also the op weights."""
         return {t: jax.nn.softmax((1 + 9 * progress) * logits[t]) for t in space.cell_types}
 
 
@@ -32,7 +34,7 @@ def entropy(view, op_weights, progress):
 
 
 def annealed_darts() -> pdx.Method:
-    """DARTS with both."""
+    """DARTS with this relaxation and this term."""
     return pdx.Method(relaxation=Annealed(), terms=(entropy,))
 
 

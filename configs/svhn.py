@@ -1,7 +1,7 @@
-"""A search on SVHN (cropped digits) with the settings that a method's paper has for CIFAR-10, images not mirrored:
-PR-DARTS unless one is named.
+"""A search on SVHN (cropped digits) with the settings that a method's paper has for CIFAR-10, but without mirroring:
+PR-DARTS unless a method is named.
 
-Reproduces no published figure. Not yet run here over all 200 epochs.
+It reproduces no published result. Not yet run here over all 200 epochs.
 
     python -m prdarts_jax.main --config=configs/svhn.py --workdir=runs/svhn
 """

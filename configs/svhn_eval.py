@@ -1,6 +1,6 @@
-"""A found cell trained from scratch on SVHN's 73,257 training images with CIFAR-10's settings, images not mirrored.
+"""The training of a found cell from scratch on SVHN's 73,257 images with CIFAR-10's settings, but without mirroring.
 
-No published result of PR-DARTS. Not run here.
+PR-DARTS has no published result on SVHN. Not run here.
 
     python -m prdarts_jax.main --config=configs/svhn_eval.py --workdir=runs/svhn_eval
 """

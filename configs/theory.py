@@ -1,7 +1,8 @@
-"""The convergence claims of PR-DARTS and Lambda-DARTS, checked with numbers.
+"""A numerical check of the convergence claims of PR-DARTS and Lambda-DARTS.
 
-Four minutes on two CPU cores, compilation included. One claim: --config.claim=theorem4_depth. With
---config.thorough=True, more draws and widths up to 4096, 36 minutes and 15 GB: the results in experiments/theory.md.
+It takes four minutes on two CPU cores, compilation included. --config.claim=theorem4_depth checks one claim.
+--config.thorough=True has more draws and widths up to 4096, and takes 36 minutes and 15 GB; experiments/theory.md has
+its results.
 
     python -m prdarts_jax.main --config=configs/theory.py --workdir=runs/theory
 """

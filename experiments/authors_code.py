@@ -1,9 +1,9 @@
-"""One search step of the authors' own PyTorch code, from a checkout of their repository, to measure against.
+"""One search step of the authors' own PyTorch code, from a checkout of their repository, for comparison.
 
-Needs PyTorch. Known are salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training scripts need a
-GPU and data of their own, so the step is put together here from their network, on the CPU or a GPU: one update of the
-weights by SGD and one of the logits by Adam, in the order and with the settings of their scripts. On a GPU nothing of
-this has been run yet.
+It needs PyTorch. The repositories may be salesforce/PR-DARTS (PRDARTS_search/) and quark0/darts (cnn/). Their training
+scripts need a GPU and data of their own, so the step is put together here from their network, on the CPU or a GPU: one
+update of the weights by SGD and one of the logits by Adam, in the order and with the settings of their scripts. This
+has not yet been run on a GPU.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _NETWORKS = {
 
 
 def tensors(images: np.ndarray, labels: np.ndarray, device: str = "cpu") -> tuple[Any, Any]:
-    """Images f32[B, H, W, 3] and labels of any integers as their network takes them, on a device of PyTorch."""
+    """Images f32[B, H, W, 3] and labels of any integer dtype as PyTorch tensors for their network, on a device."""
     import torch
 
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -35,16 +35,16 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int, device: str 
     """The step of the method that `config` names: 'pr_darts_released', or 'darts' of first order.
 
     Args:
-      checkout: of their repository.
+      checkout: folder of their repository.
       config: of a search.
-      num_classes: of the data.
+      num_classes: number of classes of the data.
       device: of PyTorch, 'cpu' or 'cuda'.
 
     Returns:
-      A function of what `tensors` gives; both updates use these images. It returns when the device has done them.
+      A function of the images and labels of `tensors`, which both updates use. It returns when the device is done.
 
     Raises:
-      ValueError: if theirs would not do the same work, or the checkout has no code of the method.
+      ValueError: their code would not do the same work, or the checkout has no code of the method.
     """
     if config.method not in _FOLDERS:
         raise ValueError(f"config.method={config.method!r} must have code of its authors: {', '.join(_FOLDERS)}")
@@ -60,7 +60,7 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int, device: str 
         if (found := fields[field]) != value:
             raise ValueError(f"config.{field}={found!r} must be {value!r} for the authors' code to do the same work")
 
-    import torch  # after the checks, which need none
+    import torch  # after the checks, which do not need it
 
     sys.path.insert(0, str(folder))
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def make_step(checkout: Path, config: ConfigDict, num_classes: int, device: str 
                 regularization = network.get_regularization
 
                 def on_device(*chosen):
-                    with torch.device(device):  # else it makes a tensor on the CPU and indexes it by one of the GPU
+                    with torch.device(device):  # otherwise it indexes a tensor on the CPU by one on the GPU
                         return regularization(*chosen)
 
                 network.get_regularization = on_device

@@ -1,18 +1,18 @@
-"""The search step on an accelerator: compilation, time and memory, and what the loop over the ops of a cell costs.
+"""The search step on an accelerator: compilation, time and memory, and the cost of the loop over the ops of a cell.
 
     python experiments/benchmark_accelerator.py --workdir=runs/accelerator --authors=PR-DARTS
 
-Random images of CIFAR-10's size, so no data are read. A row of the tables of steps is one dtype and batch size (so many
-images for the weights and as many for the logits). With `--authors=CHECKOUT` and a PyTorch that computes on the same
-device, the step of the authors' code (authors_code.py), which knows float32 only, runs alternately with ours. The
-workdir gets a trace of two steps of each row, to be opened with XProf or Perfetto.
+The images are random and of CIFAR-10's size, so no data are read. Each row of the tables of steps is for one dtype and
+batch size (the number of images for the weights, and of those for the logits). With `--authors=CHECKOUT` and a PyTorch
+that computes on the same device, the step of the authors' code (authors_code.py), which supports float32 only, runs
+alternately with ours. The workdir gets a trace of two steps for each row, which XProf or Perfetto can open.
 
-The table of the loop needs no viewer. It is of the first batch size and the last dtype, and takes the edge groups of
-the cells (nets/program.py) out of the step: a forward pass and all gradients by the executor's loop, and by the same
-ops one after another in a program that has neither loop nor switches (unrolled.py). A step does twice that, once for
-the weights and once for the logits, each time with the gradient of one of them.
+The table of the loop, for the first batch size and the last dtype, needs no viewer. It measures the edge groups of the
+cells (nets/program.py) outside the step: a forward pass and all gradients by the executor's loop, and by the same ops
+one after another in a program without loop and switches (unrolled.py). A step does this twice, once for the weights and
+once for the logits, each time with the gradient of one of them.
 
-A row begins if one that takes as long as the longest so far would end within `--minutes`.
+A row is begun only if it would end within `--minutes` even if it took as long as the longest row so far.
 """
 
 import argparse
@@ -45,14 +45,15 @@ LOOP = ["edges", "such cells", "executed ops", "in the loop, ms", "without, ms",
 
 
 class Table:
-    """Rows, printed one by one as long as there is time and memory for them."""
+    """A table whose rows are printed one by one, as long as there is time and memory for them."""
 
     def __init__(self, columns: Sequence[str], end: float):
         self.end, self.longest = end, 0.0
         print(f"\n| {' | '.join(columns)} |\n{len(columns) * '|---'}|", flush=True)
 
     def add(self, name: str, measure: Callable[[], tuple[list[str], Any]]) -> Any:
-        """Prints the cells that `measure` gives first, and returns what it gives second; None without a measurement."""
+        """Prints a row with the cells that `measure` returns first, and returns its second value; None if the row was
+        not measured."""
         begun, cells, found = time.monotonic(), ["left out: may not end within --minutes"], None
         if begun + self.longest < self.end:
             cells, found = fitting(measure) or (["out of memory"], None)
@@ -62,7 +63,7 @@ class Table:
 
 
 def fitting(function: Callable[[], Any]) -> Any:
-    """What the function returns; None if the device has not the memory for it."""
+    """The function's result; None if the device has too little memory for it."""
     try:
         return function()
     except RuntimeError as error:  # of JAX as well as of PyTorch
@@ -77,7 +78,7 @@ def spread(seconds: list[float]) -> str:
 
 
 def measure_step(config: ConfigDict, rounds: int, theirs: Callable | None, device: str | None, trace: Path):
-    """A row of a table of steps; the median in seconds, and what the step was of: problem, logits and images."""
+    """(cells of a row of a table of steps, (median in seconds, and the step's problem, logits and images))."""
     problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
     images = jax.random.normal(jax.random.key(0), (config.batch_size, *2 * (config.image_size or 32,), 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
@@ -112,7 +113,7 @@ def measure_step(config: ConfigDict, rounds: int, theirs: Callable | None, devic
 
 
 def measure_loop(rounds: int, end: float, step: float, problem: Any, logits: Any, images: jax.Array) -> None:
-    """Prints the table of the loop, and what it says of a step of so many seconds."""
+    """Prints the table of the loop, and the share of the loop in a step of `step` seconds."""
     supernet = problem.supernet
     drawn = problem.method.relaxation.weigh(supernet.space, logits, jax.random.key(0), jnp.float32(0))
     table, found = Table(LOOP, end), []
@@ -134,7 +135,7 @@ def measure_loop(rounds: int, end: float, step: float, problem: Any, logits: Any
 
 
 def torch_device() -> str | None:
-    """PyTorch's name of the device that JAX computes on, if it is installed for it."""
+    """PyTorch's name of the device that JAX computes on; None if PyTorch is not installed for it."""
     try:
         import torch
     except ImportError:
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--authors", type=Path, help="a checkout of the authors' code")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the traces")
     given = parser.parse_args()
-    if given.authors:  # JAX would take most of the memory at once
+    if given.authors:  # otherwise JAX takes most of the memory at once
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     end, theirs, device = begun + 60 * given.minutes, None, given.authors and torch_device()
     try:

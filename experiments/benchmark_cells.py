@@ -1,13 +1,13 @@
-"""Many cells trained by one compiled function, beside a compilation for each.
+"""Many cells trained by one compiled function, compared with one compilation per cell.
 
-Random cells of DARTS's space in a network of three, trained on the digits as the main job trains its cells
-(configs/digits.py): all by `pdx.evaluate`, one on each core, and a few as networks of their own (`run/train.py`), from
-which the time of all is extrapolated. Compilation counts; nothing is compiled beforehand. A training by itself is also
-tested after each epoch, and leaves pictures and an exported classifier.
+Random cells of DARTS's space in networks of three cells are trained on the digits as the main job trains its cells
+(configs/digits.py): all of them by `pdx.evaluate`, one on each core, and a few as networks of their own
+(`run/train.py`), from which the time for all is extrapolated. The time includes compilation; nothing is compiled
+beforehand. A training by itself also tests after each epoch, and writes pictures and an exported classifier.
 
     python experiments/benchmark_cells.py
 
-Nothing may run beside it.
+Nothing else may run at the same time.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How the time of a search step grows: with executed ops, cells, channels and pixels. Does a closed gate cost nothing?
+"""How the time of a search step grows with executed ops, cells, channels and pixels. Does a closed gate cost nothing?
 
     python experiments/benchmark_growth.py --figure=experiments/figures/benchmark_growth.png
 
 Ops: one compiled step of the network of configs/cifar10.py:pr_darts_released (batch 64, random images) executes 1, 2, 4
 and all 7 computing ops on each of the 14 edges of every cell, chosen at random, in alternation. The others: PR-DARTS
-with two random ops an edge, C = 8, three cells, batch 32, images of 16x16, but for what is varied; each size is
-compiled for itself, and all are timed in alternation. Prints the medians and the straight line through them. About ten
-minutes on two cores; nothing may run beside it.
+with two random ops per edge, C = 8, three cells, batch 32 and images of 16x16, except for the size that is varied; each
+size is compiled by itself, and all are timed in alternation. It prints the medians and the straight line through them.
+It takes about ten minutes on two cores; nothing else may run at the same time.
 """
 
 import argparse
@@ -36,21 +36,21 @@ SIZES = {"cells": (2, 4, 6, 8), "channels": (8, 16, 24, 32), "side": (8, 16, 24,
 
 @dataclasses.dataclass(frozen=True)
 class RandomOps(pdx.relaxations.Softmax):
-    """Executes `PER_EDGE[i]` random ops an edge, all but none, at the step i."""
+    """Executes `PER_EDGE[i]` random ops per edge in step i; the op `none` is never chosen."""
 
     def weigh(self, space, logits, key, progress):
-        """Weights 1 and 0, with the gradient of the logits: they must depend on them for it to be computed."""
+        """Weights 1 and 0, with the gradient of the logits: they must depend on these, or no gradient is computed."""
         count = jnp.array(PER_EDGE)[jnp.round(progress * (len(PER_EDGE) - 1)).astype(jnp.int32)]
 
         def choose(key, logits):
             ranks = jnp.argsort(jnp.argsort(jax.random.uniform(key, (len(logits), logits.shape[1] - 1))))
-            return gates.straight_through(jnp.pad(ranks < count, ((0, 0), (1, 0))), logits)  # none comes first
+            return gates.straight_through(jnp.pad(ranks < count, ((0, 0), (1, 0))), logits)  # `none` comes first
 
         return {t: choose(k, logits[t]) for t, k in pdx.relaxations.keys(key, logits).items()}
 
 
 def make_step(config: ConfigDict, method: pdx.Method, side: int) -> Callable[[int, int], Any]:
-    """A compiled step on random images, as a function of its number and of a seed for its draws."""
+    """A compiled step on random images, as a function of its number and of a seed for its random numbers."""
     problem = problems.make_search_problem(config, 10, len(PER_EDGE), method)
     images = jax.random.normal(jax.random.key(1), (config.batch_size, side, side, 3))
     batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
@@ -66,7 +66,7 @@ def make_step(config: ConfigDict, method: pdx.Method, side: int) -> Callable[[in
 
 
 def time_steps(steps: dict[int, Callable[[int], Any]], rounds: int) -> dict[int, list[float]]:
-    """Seconds of each in each round, which draws other gates than the others."""
+    """Seconds of each of the steps in each round; every round draws other gates."""
     seeds = dict.fromkeys(steps, 0)
 
     def call(size):
@@ -77,13 +77,13 @@ def time_steps(steps: dict[int, Callable[[int], Any]], rounds: int) -> dict[int,
 
 
 def by_ops(config: ConfigDict, rounds: int) -> dict[int, list[float]]:
-    """For each number of executed ops per cell."""
+    """{number of executed ops per cell: seconds of each round}."""
     step = make_step(config, pdx.Method(relaxation=RandomOps(), weights_first=True), 32)
     return time_steps({count * EDGES: functools.partial(step, i) for i, count in enumerate(PER_EDGE)}, rounds)
 
 
 def by_size(config: ConfigDict, field: str, sizes: Sequence[int], rounds: int) -> dict[int, list[float]]:
-    """For each value of 'cells' or 'channels', or for 'side' for each number of pixels."""
+    """{value of 'cells' or 'channels', or number of pixels for 'side': seconds of each round}."""
     steps = {}
     for size in sizes:
         changed = family.with_fields(config, {} if field == "side" else {field: size})

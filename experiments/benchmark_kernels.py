@@ -1,9 +1,9 @@
-"""The kernels of ops/kernels beside what XLA offers for the same, forward and each gradient, on this platform.
+"""The kernels of ops/kernels compared with XLA's own functions, forward and each gradient, on this platform.
 
     python experiments/benchmark_kernels.py
 
-Times are per call of a function compiled by itself, medians in milliseconds over rounds in which the alternatives
-take turns; batch 64, 32x32 images, 16 channels, float32. Takes about four minutes on two cores.
+Times are per call of a function that is compiled by itself: medians in milliseconds over rounds in which the
+alternatives take turns, for batch 64, 32x32 images, 16 channels and float32. It takes about four minutes on two cores.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def library_avg_pool(x: jax.Array, stride: int) -> jax.Array:
 
 
 def library_batch_norm(x: jax.Array) -> jax.Array:
-    """Batch normalisation with the gradient that autodiff finds."""
+    """Batch normalisation with the gradient of autodiff."""
     mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
     return (x - mean) * lax.rsqrt(var + kernels.EPSILON)
 

@@ -1,11 +1,11 @@
 """How long the search step of every method takes to compile and to run, on random images of CIFAR-10's size.
 
-DARTS's network (C = 16, eight cells, DARTS's space), 64 images for the weights and 64 for the logits. Of P-DARTS the
-first stage, of five cells.
+All have DARTS's network (C = 16, eight cells, DARTS's space), 64 images for the weights and 64 for the logits. For
+P-DARTS it is the first stage, with five cells.
 
     python experiments/benchmark_methods.py
 
-Half an hour on two cores; nothing may run beside it.
+It takes half an hour on two cores; nothing else may run at the same time.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""Many seeds and many devices, as far as one machine shows it.
+"""Many seeds and many devices, as far as one machine can show it.
 
-Populations: eight seeds in one compiled function on one device, beside the same one after another and beside a device
-for each core. Weak scaling: a step with 32 + 32 images on one device of one core; on each of two such devices, that
-know nothing of each other; and with 64 + 64 images on both together, with exchange and, to see what that costs,
-without. PR-DARTS (as in the paper) in DARTS's space, C = 8, five cells, 16x16.
+Populations: eight seeds in one compiled function on one device, compared with the same seeds one after another and with
+one device per core. Weak scaling: a step with 32 + 32 images on one device of one core, and on each of two such devices
+that work independently; and with 64 + 64 images on both devices together, with exchange and, to see what that costs,
+without. The method is PR-DARTS (as in the paper) in DARTS's space, C = 8, five cells, 16x16.
 
-Traffic: how many all-reduces of how many bytes a step of DARTS's search executes (C = 16, eight cells, 64 + 64 images
-of 32x32), and from those an estimate of the efficiency on more devices, if nothing overlaps. The arrays of a gradient
-count as one, into which the compilers for GPU and TPU combine them; two numbers a step, of losses, are not counted.
+Traffic: the number and the size of the all-reduces in a step of DARTS's search (C = 16, eight cells, 64 + 64 images of
+32x32), and from these an estimate of the efficiency on more devices if nothing overlaps. The arrays of a gradient count
+as one, since the compilers for GPU and TPU combine them; the two losses of a step are not counted.
 
     python experiments/benchmark_scale.py
 
-More than ten minutes on two cores, nothing may run beside it.
+It takes more than ten minutes on two cores; nothing else may run at the same time.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 
 SEEDS, STEPS = 8, 5
-# Assumed, not measured: seconds of a small all-reduce, and bytes a second that each device moves in a large one.
+# Assumed, not measured: seconds of a small all-reduce, and bytes per second that each device moves in a large one.
 LINKS = {8: (20e-6, 150e9), 256: (60e-6, 25e9)}
 STEP_SECONDS = (0.05, 0.2, 1.0)
 
 
 class Size(NamedTuple):
-    """Of a supernet, and of a device's part of a batch."""
+    """The size of a supernet and of a device's part of a batch."""
 
     channels: int
     cells: int
@@ -55,7 +55,7 @@ SMALL, WHOLE = Size(8, 5, 32, 16), Size(16, 8, 64, 32)
 
 
 def make_problem(size: Size, axis_name: str | None = None, method: str = "pr_darts") -> SearchProblem:
-    """In a supernet of DARTS's space."""
+    """The search with a method in a supernet of DARTS's space."""
     return SearchProblem(
         supernet=Supernet(channels=size.channels, cells=size.cells, axis_name=axis_name),
         method=methods.find(method)(),
@@ -66,13 +66,13 @@ def make_problem(size: Size, axis_name: str | None = None, method: str = "pr_dar
 
 
 def make_batch(size: Size, parts: int = 1) -> dict[str, jax.Array]:
-    """Random images."""
+    """A batch of random images for `parts` devices."""
     images, side = size.images * parts, size.side
     return {"image": jax.random.normal(jax.random.key(1), (images, side, side, 3)), "label": jnp.arange(images) % 10}
 
 
 def start(problem: SearchProblem, seed: int, batch: dict[str, jax.Array]):
-    """A state."""
+    """The initial state of a search."""
     return jax.jit(functools.partial(init_search, problem))(jax.random.key(seed), batch["image"])
 
 
@@ -112,7 +112,7 @@ def populations(size: Size, rounds: int) -> None:
 
 
 def one_size(size: Size, count: int, rounds: int) -> None:
-    """Prints the seconds of a step on so many devices, and of one that exchanges nothing."""
+    """Prints the seconds of a step on `count` devices, and of a step without exchange between them."""
     mesh, batch = devices.make_mesh(devices=jax.devices()), make_batch(size, count)
     assert mesh.size == count
     spread = devices.device_put(batch, mesh, devices.SPREAD)
@@ -130,7 +130,7 @@ def one_size(size: Size, count: int, rounds: int) -> None:
 
 
 def measure(size: Size, count: int, cores: str, rounds: int) -> subprocess.Popen:
-    """Begins `one_size` on given cores."""
+    """Starts `one_size` in a process of its own on the given cores."""
     given = f"--xla_force_host_platform_device_count={count} --xla_cpu_multi_thread_eigen=false"
     numbers = [f"--devices={count}", f"--rounds={rounds}", "--small", *map(str, size)]
     command = ["taskset", "-c", cores, sys.executable, __file__, *numbers]
@@ -139,7 +139,8 @@ def measure(size: Size, count: int, cores: str, rounds: int) -> subprocess.Popen
 
 
 def weak_scaling(size: Size, rounds: int) -> None:
-    """Prints the seconds on one device, on two apart, and on two together with and without exchange, a thread each."""
+    """Prints the seconds on one device, on two independent ones, and on two together with and without exchange; each
+    device has one thread."""
 
     def seconds(*started):
         lines = [process.communicate()[0].splitlines()[-1].split() for process in started]
@@ -148,14 +149,14 @@ def weak_scaling(size: Size, rounds: int) -> None:
     one, _ = seconds(measure(size, 1, "0", rounds))
     apart, _ = seconds(measure(size, 1, "0", rounds), measure(size, 1, "1", rounds))
     together, silent = seconds(measure(size, 2, "0-1", rounds))
-    print(f"one device {one:.3f} s, two that know nothing of each other {apart:.3f} s")
+    print(f"one device {one:.3f} s, two independent ones {apart:.3f} s")
     print(f"two together {together:.3f} s, without exchange {silent:.3f} s")
     print(f"efficiency {one / together:.2f}, without exchange {one / silent:.2f}, apart {one / apart:.2f}", flush=True)
 
 
 @contextlib.contextmanager
 def counted_all_reduces() -> Iterator[list[int]]:
-    """The bytes of each all-reduce that is executed within."""
+    """A list that gets the bytes of each all-reduce that is executed within."""
     found: list[int] = []
     pmean = lax.pmean
 
@@ -175,7 +176,7 @@ def counted_all_reduces() -> Iterator[list[int]]:
 
 
 def traffic(size: Size, method: str) -> None:
-    """Prints how many all-reduces of how many bytes a step of a search executes, and what that lets expect."""
+    """Prints the number and the bytes of the all-reduces in a step of a search, and the efficiency to be expected."""
     problem, batch = make_problem(size, devices.DATA, method), make_batch(size)
     with counted_all_reduces() as found:
         mesh = jax.sharding.Mesh(jax.devices()[:1], (devices.DATA,))
@@ -192,14 +193,14 @@ def traffic(size: Size, method: str) -> None:
 
 
 def main() -> None:
-    """Prints it all."""
+    """Measures and prints everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement")
     of_size = {"nargs": 4, "type": int, "metavar": ("CHANNELS", "CELLS", "IMAGES", "SIDE")}
     parser.add_argument("--small", **of_size, default=SMALL, help="populations and weak scaling")
     parser.add_argument("--whole", **of_size, default=WHOLE, help="traffic")
     parser.add_argument("--methods", nargs="+", default=("pr_darts", "pr_darts_released", "darts"), help="of traffic")
-    parser.add_argument("--devices", type=int, help="measure a step on so many, for the script itself")
+    parser.add_argument("--devices", type=int, help="number of devices of one measurement; used by the script itself")
     arguments = parser.parse_args()
     small, whole = Size(*arguments.small), Size(*arguments.whole)
     if arguments.devices:

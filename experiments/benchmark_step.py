@@ -3,7 +3,7 @@
     python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --set=batch_size=64,data_dir=DIR
 
 With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
-docs/performance.md says what it takes.
+docs/performance.md says how long it takes.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from prdarts_jax.search.step import SearchProblem, batch_loss, init_search, sear
 
 
 def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, list[tuple[float, float]]]:
-    """Compiles with an empty persistent cache, and again with that filled.
+    """Compiles with an empty persistent cache, and again with the filled cache.
 
     Returns:
-      The compiled function, and the seconds of tracing and of compilation, cold and warm.
+      The compiled function, and [(seconds of tracing, seconds of compilation)], first with the empty cache.
     """
     seconds, cache = [], jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:
@@ -71,11 +71,11 @@ def alternate(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> tuple[float, float]:
-    """What the executed ops of a step cost by themselves: stem, preprocessing, head and the loop over the ops left out.
+    """The cost of the executed ops of a step alone, without stem, preprocessing, head and the loop over the ops.
 
     Returns:
-      XLA's count of floating-point operations of each op and its gradients, and the seconds (medians) of their compiled
-      functions, both times how often gates of 20 draws execute the op.
+      XLA's count of the floating-point operations of all ops and their gradients, and the seconds of their compiled
+      functions (medians). Both are weighted by how often an op is executed, on average over 20 draws of the gates.
     """
     supernet, relaxation = problem.supernet, problem.method.relaxation
     keys = jax.random.split(jax.random.key(0), 20)
@@ -93,7 +93,8 @@ def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -
 def edge_groups(
     supernet: Supernet, images: jax.Array
 ) -> Iterator[tuple[str, tuple[int, ...], EdgeGroup, tuple[int, ...]]]:
-    """Of each cell in order its type and, as `program` gives them, rows and groups, with the shape that ops read."""
+    """Yields for each cell in order, and each of its groups in `program`: the cell type, the rows, the group, and the
+    shape that its ops read."""
     size, channels = images.shape[1], supernet.channels
     for cell_type in supernet.cell_types:
         reduction = cell_type == "reduce"
@@ -104,7 +105,8 @@ def edge_groups(
 
 
 def _op_alone(name, shape, dtype, stride, pool_norm):
-    """Of both passes: the weights' gradient of all parameters, the logits' of input and weight; each recomputes."""
+    """[operations, seconds] of one op in both passes of a step: the pass for the weights has the gradients of all
+    parameters, the pass for the logits those of the input and the op weight; both compute the op again."""
     op = ops.candidate(name, channels=shape[-1], stride=stride, pool_norm=pool_norm)
     norm, again = ops.batch_normalizer(train=True, axis_name=None), ops.batch_normalizer_again(None)
     params = ops.init_params(jax.random.key(0), op.shapes) if op.shapes else {}
@@ -134,7 +136,7 @@ def _op_alone(name, shape, dtype, stride, pool_norm):
 
 
 def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
-    """The gradient of the weights alone, and that of the logits alone, each with new gates at every call."""
+    """The gradient of the weights alone, and that of the logits alone, each with new gates in every call."""
     method, space, progress = problem.method, problem.supernet.space, jnp.float32(0)
 
     def weights_loss(params, arch, key, state, batch):
@@ -160,7 +162,7 @@ def halves(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -> d
 
 
 def describe(name: str, seconds: list[float]) -> str:
-    """Median and range of some times."""
+    """Median and range of several times, in words."""
     return f"{name}: median {statistics.median(seconds):.3f} s, from {min(seconds):.3f} to {max(seconds):.3f} s"
 
 
@@ -170,10 +172,10 @@ def paired(first: list[float], second: list[float]) -> float:
 
 
 def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
-    """Compiles the step, runs it, and prints what it took.
+    """Compiles the step, runs it, and prints the times and the memory.
 
     Raises:
-      ValueError, OSError: for a config, data or a checkout that cannot be used, before anything is compiled.
+      ValueError, OSError: the config, the data or the checkout cannot be used; nothing has then been compiled.
     """
     settings.validate(config)
     dataset = sources.load(
@@ -210,7 +212,7 @@ def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
         nonlocal in_epoch_state
         in_epoch_state, _ = jax.block_until_ready(epoch(in_epoch_state, train_data, val_data, jnp.int32(1)))
 
-    in_epoch()  # so that both states are as many steps on: they execute as many ops
+    in_epoch()  # so that both states have done as many steps, and execute as many ops
     matrix = jnp.ones((2048, 2048))
     product = jax.jit(jnp.matmul)
     functions = {"matmul": lambda: product(matrix, matrix).block_until_ready()}

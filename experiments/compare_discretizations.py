@@ -1,14 +1,14 @@
-"""From one supernet to a cell in three ways: by the logits, by perturbation, by the best of drawn cells.
+"""Three ways from one supernet to a cell: by the logits, by perturbation, and by the best of several drawn cells.
 
-Takes finished searches in NAS-Bench-201, the run folders of compare_nasbench201.py, and lets each supernet choose its
-cell again as `--config.discretization=perturbation` and `best_of` do. What is compared is the benchmark's own test
-accuracy of the cells, in pairs: the supernet is the same.
+It takes finished searches in NAS-Bench-201, the run folders of compare_nasbench201.py, and lets each supernet choose
+its cell again, as `--config.discretization=perturbation` and `best_of` do. The benchmark's own test accuracies of the
+cells are compared in pairs with the same supernet.
 
     python experiments/compare_discretizations.py --runs runs/nasbench201/*_seed_* --table=FILE \
         --workdir=runs/discretizations
 
-The runs are copied, never changed. Some minutes a run and a way on one core; may be stopped and started again. Writes a
-folder for each way with copies of the runs in it, and table.md.
+The runs are copied, never changed. It takes some minutes for each run and way on one core, and may be stopped and
+started again. It writes a folder for each way with copies of the runs in it, and table.md.
 """
 
 import argparse
@@ -30,15 +30,18 @@ WAYS = ("perturbation", "best_of")
 
 
 class Choice(NamedTuple):
-    """Of one run and way: a cell, and its validation accuracy by the shared weights, in percent."""
+    """A cell that was chosen, and its validation accuracy by the shared weights, in percent."""
 
     genotype: genotypes.AnyGenotype
     by_shared_weights: float
 
 
 def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, Choice]:
-    """Copies a finished run into a folder and lets it choose its cell with some fields of its config: that of the
-    logits, 'derived', and the 'chosen' one."""
+    """Copies a finished run into a folder and lets it choose its cell with some fields of its config changed.
+
+    Returns:
+      {'derived': the cell of the logits, 'chosen': the chosen one}.
+    """
     result = folder / "discretization.json"
     if not result.exists():
         if not (run / "genotype.json").exists():
@@ -64,7 +67,7 @@ def difference(pairs: Sequence[float]) -> str:
 
 
 def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: tabular.Table) -> str:
-    """True accuracies of the cells of each run, that by shared weights in brackets, and the mean differences."""
+    """True accuracies of the cells of each run, those by shared weights in brackets, and the mean differences."""
     lines = ["| method | seed | logits, % | perturbation, % | best of N, % |", "|---|---|---|---|---|"]
     gains: dict[str, list[list[float]]] = {}
     for (method, seed), choices in results.items():
@@ -81,7 +84,7 @@ def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: t
 
 
 def main() -> None:
-    """Chooses what is missing."""
+    """Makes the choices that are missing, and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--runs", nargs="+", type=Path, required=True, help="folders METHOD_seed_N of finished searches"

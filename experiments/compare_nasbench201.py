@@ -1,17 +1,18 @@
-"""What every method finds in NAS-Bench-201 on real CIFAR-10, and how good the found cells truly are.
+"""The cells that all methods find in NAS-Bench-201 on real CIFAR-10, and their true accuracy.
 
 All methods search on the same images, halves, network and schedule. The number of steps and the logits' learning rate
 are the benchmark's own: 50 epochs of 390 steps, 3e-4. The network and the images are smaller: 25,000 images averaged
-down to 16x16 (12,500 for the weights, 12,500 for the logits), C = 8, one cell a stage instead of five, batch 32 instead
-of 64. P-DARTS has three such searches, of 1, 1 and 2 cells a stage and 5, 4 and 3 ops an edge. What is compared is the
-benchmark's own test accuracy of the derived cell (trained by its authors, at full size), which no search sees.
+down to 16x16 (12,500 for the weights, 12,500 for the logits), C = 8, one cell per stage instead of five, batch 32
+instead of 64. P-DARTS has three such searches, of 1, 1 and 2 cells per stage and 5, 4 and 3 ops per edge. The
+benchmark's own test accuracies of the derived cells (trained by its authors, at full size) are compared; no search sees
+them.
 
     python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201 --methods darts \
         pr_darts
 
-A search takes 10 to 65 minutes on one core. Processes with some of the --methods or --seeds each may share the workdir;
-all may be stopped and started again. Writes a run folder a search, table.md, a picture of the cells among all that
-there are, and one of each diagnostic.
+A search takes 10 to 65 minutes on one core. Several processes, each with some of the --methods or --seeds, may share
+the workdir; all may be stopped and started again. The script writes a run folder for each search, table.md, a picture
+of the found cells among all cells, and one of each diagnostic.
 """
 
 import argparse
@@ -30,7 +31,7 @@ ALL_SKIP = reference_cells.all_skip(spaces.nas_bench_201())
 
 
 def make_config(data_dir: str, table: str) -> ConfigDict:
-    """What all searches share."""
+    """The settings that all searches share."""
     config = family.small_config("nas_bench_201", data_dir)
     config.table = table
     config.num_examples = 25_000
@@ -43,7 +44,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     return config
 
 
-# What is drawn over the epochs: file, number of a record, label, limits; None: they fit the values.
+# The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values).
 PICTURES = (
     ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", None),
     (
@@ -58,7 +59,7 @@ PICTURES = (
 
 
 def make_table(results: family.Results, names: list[str], table: tabular.Table) -> str:
-    """The cells derived at the end, beside those that there are."""
+    """The cells derived at the end, and for comparison those of the benchmark."""
     lines = [
         "| method | test accuracy of the cell, % | rank, percent of cells no better | skip connections, % |",
         "|---|---|---|---|",
@@ -80,7 +81,7 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
 
 
 def draw_cells(results: family.Results, names: list[str], table: tabular.Table, lowest: float = 50) -> Figure:
-    """How accurate all cells are that reach `lowest` percent, and below it the cell that each search has found."""
+    """A histogram of the accuracies of all cells that reach `lowest` percent, and below it the cell of each search."""
     figure = Figure(figsize=(7, 2.6 + 0.35 * len(names)), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, len(names)))
     above.hist(table.accuracies.ravel(), bins=np.arange(lowest, 95.5, 0.5), color="0.7")
@@ -98,7 +99,7 @@ def draw_cells(results: family.Results, names: list[str], table: tabular.Table, 
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")

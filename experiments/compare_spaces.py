@@ -1,15 +1,15 @@
 """Do methods fill their cells with skip connections in S1 to S4, where DARTS is known to fail, and in DARTS's space?
 
-S1 to S4 are those of Zela et al. (ICLR 2020). All methods search on the same images of real CIFAR-10, halves, network
-and schedule, far smaller than theirs: 4,000 images averaged down to 16x16 (2,000 for the weights, 2,000 for the
-logits), C = 8, five cells instead of eight, batch 32, 6 epochs of 62 steps instead of 50 of 390. The logits' learning
-rate is 1e-2 instead of 3e-4. Outcomes are the share of skip connections (in S4, which has none, of noise) and the depth
-of the derived cells.
+S1 to S4 are those of Zela et al. (ICLR 2020). All methods search with the same images of real CIFAR-10, halves, network
+and schedule, which are far smaller than theirs: 4,000 images averaged down to 16x16 (2,000 for the weights, 2,000 for
+the logits), C = 8, five cells instead of eight, batch 32, 6 epochs of 62 steps instead of 50 of 390. The logits'
+learning rate is 1e-2 instead of 3e-4. The outcomes are the share of skip connections (in S4, which has none, of noise)
+and the depth of the derived cells.
 
     python experiments/compare_spaces.py --data_dir=DIR --workdir=runs/spaces
 
-13 minutes a space on two cores with another experiment beside it; may be stopped and started again. Writes a run
-folder a search, table.md, and for each space skips_s1.png, ...
+It takes 13 minutes for each space on two cores, with another experiment running beside it, and may be stopped and
+started again. It writes a run folder for each search, table.md, and for each space skips_s1.png, ...
 """
 
 import argparse
@@ -28,7 +28,7 @@ METHODS = ("darts", "pr_darts")
 
 
 def make_config(space: str, data_dir: str) -> ConfigDict:
-    """What all searches in a space share."""
+    """The settings that all searches in a space share."""
     config = family.small_config(space, data_dir)
     config.num_examples = 4000
     config.epochs = 6
@@ -40,7 +40,7 @@ def make_config(space: str, data_dir: str) -> ConfigDict:
 
 
 def _weak_share(genotype):
-    """Percent of skip connections and noise in the cells."""
+    """Percentage of skip connections and noise in the cells."""
     names = [op for entries in genotypes.cells(genotype).values() for op, _, _ in entries]
     return 100 * sum(ops.group(op) in ("skip", "noise") for op in names) / len(names)
 
@@ -58,7 +58,7 @@ def make_table(results: dict[str, family.Results], names: list[str]) -> str:
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")

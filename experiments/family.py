@@ -1,7 +1,7 @@
-"""What the experiments share: configs made of a line of text, and how a comparison runs, tabulates and draws searches.
+"""Functions that the experiments share: configs from a line of text; running, tabulating and drawing searches.
 
-A comparison names what it compares by the methods of the package, `methods.NAMED`: NAME, or NAME:FIELD=VALUE,... where
-a field is one of the method's settings or, with a dot, any other of the config.
+The searches that a comparison compares are called variants. A variant is NAME, one of `methods.NAMED`, or
+NAME:FIELD=VALUE,..., where a field is one of the method's settings or, with a dot, any other field of the config.
 """
 
 import argparse
@@ -30,12 +30,12 @@ VARIANTS = (
     "r_darts:drop_path=0.2,weights.weight_decay=3e-4",  # drop-path instead of weight decay
 )
 
-# What a comparison takes of a paper's settings: those that regularise the weights are a part of the method.
+# The settings of a method's paper that a comparison uses: those that regularise the weights are a part of the method.
 _REGULARISING = ("weights.weight_decay", "weights.nesterov")
 
 
 def read_config(text: str) -> ConfigDict:
-    """The config that the package's `--config` names: a file of configs/, or FILE:METHOD."""
+    """The config that the package's flag `--config` names: a file of configs/, or FILE:METHOD."""
     path, _, method = text.partition(":")
     return runpy.run_path(path)["get_config"](*filter(None, [method]))
 
@@ -44,7 +44,7 @@ def check_fields(config: ConfigDict, names: Iterable[str], source: str = "this c
     """Refuses names such as 'weights.speed' that no field of the config has.
 
     Raises:
-      ValueError: naming the field and those there are.
+      ValueError: naming the field and all known fields.
     """
     known = flatten_dict(config.to_dict(), sep=".")
     for name in names:
@@ -53,7 +53,7 @@ def check_fields(config: ConfigDict, names: Iterable[str], source: str = "this c
 
 
 def parse_fields(text: str) -> dict[str, Any]:
-    """Of 'epochs=1,p_darts.cells=(1, 2),space=s2': {'epochs': 1, 'p_darts.cells': (1, 2), 'space': 's2'}.
+    """Turns 'epochs=1,p_darts.cells=(1, 2),space=s2' into {'epochs': 1, 'p_darts.cells': (1, 2), 'space': 's2'}.
 
     Raises:
       ValueError: an entry has no value.
@@ -81,10 +81,10 @@ def with_fields(base: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
 
 
 def variant(base: ConfigDict, text: str) -> ConfigDict:
-    """The settings that all share, with those of a method or another variant (see the module).
+    """The config of a variant (see the module): the settings that all share, with those of the variant.
 
     Raises:
-      ValueError: there is no such method or field, or it may not have the value.
+      ValueError: there is no such method or field, or the field may not have this value.
     """
     name, _, given = text.partition(":")
     regularising = {field: value for field, value in methods.find(name).paper.items() if field in _REGULARISING}
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def small_config(space: str, data_dir: str) -> ConfigDict:
-    """What the searches of all comparisons share: images of 16x16, C = 8, batch 32, logits that move fast."""
+    """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits."""
     config = settings.search()
     config.space = space
     config.data_dir = data_dir
@@ -120,7 +120,7 @@ def small_config(space: str, data_dir: str) -> ConfigDict:
 
 
 class Result(NamedTuple):
-    """Of one search: the records of its epochs, those of all stages, and the cell it found."""
+    """The result of one search: the records of the epochs of all its stages, and the cell that it found."""
 
     records: list[dict[str, Any]]
     genotype: genotypes.AnyGenotype
@@ -130,24 +130,27 @@ Results = dict[tuple[str, int], Result]  # by variant and seed
 
 
 def workdir(folder: Path, name: str, seed: int) -> Path:
-    """Where `run` puts a search."""
+    """The folder in which `run` puts a search."""
     return folder / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}_seed_{seed}"
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Lets JAX keep compiled functions in the folder, unless it keeps them elsewhere (JAX_COMPILATION_CACHE_DIR)."""
+    """Lets JAX keep compiled functions in the folder, unless JAX_COMPILATION_CACHE_DIR names another one."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compilation_cache"))
 
 
 def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Results:
-    """Runs the searches that are missing, each in a folder of its own, seed by seed.
+    """Runs the missing searches, each in a folder of its own, seed by seed.
 
     Args:
       base: the settings that all share.
-      variants: what is compared; see the module.
-      folder: where the folders go.
+      variants: the variants to compare; see the module.
+      folder: of all results.
       seeds: of each variant.
+
+    Returns:
+      The results of the searches that did not diverge.
 
     Raises:
       ValueError, OSError, loop.Stopped: as `search.run`.
@@ -167,17 +170,17 @@ def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence
             stages = (*sorted(place.glob("stage_*")), place)
             records = [record for stage in stages for record in reporting.read_records(stage)]
             results[name, seed] = Result(records, genotype)
-            jax.clear_caches()  # compiled functions of one search are of no use to the next, but for those on disk
+            jax.clear_caches()  # the next search has no use for functions in memory, only for those on disk
     return results
 
 
 def of(results: Results, name: str) -> list[Result]:
-    """Those of one variant, by seed."""
+    """The results of one variant, in the order of the seeds."""
     return [result for (found, _), result in results.items() if found == name]
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """'mean ± standard deviation (value, value, ...)'; one value alone; 'diverged' of none."""
+    """'mean ± standard deviation (value, value, ...)'; a single value by itself; 'diverged' if there are none."""
     if len(values) < 2:
         return f"{values[0]:{form}}" if values else "diverged"
     each = ", ".join(f"{value:{form}}" for value in values)
@@ -185,12 +188,12 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
 
 
 def skips(genotype: genotypes.AnyGenotype) -> float:
-    """Percent of skip connections in the cells."""
+    """Percentage of skip connections in the cells."""
     return 100 * float(np.mean(list(genotypes.skip_share(genotype).values())))
 
 
 def depth(genotype: genotypes.AnyGenotype) -> float:
-    """Depth of the cells, their mean."""
+    """Mean depth of the cells."""
     return float(np.mean(list(genotypes.depth(genotype).values())))
 
 
@@ -202,7 +205,7 @@ def trajectories(
     marks: Mapping[str, float],
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """A panel a variant, a line a seed, over the epochs (of all stages).
+    """A panel for each variant, with a line for each seed, over the epochs of all stages.
 
     Args:
       results: from `run`.

@@ -1,14 +1,15 @@
-"""Do gates become dense without sparsity terms? Fig. 4b of PR-DARTS's supplement, and what its Theorem 2 leads to.
+"""Do gates become dense without sparsity terms? Fig. 4b of PR-DARTS's supplement, and a consequence of its Theorem 2.
 
-PR-DARTS in NAS-Bench-201's space, in the network of compare_nasbench201.py but in 800 steps: 6,400 images of real
-CIFAR-10 averaged down to 16x16, C = 8, one cell a stage, batch 32, 8 epochs of 100 steps, three seeds. With all of its
-regularisers, without each, and without any. The outcome is the activation probability P(g != 0) of each group of ops
-at a fixed temperature, that of the last epoch: along a search the temperature falls, which alone moves P.
+PR-DARTS searches NAS-Bench-201's space with all of its regularisers, without each of them, and without any. The network
+is that of compare_nasbench201.py, but a search has 800 steps: 6,400 images of real CIFAR-10 averaged down to 16x16,
+C = 8, one cell per stage, batch 32, 8 epochs of 100 steps, three seeds. The outcome is the activation probability
+P(g != 0) of each group of ops at a fixed temperature, that of the last epoch: the temperature falls during a search,
+and this alone changes P.
 
     python experiments/gate_sparsity.py --data_dir=DIR --workdir=runs/gate_sparsity
 
-About a minute a search on two cores; may be stopped and started again. Writes a run folder a search, table.md and
-sparsity.png.
+A search takes about a minute on two cores; the script may be stopped and started again. It writes a run folder for each
+search, table.md and sparsity.png.
 """
 
 import argparse
@@ -37,7 +38,7 @@ GROUPS = ("skip", "conv", "pool", "none", "all")
 
 
 def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.ndarray]:
-    """P(g != 0) of each group after each epoch, at one temperature; before the search it is that of logits of 0.5."""
+    """P(g != 0) of each group before the search, when all logits are 0.5, and after each epoch, at one temperature."""
     space = spaces.nas_bench_201()
     starts = {"normal": np.full(space.shape, 0.5, np.float32)}
     logits = [starts, *(reporting.read_logits(workdir, epoch) for epoch in range(epochs))]
@@ -49,7 +50,7 @@ def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.n
 
 
 def make_table(found: dict[str, list[dict[str, np.ndarray]]]) -> str:
-    """The change of the activation probability over the search, mean over seeds with its 95 % interval."""
+    """The change of the activation probability over the search: its mean over the seeds, with a 95 % interval."""
     lines = [f"| regularisers | {' | '.join(GROUPS)} |", f"|---|{'---|' * len(GROUPS)}"]
     for name, runs in found.items():
         cells = []
@@ -62,7 +63,7 @@ def make_table(found: dict[str, list[dict[str, np.ndarray]]]) -> str:
 
 
 def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
-    """A panel a group: a line a variant, the range of the seeds behind it."""
+    """A panel for each group, with a line for each variant and the range of its seeds."""
     figure = Figure(figsize=(3 * len(GROUPS), 3.4), layout="constrained")
     panels = figure.subplots(1, len(GROUPS), sharey=True)
     for group, panel in zip(GROUPS, panels, strict=True):
@@ -77,7 +78,7 @@ def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="only these")

@@ -1,16 +1,16 @@
 """Fig. 1 and Table 1 of PR-DARTS in miniature: skips, depth and accuracy of found cells, on real CIFAR-10.
 
-DARTS, PR-DARTS and each half of it by itself, and Lambda-DARTS search in DARTS's space.
+DARTS, PR-DARTS, each half of PR-DARTS by itself, and Lambda-DARTS search in DARTS's space.
 
 All searches have the same images, halves, network and schedule: 25,000 images averaged down to 16x16, C = 8, six cells,
-batch 32, 8 epochs of 390 steps, logits' learning rate 3e-3. The cells found, random ones, DARTS's own and one of skip
+batch 32, 8 epochs of 390 steps, logits' learning rate 3e-3. The found cells, random cells, DARTS's own and that of skip
 connections alone are then trained from scratch in the same way, three times each: 10,000 images, 10 epochs, C = 8, six
-cells. What is expected of this was written down before it was run: predictions.md.
+cells. The predictions in predictions.md were written before the experiment was run.
 
     python experiments/paper_in_miniature.py --data_dir=DIR --workdir=runs/paper
 
-Hours on two cores; may be stopped and started again. Writes a run folder a search, evaluation/, table.md, with the
-verdict on each prediction, and cells.png.
+It takes hours on two cores, and may be stopped and started again. It writes a run folder for each search, evaluation/,
+table.md, with the verdict on each prediction, and cells.png.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from prdarts_jax.spaces import genotypes
 METHODS = ("darts", "pr_darts_gates", "pr_darts_path", "pr_darts", "lambda_darts")
 SEEDS = (0, 1, 2, 3, 4)
 MEASURES = {"accuracy": "test accuracy, %", "skips": "skips in the normal cell, %", "depth": "depth of the normal cell"}
-# (measure, whose is larger, than whose), as in predictions.md.
+# (measure, cells for which it is larger, cells for which it is smaller), as in predictions.md.
 PREDICTIONS = (
     ("skips", "darts", "pr_darts"),
     ("skips", "darts", "pr_darts_gates"),
@@ -42,11 +42,11 @@ PREDICTIONS = (
     ("accuracy", "lambda_darts", "darts"),
     ("accuracy", "pr_darts", "random"),
 )
-Numbers = dict[str, dict[str, list[float]]]  # of each kind of cell and measure, a number a cell
+Numbers = dict[str, dict[str, list[float]]]  # {kind of cell: {measure: a number for each cell}}
 
 
 def make_config(data_dir: str) -> ConfigDict:
-    """What all searches share, and in its section `evaluation` what all trainings share."""
+    """The settings that all searches share, and in the section `evaluation` those that all trainings share."""
     config = family.small_config("darts", data_dir)
     config.num_examples = 25_000
     config.epochs = 8
@@ -59,7 +59,7 @@ def make_config(data_dir: str) -> ConfigDict:
 
 
 def collect(rows: Mapping[str, Mapping], cells: Mapping[str, genotypes.AnyGenotype]) -> Numbers:
-    """The numbers of all cells that were trained, by kind: the method, or what they are compared with."""
+    """The numbers of all trained cells by kind: the method that found them, 'random', 'darts_v2' or 'all_skip'."""
     numbers: Numbers = {}
     for name, cell in cells.items():
         kind = "random" if name.startswith("random_") else name.partition("_seed_")[0]
@@ -82,7 +82,8 @@ def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) 
 
 
 def judge(numbers: Numbers) -> str:
-    """A row a prediction that the numbers can judge: confirmed beyond two standard errors, refuted below minus two."""
+    """A row for each prediction that the numbers can judge: it is confirmed by a difference above two standard errors,
+    and refuted by one below minus two."""
     lines = ["| prediction | difference | verdict |", "|---|---|---|"]
     for measure, larger, smaller in PREDICTIONS:
         if larger in numbers and smaller in numbers:
@@ -94,7 +95,7 @@ def judge(numbers: Numbers) -> str:
 
 
 def make_table(numbers: Numbers) -> str:
-    """A row a kind of cell."""
+    """A table with a row for each kind of cell."""
     lines = [f"| cells | {' | '.join(MEASURES.values())} | weights |", "|---" * (2 + len(MEASURES)) + "|"]
     for kind, found in numbers.items():
         cells = [
@@ -105,7 +106,7 @@ def make_table(numbers: Numbers) -> str:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """A panel a measure, a point a cell, a bar at the mean of each kind."""
+    """A panel for each measure, with a point for each cell and a bar at the mean of each kind."""
     figure = Figure(figsize=(4 * len(MEASURES), 4), layout="constrained")
     for axes, (measure, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         for place, found in enumerate(numbers.values()):
@@ -117,7 +118,7 @@ def draw(numbers: Numbers) -> Figure:
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing searches and trainings, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")

@@ -1,12 +1,12 @@
-"""How long must a search be? What a method finds in NAS-Bench-201 after searches of 100 to 20,000 steps.
+"""How long must a search be? The cells that methods find in NAS-Bench-201 after searches of 100 to 20,000 steps.
 
-Each length is a search of its own, whose schedules end with it; all else is as in compare_nasbench201.py, which shares
-its longest searches: with the same --workdir those that are there are not run again.
+For each length there is a separate search, whose schedules end with it. Everything else is as in
+compare_nasbench201.py. The longest searches are the same: with the same --workdir they are not run again.
 
     python experiments/search_length.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
 
-Writes length.md and length.png to the workdir. All lengths of one seed take half an hour for DARTS and a quarter for
-PR-DARTS on one core, without the longest. May be stopped and started again.
+It writes length.md and length.png to the workdir. Without the longest search, all lengths of one seed take half an hour
+for DARTS and a quarter of an hour for PR-DARTS on one core. It may be stopped and started again.
 """
 
 import argparse
@@ -27,7 +27,7 @@ METHODS = ("pr_darts", "darts")
 
 
 def lengths(config: ConfigDict, epochs: Sequence[int]) -> dict[int, tuple[str, ConfigDict]]:
-    """For each number of steps the folder of its searches and their config; the first is a quarter of an epoch."""
+    """{number of steps: (folder of the searches, their config)}; the first length is a quarter of an epoch."""
     steps, longest = config.num_examples // 2 // config.batch_size, config.epochs
     quarter = {"epochs": 1, "num_examples": config.num_examples // 4}
     found = {steps // 4: ("length_0", family.with_fields(config, quarter))}
@@ -38,7 +38,7 @@ def lengths(config: ConfigDict, epochs: Sequence[int]) -> dict[int, tuple[str, C
 
 
 def make_table(accuracies: dict[str, dict[int, list[float]]]) -> str:
-    """A row a method, a column a length, of test accuracies in percent."""
+    """Test accuracies in percent, with a row for each method and a column for each length."""
     sizes = list(next(iter(accuracies.values())))
     lines = [f"| steps | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for name, found in accuracies.items():
@@ -47,7 +47,7 @@ def make_table(accuracies: dict[str, dict[int, list[float]]]) -> str:
 
 
 def draw(accuracies: dict[str, dict[int, list[float]]], marks: dict[str, float]) -> Figure:
-    """A point a search, a line through the medians of a method."""
+    """A point for each search, and a line through the medians of each method."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for i, (name, found) in enumerate(accuracies.items()):
@@ -63,7 +63,7 @@ def draw(accuracies: dict[str, dict[int, list[float]]], marks: dict[str, float])
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")

@@ -1,15 +1,15 @@
 """Do cells with more skip connections train faster? Fig. 2 of PR-DARTS.
 
-Eight stacked cells of DARTS's form in which every op is a separable 3x3 convolution, of which three or five of eight
-(37.5 %, 62.5 %) are replaced by skip connections at random, in the normal and the reduction cell. A draw decides the
-inputs of the nodes and the order in which ops are replaced, so the three networks of a draw are nested; three draws.
-The authors train on all of CIFAR-10; here on 3,200 of its images averaged down to 16x16 for 8 epochs of batch 64, and
-on the digits for 12 epochs, C = 8, with the schedule of the papers and no drop-path.
+The networks are eight stacked cells of DARTS's form with separable 3x3 convolutions, of which none, three or five of
+eight (37.5 %, 62.5 %) are replaced at random by skip connections, in the normal and in the reduction cell. A draw
+decides the inputs of the nodes and the order in which ops are replaced, so the three networks of a draw are nested;
+there are three draws. The authors train on all of CIFAR-10. Here 3,200 of its images, averaged down to 16x16, are used
+for 8 epochs of batch 64, and the digits for 12 epochs, with C = 8, the schedule of the papers and no drop-path.
 
     python experiments/skip_fraction.py --data_dir=DIR --workdir=runs/skip_fraction
 
-35 minutes on two cores with another experiment beside it; may be stopped and started again. Writes a run folder a
-training, table.md and skips.png.
+It takes 35 minutes on two cores, with another experiment running beside it, and may be stopped and started again. It
+writes a run folder for each training, table.md and skips.png.
 """
 
 import argparse
@@ -36,7 +36,7 @@ DATASETS = {
 
 
 def genotype(draw: int, skips: int) -> genotypes.Genotype:
-    """The network of a draw with so many skip connections in each cell."""
+    """The genotype of a draw with `skips` skip connections in each cell."""
     generator = np.random.default_rng(draw)
     cells = {}
     for cell_type in ("normal", "reduce"):
@@ -49,7 +49,7 @@ def genotype(draw: int, skips: int) -> genotypes.Genotype:
 
 
 def make_config(dataset: str, draw: int, skips: int, data_dir: str) -> ConfigDict:
-    """One training."""
+    """The config of one training."""
     config = settings.training()
     config.update(DATASETS[dataset])
     config.dataset = dataset
@@ -70,7 +70,7 @@ def losses(workdir: Path) -> np.ndarray:
 
 
 def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
-    """Losses in the middle and at the end, and how far they are below those without skip connections."""
+    """Losses in the middle and at the end, and by how much they are lower than those without skip connections."""
     lines = [
         "| data | skip connections | loss, half of the epochs | loss, last epoch | lower than without skips (mean over "
         "draws of the difference in the mean of log loss over the epochs, 95 % interval) |",
@@ -89,7 +89,7 @@ def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
 
 
 def draw_figure(found: dict[str, dict[int, np.ndarray]]) -> Figure:
-    """A panel a data set: the mean loss, the range of the draws behind it."""
+    """A panel for each data set, with the mean loss and the range of the draws."""
     figure = Figure(figsize=(5 * len(found), 3.8), layout="constrained")
     for (dataset, curves), panel in zip(found.items(), np.ravel(figure.subplots(1, len(found))), strict=True):
         for number, (skips, runs) in enumerate(curves.items()):
@@ -104,7 +104,7 @@ def draw_figure(found: dict[str, dict[int, np.ndarray]]) -> Figure:
 
 
 def main() -> None:
-    """Runs what is missing."""
+    """Runs the missing trainings, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="", help="where TFDS keeps cifar10")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")

@@ -1,4 +1,4 @@
-"""The ops of an edge group with the executor's loop and, one after another, without: what loop and switches cost.
+"""The cost of the executor's loop and switches: the ops of an edge group with the loop, and one after another without.
 
 Both compute the same: the ops of nonzero weight, and in the gradient each of them again, with known moments.
 """
@@ -20,7 +20,7 @@ from prdarts_jax.nets.program import EdgeGroup
 
 
 def term(op: ops.Op, group: EdgeGroup) -> Callable:
-    """(params, x, w) -> w op(x); as in the executor, its gradient computes the op again, with the moments known."""
+    """(params, x, w) -> w op(x); as in the executor, its gradient computes the op again, with known moments."""
 
     def forward(params, x, w):
         y, moments = op.apply(params, None, x, group.norm)
@@ -44,7 +44,7 @@ def looped(group: EdgeGroup, params, inputs, states, weights) -> jax.Array:
 
 
 def in_a_row(group: EdgeGroup, places, params, inputs, states, weights) -> jax.Array:
-    """The same by the ops at some (edge, op) alone; `params` and `weights` are those of each."""
+    """The same, from the ops at the given (edge, op) places only; `params` and `weights` have an entry for each."""
     states, sources = list(states), inputs
     for (edge, o), own, w in zip(places, params, weights, strict=True):
         source, target = group.edges[edge]
@@ -55,7 +55,7 @@ def in_a_row(group: EdgeGroup, places, params, inputs, states, weights) -> jax.A
 
 
 def both_ways(group: EdgeGroup, shape: tuple[int, ...], dtype: Any, weights: jax.Array) -> list[tuple]:
-    """(function, its arguments, a gradient of what it gives) with the loop and without, on random numbers."""
+    """[(function, its arguments, a gradient of its result)] with the loop and without it, on random numbers."""
     keys = jax.random.split(jax.random.key(1), 4)
     size, nodes = -(-shape[1] // group.stride), 1 + max(target for _, target in group.edges)
     states, dstates = (jax.random.normal(key, (nodes, shape[0], size, size, shape[3]), dtype) for key in keys[:2])
@@ -69,7 +69,7 @@ def both_ways(group: EdgeGroup, shape: tuple[int, ...], dtype: Any, weights: jax
 
 
 def with_gradients(function: Callable, arguments: tuple[Any, ...], dy: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
-    """What the function gives, and the gradients of all arguments."""
+    """The result of the function, and the gradients of all its arguments."""
     y, pull_back = jax.vjp(function, *arguments)
     return y, pull_back(dy)
 
@@ -77,7 +77,7 @@ def with_gradients(function: Callable, arguments: tuple[Any, ...], dy: jax.Array
 def measure(
     group: EdgeGroup, shape: tuple[int, ...], dtype: Any, weights: jax.Array, rounds: int
 ) -> tuple[float, float, int]:
-    """Seconds (medians) of one forward pass and all gradients in the loop, those without it, and the number of ops."""
+    """(seconds of one forward pass and all gradients with the loop, seconds without it, number of ops); medians."""
     calls, ways = {}, both_ways(group, shape, dtype, weights)
     for i, (function, *arguments) in enumerate(ways):
         compiled = jax.jit(functools.partial(with_gradients, function)).lower(*arguments).compile()

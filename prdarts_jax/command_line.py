@@ -1,4 +1,4 @@
-"""The command line, as `main` says it: a config in, a run and its folder of results out."""
+"""The work behind the command line that `main` describes: flags, compilation cache, commands and error messages."""
 
 import argparse
 import errno
@@ -34,8 +34,10 @@ DIVERGED = 3  # the exit code
 
 
 def use_compilation_cache(folder: str | None) -> None:
-    """Lets JAX keep compiled functions in `folder`; '' keeps none. By default in the user's cache folder, or where
-    the environment (JAX_COMPILATION_CACHE_DIR) says."""
+    """Lets JAX keep compiled functions in `folder`; '' keeps none.
+
+    None is the folder that JAX_COMPILATION_CACHE_DIR names, by default prdarts_jax in the user's cache folder.
+    """
     if folder is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = os.path.join(home, "prdarts_jax") if os.path.isabs(home) else ""  # relative: there is no home
@@ -44,9 +46,9 @@ def use_compilation_cache(folder: str | None) -> None:
 
 
 def join_processes() -> None:
-    """Makes this process one of several that run one job, where the flags say so.
+    """Makes this process one of several that run one job, if --distributed or --coordinator is given.
 
-    Only the first process prints and writes; all need the same folders.
+    Only the first process prints and writes; all processes must see the same folders.
     """
     fields = ("coordinator", "processes", "process")
     given = [getattr(flags.FLAGS, name) for name in fields]
@@ -54,15 +56,18 @@ def join_processes() -> None:
         sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
     if None not in given or flags.FLAGS.distributed:
         try:
-            jax.distributed.initialize(*given)  # without arguments from SLURM, Open MPI or the TPU pod
+            jax.distributed.initialize(*given)  # arguments that are None come from SLURM, MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
             how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
             sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line, and ends the program with one sentence where it cannot be parsed, or where a field or
-    the config's file does not exist."""
+    """Parses the command line and returns the program's name and the arguments that are no flags.
+
+    Ends the program with one sentence if the command line cannot be parsed, or if the config's file or a field of the
+    config does not exist.
+    """
     given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:
@@ -73,7 +78,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             check_names([name for name in given_fields if name not in sections], fields, given)
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        first, *others = str(error).strip().splitlines()  # more than one where the config's file raises an error
+        first, *others = str(error).strip().splitlines()  # more than one if the config's file raises an error
         refuse(" ".join([first, *others[-1:]]))
     except ValueError as error:
         refuse(error)
@@ -87,12 +92,12 @@ def _complain(reason: Exception | str) -> None:
 
 
 def refuse(reason: Exception | str) -> NoReturn:
-    """Ends the program with one sentence, and the exit code 1."""
+    """Ends the program with one sentence and the exit code 1."""
     sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
 
 
 def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
-    """The config as it is in the file that a command line names, without the fields that the command line sets."""
+    """The config of the file that a command line names, before the command line sets any of its fields."""
     of_file = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=of_file, sys_argv=[])
     try:
@@ -103,7 +108,7 @@ def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs what the flags ask for."""
+    """Runs the job that the flags describe; `argv` may hold the program's name only."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
@@ -125,7 +130,8 @@ def main(argv: Sequence[str]) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
             raise
         refuse(
-            f"there is too little memory; fewer channels, cells or images a batch, or accumulate, need less: {error}"
+            "there is too little memory; fewer channels, cells or images per batch need less, and so does "
+            f"config.accumulate: {error}"
         )
     except loop.Stopped as stopped:
         reporting.say(str(stopped))
@@ -138,7 +144,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
     if config.get("job") == "train":
         result = train.run(config, workdir)
         top1, top5 = 100 * result["top1"], 100 * result["top5"]
-        reporting.say(f"test accuracy {top1:.2f} %, of the five likeliest {top5:.2f} %")
+        reporting.say(f"test accuracy {top1:.2f} % (top 5: {top5:.2f} %)")
     elif config.get("job") == "theory":
         reporting.say(job.run(config, workdir))
     else:
@@ -155,7 +161,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
 
 
 def _workdir(text: str) -> Path:
-    """The folder that the flag names; it need not exist."""
+    """The folder that --workdir names; it need not exist."""
     try:
         folder = refusals.path("--workdir", text)
     except ValueError as error:
@@ -166,7 +172,7 @@ def _workdir(text: str) -> Path:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that refuses as all the rest does."""
+    """A parser that reports errors like the rest of the command line."""
 
     def error(self, message: str) -> NoReturn:
         refuse(f"{message} ({self.format_usage().strip()})")
@@ -175,10 +181,10 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(prog="prdarts")
     commands = parser.add_subparsers(dest="command", required=True)
-    of_images = commands.add_parser("predict", help="what the network of a finished training takes images for")
+    of_images = commands.add_parser("predict", help="classify images with the network of a finished training")
     of_images.add_argument("workdir", help="folder of the training")
-    of_images.add_argument("images", nargs="+", help="files of images of any size")
-    of_cell = commands.add_parser("draw", help="a picture of each cell of a genotype")
+    of_images.add_argument("images", nargs="+", help="image files of any size")
+    of_cell = commands.add_parser("draw", help="draw a picture of each cell of a genotype")
     of_cell.add_argument("genotype", help="the name of a published cell, a genotype.json, or its text")
     of_cell.add_argument("--out", default="cell.png", help="PATH.png (or .pdf, .svg) gives PATH_normal.png, ...")
     return parser
@@ -207,7 +213,7 @@ def _draw(arguments: argparse.Namespace) -> int:
 
 
 def run() -> None:
-    """Runs one of the commands that read what a run has left, or defines the flags and runs `main` with them."""
+    """Runs the command `predict` or `draw` if it is given, or defines the flags and runs `main` with them."""
     commands = {"predict": _predict, "draw": _draw}
     if sys.argv[1:] and sys.argv[1] in commands:
         arguments = _parser().parse_args()
@@ -215,18 +221,18 @@ def run() -> None:
             sys.exit(commands[arguments.command](arguments))
         except (ValueError, OSError) as error:
             refuse(error)
-    flags.disclaim_key_flags()  # they are those of the program that calls this, and stand in its --help
+    flags.disclaim_key_flags()  # they count as flags of the program that calls this, and are listed in its --help
     config_flags.DEFINE_config_file("config", help_string="A file of configs/, or one like them.")
     flags.DEFINE_string("workdir", None, "Folder of the run: created or resumed.")
     flags.DEFINE_string(
         "cache_dir",
         None,
-        "Folder of compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
+        "Folder for compiled functions, by default prdarts_jax in the user's cache folder; '' keeps none.",
     )
-    flags.DEFINE_bool("every_core", True, "On a CPU, give each seed and each cell that is trained a core of its own.")
+    flags.DEFINE_bool("every_core", True, "On a CPU, give each seed and each training of a cell a core of its own.")
     flags.DEFINE_bool("distributed", False, "Join the other processes of this SLURM or MPI job, or of this TPU pod.")
-    flags.DEFINE_string("coordinator", None, "Instead: host:port of process 0, the same for all processes.")
-    flags.DEFINE_integer("processes", None, "How many there are.")
-    flags.DEFINE_integer("process", None, "Which this is, from 0.")
+    flags.DEFINE_string("coordinator", None, "Instead of --distributed: host:port of process 0, for all processes.")
+    flags.DEFINE_integer("processes", None, "With --coordinator: the number of processes.")
+    flags.DEFINE_integer("process", None, "With --coordinator: the number of this process, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -1,4 +1,4 @@
-"""Settings: the default, the range and the meaning of each stand together, and one generic check reads them.
+"""Settings: the default, the range and the meaning of each are written together, and one generic check reads them.
 
 A setting is a parameter of a function or a field of a dataclass:
 
@@ -25,25 +25,31 @@ LARGEST = 3.4e38  # float32 holds no larger number
 
 
 class Range(NamedTuple):
-    """The values that a setting may have; `text()` continues the sentence "epochs=0 must be ..."."""
+    """The values that a setting may have.
+
+    Attributes:
+      allows: whether a value is one of them.
+      text: gives the end of the sentence "epochs=0 must be ...".
+      names: all allowed values if they are names, so that a message can suggest the one that was meant.
+    """
 
     allows: Callable[[Any], bool]
     text: Callable[[], str]
-    names: Collection[str] = ()  # where only these are allowed
+    names: Collection[str] = ()
 
 
 def at_least(low: float) -> Range:
-    """Numbers from `low` on that float32 holds."""
+    """Numbers of at least `low` that float32 can hold: up to 3.4e38."""
     return from_to(low, LARGEST)
 
 
 def above(low: float, most: float = LARGEST) -> Range:
-    """Numbers above `low`, up to and with `most`."""
+    """Numbers above `low` and at most `most`; by default that is 3.4e38, the limit of float32."""
     return Range(lambda value: low < value <= most, lambda: f"above {low} and at most {most}")
 
 
 def from_to(low: float, high: float) -> Range:
-    """Numbers from `low` to `high`."""
+    """Numbers from `low` to `high`, both included."""
     return Range(lambda value: low <= value <= high, lambda: f"from {low} to {high}")
 
 
@@ -53,7 +59,7 @@ def below(high: float, low: float = 0) -> Range:
 
 
 def one_of(values: Collection[str]) -> Range:
-    """The members of a collection; what is added to it later, for instance to a registry, is allowed too."""
+    """The members of a collection; members that are added later, for instance to a registry, are allowed too."""
     return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}", values)
 
 
@@ -71,19 +77,26 @@ SEED = from_to(0, 2**32 - 1)
 
 
 class Field(NamedTuple):
-    """One setting."""
+    """One setting.
 
-    kind: Any  # its type, for instance int, or float | None
+    Attributes:
+      kind: its type, for instance int, or float | None.
+      default: its default value.
+      ranges: a value must be in all of them.
+      meaning: what the setting decides, in a phrase; '' if a docstring says it.
+    """
+
+    kind: Any
     default: Any
-    ranges: tuple[Range, ...] = ()  # all of them must allow a value
-    meaning: str = ""  # what it decides, in a phrase; "" where a docstring says it
+    ranges: tuple[Range, ...] = ()
+    meaning: str = ""
 
 
 Schema = Mapping[str, Any]  # name -> Field, or a section: Schema
 
 
 def schema_of(owner: Any) -> dict[str, Any]:
-    """The settings of a function or a dataclass by name, and its sections as schemas of their own.
+    """The settings of a function or a dataclass: {name: `Field`}, or {name: schema} for a section (a nested dataclass).
 
     Raises:
       ValueError: a parameter has no default.
@@ -107,8 +120,11 @@ def schema_of(owner: Any) -> dict[str, Any]:
 
 
 def defaults(schema: Schema) -> ConfigDict:
-    """The defaults of a schema. A setting that may be None and is, keeps its type (a placeholder); one of several types
-    takes any, which `check` refuses."""
+    """A config with the defaults of a schema.
+
+    A setting whose default is None is a placeholder of its other type. A setting that may have several types accepts a
+    value of any type here, and `check` then refuses a wrong one.
+    """
     values: dict[str, Any] = {}
     for name, field in schema.items():
         if not isinstance(field, Field):
@@ -128,7 +144,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _classes(kind: Any) -> tuple[type, ...]:
-    """Those of the values of a type: str of a literal, tuple of tuple[int, ...], object where any value will do."""
+    """The classes that a value of this type may have: str for a literal, tuple for tuple[int, ...], object for Any."""
     special = {Any: object, typing.Literal: str}
     origins = [typing.get_origin(member) or member for member in _members(kind)]
     return tuple(special.get(origin, origin) for origin in origins)
@@ -151,7 +167,7 @@ def check(field: Field, name: str, value: Any) -> None:
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function; called with arguments that its annotations do not allow it raises the ValueError of `check`."""
+    """A decorator: the function checks its arguments against its annotations and raises the ValueError of `check`."""
     schema = schema_of(function)
 
     @functools.wraps(function)
@@ -164,10 +180,10 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_names(found: Collection[str], expected: Collection[str], owner: str) -> None:
-    """Refuses a field of a config that is not among those expected.
+    """Refuses a field of a config that is not among those expected; `owner` says in the message whose fields they are.
 
     Raises:
-      ValueError: naming the field and those that are like it.
+      ValueError: naming the field and those with similar names.
     """
     for name in found:
         if name not in expected:

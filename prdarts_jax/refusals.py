@@ -1,4 +1,4 @@
-"""What a refusal says: one sentence with the value, shortened, and the names that are like a wrong one."""
+"""The text of error messages: one sentence with the value, shortened, and the names that are similar to a wrong one."""
 
 import difflib
 import os
@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Collection
 from typing import Any
 
-_SENTENCE = 800  # characters, since some sentences have two paths and a command
+_SENTENCE = 800  # characters: some sentences have two paths and a command
 _VALUE = 200
 _LISTED = 20  # names
 
@@ -40,7 +40,8 @@ def shown(value: Any) -> str:
 
 
 def cut(text: str, most: int = _SENTENCE) -> str:
-    """A text in one line and some `most` characters: what is in the middle of long words, then of all, is left out."""
+    """A text in one line and at most `most` characters: the middle of long words is left out first, then that of the
+    text."""
     text = " ".join(text.splitlines())
     if len(text) > most:
         text = re.sub(r"(\S{40})\S{40,}(\S{20})", r"\1...\2", text)
@@ -48,7 +49,7 @@ def cut(text: str, most: int = _SENTENCE) -> str:
 
 
 def listed(name: Any, names: Collection[str], most: int = _LISTED) -> str:
-    """The names that there are, the first `most` of them, and which is like the one that was given.
+    """The first `most` of the known names, and those of all that are similar to the given one.
 
     >>> listed("epoch", ["seed", "epochs", "batch_size"], most=2)
     "seed, epochs and 1 more; did you mean 'epochs'?"
@@ -58,17 +59,17 @@ def listed(name: Any, names: Collection[str], most: int = _LISTED) -> str:
 
 
 def near(name: Any, names: Collection[str]) -> str:
-    """'; did you mean ...?' with the names that are like the one that was given, or ''."""
+    """'; did you mean ...?' with the known names that are similar to the given one, or ''."""
     of_small = {known.lower(): known for known in names}
     found = difflib.get_close_matches(name[:_VALUE].lower(), of_small) if isinstance(name, str) else []
     return f"; did you mean {' or '.join(repr(of_small[small]) for small in found)}?" if found else ""
 
 
 def path(what: str, value: Any) -> pathlib.Path:
-    """The path that a text names, `~` expanded; it need not exist.
+    """The path that a text names, with `~` expanded; the file need not exist.
 
     Raises:
-      ValueError: no file can have this path; `what` says in the sentence what it is of.
+      ValueError: no file can have this path; `what` says in the message whose path it is.
     """
     wrong = f"{what} {shown(value)} must be the path of a file or folder"
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
@@ -76,20 +77,20 @@ def path(what: str, value: Any) -> pathlib.Path:
     try:
         found = pathlib.Path(value).expanduser()
         found.exists()
-    except (ValueError, TypeError, RuntimeError, OSError) as error:  # a user that is not there, a name that is too long
+    except (ValueError, TypeError, RuntimeError, OSError) as error:  # an unknown user, a name that is too long
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{wrong}: {cut(str(reason), _VALUE)}") from None
-    if "\0" in str(found):  # to `exists` such a file is not there
+    if "\0" in str(found):  # `exists` says only that there is no such file
         raise ValueError(wrong)
     return found
 
 
 def file(what: str, value: Any, most: int) -> pathlib.Path:
-    """The path of a file of at most so many bytes that exists.
+    """The path of an existing file of at most `most` bytes.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is larger, or as `path`.
+      ValueError: the file is larger, or no file can have this path; for `what` see `path`.
     """
     found = path(what, value)
     if not found.is_file():

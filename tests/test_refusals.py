@@ -261,7 +261,7 @@ def test_a_field_that_comes_twice_in_a_genotype_is_refused():
 
 def test_a_genotype_of_too_many_nodes_is_refused():
     fields = dataclasses.asdict(genotypes.named("GDAS")) | {"normal": [["none", 0]] * 10**5}
-    with pytest.raises(ValueError, match="^normal has 100000 entries, but must list .* a node, 1000 at most$"):
+    with pytest.raises(ValueError, match="^normal has 100000 entries, but must list .* per node, 1000 at most$"):
         genotypes.from_json(json.dumps(fields))
 
 

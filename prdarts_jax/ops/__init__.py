@@ -1,4 +1,4 @@
-"""What an edge may compute: kernels, and a registry of candidate ops."""
+"""The ops of an edge: kernels, and a registry of candidate ops."""
 
 from prdarts_jax.ops import kernels
 from prdarts_jax.ops.candidates import (

@@ -1,8 +1,9 @@
-"""The ops that this package registers: each is one entry, so a new one is a function here and nothing elsewhere.
+"""The ops that this package registers. To add one, write a function here; nothing else has to change.
 
-They are those of DARTS (Liu et al., ICLR 2019, section 3.1.1) where not said otherwise. They take x [B, H, W, channels]
-and give y [B, ceil(H / stride), ceil(W / stride), channels], stride 1 or 2. `relu_conv_norm` and `factorized_reduce`
-map a cell's inputs to its width too. `torch` and `..._LAYERS` name the layers as PyTorch's checkpoints do.
+Unless stated otherwise they are those of DARTS (Liu et al., ICLR 2019, section 3.1.1). They take x [B, H, W, channels]
+and return y [B, ceil(H / stride), ceil(W / stride), channels], with stride 1 or 2. Cells also use `relu_conv_norm` and
+`factorized_reduce`, to bring their inputs to their own width. The argument `torch` of `register` and the constants
+`..._LAYERS` name the layers as PyTorch checkpoints do.
 """
 
 import functools
@@ -22,7 +23,7 @@ _CONV_7X1_1X7 = (("1", "row"), ("2", "column"), ("3", "norm"))
 
 
 def _both(layers):
-    """The layers of an op that has the same ones at either stride."""
+    """The argument `torch` of an op with the same layers at both strides."""
     return {1: layers, 2: layers}
 
 
@@ -38,7 +39,8 @@ def relu_conv_norm(channels_in: int, channels: int) -> Op:
 def factorized_reduce(channels_in: int, channels: int) -> Op:
     """Halves the image: x [B, H, W, channels_in], y [B, ceil(H / 2), ceil(W / 2), channels].
 
-    ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel, concatenation, BN.
+    ReLU, two stride-2 1x1 convolutions, the second on x shifted by one pixel (0 outside the image), concatenation, BN.
+    The first convolution has channels // 2 outputs, the second the rest.
     """
 
     def compute(params, x):
@@ -64,7 +66,7 @@ def skip_connect(channels: int, stride: int) -> Op:
 
 
 def sep_conv(size: int, channels: int, stride: int) -> Op:
-    """(ReLU, depthwise size x size, pointwise, BN) twice, the stride in the first."""
+    """(ReLU, depthwise size x size, pointwise, BN) twice; the first depthwise convolution has the stride."""
     return _depthwise_separable(size, channels, (stride, 1), dilation=1)
 
 
@@ -97,7 +99,7 @@ register("dil_conv_5x5", group="conv", torch=_both(_DIL_CONV))(functools.partial
 
 @register("avg_pool_3x3", group="pool")
 def avg_pool(channels: int, stride: int) -> Op:
-    """The mean of 3x3 windows."""
+    """The mean of 3x3 windows, over the entries inside the image."""
     return Op(lambda params, stats, x, norm: (kernels.avg_pool(x, stride), {}))
 
 
@@ -122,7 +124,10 @@ register("sep_conv_7x7", group="conv", torch=_both(_SEP_CONV))(functools.partial
 
 @register("conv_7x1_1x7", group="conv", torch=_both(_CONV_7X1_1X7))
 def conv_7x1_1x7(channels: int, stride: int) -> Op:
-    """ReLU, 1x7 convolution, 7x1 convolution, BN: the factorised 7x7 convolution of NASNet and AmoebaNet."""
+    """ReLU, 1x7 convolution, 7x1 convolution, BN: the factorised 7x7 convolution of NASNet and AmoebaNet.
+
+    The 1x7 convolution has the stride along the width, the 7x1 convolution that along the height.
+    """
 
     def compute(params, x):
         x = kernels.conv(jax.nn.relu(x), params["row"], (1, stride))

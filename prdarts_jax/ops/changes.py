@@ -1,4 +1,4 @@
-"""What changes a whole op, and `candidate`, which builds an op with the changes that a supernet asks for."""
+"""Functions that change a whole op, and `candidate`, which builds an op with the changes that a supernet needs."""
 
 from typing import Literal
 
@@ -21,18 +21,19 @@ def candidate(
     dropout: Dropout = "",
     partial: int = 1,
 ) -> Op:
-    """The op `name` as a cell of width `channels` has it.
+    """Builds the registered op `name` as it is used in a cell with `channels` channels.
 
     Args:
       name: of a registered op.
       channels: C, of input and output.
       stride: 1 or 2.
-      pool_norm: normalise after pools that do not do so themselves, as DARTS's supernet does (PR-DARTS's does not).
-      affine: whether normalisations have a scale and a bias, as in a discrete network.
-      dropout: 'skip': the entries of what a skip connection of stride 1 gives are dropped (P-DARTS); 'path': what any
-        op gives for an image is (R-DARTS); 'nonskip': what any op but a skip connection of stride 1 gives is, as in a
-        discrete network.
-      partial: K of `partially`.
+      pool_norm: normalise the output of a pool that has no normalisation of its own, as DARTS's supernet does
+        (PR-DARTS's does not).
+      affine: give each normalisation a scale and a bias, as in a discrete network.
+      dropout: '': nothing is dropped. 'skip': single entries of the output of a skip connection of stride 1 are dropped
+        (P-DARTS). 'path': the whole output of any op is dropped for some images (R-DARTS). 'nonskip': the same for all
+        ops but a skip connection of stride 1, as in a discrete network.
+      partial: K: the op sees C / K channels, see `partially`.
 
     Raises:
       ValueError: there is no such op, or `partial` does not divide the channels.
@@ -55,9 +56,10 @@ def candidate(
 
 
 def with_affine(op: Op, channels: int) -> Op:
-    """The op, each of its normalisations followed by a scale and a bias for each channel.
+    """Adds a scale and a bias for each channel after each normalisation of an op with C = `channels` channels.
 
-    Its parameters have, beside those of the op, NORM_scale and NORM_bias f32[C] for each NORM of its normalisations.
+    The new op has the parameters of the old one and, for each of its normalisations NORM, NORM_scale and NORM_bias
+    f32[C].
     """
 
     def apply(params, stats, x, norm):
@@ -73,10 +75,12 @@ def with_affine(op: Op, channels: int) -> Op:
 
 
 def partially(op: Op, seen: int, stride: int) -> Op:
-    """PC-DARTS (Xu et al., ICLR 2020, section 3.2): the op sees the first `seen` channels, the others go past it.
+    """Applies the op to the first `seen` channels only; the others bypass it (PC-DARTS; Xu et al., ICLR 2020, section
+    3.2).
 
-    At stride 2 those go through a 2x2 maximum. Then the channels are shuffled, so that another part is first. `seen` is
-    the width of `op`, C / K where x is [B, H, W, C].
+    x is [B, H, W, C], and `op` has `seen` = C / K channels. At stride 2 the channels that bypass it go through a 2x2
+    maximum. Then the channels are shuffled, always in the same way, so that other ones come first: channel
+    k * seen + s moves to s * K + k.
     """
 
     def apply(params, stats, x, norm):
@@ -88,14 +92,14 @@ def partially(op: Op, seen: int, stride: int) -> Op:
 
 
 def _halve(x):
-    """A 2x2 maximum of stride 2; of an odd side the last row is its own."""
+    """A 2x2 maximum of stride 2; the last row or column of an odd side is by itself."""
     batch, height, width, channels = x.shape
     x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
     return x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).max(axis=(2, 4))
 
 
 def _changed(op, change, *draws):
-    """The op, what it gives put through `change(params, y)`."""
+    """The op with `change(params, y)` applied to its output y; `draws` are the random inputs that the change needs."""
 
     def apply(params, stats, x, norm):
         y, moments = op.apply(params, stats, x, norm)
@@ -117,5 +121,8 @@ def _drop_images(params, y):
 
 
 def drop_path_factors(key: jax.Array, probability: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
-    """What drop-path multiplies paths by: 0 with the probability, else 1 / (1 - probability), so that the mean is 1."""
+    """The factors of drop-path, f32[*shape]: 0 with this probability, else 1 / (1 - probability), so their mean is 1.
+
+    `probability` is below 1.
+    """
     return jax.random.bernoulli(key, 1 - probability, shape) / (1 - probability)

@@ -1,4 +1,4 @@
-"""What an op is: a pure function of parameters whose shapes it names; how those start, and what normalises."""
+"""The type of an op: a pure function and the shapes of its parameters; initialisation, and batch normalisation."""
 
 import dataclasses
 import functools
@@ -22,14 +22,14 @@ class Op:
     """One op at a given width and stride.
 
     Attributes:
-      apply: (params, stats, x, norm) -> (y, moments). x [B, H, W, C] and y [B, h, w, D] have one dtype. `params` has
-        the arrays of `shapes`, f32, and what `draws` names. `norm(x, stats) -> (y, moments)` is the batch normalisation
-        to use, called once for each name of `norms` with the `running` statistics of that name. `moments` has what it
-        gave for each of those names.
-      shapes: name -> shape of each kernel, its last axis that of the output.
+      apply: (params, stats, x, norm) -> (y, moments). x [B, H, W, C] and y [B, h, w, D] have the same dtype. `params`
+        has an f32 array for each name in `shapes` and in `draws`. `norm(x, stats) -> (y, moments)` is the batch
+        normalisation to use, such as `batch_normalizer`; call it once for each name in `norms`, with
+        `running(stats, name)`, and return {name: the moments that it returned}. `stats` is None without statistics.
+      shapes: name -> shape of each kernel; the last axis is that of the output channels.
       norms: the names of the normalisations.
-      draws: what the op draws with, among its `params`: `seed` f32[] (a whole number, see `random_key`), `rate` f32[]
-        of dropout, and `keep` f32[B], the factors of drop-path.
+      draws: the names of the random inputs that the op needs among its `params`: `seed` f32[], a whole number for
+        `random_key`; `rate` f32[], the probability of dropout; `keep` f32[B], the factors of `drop_path_factors`.
     """
 
     apply: Callable[..., tuple[jax.Array, Moments]]
@@ -43,7 +43,7 @@ def normalizing(
     shapes: Mapping[str, tuple[int, ...]],
     draws: tuple[str, ...] = (),
 ) -> Op:
-    """The op that normalises once, what `compute(params, x)` gives."""
+    """An op with one batch normalisation, named 'norm', of `compute(params, x)`; for `shapes` and `draws` see `Op`."""
 
     def apply(params, stats, x, norm):
         y, moments = norm(compute(params, x), running(stats, "norm"))
@@ -53,12 +53,12 @@ def normalizing(
 
 
 def running(stats: Moments | None, name: str) -> dict[str, jax.Array] | None:
-    """The running statistics of one normalisation of an op, or None where there are none."""
+    """The statistics {'mean', 'var'} of the normalisation `name` of an op, or None if `stats` is None."""
     return None if stats is None else stats[name]
 
 
 def random_key(params: Params) -> jax.Array:
-    """The key of an op that has `seed` among its `draws`."""
+    """A typed JAX key made of `params['seed']`, for an op that has `seed` in its `draws`."""
     return jax.random.key(params["seed"].astype(jnp.uint32))
 
 
@@ -67,10 +67,12 @@ def init_params(
 ) -> dict[str, jax.Array]:
     """Draws kernels from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions.
 
-    The fan-in is the product of all axes of a shape but the last: k k for a depthwise kernel [k, k, C], C for a
-    pointwise one [C, D]. All kernels are cut from one draw: a draw each would take longer to compile than the search
-    step. A shape of one axis is that of a scale, which starts as 1, or of a bias, 0 (see `with_affine`). `stack` is how
-    many of each shape there are, for instance (edges,).
+    The fan-in is the product of all axes of a shape but the last: k * k for a depthwise kernel [k, k, C], C for a
+    pointwise kernel [C, D]. A shape of one axis is that of a scale, whose name ends in 'scale' and which starts as 1,
+    or of a bias, which starts as 0 (see `with_affine`). `stack` are leading axes of all arrays, for instance (edges,).
+
+    All kernels are slices of one random array, since drawing each by itself would take longer to compile than the
+    search step.
 
     Returns:
       f32[*stack, *shape] for each name.
@@ -90,18 +92,22 @@ def init_params(
 
 
 def init_stats(op: Op, channels: int, stack: tuple[int, ...] = ()) -> Moments:
-    """Running statistics before any batch: mean 0 and variance 1, f32[*stack, C]."""
+    """The running statistics of an op before any batch: {name: `init_moments`} for each of its normalisations."""
     return {name: init_moments(channels, stack) for name in op.norms}
 
 
 def init_moments(channels: int, stack: tuple[int, ...] = ()) -> dict[str, jax.Array]:
-    """Running moments of one normalisation before any batch."""
+    """The running statistics of one normalisation before any batch: mean 0 and var 1, each f32[*stack, channels]."""
     shape = (*stack, channels)
     return {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
 
 
 def batch_normalizer(*, train: bool, axis_name: str | None) -> Norm:
-    """The `norm` argument of an op: by the batch when `train` or without running statistics, else by those."""
+    """The `norm` argument of `Op.apply`.
+
+    It normalises by the moments of the batch, and returns them, if `train` is set or it is given no running statistics;
+    otherwise it normalises by the running statistics and returns those. For `axis_name` see `kernels.batch_norm`.
+    """
 
     def norm(x, stats):
         if train or stats is None:
@@ -112,14 +118,16 @@ def batch_normalizer(*, train: bool, axis_name: str | None) -> Norm:
 
 
 def batch_normalizer_again(axis_name: str | None) -> Norm:
-    """`batch_normalizer` where `stats` are the moments that it has given for the same x before."""
+    """Like `batch_normalizer` in training, for an op that is computed again on the same x in the backward pass: its
+    `stats` are the moments that `batch_normalizer` returned, which are not computed again."""
     return lambda x, stats: (kernels.batch_norm_again(x, stats, axis_name), stats)
 
 
 def update_running(stats: Statistics, moments: Statistics, executed: Any = True) -> Statistics:
-    """Moves running statistics a tenth of the way to the batch's where `executed` (PyTorch's momentum 0.1).
+    """Moves the running statistics of executed ops a tenth of the way to those of the batch (PyTorch's momentum 0.1).
 
-    `executed` broadcasts from the left, bool[] or bool[stack]; a dict of such has one for each entry of `stats`.
+    `executed` is bool[], or bool of the leading axes of the statistics, or a dict of these with the keys of `stats`.
+    The statistics of ops that were not executed stay as they are.
     """
 
     def move(executed, old, new):

@@ -12,7 +12,13 @@ Layers = tuple[tuple[str, str], ...]
 
 
 class Candidate(NamedTuple):
-    """An entry of the registry; see `register`."""
+    """What is registered under a name; see `register`.
+
+    Attributes:
+      group: 'none', 'skip', 'noise', 'pool' or 'conv'.
+      build: (channels, stride) -> Op.
+      torch: stride -> (name in PyTorch, name in `Op`) of each layer with weights; empty if none were given.
+    """
 
     group: Group
     build: Build
@@ -23,9 +29,9 @@ _CANDIDATES: dict[str, Candidate] = {}
 
 
 def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = None) -> Callable[[Build], Build]:
-    """Makes an op known by a name: search spaces and genotypes may then hold it, supernets and networks execute it.
+    """Registers an op under a name, so that search spaces, genotypes, supernets and networks can use it.
 
-    The function that is decorated builds the op, `build(channels, stride) -> Op`, for x [B, H, W, channels] and y
+    The decorated function builds the op, `build(channels, stride) -> Op`, for x [B, H, W, channels] and y
     [B, ceil(H / stride), ceil(W / stride), channels], with stride 1 or 2:
 
     >>> from prdarts_jax import ops
@@ -35,19 +41,22 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     >>> ops.group("half")
     'skip'
 
-    `Op` says what an op with parameters, normalisations or draws has beside this.
+    See `Op` for an op with parameters, normalisations or random inputs. The same code may be registered again under
+    its name, for instance if a config file is read twice.
 
     Args:
       name: letters, digits and underscores.
-      group: what the op counts as: 'none' (gives zeros and is not executed), 'skip', 'noise', 'pool' (a
-        supernet may normalise after it) or 'conv'.
-      torch: stride -> the layers that have weights in the order of PyTorch's state_dict, PyTorch's name of each and
-        ours, that of a kernel or a normalisation of the op. It is needed only to read or write weights of PyTorch.
+      group: what the op counts as: 'none' (its output is 0 and it is not executed), 'skip', 'noise', 'pool' (its output
+        is normalised in a supernet with `pool_norm`) or 'conv'.
+      torch: for each stride the layers that have weights, in the order of PyTorch's state_dict; each is (its name in
+        PyTorch, the name of the kernel or normalisation in `Op`). Needed only to read or write weights of PyTorch.
 
-    The same function may come again, as where a config file is read twice: the entry stays.
+    Returns:
+      A decorator, which returns the function unchanged.
 
     Raises:
-      ValueError: the name is taken or has other characters, there is no such group, or torch maps no strides.
+      ValueError: the name is taken or has other characters, there is no such group, or `torch` is not a mapping whose
+        keys are 1 and 2.
     """
     if not name.isidentifier():
         raise ValueError(f"name={name!r} of an op must consist of letters, digits and underscores")
@@ -59,7 +68,7 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     def add(build: Build) -> Build:
         new, there = Candidate(group, build, torch or {}), _CANDIDATES.get(name)
         if there and not _is_same(new, there):
-            raise ValueError(f"name={name!r} is that of a registered op; a new op must have one that is not taken")
+            raise ValueError(f"name={name!r} is the name of a registered op; a new op must have another one")
         _CANDIDATES.setdefault(name, new)
         return build
 
@@ -67,7 +76,7 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
 
 def _is_same(one: Candidate, other: Candidate) -> bool:
-    """Whether two entries are of the same text at the same place of a file."""
+    """Whether two entries were made by the same code at the same line of a file."""
     codes = [getattr(of.build, "__code__", None) for of in (one, other)]
     closures = [getattr(of.build, "__closure__", None) for of in (one, other)]
     same = (one.group, one.torch) == (other.group, other.torch)
@@ -78,7 +87,7 @@ def find(name: str) -> Candidate:
     """The entry of a name.
 
     Raises:
-      ValueError: no op is registered under it.
+      ValueError: no op is registered under this name.
     """
     if name not in names():
         raise ValueError(f"op {shown(name)} is not registered; allowed are {listed(name, names())}")

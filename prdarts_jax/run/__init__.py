@@ -1,1 +1,1 @@
-"""A command as a resumable job: a config in, a folder of results out."""
+"""Jobs that can be resumed: each reads a config and writes a folder of results."""

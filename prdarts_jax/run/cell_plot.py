@@ -22,12 +22,11 @@ _MIDDLE = 3.05  # of the drawing, between the title and the legend
 
 
 def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
-    """The cell as a directed graph from left to right, 1800 x 900 pixels, like the DARTS figures.
+    """The cell as a directed graph from left to right, 1800 x 900 pixels, like the figures of DARTS.
 
-    A node's column is its depth, the longest path from an input. Entries of the group 'none' are not drawn; nodes have
-    the numbers that the papers give them.
-
-    Artists carry a gid for whoever wants to restyle them: "node", "edge" and "op".
+    A node's column is its depth, the length of the longest path from an input. Entries of the group 'none' are not
+    drawn. Nodes are numbered as in the papers. Artists have the gid "node", "edge" or "op", so that they can be found
+    and restyled.
 
     Args:
       genotype: the cells; only the one drawn is read.
@@ -78,17 +77,17 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
 
 
 def _layout(edges: Sequence[tuple[int, int, str]], inputs: int, nodes: int) -> tuple[np.ndarray, list[list[int]]]:
-    """Where nodes, labels and lines go.
+    """The positions of nodes, labels and lines.
 
-    Nodes have every other column. An edge has a point in each column between its ends; its label is at the last one.
+    Nodes are in every other column. An edge has a point in each column between its ends; its label is at the last one.
 
     Args:
       edges: (source, target, op or '') of every arrow.
-      inputs: how many nodes are inputs; they come first.
-      nodes: how many there are, the output, which is the last, included.
+      inputs: number of input nodes, which come first.
+      nodes: number of all nodes, including the output, which is the last.
 
     Returns:
-      f64[points, 2] of the nodes and then the points of the edges, and the indices of each edge's points.
+      The positions f64[points, 2] of the nodes and then of the points of edges, and the indices of each edge's points.
     """
     depth = [0] * nodes
     for node in range(inputs, nodes):
@@ -113,12 +112,12 @@ def _heights(columns: np.ndarray, sizes: np.ndarray, lines: Sequence[tuple[int, 
     """Heights of points for a drawing with few crossings, after Sugiyama, Tagawa and Toda (Methods for Visual
     Understanding of Hierarchical System Structures, 1981).
 
-    The points of a column are sorted by the mean height of those that lines join them to, and come as near to it as
-    their sizes allow. This is repeated from some random heights, and the best drawing is kept.
+    The points of a column are sorted by the mean height of the points that lines join them to, and come as near to that
+    height as their sizes allow. This is repeated from several random heights, and the best drawing is kept.
 
     Args:
       columns: the column of each point, i64[points].
-      sizes: the room that it needs, f64[points].
+      sizes: the height that each point needs, f64[points].
       lines: pairs of points in neighbouring columns, from left to right.
     """
     joined = np.zeros((len(columns), len(columns)))

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: Orbax writes, names and retains them, in a folder a step.
+"""Checkpoints of a run: Orbax writes, names and keeps them, in one folder per step.
 
-Orbax notices some damage when it reads, and then chatters; so each checkpoint carries SHA256SUMS of its files and is
-read only if they agree. Beside the state it has the config of its run, so that none is read that belongs to another,
-and the records of all epochs before it, so that metrics.jsonl can be written again.
+When it reads, Orbax notices only some damage, and reports it at length. So each checkpoint has a file SHA256SUMS, and
+it is read only if its files agree with these sums. Beside the state it has the config of its run, so that no run reads
+the checkpoint of another, and the records of all epochs before it, so that metrics.jsonl can be written again.
 """
 
 import asyncio.log
@@ -33,15 +33,15 @@ from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
 
 KEPT = 3
-_CONTENTS = ("images", "accuracies", "starting_weights")  # in config.json beside the config: of files
+_CONTENTS = ("images", "accuracies", "starting_weights")  # fields of config.json that describe the content of files
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
 
 Records = list[list[dict[str, Any]]]  # of each run, those of all its epochs
 
 
 class _SummedTree(ocp.PyTreeCheckpointHandler):
-    """Writes what stands beside the state, and the sums, before Orbax gives the checkpoint its name, so that each named
-    one has them."""
+    """Writes the config, the records and the sums before Orbax gives the checkpoint its name, so that every checkpoint
+    with a name has them."""
 
     def __init__(self, run: bytes) -> None:
         super().__init__()
@@ -54,7 +54,13 @@ class _SummedTree(ocp.PyTreeCheckpointHandler):
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint.
+
+    Attributes:
+      state: a pytree of arrays.
+      step: number of steps done.
+      records: of each run, those of all its epochs.
+    """
 
     state: Any
     step: int
@@ -64,18 +70,18 @@ class Restored(NamedTuple):
 def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any], records: Records) -> None:
     """Writes a checkpoint, returns once it is on disk, and keeps the newest `KEPT` of the folder.
 
-    A checkpoint gets its name only when it is complete, so a process killed in here leaves the others as they were. A
-    step that is there already is left alone. Several processes of one run call this together.
+    A checkpoint gets its name only when it is complete, so a process that is killed in here leaves the others as they
+    were. If there is already a checkpoint of this step, nothing is written. All processes of a run must call this.
 
     Args:
-      folder: made if missing.
-      step: what the checkpoint is called; larger is newer.
-      state: a pytree of arrays, typed PRNG keys among them or not.
+      folder: created if missing.
+      step: the name of the checkpoint; larger is newer.
+      state: a pytree of arrays, which may be typed PRNG keys.
       config: of the run.
       records: of the epochs so far.
 
     Raises:
-      OSError: it cannot be written, for instance since no space is left.
+      OSError: the checkpoint cannot be written, for instance because the disk is full.
     """
     if True in devices.all_gather((folder / str(step)).exists()):
         return
@@ -83,7 +89,7 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.LatestN(KEPT),
         cleanup_tmp_directories=True,  # of processes that were killed
-        todelete_subdir=_REMOVED,  # by a rename: what has a step's name is whole
+        todelete_subdir=_REMOVED,  # by a rename, so that every folder with a step's name is complete
         enable_async_checkpointing=False,
         save_root_metadata=False,
         lightweight_initialize=True,
@@ -103,8 +109,8 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
 
 @contextlib.contextmanager
 def _os_errors(folder):
-    """Within it what TensorStore cannot write is an OSError, and nothing else: Orbax would log it in hundreds of lines,
-    and TensorStore's threads go on to report it to event loops that are closed."""
+    """Within it, an array that TensorStore cannot write raises an OSError and prints nothing: Orbax would log the error
+    in hundreds of lines, and TensorStore's threads would still report it to event loops that are closed."""
     verbosity, hook = logging.get_verbosity(), sys.unraisablehook
 
     def report(unraisable):
@@ -116,11 +122,11 @@ def _os_errors(folder):
     asyncio.log.logger.addFilter(_is_news)
     try:
         yield
-        sys.unraisablehook = hook  # after an error the threads may still be at it
+        sys.unraisablehook = hook  # not after an error, when the threads may still report it
     except ValueError as error:
         if "local file" not in str(error):
             raise
-        # There is no code where it misses what it has failed to write before.
+        # The code is missing if TensorStore does not find a file that it failed to write before.
         code = int((re.findall(r"os_error_code='(\d+)'", str(error)) or [errno.EIO])[0])
         raise OSError(code, os.strerror(code), str(folder)) from error
     finally:
@@ -128,7 +134,7 @@ def _os_errors(folder):
 
 
 def _is_news(record):
-    """Whether asyncio logs anything but one more error of TensorStore, for each array that it could not write."""
+    """Whether asyncio logs anything but one of TensorStore's errors, one for each array that it could not write."""
     return not (record.exc_info and "os_error_code" in str(record.exc_info[1]))
 
 
@@ -139,20 +145,20 @@ def restore_latest(
     report: Callable[[str], None],
     free: Collection[str] = (),
 ) -> Restored | None:
-    """Reads the newest checkpoint that is intact, bit for bit as it was saved, or None if there is none.
+    """Reads the newest intact checkpoint, bit for bit as it was saved; returns None if there are no checkpoints.
 
-    Newer ones that are damaged are moved aside within the folder, so that their steps can be saved again.
+    Newer checkpoints, which are damaged, are moved aside within the folder, so that their steps can be saved again.
 
     Args:
       folder: of the checkpoints.
       template: the state or its `jax.eval_shape`; gives the structure, shapes and dtypes.
       config: of the run.
-      report: is told of each damaged checkpoint, in a sentence.
-      free: fields that may have another value there.
+      report: called with a sentence for each damaged checkpoint.
+      free: fields of the config that may have another value in the checkpoint.
 
     Raises:
       ValueError: all checkpoints are damaged, the intact one is of another config or does not fit the template, or
-        processes see different ones.
+        processes see different checkpoints.
     """
     paths = _newest_first(folder)
     intact = next((path for path in paths if _is_intact(path)), None)
@@ -178,7 +184,7 @@ def restore_latest(
 
 
 def _read_run(path: pathlib.Path) -> dict[str, Any]:
-    """What a checkpoint has beside its state."""
+    """The content of a checkpoint beside its state: {'step', 'config', 'records'}."""
     try:
         run = json.loads((path / _STATE / _RUN).read_bytes())
         fits = run["step"] == int(path.name) and isinstance(run["config"], dict) and isinstance(run["records"], list)
@@ -195,16 +201,16 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> Any:
-    """A part of the state in the newest intact checkpoint, of whatever config; nothing is moved or written.
+    """A part of the state in the newest intact checkpoint, of any config; nothing is moved or written.
 
     Args:
       folder: of the checkpoints.
-      prefixes: of the names of its arrays; the first that fits is taken.
+      prefixes: prefixes of the names of its arrays; the first one that fits is used.
       template: the part or its `jax.eval_shape`.
 
     Raises:
       FileNotFoundError: there is no intact checkpoint.
-      ValueError: the part is not there, or does not fit the template.
+      ValueError: the part is missing, or does not fit the template.
     """
     intact = next(filter(_is_intact, _newest_first(folder)), None)
     if intact is None:
@@ -219,12 +225,13 @@ def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> A
 def check_config(
     workdir: pathlib.Path, config: Mapping[str, Any], free: Collection[str] = (), advice: str = ""
 ) -> None:
-    """Refuses a workdir whose config.json is not this config but for the `free` fields; one without a run is fine.
+    """Refuses a workdir whose config.json is another config; the `free` fields may differ, and the file may be missing
+    if there is no run yet.
 
-    Where the epochs differ, the `advice` stands at the end of the sentence.
+    If the epochs differ, the message ends with the `advice`.
 
     Raises:
-      ValueError: names each field that differs with both values, or says that the file is damaged or missing.
+      ValueError: naming each field that differs with both values, or saying that the file is damaged or missing.
     """
     unknown = "so whether the run there has this config cannot be told: use another --workdir"
     try:
@@ -241,10 +248,10 @@ def check_config(
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What config.json holds, numbers that are not finite as their names; None where there is no such file.
+    """The content of config.json, in which numbers that are not finite are texts; None if there is no such file.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: the file is damaged.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -258,19 +265,19 @@ def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
-    """The newest checkpoint in a folder of them, which may be damaged."""
+    """The newest checkpoint in a folder, which may be damaged; None if there is none."""
     return next(iter(_newest_first(folder)), None)
 
 
 def _plain(value: Any) -> Any:
-    """A config with the names of numbers that are not finite, as "inf", for which JSON has no word."""
+    """A config in which texts such as "inf" replace numbers that are not finite, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {name: _plain(field) for name, field in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> str:
-    """What differs between two configs, but for the `free` fields, in words."""
+    """The differences between two configs in words, without those of the `free` fields."""
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
@@ -286,7 +293,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collec
 
 
 def fingerprint(arrays: Any) -> str:
-    """Of a pytree of arrays; it changes where one of them does. A config has it of files that may change."""
+    """A text that changes if any array of a pytree changes. config.json has such texts for files that may change."""
     crc = 0
     for name, array in leaves_by_name(arrays).items():
         crc = zlib.crc32(array.tobytes(), zlib.crc32(name.encode(), crc))
@@ -294,7 +301,7 @@ def fingerprint(arrays: Any) -> str:
 
 
 def leaves_by_name(state: Any) -> dict[str, np.ndarray]:
-    """What a checkpoint holds of a state: the arrays of all devices, by their place in it, as 'params.stem.kernel'."""
+    """The arrays of a state as checkpoints store them, whole and by their path in it, such as 'params.stem.kernel'."""
     return devices.device_get(_by_name(_key_data(state)))
 
 
@@ -304,7 +311,7 @@ def _newest_first(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _sums(path: pathlib.Path) -> str:
-    """The lines that sha256sum prints for all files below `path` and that it can check."""
+    """The lines that sha256sum prints for all files below `path`, and with which it can check them."""
     names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     names -= {_SUMS, "commit_success.txt"}  # Orbax writes the latter last
     return "".join(f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names))
@@ -321,7 +328,7 @@ def _leaves(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             leaves: dict[str, np.ndarray] = checkpointer.restore((path / _STATE).absolute())
-    except Exception as error:  # whatever files that have been changed together with the sums make of the reader
+    except Exception as error:  # whatever the reader raises for files that were changed together with their sums
         raise ValueError(
             f"checkpoint {path} has been changed: its arrays cannot be read; use another --workdir"
         ) from error

@@ -1,7 +1,7 @@
-"""What found cells are worth: trained from scratch beside random cells, DARTS's own and one of skip connections alone.
+"""Found cells trained from scratch and compared with random cells, DARTS's own and that of skip connections alone.
 
-In the folder of the search, evaluation/ then has a folder a cell (see `evaluate`), and comparison.json, comparison.md
-and comparison.png put their test accuracies side by side.
+The folder of the search then has evaluation/, with a folder for each cell (see `evaluate`), and comparison.json,
+comparison.md and comparison.png, which compare the test accuracies.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from prdarts_jax.spaces import genotypes, reference_cells
 
 
 def training_config(config: ConfigDict) -> ConfigDict:
-    """The training of the cells, as the section `evaluation` of a search's config has it."""
+    """The config for training the cells: the section `evaluation` of a search's config, with its images and seed."""
     result = settings.training()
     for field in (*settings.OF_IMAGES, "seed"):
         result[field] = config[field]
@@ -31,11 +31,14 @@ def training_config(config: ConfigDict) -> ConfigDict:
 
 
 def check(config: ConfigDict, data: DataSet | None = None) -> None:
-    """Refuses what the trainings could not be run with; see `evaluate.prepare`.
+    """Refuses a search whose cells could not be trained afterwards.
 
     Args:
-      config: of the search, before it is run.
-      data: its images, by default those that the config names.
+      config: of the search.
+      data: its images; by default those that the config names.
+
+    Raises:
+      ValueError, OSError: as `evaluate.prepare`.
     """
     settings.validate(config)
     space = settings.space_of(config)
@@ -52,7 +55,7 @@ def run(
     Args:
       config: of the search.
       workdir: of the search.
-      found: what `search.run` gives.
+      found: the result of `search.run`.
       data: as for `check`.
 
     Returns:
@@ -78,7 +81,7 @@ def run(
         row["skip_share"] = float(np.mean(list(genotypes.skip_share(cells[name]).values())))
         row["depth"] = genotypes.depth(cells[name])
     reporting.write_json(workdir / "comparison.json", rows)
-    # A cell that two seeds have found says nothing new.
+    # A cell that two seeds have found counts once.
     different = {(cells[name], name.partition("_")[0]): name for name in reversed(rows)}
     text = _table(rows) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
     reporting.write_bytes(workdir / "comparison.md", text.encode())
@@ -90,11 +93,12 @@ def run(
 
 
 def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genotypes.AnyGenotype]:
-    """What found cells are compared with: random cells, DARTS's second order cell and skip connections alone, where the
-    space has them.
+    """The cells that found cells are compared with, by name.
 
-    A random cell without a path from input to output, which gives the same for every image, is drawn again: one such
-    would make the mean of all say nothing.
+    They are `random_0`, ... (`config.evaluation.random_cells` of them, drawn by `config.seed`) and, if the space has
+    them, `darts_v2` (DARTS's second order cell) and `all_skip` (skip connections alone). A random cell without a path
+    from input to output is drawn again: its network, which gives the same output for every image, would distort the
+    mean of the random cells.
     """
     generator = np.random.default_rng(config.seed)
     cells: dict[str, genotypes.AnyGenotype] = {}
@@ -125,11 +129,15 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whether found cells, each different, are better than random ones, with the numbers that this rests on.
+    """A sentence that says whether found cells are better than random cells, with the numbers behind it.
 
     The difference of the means of f found and r random cells has the standard error sqrt(s_f^2 / f + s_r^2 / r), with
-    the variances s^2 over the cells; of a single found cell, which says nothing of its variance, that of the random
-    ones is taken. What is within two standard errors cannot be told apart.
+    the variances s^2 over the cells; for a single found cell, s_f^2 is that of the random cells. If the difference is
+    within two standard errors, the cells cannot be told apart.
+
+    Args:
+      rows: name -> {'accuracy': a fraction, or None if a training diverged, ...}. Names of found cells, which must all
+        be different, begin with 'found', names of random cells with 'random_'; other rows are ignored.
 
     >>> accuracies = {"found": 0.95, "random_0": 0.91, "random_1": 0.93}
     >>> print(verdict({name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}))

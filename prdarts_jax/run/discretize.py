@@ -1,5 +1,5 @@
-"""From the supernets of a search to cells, where the method has a step `after_search`: discretization.json says what
-it has chosen, and beside it the cell that the logits alone would give."""
+"""From the supernets of a search to cells, if the method has an `after_search`: discretization.json has the cell that
+it chooses, and for comparison the cell by the logits alone."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -31,21 +31,24 @@ def run(
     mesh: Mesh,
     folders: Sequence[Path],
 ) -> dict[int, AnyGenotype]:
-    """The cell that the method chooses for each seed. Training batches go on where those of the search have ended.
+    """Lets the method choose a cell for each seed. Its training batches are those that would follow in the search.
 
-    A function of its arguments: what is killed here is done again. `folders/discretization.json` gets both cells, each
-    with its accuracy on the validation batches by the weights with which the search has ended; those of a seed that has
-    ended early are the ones at the end of all seeds.
+    The result depends on the arguments only, and a killed choice begins again. The file discretization.json in each
+    folder gets both cells, each with its accuracy on the validation batches by the weights at the end of the search.
+    For a seed that has ended early, these are its weights when the last seed ended.
 
     Args:
       problem: of the last stage.
       states: of all seeds, stacked, after the search.
-      derived: the cells by the logits alone, by the number of the seed. One that is missing has diverged.
+      derived: index of a seed, from 0 -> its cell by the logits alone; seeds that have diverged are missing.
       train: the images that train the weights, {'image': u8[N, H, W, C], 'label': i32[N]}.
-      val_batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}; B is the size of training batches too.
+      val_batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}; training batches have the same size B.
       augmentation: of training batches.
-      mesh: of the devices; all of the above are on it.
+      mesh: of the devices, on which the states and the images lie.
       folders: of each seed.
+
+    Returns:
+      Index of a seed -> the cell that was chosen.
     """
     choose = problem.method.after_search
     assert choose is not None
@@ -83,5 +86,7 @@ def run(
         reporting.write_json(folder / "discretization.json", record)
         whose, (before, after) = f"{folder.name}: " if len(folders) > 1 else "", 100 * accuracies[number]
         same = "the cell of the logits" if result[number] == genotype else "another cell than that of the logits"
-        reporting.say(f"{whose}{same} is chosen: {after:.1f} % by shared weights, that of the logits {before:.1f} %")
+        reporting.say(
+            f"{whose}{same} is chosen: {after:.1f} % by shared weights, the cell of the logits {before:.1f} %"
+        )
     return result

@@ -1,7 +1,7 @@
-"""What cells are worth: any number of them trained from scratch by one compiled function, one on each device at a time.
+"""The accuracy of many cells: one compiled function trains all of them from scratch, one cell per device at a time.
 
-A cell is the data of the network that is trained (`nets/encoded.py`), so that one compilation does for all. In the
-workdir each cell has a folder, and in it seed_0, seed_1, ... with metrics.jsonl, genotype.json and result.json;
+The network that is trained gets its cell as an input (`nets/encoded.py`), so one compilation is enough for all cells.
+In the workdir each cell has a folder, and in it seed_0, seed_1, ... with metrics.jsonl, genotype.json and result.json;
 results.json has a row for each cell of the last call.
 """
 
@@ -28,18 +28,18 @@ from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Row = dict[str, Any]
-_RUNNING = "running"  # the folder of what is being trained
+_RUNNING = "running"  # the folder of the trainings that are under way
 
 
 class _Job(NamedTuple):
-    """A training: of which cell, with which seed."""
+    """One training: the name of its cell, and its seed."""
 
     name: str
     seed: int
 
 
 class Evaluation(NamedTuple):
-    """Trainings that can be run; see `prepare`."""
+    """Trainings that have been checked: `prepare` returns it, and `run` takes it."""
 
     config: ConfigDict
     space: SearchSpace
@@ -62,30 +62,30 @@ def prepare(
     """Checks everything and opens the data, without running anything; see `evaluate`.
 
     Args:
-      cells: by name.
+      cells: name -> genotype.
       config: of the training.
-      space: of the cells.
-      trainings: of each.
-      section: of the user's config that `config` was made of, as 'evaluation.', for messages.
-      data: the images, by default those that the config names.
+      space: a search space that has all of the cells; by default the smallest one.
+      trainings: number of trainings of each cell.
+      section: what messages put before field names: 'evaluation.' if `config` was made from this section of another.
+      data: the images; by default those that the config names.
 
     Raises:
-      ValueError, OSError: for what cannot be used, in one sentence.
+      ValueError, OSError: something cannot be used; the message is one sentence.
     """
     settings.validate(config)
     if config.job != "train":
         raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
     if trainings < 1 or config.seed + trainings > 2**32:
-        raise ValueError(f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the seeds there are")
+        raise ValueError(
+            f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the number of seeds from config.seed on"
+        )
     for field, allowed in (("form", "cifar"), ("torch_checkpoint", ""), ("init_from", "")):
         if config[field] != allowed:
-            raise ValueError(
-                f"config.{section}{field}={config[field]!r} must be {allowed!r} where many cells are trained"
-            )
+            raise ValueError(f"config.{section}{field}={config[field]!r} must be {allowed!r} if many cells are trained")
     data = data or feeds.find_data(config)
     if feeds.is_streamed(config, data):
         raise ValueError(
-            f"config.dataset={refusals.shown(data.name)} must fit into memory where many cells are trained: no more "
+            f"config.dataset={refusals.shown(data.name)} must fit into memory if many cells are trained: no more "
             f"than config.memory={config.memory} GB, and not ImageNet"
         )
     if not cells:
@@ -130,40 +130,41 @@ def evaluate(
     trainings: int = 1,
     data: DataSet | None = None,
 ) -> dict[str, Row]:
-    """Trains and tests cells from scratch, or those that are left, and writes the results into `workdir`.
+    """Trains and tests cells from scratch, and writes the results into `workdir`.
 
-    Trainings of one seed start from the same weights, wherever cells have the same op on the same edge. Killed or
-    stopped, the same call resumes. A cell whose training diverges has no accuracy.
+    After a stop or a kill the same call trains the remaining cells. Cells that are trained with the same seed start
+    from the same weights wherever they have the same op on the same edge. A cell whose training diverges has no
+    accuracy. Call it from the main thread, which receives SIGTERM and Ctrl-C.
 
     Args:
-      cells: by name, all of one kind.
-      config: of the training, as `settings.training()`; its genotype does not matter.
-      workdir: created or resumed.
-      space: of the cells, by default the smallest that has them all. The weights at the start depend on it, so give it
-        if cells with other ops may be added later. A cell must concatenate all nodes but its inputs, and may not have
+      cells: name -> genotype, all of the same class. Each must concatenate all nodes but its inputs, and may not have
         an op twice on an edge.
-      trainings: of each cell, with the seeds config.seed, config.seed + 1, ...
-      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
+      config: of the training, such as `settings.training()`; its genotype is ignored.
+      workdir: created or resumed.
+      space: a search space that has all of the cells; by default the smallest one. The initial weights depend on the
+        space, so give one if cells with other ops may be added later.
+      trainings: number of trainings of each cell, with the seeds config.seed, config.seed + 1, ...
+      data: your own images, for instance from `data.from_arrays`; by default those that the config names.
 
     Returns:
       For each cell, the best first:
-        accuracy: on the test images, a fraction, the mean of the trainings; None where one diverged.
-        standard_error: of the accuracy. With n test images and t trainings, whose accuracies have the variance s^2
-          (0 for one), sqrt(accuracy (1 - accuracy) / n + s^2 / t).
-        rank: 1 is best; None where a training diverged.
+        accuracy: the mean test accuracy of the trainings, a fraction; None if one diverged.
+        standard_error: of the accuracy; None if there is none. It is sqrt(accuracy (1 - accuracy) / n + s^2 / t) for n
+          test images and t trainings, whose accuracies have the variance s^2 (0 if t is 1).
+        rank: 1 is best; None if a training diverged.
         accuracies: of each training.
-        params, macs: weights, and multiply-adds of an image.
+        params, macs: number of weights, and multiply-adds per image.
 
     Raises:
-      ValueError, OSError: for what cannot be used, in one sentence.
-      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+      ValueError, OSError: something cannot be used; the message is one sentence.
+      loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
     return run(prepare(cells, config, space, trainings, data=data), Path(workdir))
 
 
 @lock.alone
 def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
-    """`evaluate` for what is prepared."""
+    """Runs the trainings that `prepare` has checked; the result is that of `evaluate`."""
     config, _, cells, _, feed, _, trainings, of_images = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
     fields |= {"space": list(evaluation.space.ops)} | of_images
@@ -200,7 +201,7 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
 
 
 def _remove(folder):
-    """Once all processes have written, and before any goes on."""
+    """Removes a folder after all processes have written to it and before any of them continues."""
     devices.barrier("all written")
     if devices.is_main():
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +213,7 @@ def _result(folder):
 
 
 def _row(results: Sequence[Mapping[str, Any]]) -> Row:
-    """Of one cell, without its rank; see `evaluate`."""
+    """The row of one cell, without its rank; see `evaluate`."""
     row: Row = {"accuracy": None, "standard_error": None, "rank": None, "accuracies": [r["top1"] for r in results]}
     if None not in row["accuracies"]:
         mean = float(np.mean(row["accuracies"]))
@@ -223,7 +224,7 @@ def _row(results: Sequence[Mapping[str, Any]]) -> Row:
 
 
 class _Trainer:
-    """Trains and tests groups of cells, one on each device, by functions that are compiled once."""
+    """Trains and tests groups of cells, one cell per device, with functions that are compiled once."""
 
     def __init__(self, evaluation: Evaluation, fields: dict[str, Any], workdir: Path) -> None:
         self.config, _, self.cells, self.codes, feed, problem, *_ = evaluation
@@ -247,13 +248,13 @@ class _Trainer:
         self.epoch = loop.compiled(epoch, states, self.images, jnp.int32(1))
 
     def _first(self, group):
-        """What the states of a group start from; a device that is left over has the group's last cell."""
+        """The keys and cells that the states of a group start from; devices without a cell repeat the last one."""
         jobs = [*group, *[group[-1] if group else _Job(next(iter(self.cells)), 0)] * (self.feed.mesh.size - len(group))]
         keys = jnp.stack([jax.random.key(job.seed) for job in jobs])
         return keys, jax.tree.map(lambda *a: jnp.stack(a), *(self.codes[job.name] for job in jobs))
 
     def train(self, group: Sequence[_Job], folders: Sequence[Path]) -> list[dict[str, Any]]:
-        """The results of a group's tests; its checkpoints are in the workdir, its records in the folders."""
+        """The test results of a group; its checkpoints are in the workdir, its records in the folders."""
         members = [[job.name, job.seed, genotypes.to_json(self.cells[job.name])] for job in group]
         fields = self.fields | {"cells": members}
         try:
@@ -292,7 +293,7 @@ class _Trainer:
 
 
 def _check_folders(cells, workdir):
-    """Refuses a folder of another cell of the same name."""
+    """Refuses a folder that has the trainings of another cell of the same name."""
     for name, genotype in cells.items():
         for path in (workdir / name).glob("seed_*/genotype.json"):
             if genotypes.load(path) != genotype:

@@ -1,4 +1,4 @@
-"""Where a training gets its batches: from arrays on the device, or streamed from disk."""
+"""The batches of a training: from arrays on the device, or streamed from disk."""
 
 import abc
 import dataclasses
@@ -29,12 +29,12 @@ class Feed(abc.ABC):
     Attributes:
       name: of the data set.
       num_classes: number of classes.
-      classes: their names, where they have some.
+      classes: their names; empty if they have none.
       description: of the training images, in one or two lines.
       image_shape: (B, H, W, C) of a batch.
-      steps_per_epoch: batches of the training images.
+      steps_per_epoch: number of batches of the training images.
       augmentation: what compiled code does to an image.
-      cropped: whether the test sees the centre of an image, else it sees all of it.
+      cropped: True if the test uses the centre of an image, False if it uses the whole image.
       mesh: of the devices.
     """
 
@@ -50,15 +50,15 @@ class Feed(abc.ABC):
 
     @abc.abstractmethod
     def function(self, problem: TrainProblem) -> Callable:
-        """`jax.jit` of (state, *arguments) -> (state, mean metrics), with the arguments that `calls` gives."""
+        """`jax.jit` of (state, *arguments) -> (state, mean metrics), with the arguments of `calls`."""
 
     @abc.abstractmethod
     def example(self) -> tuple[Any, ...]:
-        """Arguments, or their shapes, to compile `function` for."""
+        """The arguments of `function` after the state, or their shapes, to compile it for."""
 
     @abc.abstractmethod
     def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
-        """From here to the end of the run: so many steps, and the arguments of the calls of `function` that do them."""
+        """Yields, until the run ends, a number of steps and the arguments of the calls of `function` that do them."""
 
     @abc.abstractmethod
     def test_batches(self) -> Iterator[dict[str, Any]]:
@@ -69,24 +69,24 @@ def find_data(config: ConfigDict) -> DataSet:
     """The data set that a valid config names.
 
     Raises:
-      ValueError, OSError: for data that cannot be used, in one sentence.
+      ValueError, OSError: the data cannot be used; the message is one sentence.
     """
     shares = {"test_share": config.test_share, "test_seed": config.test_seed}
     return sources.find(config.dataset, config.data_dir or None, **shares)
 
 
 def identity(data: DataSet) -> dict[str, str]:
-    """What config.json has beside the config, so that a run is not resumed after its own images have changed."""
+    """Fields of config.json beside the config, so that a run is not resumed after the user's images have changed."""
     return {"dataset": data.name, "images": data.identity} if data.identity else {}
 
 
 def is_streamed(config: ConfigDict, data: DataSet) -> bool:
-    """Whether a run reads the images from disk, since they would take more than `config.memory`."""
+    """Whether a run reads the images from disk, since in memory they would take more than `config.memory`."""
     if data.streamed:
         return True
     source = data.open("train")
     if not config.image_size and None in source.shape:
-        return False  # refused where they are loaded
+        return False  # they are refused when they are loaded
     height, width = sources.size_of(source, config.image_size, data.name)
     return height * width * source.shape[2] * (config.num_examples or len(source)) > config.memory * 1e9
 
@@ -95,13 +95,13 @@ def open_feed(config: ConfigDict, mesh: Mesh, data: DataSet) -> Feed:
     """The images of a data set for a valid training config.
 
     Raises:
-      ValueError, OSError: for data that cannot be used, in one sentence.
+      ValueError, OSError: the data cannot be used; the message is one sentence.
     """
     return (_Streamed if is_streamed(config, data) else InMemory)(config, mesh, data)
 
 
 def stream_options(config: ConfigDict) -> dict[str, Any]:
-    """How `streaming` reads training images; refuses an image_size that it cannot have."""
+    """The options with which `streaming` reads training images; refuses an image_size that it cannot use."""
     if type(config.image_size) is not int or not config.image_size:
         raise ValueError(
             f"config.image_size={config.image_size} must be above 0, and one number, for images that are streamed from "
@@ -112,14 +112,14 @@ def stream_options(config: ConfigDict) -> dict[str, Any]:
 
 
 def batch_shape(image_shape: tuple[int, int, int, int], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a batch of bytes (B, H, W, C) that is spread over the mesh."""
+    """The shapes of a batch of u8 images (B, H, W, C) and their labels, spread over the mesh."""
     spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
     image = jax.ShapeDtypeStruct(image_shape, jnp.uint8, sharding=spread)
     return {"image": image, "label": jax.ShapeDtypeStruct(image_shape[:1], jnp.int32, sharding=spread)}
 
 
 class InMemory(Feed):
-    """All images are on the device, where one call does all of the steps."""
+    """All images are on the device; one call does several steps."""
 
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet, section: str = "") -> None:
         read = {"image_size": config.image_size}
@@ -142,11 +142,11 @@ class InMemory(Feed):
         return devices.device_put({"image": self._train.images, "label": self._train.labels}, self.mesh)
 
     def function(self, problem: TrainProblem) -> Callable:
-        """Of (state, images, steps)."""
+        """`function` of (state, images, steps)."""
         return jax.jit(devices.shard_map(self.epoch(problem), self.mesh), donate_argnums=0)
 
     def epoch(self, problem: TrainProblem) -> Callable:
-        """`function` of one device, not compiled."""
+        """`function` for one device, not compiled."""
 
         def epoch(state, images, steps):
             return train_epoch(problem, state, images, self.augmentation, self.image_shape[0], steps)
@@ -154,7 +154,7 @@ class InMemory(Feed):
         return epoch
 
     def test(self, problem: TrainProblem) -> Callable:
-        """(state, `test_images`) -> the sums of `training.test_step` over them, on one device, not compiled."""
+        """(state, `test_images`) -> the sums of `training.test_step` over the images; for one device, not compiled."""
 
         def test(state, batches):
             def step(batch):
@@ -165,11 +165,11 @@ class InMemory(Feed):
         return test
 
     def test_images(self) -> dict[str, jax.Array]:
-        """All batches of test images in one: u8[batches, B, H, W, C], and their labels."""
+        """All batches of test images in one array, u8[batches, B, H, W, C], and their labels."""
         return devices.device_put(jax.tree.map(lambda *a: np.stack(a), *self._host_batches()), self.mesh)
 
     def example(self) -> tuple[Any, ...]:
-        """The images, and one step."""
+        """The images, and a number of steps."""
         return self._images, jnp.int32(1)
 
     def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
@@ -178,7 +178,7 @@ class InMemory(Feed):
             yield steps, [(self._images, jnp.int32(steps))]
 
     def test_batches(self):
-        """Black images of label -1 fill up the last one."""
+        """The test images in batches; black images with the label -1 fill up the last one."""
         for batch in self._host_batches():
             yield devices.device_put(batch, self.mesh, devices.SPREAD)
 
@@ -194,7 +194,7 @@ class InMemory(Feed):
 
 
 class _Streamed(Feed):
-    """Images are read, cropped, mirrored and jittered by other processes; a call does one step, of one batch."""
+    """Other processes read, crop, mirror and jitter the images; a call does one step, with one batch."""
 
     cropped = True
 
@@ -205,7 +205,7 @@ class _Streamed(Feed):
         self._test = data.open("test")
         images, batch_size = len(self._train), config.batch_size // config.accumulate
         if config.batch_size > images:
-            raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the images there are")
+            raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the number of images")
         self.name, self.num_classes, self.classes, self.mesh = name, source.num_classes, source.classes, mesh
         self.description = sources.describe(self._train, name, images) + ", streamed from disk"
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)

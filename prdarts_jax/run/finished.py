@@ -1,7 +1,8 @@
-"""A finished run: what a training leaves for the use of its network, and the folder of a run read back.
+"""A finished run: the files with which a trained network can be used, and loading the folder of a run.
 
-Beside the checkpoints there are classifier.json (the images' shape, how they are normalised, the names of the classes),
-classifier.stablehlo for JAX alone, and classifier_torch.py with classifier_torch.npz for PyTorch alone.
+Beside the checkpoints, a training's folder has classifier.json (the images' shape, how they are normalised, the names
+of the classes), classifier.stablehlo, which needs only JAX, and classifier_torch.py with classifier_torch.npz, which
+need only PyTorch.
 """
 
 import dataclasses
@@ -32,11 +33,11 @@ _classify = jax.jit(training.classify, static_argnums=(0, 1))
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Finished:
-    """A search that has ended.
+    """A finished search of one seed.
 
     Attributes:
-      config: its settings, as config.json has them.
-      genotype: what was found, or trained.
+      config: the content of config.json.
+      genotype: the cell that was found; in `Trained` the one that was trained.
     """
 
     config: dict[str, Any]
@@ -45,16 +46,16 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained(Finished):
-    """A training that has ended.
+    """A finished training.
 
     Attributes:
-      network: what was trained.
-      variables: {'params', 'batch_stats'}, those that were tested.
-      augmentation: of the training; `mean` and `std` are what every image is normalised by.
+      network: the network that was trained.
+      variables: {'params', 'batch_stats'} that were tested at the end: the running means if config.ema is above 0.
+      augmentation: of the training; its `mean` and `std` normalise every image.
       image_shape: (height, width, channels).
-      cropped: whether the test saw the centre of each image (see `streaming.test_batches`), else it saw all of it.
-      classes: the name of each; its number where it has none.
-      result: what result.json holds.
+      cropped: True if the test used the centre of each image (see `streaming.test_batches`), False if the whole image.
+      classes: the name of each class; if classes have no names, their numbers '0', '1', ...
+      result: the content of result.json.
     """
 
     network: nn.Module
@@ -66,7 +67,7 @@ class Trained(Finished):
     result: dict[str, Any]
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Logits f32[B, classes] of images u8[B, *image_shape].
+        """Logits f32[B, classes] of images u8[B, *image_shape], which it normalises; compiled once for each B.
 
         Raises:
           ValueError: the images are of another dtype or shape.
@@ -96,7 +97,8 @@ def write(
     cropped: bool,
     classes: Sequence[str],
 ) -> None:
-    """Writes what the use of a network needs; of the arguments see `Trained`."""
+    """Writes classifier.json, classifier.stablehlo and, if the network can be written for PyTorch, classifier_torch.py
+    and classifier_torch.npz; for the arguments see `Trained`."""
     described = {"image_shape": image_shape, "cropped": cropped, "classes": classes}
     described["augmentation"] = dataclasses.asdict(augmentation)
     reporting.write_json(workdir / _CLASSIFIER, described)
@@ -115,16 +117,17 @@ def write(
 
 
 def load(workdir: str | os.PathLike[str]) -> Finished:
-    """Reads the folder of a finished run; the data that it used need not be there.
+    """Loads the folder of a finished run; the data that the run used are not needed.
 
     Args:
-      workdir: of a training, or of a search of one seed.
+      workdir: folder of a training, or of a search of one seed.
 
     Returns:
-      `Trained` of a training, `Finished` of a search.
+      `Trained` for a training, `Finished` for a search.
 
     Raises:
-      ValueError, FileNotFoundError: it is no such folder, the run has not ended, or a file of it is damaged.
+      FileNotFoundError: the folder is not that of a run, the run has not ended, or it has no intact checkpoint.
+      ValueError: the folder has several searches or trainings or another job, or one of its files is damaged.
     """
     folder = refusals.path("workdir", workdir)
     config = checkpoints.read_config(folder)
@@ -165,7 +168,7 @@ def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
 
 
 def _described(path: Path) -> tuple[tuple[int, int, int], bool, tuple[str, ...], Augmentation]:
-    """What `write` has written there: the shape of an image, whether it is cropped, the names of the classes, the
+    """The content of classifier.json: the shape of an image, whether it is cropped, the names of the classes, the
     augmentation."""
     values = _read(path)
     try:
@@ -185,11 +188,11 @@ def _described(path: Path) -> tuple[tuple[int, int, int], bool, tuple[str, ...],
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON.
+    """The object in a JSON file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it holds something else.
+      ValueError: the file holds something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"the training in {path.parent} has not ended: the command that began it resumes it")

@@ -1,4 +1,4 @@
-"""Where a search gets its batches: two halves of the images, in arrays on the device or streamed from disk."""
+"""The batches of a search: two halves of the images, in arrays on the device or streamed from disk."""
 
 import abc
 import dataclasses
@@ -23,13 +23,13 @@ from prdarts_jax.search.step import SearchProblem, search_epoch, search_step
 
 
 class Halves(abc.ABC):
-    """The images of a search, in batches of batch_size / accumulate for the weights and as large ones for the logits.
+    """The images of a search: batches for the weights and for the logits, each of batch_size / accumulate images.
 
     Attributes:
       num_classes: number of classes.
       description: of the images, in one or two lines.
       image_shape: (B, H, W, C) of a batch.
-      steps_per_epoch: batches of the images that train the weights.
+      steps_per_epoch: number of batches of the images that train the weights.
       augmentation: what compiled code does to an image.
       mesh: of the devices.
     """
@@ -47,18 +47,19 @@ class Halves(abc.ABC):
 
     @abc.abstractmethod
     def example(self) -> tuple[Any, ...]:
-        """Arguments, or their shapes, to compile `function` for."""
+        """The arguments of `function` after the states, or their shapes, to compile it for."""
 
     @abc.abstractmethod
     def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
-        """From here to the end of the run: so many steps, and the arguments of the calls of `function` that do them."""
+        """Yields, until the run ends, a number of steps and the arguments of the calls of `function` that do them."""
 
     @abc.abstractmethod
     def _first(self, images: int) -> Batch:
-        """The first of those that train the logits, begun again after the last: u8[images, H, W, C]."""
+        """The first `images` of the images that train the logits, repeated if there are fewer: u8[images, H, W, C]."""
 
     def plain_batches(self, batches: int) -> dict[str, jax.Array]:
-        """Of images that train the logits, as they are and always the same: f32[batches, B, H, W, C]."""
+        """Batches of images that train the logits, not augmented and always the same: f32[batches, B, H, W, C], and
+        their labels."""
         plain = dataclasses.replace(self.augmentation, pad=0, flip=False, cutout=0)
         shape, first = (batches, self.image_shape[0]), self._first(batches * self.image_shape[0])
         image = augment(plain, jax.random.key(0), first["image"])
@@ -66,10 +67,10 @@ class Halves(abc.ABC):
 
 
 def open_halves(config: ConfigDict, data: DataSet) -> Halves:
-    """The halves of a data set for a valid config of a search, on all devices there are.
+    """The halves of a data set for a valid config of a search, on all devices.
 
     Raises:
-      ValueError, OSError: for data that cannot be used, in one sentence.
+      ValueError, OSError: the data cannot be used; the message is one sentence.
     """
     mesh = devices.make_mesh(config.seeds)
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
@@ -77,7 +78,7 @@ def open_halves(config: ConfigDict, data: DataSet) -> Halves:
 
 
 class InMemory(Halves):
-    """All images are on the devices, where one call does all of the steps, shuffled by each seed for itself."""
+    """All images are on the devices; one call does several steps, and each seed shuffles the images by itself."""
 
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:
         for field in ("weights_share", "logits_share"):
@@ -96,7 +97,7 @@ class InMemory(Halves):
         self.augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)
 
     def function(self, problem: SearchProblem) -> Any:
-        """Of (states, train, val, steps)."""
+        """`function` of (states, train, val, steps)."""
 
         def epoch(state, train, val, steps):
             return search_epoch(problem, state, train, val, self.augmentation, self.image_shape[0], steps)
@@ -104,7 +105,7 @@ class InMemory(Halves):
         return devices.for_each_seed(epoch, self.mesh, *(devices.REPLICATED,) * 3, donate_argnums=0)
 
     def example(self) -> tuple[Any, ...]:
-        """The images, and one step."""
+        """The images, and a number of steps."""
         return self.train, self.val, jnp.int32(1)
 
     def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
@@ -118,9 +119,9 @@ class InMemory(Halves):
 
 
 class _Streamed(Halves):
-    """Other processes read and crop the images of both halves; a call does one step, of one batch of each.
+    """Other processes read and crop the images of both halves; a call does one step, with one batch of each half.
 
-    The logits' images begin again, in another order, whenever all have been seen, so their share may be smaller.
+    The images for the logits begin again, in another order, whenever all have been used, so their share may be smaller.
     """
 
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:

@@ -1,4 +1,4 @@
-"""One process at a time in the folder of a run."""
+"""A lock, so that only one process at a time runs in a folder."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 from prdarts_jax import devices
 from prdarts_jax.run import reporting
 
-NAME = "lock"  # of the file that is locked, which is there while a process runs in the folder
+NAME = "lock"  # of the locked file, which exists while a process runs in the folder
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -20,14 +20,14 @@ _held: set[Path] = set()
 
 
 def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, Path, _P], _T]:
-    """The function of (what, workdir, ...), called only while no other process is within such a function there.
+    """A decorator of functions of (what, workdir, ...): only one process at a time runs such a function in a workdir.
 
-    Of several processes that do one job the first takes the lock for all, and all must see it. It ends with its
-    process, however that ends, and counts on all hosts where the file system has locks; where it has none, a sentence
-    says so. A folder that was made for the lock alone is gone afterwards.
+    If several processes run one job, the first takes the lock for all of them, and all must see the file. The lock ends
+    with its process, however that ends. It holds on all hosts if the file system has locks; if it has none, a message
+    says so. A folder that was made only for the lock is removed afterwards.
 
     Raises:
-      ValueError: another process is in there, with its number and host; or the processes do not share the folder.
+      ValueError: another process, named by number and host, runs there; or the processes do not share the folder.
     """
 
     @functools.wraps(run)
@@ -66,7 +66,7 @@ def _locked(workdir: Path) -> Iterator[None]:
         file = stack.enter_context(path.open("a+"))
         _lock(file, workdir)
         while not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
-            file.close()  # the process that had it has removed it in between
+            file.close()  # the process that held the lock has removed the file in between
             file = stack.enter_context(path.open("a+"))
             _lock(file, workdir)
         stack.callback(_remove, path)
@@ -77,7 +77,7 @@ def _locked(workdir: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str], workdir: Path) -> None:
-    import fcntl  # not above, since Windows, where nothing can be run, lacks it
+    import fcntl  # not above, since Windows lacks it; no job can be run there
 
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ def _lock(file: IO[str], workdir: Path) -> None:
 
 
 def _remove(path):
-    with contextlib.suppress(OSError):  # where it cannot be removed it does no harm
+    with contextlib.suppress(OSError):  # a file that cannot be removed does no harm
         path.unlink()
 
 

@@ -1,6 +1,6 @@
-"""What is the same in every run: a record for each epoch, checkpoints at ends of epochs, stopping and resuming.
+"""The parts that all runs share: a record per epoch, checkpoints at ends of epochs, stopping and resuming.
 
-The same command resumes a run where it was stopped, or from the last checkpoint where it was killed, bit for bit.
+The same command resumes a run, bit for bit: from where it was stopped, or from the last checkpoint if it was killed.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from prdarts_jax import devices
 from prdarts_jax.run import checkpoints, reporting, signals
 
-# After an epoch a checkpoint is due if that many times as long has passed as the last took to write.
+# After an epoch a checkpoint is due if this many times the duration of the last save have passed since.
 _INTERVAL = 20
 
 State = Any
@@ -48,13 +48,13 @@ class Bar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What the text of the bar is made of."""
+        """The values that the text of the bar shows."""
         return super().format_dict | {"elapsed": time.perf_counter() - self._began}
 
 
 @dataclasses.dataclass
 class Run:
-    """A run of so many steps, with its checkpoints and config.json in `workdir`.
+    """A run of `total_steps` steps, with its checkpoints and config.json in `workdir`.
 
         with Run(...) as run:
             state = run.restore(state_shapes, metric_shapes) or start()
@@ -67,23 +67,24 @@ class Run:
                     run.record(run.means(), "what the progress bar shows")
                 run.save_if_due(state)
 
-    Several runs, as the seeds of a population, may be done at once: their states are one pytree, their metrics are
-    f32[runs], and each has a number, a folder, and records of its own. One that ends early is still computed, but
-    leaves nothing.
+    Several runs, such as the seeds of a population, may be done at once: their states are one pytree, their metrics are
+    f32[runs], and each has a number (from 0), a folder, and records of its own. A run that ends early is still
+    computed, but nothing of it is written.
 
     Attributes:
-      name: of what it does, for messages.
+      name: what is done, for messages, for instance 'search'.
       workdir: for checkpoints and config.json; call `checkpoints.check_config` before.
-      config: what config.json holds.
+      config: the content of config.json.
       folders: for the records of each run.
-      total_steps: a multiple of `steps_per_epoch`.
-      steps_per_call: steps between two updates of the progress bar, and two looks for SIGTERM and Ctrl-C.
+      total_steps: number of steps, a multiple of `steps_per_epoch`.
+      steps_per_epoch: number of steps of an epoch.
+      steps_per_call: steps between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C.
       ended: whether a run ends before its last step, given the records of all its epochs so far.
-      free: fields of the config that may have been others in the part of the run that is done.
-      may_diverge: whether a run whose numbers are no longer finite ends, with a record {'diverged': True}, while the
-        others go on. Otherwise `Diverged` is raised, and nothing is saved.
-      step: how many steps are done.
-      records: of each run, of all its epochs so far.
+      free: fields of the config that may have other values than when the run began.
+      may_diverge: if True, a run whose numbers are not finite ends, with a record {'diverged': True}, while the others
+        continue. If False, `Diverged` is raised and nothing is saved.
+      step: number of steps done.
+      records: for each run, those of all its epochs so far.
     """
 
     name: str
@@ -107,14 +108,14 @@ class Run:
         self._opened.__exit__(*error)
 
     def restore(self, state_shapes: State, metric_shapes: Mapping[str, Any]) -> State | None:
-        """The state of the newest checkpoint, or None where there is none and the run starts at step 0.
+        """The state of the newest checkpoint, or None if there is no checkpoint and the run starts at step 0.
 
         Args:
           state_shapes: `jax.eval_shape` of the state.
-          metric_shapes: the same of the metrics, each f32[] or f32[runs].
+          metric_shapes: `jax.eval_shape` of the metrics, each f32[] or f32[runs].
 
         Raises:
-          ValueError, OSError: for checkpoints that cannot be used or have gone, or processes with different configs.
+          ValueError, OSError: checkpoints cannot be used or have disappeared, or processes have different configs.
         """
         config = json.dumps(self.config, sort_keys=True).encode()
         if len(devices.all_gather(zlib.crc32(config) % 2**31)) > 1:
@@ -141,8 +142,8 @@ class Run:
         return state
 
     def _begin_anew(self):
-        """At step 0, unless there were checkpoints: a run that is killed before it has one has their folder, and at
-        most one record."""
+        """Starts at step 0; refuses this if there were checkpoints before. A run that is killed before its first one
+        has their folder and at most one record."""
         self.records = [[] for _ in self.folders]
         if (self.workdir / "config.json").exists():
             epochs = max(len(reporting.read_records(folder)) for folder in self.folders)
@@ -160,18 +161,19 @@ class Run:
 
     @property
     def going(self) -> list[int]:
-        """The numbers of the runs that have not ended early, nor diverged."""
+        """The numbers of the runs that have neither ended early nor diverged."""
         return [n for n, records in enumerate(self.records) if not (diverged(records) or self.ended(records))]
 
     @property
     def done(self) -> bool:
-        """Whether no steps are left to do."""
+        """Whether no steps remain."""
         return self.step == self.total_steps or not self.going
 
     def calls(self) -> Iterator[int]:
-        """The number of steps of each call of the compiled function, from here to the end of the run.
+        """Yields the number of steps of each call of the compiled function, until the run ends.
 
-        SIGTERM and Ctrl-C then wait for `save_if_due`; only the main thread may call this, as it receives them.
+        Meanwhile SIGTERM and Ctrl-C take effect in `save_if_due`. Only the main thread may call this, since it receives
+        these signals.
         """
         self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
@@ -180,7 +182,8 @@ class Run:
             self._logs.append(self._opened.enter_context(contextlib.closing(log)))
         if devices.is_main():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_config(self.workdir, self.config)  # after the logs, which may hold records of another run
+        # After the logs, which replace the records that another run may have left.
+        checkpoints.write_config(self.workdir, self.config)
         bar = Bar(total=self.total_steps, initial=self.step, unit="step", disable=not devices.is_main())
         self._bar = self._opened.enter_context(bar)
         self._epoch_began = self._saved = time.perf_counter()
@@ -189,7 +192,7 @@ class Run:
             yield min(self.steps_per_call, self.steps_per_epoch - self.step % self.steps_per_epoch)
 
     def add(self, steps: int, *metrics: Mapping[str, jax.Array]) -> None:
-        """Counts the steps of a call; `metrics` are means over equal shares of them, each f32[] or f32[runs]."""
+        """Counts the steps of a call; `metrics` are means over equal shares of these steps, each f32[] or f32[runs]."""
         fetched = devices.device_get(metrics)
         for name, total in self._totals.items():
             mean = sum(share[name] for share in fetched) / len(fetched)
@@ -208,10 +211,10 @@ class Run:
         return self.step % self.steps_per_epoch == 0
 
     def means(self) -> dict[int, Record]:
-        """The mean metrics over the epoch that has ended, by the number of each run that has not ended.
+        """{number of a run: mean metrics over the epoch that has ended}, for the runs that have not ended.
 
         Raises:
-          Diverged: a mean is not finite, but must be.
+          Diverged: a mean is not finite, and `may_diverge` is False.
         """
         means = {
             number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
@@ -249,7 +252,7 @@ class Run:
         return False
 
     def record(self, records: Mapping[int, Record], summary: str) -> None:
-        """Writes the records of the epoch that has ended, by the number of the run, with epoch, step and seconds, and
+        """Writes the records {number of a run: record} of the epoch that has ended, with epoch, step and seconds, and
         shows the summary in the progress bar.
 
         Raises:
@@ -264,15 +267,15 @@ class Run:
     def _append(self, number, record):
         seconds = time.perf_counter() - self._epoch_began
         self.records[number].append({"epoch": self.epoch, "step": self.step, **record, "seconds": seconds})
-        if self._logs:  # in one process
+        if self._logs:  # only in the first process
             self._logs[number].append(self.records[number][-1])
 
     def save_if_due(self, state: State) -> None:
-        """Saves a checkpoint if it is time, at the end of an epoch, or if the run was asked to stop, and then raises
-        `Stopped`.
+        """Saves a checkpoint if one is due, which is only at ends of epochs, or if the run was asked to stop.
 
         Raises:
-          Diverged: the state is not finite, but must be.
+          Stopped: the run was asked to stop.
+          Diverged: the state is not finite, and `may_diverge` is False.
         """
         if self.epoch_ended:
             clock = time.perf_counter()
@@ -282,13 +285,14 @@ class Run:
                 self._saving = self._saved - clock
             self._epoch_began = time.perf_counter()
         received = self._asked_to_stop()
-        if devices.any(received != 0):  # at the end too, since others may follow
+        if devices.any(received != 0):  # at the end of the run too, since other runs may follow
             self._save(state)
             text = f"stopped at step {self.step} of {self.total_steps}; the same command resumes it"
             raise Stopped(text, received or signal.SIGTERM)
 
     def _save(self, state):
-        if not self.may_diverge or self.step == self.total_steps:  # else the next metrics will tell, saved or not
+        # Otherwise the next metrics show whether the state is finite, whether it was saved or not.
+        if not self.may_diverge or self.step == self.total_steps:
             self._check_state(state)
         checkpoints.save(self._checkpoints, self.step, (state, self._totals), self.config, self.records)
 
@@ -299,13 +303,13 @@ def diverged(records: Sequence[Record]) -> bool:
 
 
 def _is_finite(name: str, value: Any) -> bool:
-    """Whether it is, but for the logits of ops that are no candidates."""
+    """Whether a value is finite; logits may be -inf, for ops that are no candidates."""
     finite = np.isfinite(value)
     return bool(np.all(finite | np.isneginf(value) if name.startswith("arch.") else finite))
 
 
 def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a function of `jax.jit` for such arguments, or for their shapes, and prints what that takes."""
+    """Compiles a `jax.jit` function for these arguments, or for their shapes, and prints the time and the memory."""
     clock = time.perf_counter()
     result: jax.stages.Compiled = function.lower(*arguments).compile()
     reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}")
@@ -313,10 +317,10 @@ def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
 
 
 def memory_in_words(compiled: jax.stages.Compiled) -> str:
-    """How much memory a compiled function needs on each device, and what to change where that is too much."""
+    """How much memory a compiled function needs on each device, and what to change if that is too much."""
     needed, available = devices.memory(compiled)
     if needed is None:
-        return "needs as much memory as this backend does not tell"
+        return "needs an amount of memory that this backend does not report"
     text = f"needs {needed / 1e9:.2f} GB of memory on each device"
     if needed > available:
         text += (

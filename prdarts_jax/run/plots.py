@@ -42,8 +42,8 @@ _LINE_STYLES: tuple[dict[str, str], ...] = (
 
 
 def activation_figure(records: Sequence[Record]) -> Figure:
-    """Mean activation probability of each op group over epochs, a panel per cell type: figure 4b of the supplement of
-    Zhou et al., NeurIPS 2020, split by group. There is at least one record."""
+    """Mean activation probability of each op group over epochs, with a panel per cell type: figure 4b of the supplement
+    of Zhou et al., NeurIPS 2020, split by group. There must be at least one record."""
     cell_types = list(records[-1]["activation"])
     figure = _figure(max(7, 5 * len(cell_types)), 4.8)
     panels = figure.subplots(1, len(cell_types), sharey=True, squeeze=False)[0]
@@ -65,7 +65,7 @@ def activation_figure(records: Sequence[Record]) -> Figure:
 
 
 def skip_share_figure(records: Sequence[Record]) -> Figure:
-    """Share of skip connections in the derived cells over epochs. There is at least one record."""
+    """Share of skip connections in the derived cells over epochs. There must be at least one record."""
     figure = _figure(7, 4.5)
     axes = figure.subplots()
     for cell_type in records[-1]["skip_share"]:
@@ -77,16 +77,16 @@ def skip_share_figure(records: Sequence[Record]) -> Figure:
 
 
 def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
-    """What tells how healthy a search is, over epochs, a panel for each title of `DIAGNOSTICS` that the records have.
+    """The diagnostics of a search over epochs, with a panel for each title of `DIAGNOSTICS` that the records have.
 
-    Of several runs the mean of each epoch that all have, over a faint line each.
+    For several runs each panel has a line of their mean, over the epochs that all have, and a faint line for each run.
 
     Args:
-      *runs: of each the records, at least one, with "epoch". All or some have one or more of the fields of
+      *runs: the records of each run, at least one, with "epoch". All or some of them have one or more of the fields of
         `DIAGNOSTICS`, each a number or a number per cell type.
 
     Raises:
-      ValueError: the records have none of them.
+      ValueError: the records have none of these fields.
     """
     records = runs[0] if len(runs) == 1 else mean(runs, [diagnostic.field for diagnostic in DIAGNOSTICS])
     panels: dict[str, list[Diagnostic]] = {}
@@ -107,7 +107,8 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
                 _diagnostic(axes, diagnostic.field, run, style, marker="", linewidth=0.8, alpha=0.35, label="")
         axes.set(title=title, ylabel=shown[0].label, xlim=(records[0]["epoch"] - 0.5, records[-1]["epoch"] + 0.5))
         low, high = shown[0].limits or axes.dataLim.intervaly
-        margin = max(0.05 * (high - low), 1e-3 * max(abs(low), abs(high))) or 1  # rounding errors look like a constant
+        # The margin makes rounding errors look like a constant.
+        margin = max(0.05 * (high - low), 1e-3 * max(abs(low), abs(high))) or 1
         axes.set_ylim(low - margin, high + margin)
         if any(diagnostic.legend for diagnostic in shown):
             axes.legend(frameon=False)
@@ -118,7 +119,7 @@ def diagnostics_figure(*runs: Sequence[Record]) -> Figure:
 
 
 def _diagnostic(axes, field, records, style, **changes):
-    """The line of one field, or one of each cell type."""
+    """Draws the line of one field, or a line for each cell type."""
     having = [record for record in records if field in record]
     if having and isinstance(having[-1][field], Mapping):
         for cell_type in having[-1][field]:
@@ -128,7 +129,7 @@ def _diagnostic(axes, field, records, style, **changes):
 
 
 def mean(runs: Sequence[Sequence[Record]], fields: Sequence[str]) -> list[dict[str, Any]]:
-    """Records of the mean of each of these fields that all runs have, for the epochs that all have."""
+    """Records of means over the runs, of the epochs that all runs have and of those fields that all runs have."""
     means = []
     for records in zip(*runs, strict=False):
         there = [field for field in fields if all(field in record for record in records)]
@@ -141,7 +142,7 @@ def mean(runs: Sequence[Sequence[Record]], fields: Sequence[str]) -> list[dict[s
 def curves_figure(
     records: Sequence[Record], held_out: str = "validation", quantities: Sequence[str] = ("loss", "accuracy")
 ) -> Figure:
-    """Losses and accuracies over epochs, in training and on held-out images, a panel for each quantity.
+    """Losses and accuracies over epochs, in training and on held-out images, with a panel for each quantity.
 
     Args:
       records: at least one, each with "epoch" and train_loss (nats), train_accuracy (a fraction), and val_loss and
@@ -167,7 +168,7 @@ def curves_figure(
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]]) -> Figure:
-    """How many percent of the images of each label (row) were classified as what (column).
+    """The percentage of the images of each label (row) that were classified as each class (column).
 
     Args:
       confusion: [classes, classes], numbers of images.
@@ -192,10 +193,9 @@ def comparison_figure(rows: Mapping[str, Mapping[str, float]], cost: tuple[str, 
     """Test accuracies of cells, ranked and against the size of their networks.
 
     Args:
-      rows: name -> accuracy and standard_error (fractions) and params; names that begin with
-        found or random are shown alike.
-      cost: the unit of the field cost of the rows, and the target of the search; then these are shown in place of the
-        weights.
+      rows: name -> accuracy and standard_error (fractions) and params. Cells whose names begin with 'found' have the
+        same colour, and so have those whose names begin with 'random'.
+      cost: (unit of the rows' field `cost`, target of the search); if given, costs are shown in place of params.
     """
     size, label = ("cost", cost[0]) if cost else ("params", "weights")
     ranked = sorted(rows, key=lambda name: rows[name]["accuracy"])
@@ -240,7 +240,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _line(axes: Axes, records: Sequence[Record], values: Sequence[float], marker: str = "o", **style: Any) -> None:
-    """One curve over epochs; markers, on up to 20 of them, keep a run of a single epoch visible."""
+    """One curve over epochs, with markers on up to 20 of them, so that a run of a single epoch is visible."""
     epochs = [record["epoch"] for record in records]
     axes.plot(epochs, values, marker=marker, markersize=3.5, markevery=-(-len(epochs) // 20), **style)
     axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))

@@ -1,7 +1,7 @@
-"""What several seeds of one search have in common: population.json, population.md, population.png.
+"""The comparison of several seeds of one search: population.json, population.md, population.png.
 
-A single search says little where another seed finds another cell; so how far seeds agree stands beside how far random
-cells do.
+A single search says little if another seed finds another cell. So the agreement of the seeds' cells is reported, and
+for comparison the agreement of random cells.
 """
 
 import itertools
@@ -20,9 +20,9 @@ _RANDOM_CELLS = 100
 
 @lock.alone
 def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
-    """Compares the searches of the seeds that have found a cell, at least two, and returns the comparison as Markdown.
+    """Compares the searches of the seeds that have found a cell, and returns the comparison as Markdown.
 
-    `found` is what `search.run` gives.
+    `found` is the result of `search.run`, with two or more seeds.
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
@@ -45,8 +45,11 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
 
 
 def agreement(cells: Sequence[genotypes.AnyGenotype]) -> dict[str, dict[str, float]]:
-    """How much two of the cells have in common, the mean of all pairs, as {cell type: {'edges', 'ops'}}: of the edges
-    (source, target) that either has, the share that both have, from 0 to 1; of the edges with their ops likewise."""
+    """How much two cells have in common, a mean over all pairs of two or more cells: {cell type: {'edges', 'ops'}}.
+
+    For two cells, 'edges' is the number of edges (source, target) that both have, divided by the number that at least
+    one has; 'ops' is the same for (op, source, target). Both are from 0 to 1. Entries of the op `none` count as well.
+    """
     result: dict[str, dict[str, float]] = {}
     for cell_type in genotypes.cells(cells[0]):
         ops = [set(genotypes.cells(genotype)[cell_type]) for genotype in cells]
@@ -60,7 +63,10 @@ def _shared(sets: Sequence[set[Any]]) -> float:
 
 
 def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation, minimum and maximum of every number that all records have, as 'skip_share/normal'."""
+    """{name: {'mean', 'std', 'min', 'max'}} over the records, for each number that all of them have.
+
+    A name is the path of the number in the record, such as 'skip_share/normal'. 'std' divides by n - 1.
+    """
     numbers = [reporting.numbers(record) for record in records]
     result = {}
     for field in numbers[0]:

@@ -1,4 +1,4 @@
-"""What a trained network takes files of images for."""
+"""Classification of image files with a trained network."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ _BATCH = 32
 
 
 class Prediction(NamedTuple):
-    """What a file is taken for.
+    """The prediction for one file.
 
     Attributes:
-      file: its path.
-      name: of the likeliest class.
-      probability: of that class.
-      refusal: why the file cannot be read; it then has no class.
+      file: the path of the file.
+      name: of the likeliest class; '' if the file cannot be read.
+      probability: of that class; 0 if the file cannot be read.
+      refusal: why the file cannot be read; '' if it can.
     """
 
     file: str
@@ -31,7 +31,10 @@ class Prediction(NamedTuple):
 
 
 def predict(trained: Trained, files: Iterable[str]) -> Iterator[Prediction]:
-    """Classifies images in files, of any sizes, which are made like those of the training's test, in their order."""
+    """Classifies image files, and yields a prediction for each in the order of `files`.
+
+    The images may have any size; they are cropped or resized like the test images of the training.
+    """
     height, width, channels = trained.image_shape
 
     def read(file: str) -> np.ndarray | str:
@@ -44,7 +47,7 @@ def predict(trained: Trained, files: Iterable[str]) -> Iterator[Prediction]:
     remaining = iter(files)
     while batch := list(itertools.islice(remaining, _BATCH)):
         found = [read(file) for file in batch]
-        images = np.zeros((_BATCH, *trained.image_shape), np.uint8)  # so that one compilation does for all
+        images = np.zeros((_BATCH, *trained.image_shape), np.uint8)  # so that one compilation is enough
         for place, image in enumerate(found):
             images[place] = 0 if isinstance(image, str) else image
         for file, image, logits in zip(batch, found, trained.classify(images), strict=False):

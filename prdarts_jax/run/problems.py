@@ -1,4 +1,4 @@
-"""What a config describes: its method, supernet, optimizers, and the problems made of them."""
+"""The objects that a config describes: method, supernet, optimizers, and the problems made of them."""
 
 import dataclasses
 from typing import Any
@@ -38,7 +38,7 @@ def make_method(config: ConfigDict) -> Method:
 
 
 def _after_search(config):
-    """What chooses the cell in place of the method's own discretization."""
+    """The function that chooses the cell in place of the method's own discretization."""
     if config.discretization == "best_of":
         return BestCell(config.selection.samples)
     optimizer = in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
@@ -46,7 +46,7 @@ def _after_search(config):
 
 
 def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> costs.Costs:
-    """What the networks that `config.evaluation` describes cost, in the unit of `config.cost.kind`.
+    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind`.
 
     Raises:
       ValueError: a network without any ops costs more than the target.
@@ -71,8 +71,8 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
 
 
 def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
-    """The method that keeps to `config.cost.target`."""
-    strongest: Any = method.discretization  # as `settings.validate` demands
+    """The method with a term that keeps the cost of its cell at `config.cost.target` or below."""
+    strongest: Any = method.discretization  # `settings.validate` allows no other one
     term = terms.expected_cost(
         config.cost.weight,
         config.cost.target,
@@ -84,7 +84,7 @@ def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Meth
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:
-    """The searches that a method is made of, by default itself alone."""
+    """The searches that a method consists of; without stages, one with the method itself."""
     return method.stages or (Stage(method),)
 
 
@@ -102,9 +102,9 @@ def make_supernet(config: ConfigDict, method: Method, num_classes: int, axis_nam
 def make_search_problem(
     config: ConfigDict, num_classes: int, total_steps: int, method: Method | None = None, axis_name: str | None = None
 ) -> SearchProblem:
-    """The search that a valid config describes, or that of a method, by default its first stage.
+    """The search that a valid config describes, with `method`, by default the first stage of the config's method.
 
-    A step takes batch_size / accumulate images of each half, and draws gates of its own.
+    A step takes batch_size / accumulate images of each half, and draws its own gates.
     """
     total_steps = _countable(total_steps)
     method, logits, pieces = method or stages_of(make_method(config))[0].method, config.logits, config.accumulate
@@ -127,7 +127,7 @@ def has_auxiliary(config: ConfigDict) -> bool:
 
 
 def _countable(steps: int) -> int:
-    """A number of steps that the int32 of a state holds; a ValueError for more."""
+    """The number of steps if the int32 of a state can hold it, else a ValueError."""
     if steps >= 2**31:
         raise ValueError(f"the run has {steps:,} steps, but may have {2**31 - 1:,} at most: lower config.epochs")
     return steps
@@ -152,7 +152,8 @@ def make_network(
 def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: int) -> training.TrainProblem:
     """The training of a network that a valid config describes.
 
-    A step takes batch_size / accumulate images; what is left over of the steps by accumulate moves no weights.
+    A step takes batch_size / accumulate images. If `accumulate` does not divide the number of steps, the last ones do
+    not change the weights.
     """
     total_steps = _countable(config.epochs * steps_per_epoch)
     optimizer = weight_optimizer(config, total_steps)
@@ -168,11 +169,11 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
 
 
 def weight_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
-    """SGD with momentum and the settings of a config's section `weights`; as in PyTorch, weight decay is part of what
-    momentum sees, and is not clipped.
+    """SGD with momentum and the settings of a config's section `weights`. As in PyTorch, weight decay is added to the
+    gradient after it is clipped and before momentum.
 
     The learning rate grows linearly from 0 in the warm-up, if any, and then falls until `total_steps`, along a cosine
-    or a line. It moves once in config.accumulate steps.
+    or a line. It changes once every config.accumulate steps.
     """
     weights, total_moves = config.weights, total_steps // config.accumulate
     warmup = weights.warmup_epochs * (total_steps // max(config.epochs, 1)) // config.accumulate
@@ -195,5 +196,5 @@ def _sgd(weights, rate):
 
 
 def in_pieces(optimizer: optax.GradientTransformation, pieces: int) -> optax.GradientTransformation:
-    """The optimizer, moving once in so many steps, by the mean of their gradients."""
+    """The optimizer, which then updates once every `pieces` steps, by the mean of their gradients."""
     return optimizer if pieces == 1 else optax.MultiSteps(optimizer, pieces).gradient_transformation()

@@ -1,4 +1,4 @@
-"""Everything a run leaves on disk but checkpoints: metrics, TensorBoard, architectures, pictures.
+"""Everything that a run writes to disk except checkpoints: metrics, TensorBoard, architectures, pictures.
 
 Every file appears whole or not at all, so a run may be killed at any moment.
 """
@@ -27,7 +27,7 @@ METRICS = "metrics.jsonl"
 
 
 def say(text: str) -> None:
-    """Prints for the user of a run: of several processes only the first does."""
+    """Prints a text for the user of a run; of several processes only the first prints."""
     if devices.is_main():
         print(text, flush=True)
 
@@ -38,17 +38,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
-    """The text of JSON, with a newline at its end; arrays and array scalars in `value` become lists, numbers.
+    """A value as JSON, with a newline at the end; arrays become lists and array scalars numbers.
 
     Raises:
-      ValueError: a number is not finite, for which JSON has no word.
+      ValueError: a number is not finite, and JSON cannot represent it.
     """
     text = json.dumps(value, indent=indent, default=operator.methodcaller("tolist"), allow_nan=False)
     return text.encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON.
+    """The object in a JSON file.
 
     Raises:
       ValueError: the file holds something else.
@@ -68,9 +68,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, one an epoch, in order; none if there is no such file.
+    """The records of metrics.jsonl, one per epoch, in order; none if there is no such file.
 
-    A last line without its newline was cut by a kill and is left out.
+    A last line without a newline was cut off by a kill, and is left out.
 
     Raises:
       ValueError: another line is not JSON.
@@ -92,17 +92,17 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Appends a record an epoch to metrics.jsonl, and its numbers to TensorBoard.
+    """Appends a record per epoch to metrics.jsonl, and its numbers to TensorBoard.
 
-    Opening it writes the records of the epochs so far, whatever the file held. TensorBoard gets them again, behind a
-    mark that hides all it had before, since a killed writer may have lost events.
+    Opening it replaces metrics.jsonl by the records of the epochs so far. TensorBoard gets these again, after a mark
+    that hides all earlier events, since a killed writer may have lost some.
 
-    Append the record of an epoch before saving its checkpoint: then a run killed between the two repeats the epoch, and
-    metrics.jsonl has each epoch exactly once.
+    Append the record of an epoch before saving its checkpoint: a run that is killed between the two then repeats the
+    epoch, and metrics.jsonl has each epoch exactly once.
     """
 
     def __init__(self, workdir: Path, records: Sequence[Record]) -> None:
-        # Not SummaryWriter, whose thread ends on a full disk, and whose callers then wait for it for ever.
+        # Not SummaryWriter: on a full disk its thread ends, and its callers wait for the thread forever.
         from tensorboardX.event_file_writer import EventsWriter
 
         folder = workdir / "tensorboard"
@@ -116,7 +116,7 @@ class RunLog:
         self._writer.flush()
 
     def write(self, records: Sequence[Record]) -> None:
-        """Writes metrics.jsonl anew, with these records."""
+        """Replaces metrics.jsonl by these records."""
         write_bytes(self._path, b"".join(map(json_bytes, records)))
 
     def append(self, record: Record) -> None:
@@ -130,7 +130,7 @@ class RunLog:
         self._writer.flush()
 
     def close(self) -> None:
-        """Closes the file of TensorBoard."""
+        """Closes TensorBoard's file."""
         self._writer.close()
 
     def _add_scalars(self, record: Record) -> None:
@@ -154,7 +154,7 @@ def save_architecture(
 ) -> None:
     """Writes architecture/epoch_0003.npz: logits_normal, logits_reduce, probability_normal, ..., each f32[edges, ops].
 
-    Epochs are counted from 0; the probabilities are those that an op is active.
+    Epochs are counted from 0. A probability is that of the op being active.
     """
     arrays: dict[str, Any] = {f"logits_{name}": np.asarray(value) for name, value in logits.items()}
     arrays |= {f"probability_{name}": np.asarray(value) for name, value in probabilities.items()}
@@ -162,12 +162,12 @@ def save_architecture(
 
 
 def read_logits(workdir: Path, epoch: int) -> dict[str, np.ndarray]:
-    """The logits that `save_architecture` has written."""
+    """The logits that `save_architecture` has written, {cell type: f32[edges, ops]}."""
     return _read_architecture(workdir, epoch, "logits_")
 
 
 def read_probabilities(workdir: Path, epochs: int) -> dict[str, np.ndarray]:
-    """The probabilities that `save_architecture` has written in so many epochs: f32[epochs, edges, ops] each."""
+    """The probabilities that `save_architecture` has written in these epochs, {cell type: f32[epochs, edges, ops]}."""
     found: dict[str, list[np.ndarray]] = {}
     for epoch in range(epochs):
         for cell_type, array in _read_architecture(workdir, epoch, "probability_").items():
@@ -180,14 +180,14 @@ def read_probabilities(workdir: Path, epochs: int) -> dict[str, np.ndarray]:
 
 
 def _read_architecture(workdir, epoch, prefix):
-    """Those of its arrays whose names begin so, without this prefix."""
+    """The arrays of a file whose names begin with `prefix`, by name without the prefix."""
     path = _architecture(workdir, epoch)
     try:
         with np.load(path) as arrays:
             return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a damaged file makes of the reader
+    except Exception as error:  # whatever the reader raises for a damaged file
         raise ValueError(f"{path} is damaged ({type(error).__name__}): use another --workdir") from error
 
 
@@ -196,13 +196,14 @@ def _architecture(workdir, epoch):
 
 
 def write_cells(path: Path, genotype: AnyGenotype) -> list[Path]:
-    """Writes the pictures of a genotype, for cell.png cell_normal.png and, where there is one, cell_reduce.png.
+    """Writes a picture of each cell of a genotype: for the path cell.png, cell_normal.png and, unless there is only one
+    cell type, cell_reduce.png.
 
     Returns:
-      Their paths.
+      The paths of the pictures.
 
     Raises:
-      ValueError: the path's suffix is of no format that matplotlib writes.
+      ValueError: matplotlib writes no format with the path's suffix.
     """
     from prdarts_jax.run import cell_plot
 
@@ -218,8 +219,8 @@ def write_cells(path: Path, genotype: AnyGenotype) -> list[Path]:
 
 
 def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenotype) -> None:
-    """Writes the pictures of a search, of which there is at least one record: cell_normal.png, cell_reduce.png where
-    there is one, activation.png, skip_share.png, curves.png and diagnostics.png."""
+    """Writes the pictures of a search with at least one record: those of `write_cells` for cell.png, activation.png,
+    skip_share.png, curves.png and diagnostics.png."""
     from prdarts_jax.run import plots
 
     write_cells(workdir / "cell.png", genotype)
@@ -232,8 +233,8 @@ def write_pictures(workdir: Path, records: Sequence[Record], genotype: AnyGenoty
 
 
 def write_training_pictures(workdir: Path, records: Sequence[Record], result: Mapping[str, Any]) -> None:
-    """Writes the pictures of a training: curves.png, unless there are no records, and confusion.png, of the result of
-    `training.summarize`."""
+    """Writes the pictures of a training: curves.png, unless there are no records, and confusion.png; `result` is that
+    of `training.summarize`."""
     from prdarts_jax.run import plots
 
     if records:
@@ -247,7 +248,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    if not devices.is_main():  # of several processes one writes
+    if not devices.is_main():  # of several processes only the first writes
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -259,6 +260,6 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def numbers(record: Record) -> dict[str, float]:
-    """The numbers of nested dicts by name, as "activation/normal/skip"; all else is left out."""
+    """The numbers of nested dicts by their path, such as "activation/normal/skip"; other values are left out."""
     flat = flatten_dict(dict(record), sep="/")
     return {name: x for name, x in flat.items() if isinstance(x, int | float) and not isinstance(x, bool)}

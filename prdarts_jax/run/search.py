@@ -1,7 +1,7 @@
-"""A search, or one of each of several seeds: a config in, a genotype and a folder of results out.
+"""The job of a search: it reads a config, searches with one or several seeds, and writes genotypes and other results.
 
-A method of several stages (P-DARTS) leaves those before the last in folders stage_1, stage_2, ... of its own. Several
-seeds are searched at once and have folders seed_0, seed_1, ... of their own.
+If a method has several stages (P-DARTS), all but the last have folders stage_1, stage_2, ... in the workdir. Several
+seeds are searched at once and have folders seed_0, seed_1, ... in the workdir and in the folder of each stage.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ Logits = dict[str, Any]  # for each cell type f32[edges, ops]
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Where the results of each seed go: `workdir` itself if there is one."""
+    """The folder of each seed's results: `workdir` itself if `config.seeds` is 1, else one folder per seed in it."""
     if config.seeds == 1:
         return [workdir]
     return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
@@ -38,20 +38,22 @@ def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
 
 @lock.alone
 def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[int, genotypes.AnyGenotype]:
-    """Runs a search of each seed, or the rest of it, writes everything into `workdir`, and returns what each has found.
+    """Runs or resumes a search for each seed, writes everything into `workdir`, and returns the genotypes found.
+
+    Call it from the main thread, which receives SIGTERM and Ctrl-C.
 
     Args:
       config: of the search.
       workdir: created or resumed.
-      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
+      data: your own images, for instance from `data.from_arrays`; by default those that the config names.
 
     Returns:
       {seed: genotype}, without the seeds that have diverged.
 
     Raises:
-      ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      loop.Diverged: a metric or the state of all searches is not finite.
-      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+      ValueError, OSError: the config, the workdir or the data cannot be used; the message is one sentence.
+      loop.Diverged: the searches of all seeds have diverged: a metric or the state is not finite.
+      loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
     settings.validate(config)
     stages = problems.stages_of(problems.make_method(config))
@@ -98,7 +100,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         cells = discretize.run(problem, states, cells, *images, halves.mesh, folders)
     else:
         for folder in folders:
-            (folder / "discretization.json").unlink(missing_ok=True)  # of another way before
+            (folder / "discretization.json").unlink(missing_ok=True)  # of an earlier choice in another way
     doubted: dict[str, list[str]] = {}
     for number, genotype in cells.items():
         folder = folders[number]
@@ -107,7 +109,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         activation = reporting.read_probabilities(folder, len(records))
         doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation)
         for doubt in doubts:
-            reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that are a seed's own
+            reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that differ by seed
             doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
@@ -128,28 +130,32 @@ def search_stage(
     keys: jax.Array,
     candidates: dict[str, jax.Array] | None,
 ) -> tuple[SearchState, list[Logits]]:
-    """Runs one stage of each seed's search, or the rest of it.
+    """Runs or resumes one stage of the searches of all seeds.
 
     Args:
       config: of the search.
       workdir: of the stage.
-      fields: what config.json holds.
-      problem: what the stage searches.
-      halves: its images.
-      table: if given, the accuracy of each epoch's cell is recorded.
+      fields: the content of config.json, by which a resumed run is checked.
+      problem: of the stage.
+      halves: the images that train the weights and those that train the logits.
+      table: if given, each epoch's record has the accuracy of the derived cell.
       keys: key[seeds].
       candidates: for each cell type bool[seeds, edges, ops], the ops to search among; by default all.
 
     Returns:
-      (states, logits): the states of all seeds at the end of the run, stacked, and the logits that each seed ends with.
-      Those of one that has ended early are of an earlier epoch than its state, those of one that has diverged NaN.
+      (states, logits): the states of all seeds at the end of the run, stacked, and for each seed the logits from which
+      its cell is derived. The logits of a seed that has ended early are of an earlier epoch than its state; those of a
+      seed that has diverged are NaN.
+
+    Raises:
+      As `run`; also ValueError if a term reports a metric under a name that records already use.
     """
     folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space
     needs_eigenvalue = config.hessian or method.early_stopping is not None
 
     def last_epoch(records: Sequence[loop.Record]) -> int | None:
-        """The epoch whose logits count, if the search has ended early."""
+        """The epoch whose logits are used if the search has ended early, else None."""
         if method.early_stopping is None:
             return None
         return method.early_stopping.stops([record.get("eigenvalue", np.nan) for record in records])
@@ -177,7 +183,7 @@ def search_stage(
     ) as run:
         shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
-            raise ValueError(f"a term must report a metric of another name than {', '.join(sorted(taken))}")
+            raise ValueError(f"a term must report its metrics under other names than {', '.join(sorted(taken))}")
         states = run.restore(*shapes) or start(keys, candidates)
         states = devices.device_put(states, halves.mesh, devices.SEEDS)
         if not run.done:
@@ -215,26 +221,29 @@ def search_stage(
             found.append({t: array[number] for t, array in logits.items()})
         else:
             whose = f"{folder.name} " if len(folders) > 1 else ""
-            reporting.say(f"{whose}stopped early: the logits of epoch {early} count")
+            reporting.say(f"{whose}stopped early: the logits of epoch {early} are used")
             found.append(reporting.read_logits(folder, early))
     return states, found
 
 
 def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
-    """What config.json holds: not what comes after the search. What is trained then has folders and configs of its own,
-    and a cell may be chosen again in another way."""
+    """The content of config.json: the config without the sections for what follows the search, since a cell may be
+    chosen again in another way, and trainings have folders and configs of their own."""
     after = ("discretization", "selection", "evaluation")
     fields = {name: value for name, value in config.to_dict().items() if name not in after} | feeds.identity(data)
-    if config.cost.target:  # which is of these networks
+    if config.cost.target:  # it limits the cost of these networks
         fields["evaluation"] = {name: config.evaluation[name] for name in ("channels", "cells")}
     return fields
 
 
 def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
-    """What the networks cost that `config.evaluation` describes.
+    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind` (`costs.UNITS`).
 
-    No two measurements of latency agree: those in costs.json count, which the first process writes unless it has those
-    of such networks.
+    Measured latencies vary, so they are measured once: the first process writes them to costs.json in `workdir`, and
+    all read them from there as long as it is of the same networks. `image_shape` is (height, width, channels).
+
+    Raises:
+      ValueError: costs.json is damaged, or a network without any ops costs more than the target.
     """
     if config.cost.kind != "latency":
         return problems.make_costs(config, num_classes, image_shape)
@@ -258,7 +267,7 @@ def _is_nan(logits: Logits) -> bool:
 
 
 def _describe(space, genotype, probabilities, table):
-    """What the record of an epoch says about the cell."""
+    """The part of an epoch's record that describes the derived cell."""
     record: loop.Record = {
         "activation": diagnostics.activation_by_group(space, probabilities),
         **diagnostics.measure_all(space, probabilities, genotype),

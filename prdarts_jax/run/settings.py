@@ -1,6 +1,6 @@
 """The fields of the configs of searches and trainings: their defaults, ranges and meanings.
 
-Files in configs/ start from `search(method)` or `training()`, so each shows only what makes it different.
+Files in configs/ start from `search(method)` or `training()`, so each shows only what it changes.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from prdarts_jax.spaces import discretizations, tabular
 _HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
 _EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
-# Of whole numbers: more than anyone needs, and less than what a machine hangs or crashes from.
+# Upper limits of whole numbers: more than anyone needs, and too small to make a machine hang or crash.
 _MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, sources.LARGEST, 2**31 - 1
 _OPEN = Range(lambda value: 0 < value < 1, lambda: "above 0 and below 1")
 _DTYPES = ("float32", "bfloat16")
 _SIZE = Range(
     lambda value: value == 0 or all(type(side) is int and 1 <= side <= _PIXELS for side in _sides(value)),
-    lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two such",
+    lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two numbers from 1 to {_PIXELS}",
 )
 DISCRETIZATIONS = ("own", "perturbation", "best_of")
 
@@ -38,22 +38,24 @@ def _sides(size):
 class _Images:
     dataset: Annotated[
         str,
-        "a key of `sources.DATASETS`, another name of TFDS's, or the path of a folder, an .npz or cifar-10-batches-py",
+        "a key of `sources.DATASETS`, another name in TFDS, or the path of a folder, an .npz or cifar-10-batches-py",
     ] = "cifar10"
     data_dir: Annotated[str, "where TFDS keeps its data; '' is TFDS's own default"] = ""
     image_size: Annotated[
         int | tuple[int, ...], _SIZE, "side, or (height, width), that images are resized to; 0 leaves them as they are"
     ] = 0
-    num_examples: Annotated[int, from_to(0, _IMAGES), "use so many of the training images; 0 is all"] = 0
-    test_share: Annotated[float, _OPEN, "of each class, held out for the test where there are no images for it"] = 0.2
-    test_seed: Annotated[int, SEED, "decides which images these are"] = 0
+    num_examples: Annotated[int, from_to(0, _IMAGES), "number of training images to use; 0 is all"] = 0
+    test_share: Annotated[
+        float, _OPEN, "share of each class that is held out for the test if the data set has no test images"
+    ] = 0.2
+    test_seed: Annotated[int, SEED, "decides which images are held out"] = 0
     memory: Annotated[
-        float, at_least(0), "GB that images may take; what takes more is streamed from disk, and ImageNet always is"
+        float, at_least(0), "GB that images may take in memory; larger data sets are streamed, and ImageNet always is"
     ] = 4.0
     workers: Annotated[
-        int, from_to(0, _SOME), "processes that read images that are streamed; 0 reads them in the main one"
+        int, from_to(0, _SOME), "number of processes that read streamed images; 0 reads them in the main process"
     ] = 4
-    jitter: Annotated[bool, "change the colours of images that are streamed, as DARTS does for ImageNet"] = False
+    jitter: Annotated[bool, "change the colours of streamed images, as DARTS does for ImageNet"] = False
 
 
 OF_IMAGES = tuple(field.name for field in dataclasses.fields(_Images))  # shared by a search and what it trains
@@ -62,7 +64,7 @@ OF_IMAGES = tuple(field.name for field in dataclasses.fields(_Images))  # shared
 @dataclasses.dataclass(frozen=True)
 class _Augmentation:
     pad: Annotated[
-        int, from_to(0, _PIXELS), "black pixels on each side before a random crop; streamed images are cropped without"
+        int, from_to(0, _PIXELS), "black pixels on each side before a random crop; streamed images get none"
     ] = 4
     flip: Annotated[bool, "mirror left and right with probability 1/2"] = True
     cutout: Annotated[int, from_to(0, _PIXELS), "side in pixels of the square that is cut out; 0 is none"] = 16
@@ -70,14 +72,14 @@ class _Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class _Weights:
-    learning_rate: Annotated[float, above(0), "at the start, from where it falls"] = 0.025
+    learning_rate: Annotated[float, above(0), "at the start, after the warm-up; then it falls"] = 0.025
     end_learning_rate: Annotated[float, at_least(0), "at the end"] = 0.0
     momentum: Annotated[float, below(1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, at_least(0)] = 3e-4
-    clip: Annotated[float, _CLIP, "largest norm of the gradient; the paper names none, its released code 5"] = 5.0
+    clip: Annotated[float, _CLIP, "largest norm of the gradient; PR-DARTS's paper names none, its code has 5"] = 5.0
     schedule: Annotated[str, one_of(("cosine", "linear")), "how the learning rate falls"] = "cosine"
-    warmup_epochs: Annotated[int, from_to(0, _MANY), "in which the learning rate first grows from 0"] = 0
+    warmup_epochs: Annotated[int, from_to(0, _MANY), "number of epochs in which the learning rate grows from 0"] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,30 +89,32 @@ class _Logits:
     b2: Annotated[float, below(1)] = 0.999
     weight_decay: Annotated[float, at_least(0)] = 1e-3
     start: Annotated[
-        float | None, below(1), "the fraction of the search after which they move; None: the method's own"
+        float | None, below(1), "fraction of the search after which the logits are trained; None: the method's own"
     ] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Selection:
-    val_batches: Annotated[int, at_least(1), "of validation images, that accuracies are means of; or all there are"] = (
-        100
-    )
-    finetuning_steps: Annotated[
-        int, at_least(0), "'perturbation': of the weights after each decision; in the authors' code five epochs"
+    val_batches: Annotated[
+        int, at_least(1), "number of validation batches over which accuracies are averaged; all if there are fewer"
     ] = 100
-    samples: Annotated[int, at_least(1), "'best_of': cells that are drawn"] = 100
+    finetuning_steps: Annotated[
+        int, at_least(0), "'perturbation': training steps after each decision; the authors' code has five epochs"
+    ] = 100
+    samples: Annotated[int, at_least(1), "'best_of': number of cells that are drawn"] = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cost:
-    target: Annotated[float, at_least(0), "what the network that `evaluation` describes may cost; 0: anything"] = 0.0
+    target: Annotated[
+        float, at_least(0), "largest cost of the found cell's network, which `evaluation` describes; 0: no limit"
+    ] = 0.0
     kind: Annotated[
         costs.Kind,
-        "'params', weights; 'macs', multiply-adds of an image; 'latency', seconds of an image, measured here",
+        "'params': number of weights; 'macs': multiply-adds per image; 'latency': seconds per image, measured here",
     ] = "macs"
     weight: Annotated[
-        float, above(0), "of what it costs beyond the target, as a share of that, in the logits' loss"
+        float, above(0), "of the cost beyond the target, as a share of the target, in the loss of the logits"
     ] = 10.0
 
 
@@ -118,21 +122,21 @@ class _Cost:
 class _Network:
     channels: Annotated[int, _EVEN, "of the first cells"] = 36
     cells: Annotated[int, from_to(1, _SOME)] = 20
-    auxiliary_weight: Annotated[float, at_least(0), "of the auxiliary head's loss; 0: there is none"] = 0.0
+    auxiliary_weight: Annotated[float, at_least(0), "of the auxiliary head's loss; 0: no auxiliary head"] = 0.0
     drop_path: Annotated[float, below(1), "probability at the end; it grows linearly from 0"] = 0.3
     label_smoothing: Annotated[float, below(1)] = 0.0
     ema: Annotated[
-        float, below(1), "decay a step of a running mean of the weights, which is then tested; 0 is none"
+        float, below(1), "decay per step of a running mean of the weights, which is tested in their place; 0 is none"
     ] = 0.0
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
-    test_on_rest: Annotated[bool, "test on the training images that num_examples leaves out, too"] = False
+    test_on_rest: Annotated[bool, "test also on the training images that num_examples leaves out"] = False
     epochs: Annotated[int, from_to(0, _MANY)] = 600
     batch_size: Annotated[int, from_to(1, _MANY)] = 128
     accumulate: Annotated[
-        int, from_to(1, _MANY), "take the gradient of a batch in so many pieces, each a step and normalised by itself"
+        int, from_to(1, _MANY), "number of pieces that a batch is split into; each is a step and normalised by itself"
     ] = 1
     steps_per_call: Annotated[
-        int, from_to(1, _MANY), "as in a search; each call shuffles the data of its epoch again"
+        int, from_to(1, _MANY), "as in a search; each call computes the order of its epoch's images again"
     ] = 10
     augmentation: _Augmentation = _Augmentation()
     weights: _Weights = _Weights()
@@ -140,34 +144,36 @@ class _Network:
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation(_Network):
-    epochs: Annotated[int, from_to(0, _MANY), "of the training of the found cell, beside others; 0: no training"] = 0
-    random_cells: Annotated[int, from_to(0, _SOME), "to compare with, and one of skip connections alone"] = 10
-    trainings: Annotated[int, from_to(1, _SOME), "of each cell, each with a seed of its own"] = 1
+    epochs: Annotated[
+        int, from_to(0, _MANY), "of the training of the found cell and of those to compare it with; 0: no training"
+    ] = 0
+    random_cells: Annotated[int, from_to(0, _SOME), "number of random cells to compare the found cell with"] = 10
+    trainings: Annotated[int, from_to(1, _SOME), "number of trainings of each cell, each with its own seed"] = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class _Search(_Images):
     job: Annotated[str, one_of(("search",))] = "search"
-    weights_share: Annotated[float, _OPEN, "of the training images, that trains the weights"] = 0.5
+    weights_share: Annotated[float, _OPEN, "share of the training images that trains the weights"] = 0.5
     logits_share: Annotated[
-        float, _OPEN, "of the training images, that trains the logits; both are half where images are not streamed"
+        float, _OPEN, "share of the training images that trains the logits; both are 0.5 unless images are streamed"
     ] = 0.5
-    split_seed: Annotated[int, SEED, "decides which images train the weights, which the logits"] = 0
-    seed: Annotated[int, SEED, "decides everything else"] = 0
-    seeds: Annotated[int, from_to(1, _SOME), "so many searches at once, of this seed and those after it"] = 1
+    split_seed: Annotated[int, SEED, "decides which images train the weights and which the logits"] = 0
+    seed: Annotated[int, SEED, "decides everything else that is random"] = 0
+    seeds: Annotated[int, from_to(1, _SOME), "number of searches at once, with this seed and the next ones"] = 1
     epochs: Annotated[int, from_to(1, _MANY)] = 200
     batch_size: Annotated[int, from_to(1, _MANY)] = 128
     accumulate: Annotated[
-        int, from_to(1, _MANY), "take the gradient of a batch in so many pieces, each a step with gates of its own"
+        int, from_to(1, _MANY), "number of pieces that a batch is split into; each is a step with its own gates"
     ] = 1
     steps_per_call: Annotated[
-        int, from_to(1, _MANY), "between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C"
+        int, from_to(1, _MANY), "steps between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C"
     ] = 1
     augmentation: _Augmentation = _Augmentation()
-    space: Annotated[str, one_of(spaces.NAMED), "what is searched"] = "darts"
-    nodes: Annotated[int, from_to(0, 20), "of a cell, with its inputs; 0: those of the space"] = 0
+    space: Annotated[str, one_of(spaces.NAMED), "the search space"] = "darts"
+    nodes: Annotated[int, from_to(0, 20), "number of nodes of a cell, its inputs included; 0: that of the space"] = 0
     ops: Annotated[str, "the candidates of each edge, separated by commas; '': those of the space"] = ""
-    table: Annotated[str, "a file of NAS-Bench-201's accuracies: each epoch then reports the derived cell's"] = ""
+    table: Annotated[str, "a file of NAS-Bench-201's accuracies; each epoch then reports that of the derived cell"] = ""
     method: Annotated[
         str, "one of `methods.NAMED`, or MODULE:FUNCTION; its settings are in the section of its name"
     ] = "pr_darts"
@@ -177,7 +183,7 @@ class _Search(_Images):
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
     channels: Annotated[int, _EVEN, "of the first cells"] = 16
     cells: Annotated[
-        int, from_to(1, _SOME), "in all; in NAS-Bench-201's network, those of each of its three stages"
+        int, from_to(1, _SOME), "number of cells in all; in NAS-Bench-201's network, in each of its three stages"
     ] = 8
     dtype: Annotated[str, one_of(_DTYPES), "of the computation"] = "float32"
     form: Annotated[
@@ -187,7 +193,9 @@ class _Search(_Images):
     head_norm: Annotated[
         bool, "batch normalisation and ReLU before the global pool, as NAS-Bench-201's network always has"
     ] = False
-    running_statistics: Annotated[bool, "keep them, to normalise by when not training"] = True
+    running_statistics: Annotated[bool, "keep running statistics of batch normalisation, for use outside training"] = (
+        True
+    )
     weights: _Weights = _Weights()
     logits: _Logits = _Logits()
     selection: _Selection = _Selection()
@@ -198,10 +206,10 @@ class _Search(_Images):
 @dataclasses.dataclass(frozen=True)
 class _Training(_Network, _Images):
     job: Annotated[str, one_of(("train",))] = "train"
-    genotype: Annotated[str, "the name of a published cell, or a file or text with one"] = "PRDARTS"
+    genotype: Annotated[str, "the name of a published cell, the path of a genotype's file, or its text"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
     init_from: Annotated[
-        str, "start from the weights of the finished training in this folder, of the same network but for the classes"
+        str, "start from the weights of the finished training in this folder; its network may have other classes only"
     ] = ""
     form: Annotated[str, one_of(discrete.FORMS), "'imagenet': three convolutions of stride 2 come before the cells"] = (
         "cifar"
@@ -210,7 +218,9 @@ class _Training(_Network, _Images):
 
 
 def search(method: str = "pr_darts") -> ConfigDict:
-    """A search on CIFAR-10 with the settings of the method's paper, for one of your own (MODULE:FUNCTION) PR-DARTS's.
+    """The config of a search on CIFAR-10 with the settings of the method's paper.
+
+    For a method of your own (MODULE:FUNCTION) the settings are those of PR-DARTS.
 
     Raises:
       ValueError: there is no such method.
@@ -225,8 +235,11 @@ def search(method: str = "pr_darts") -> ConfigDict:
 
 
 def training() -> ConfigDict:
-    """The training of a found cell on CIFAR-10 as in PR-DARTS's released code: that of DARTS (Liu et al., 2019, section
-    3.2) but for the batch, drop-path and the auxiliary head."""
+    """The config of the training of a found cell on CIFAR-10 with the settings of PR-DARTS's released code.
+
+    These are those of DARTS (Liu et al., 2019, section 3.2), except for the batch size, drop-path and the auxiliary
+    head.
+    """
     return fields.defaults(fields.schema_of(_Training))
 
 
@@ -252,7 +265,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: naming the field, its value and what is allowed.
     """
     if not isinstance(config, ConfigDict):
-        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, as settings.search() is")
+        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, such as settings.search()")
     if config.get("job") == "search":
         method = config.get("method")
         fields.check(fields.schema_of(_Search)["method"], "config.method", method)
@@ -261,7 +274,7 @@ def validate(config: ConfigDict) -> None:
         except ValueError as error:
             raise ValueError(f"config.{error}") from error
         if method not in methods.NAMED and section_of(method) not in config:
-            del schema[section_of(method)]  # a config made for another method: one's own has its defaults
+            del schema[section_of(method)]  # a config made for another method: the user's own gets its defaults
         fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":
@@ -280,7 +293,7 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
     """The space of a search: the one that `config.space` names, with `config.nodes` and `config.ops` if given.
 
     Raises:
-      ValueError: no space has such nodes or ops.
+      ValueError: the nodes or ops do not fit the space, or an op is not registered.
 
     >>> config = search()
     >>> config.update({"nodes": 4, "ops": "skip_connect,sep_conv_3x3"})
@@ -306,14 +319,14 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
 
 def _check_search(config):
     space, method = space_of(config), methods.find(config.method)
-    _ = space.genotype_class  # refuses a space whose cells nothing holds
+    _ = space.genotype_class  # refuses a space whose cells no class of genotypes can describe
     _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)
     if config.form != "cifar" and (space.macro != "darts" or config.evaluation.epochs):
         raise ValueError(
             f"config.form={config.form!r} must be 'cifar' in the space {space.name} with config.evaluation.epochs="
-            f"{config.evaluation.epochs}: the form 'imagenet' is for networks like DARTS's, whose found cells a job of "
-            "their own trains, as configs/imagenet_eval.py"
+            f"{config.evaluation.epochs}: the form 'imagenet' is for networks like DARTS's, whose found cells are "
+            "trained by a job of their own, such as configs/imagenet_eval.py"
         )
     if config.weights_share + config.logits_share > 1:
         raise ValueError(
@@ -326,7 +339,7 @@ def _check_search(config):
         )
     if config.seed + config.seeds > 2**32:
         most = 2**32 - config.seed
-        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the seeds there are from config.seed on")
+        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the number of seeds from config.seed on")
     section = section_of(config.method)
     try:
         made = method(**config.get(section, {}))
@@ -347,7 +360,7 @@ def _check_search(config):
 
 
 def _check_cost(config, made):
-    """Refuses a target where the cell is not the strongest ops by the logits, and a form without a network."""
+    """Refuses a target for the cost if the cell is not that of the strongest ops by the logits."""
     methods_of = [stage.method for stage in made.stages] or [made]
     by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in methods_of)
     if not by_logits or config.discretization != "own":
@@ -375,9 +388,12 @@ def _check_batches(prefix, section, num_examples):
 
 
 def validate_against_data(config: ConfigDict, dataset: sources.LoadedSplit, section: str = "") -> None:
-    """Refuses in the same way a batch or a crop that the data set is too small for.
+    """Refuses a batch or a crop that is too large for the data set.
 
-    `section` is that of the user's config that this one was made of, as 'evaluation.'.
+    `section` is put before field names in messages: 'evaluation.' if the config was made from this section of another.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
     """
     images, size = len(dataset.labels), min(dataset.images.shape[1:3])
     in_use = f"images of {dataset.name} in use"

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: within the loop of a run they wait for its state to be saved, elsewhere they end the program."""
+"""SIGTERM and Ctrl-C: in the loop of a run they wait until its state is saved; elsewhere they end the program."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Within it SIGTERM and Ctrl-C only make the function it gives answer their number, before 0; a second Ctrl-C
-    interrupts."""
+    """Within it SIGTERM and Ctrl-C do not end the program. It gives a function, which returns the number of the first
+    signal received, or 0. A second Ctrl-C raises KeyboardInterrupt."""
     received: list[int] = []
 
     def receive(number, frame):
@@ -29,16 +29,16 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(told)
-    if received:  # after the last look
+    if received:  # after the function was last called
         signal.raise_signal(received[0])
 
 
 @contextlib.contextmanager
 def ending_at_signals() -> Iterator[None]:
-    """Within it SIGTERM and Ctrl-C end the program at once, with a line and the exit code 143 or 130.
+    """Within it SIGTERM and Ctrl-C end the program at once, with a message of one line and the exit code 143 or 130.
 
-    A thread does it, since the main one may be in a compilation, which Python cannot interrupt. Files are written whole
-    or not at all, so nothing has to be tidied up. Only the main thread may call this.
+    A thread does this, since the main thread may be in a compilation, which Python cannot interrupt. Files are written
+    whole or not at all, so nothing has to be tidied up. Only the main thread may call this.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -54,7 +54,7 @@ def ending_at_signals() -> Iterator[None]:
     threading.Thread(target=wait, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:  # the second in a loop
+    except KeyboardInterrupt:  # the second Ctrl-C within `stop_signals`
         end(signal.SIGINT)
     finally:
         signal.set_wakeup_fd(told)
@@ -64,7 +64,7 @@ def ending_at_signals() -> Iterator[None]:
 
 
 def end(number: int) -> None:
-    """Ends the program as a signal does, but with a line."""
+    """Ends the program with the exit code of a signal and a message of one line."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     print(f"\nended by {what}; the same command resumes what has begun", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -1,8 +1,8 @@
-"""Training a genotype's network from scratch, and its test: a config in, a folder of results out.
+"""The job of a training: it reads a config, trains a genotype's network from scratch, tests it, and writes the results.
 
-Beside what every run leaves (config.json, metrics.jsonl, tensorboard/, checkpoints/) the folder holds result.json (the
-test's accuracies, those of each class, the confusion matrix, the size of the network), genotype.json, curves.png,
-confusion.png, report.html, and what `finished.py` writes for the use of the network.
+The folder has the files of every run (config.json, metrics.jsonl, tensorboard/, checkpoints/), result.json (test
+accuracies, also of each class, the confusion matrix, the size of the network), genotype.json, curves.png,
+confusion.png, report.html, and the files that `finished.py` writes so that the network can be used.
 """
 
 import dataclasses
@@ -27,15 +27,17 @@ from prdarts_jax.spaces import genotypes
 
 
 class Training(NamedTuple):
-    """A training that can be run.
+    """A training whose config has been checked; see `check`.
 
     Attributes:
-      genotype: what is trained.
-      feed: its data.
+      genotype: of the network.
+      feed: the images.
       problem: see `problems.make_train_problem`.
-      shapes: of its state.
-      weights: to start from, of a checkpoint of PyTorch or of a finished training; what is not among them is drawn.
-      identity: see `feeds.identity`; and the fingerprint of the weights to start from.
+      shapes: `jax.eval_shape` of the training state.
+      weights: variables to start from, of a PyTorch checkpoint or of a finished training, as nested dicts; variables
+        that they lack are initialised at random.
+      identity: fields of config.json beside the config: `feeds.identity`, and a fingerprint of `weights` if there are
+        any.
     """
 
     genotype: genotypes.AnyGenotype
@@ -47,15 +49,16 @@ class Training(NamedTuple):
 
 
 def check(config: ConfigDict, section: str = "", data: DataSet | None = None) -> Training:
-    """Opens what a config needs and builds what it describes, without running anything.
+    """Opens the data and builds everything that a training's config describes, without running anything.
 
     Args:
       config: of the training.
-      section: of the user's config that it was made of, as 'evaluation.', for messages.
-      data: its images, by default those that the config names.
+      section: what messages put before field names: 'evaluation.' if the config was made from this section of another.
+      data: the images; by default those that the config names.
 
     Raises:
-      ValueError, OSError: for what cannot be used, in one sentence.
+      ValueError, OSError: the config, the data or a checkpoint cannot be used; the message is one sentence.
+      ImportError: a PyTorch checkpoint is given, and PyTorch is missing.
     """
     settings.validate(config)
     genotype = genotypes.find(config.genotype)
@@ -84,7 +87,7 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
 
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:
-    """Those of the checkpoint of PyTorch, which is read before the images, since these may take minutes."""
+    """The weights of the PyTorch checkpoint, which is read before the images, since reading these may take minutes."""
     source = data.open("train")
     return torch_weights.load(
         config.torch_checkpoint,
@@ -103,17 +106,17 @@ def _finished(workdir: str) -> finished.Trained:
     if not isinstance(before, finished.Trained):
         raise ValueError(
             f"config.init_from={refusals.shown(workdir)} must be the folder of a training, but is that of a search, "
-            "whose genotype.json is for config.genotype"
+            "whose genotype.json config.genotype may name"
         )
     return before
 
 
 def _fitting_weights(field: str, before: finished.Trained, network: Any, feed: Feed) -> dict[str, Any]:
-    """Those of a finished training that a network takes over: all but the classifiers, if it has other classes, and an
-    auxiliary head that it lacks.
+    """The weights of a finished training that a network starts from: all but those of the classifiers if it has another
+    number of classes, and those of an auxiliary head that it lacks.
 
     Raises:
-      ValueError: the networks differ in something else; `field` names in the sentence where the training is.
+      ValueError: the networks differ in something else; `field` names the finished training in the message.
     """
     there: Any = before.network
     own = ("num_classes", "auxiliary", "dtype", "axis_name", "parent", "name")
@@ -138,31 +141,33 @@ def _fitting_weights(field: str, before: finished.Trained, network: Any, feed: F
 
 
 def _free(config: ConfigDict) -> tuple[str, ...]:
-    """The fields that may change when a training goes on: how many epochs, if no step depends on that."""
+    """The fields that may change when a training is resumed: the number of epochs, if no step depends on it."""
     constant = config.weights.end_learning_rate == config.weights.learning_rate and not config.drop_path
     return ("epochs",) if constant else ()
 
 
 @lock.alone
 def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[str, Any]:
-    """Trains and tests a network, or does the rest of it, and writes everything into `workdir`.
+    """Trains and tests a network, or resumes this, and writes everything into `workdir`.
+
+    Call it from the main thread, which receives SIGTERM and Ctrl-C.
 
     Args:
       config: of the training.
       workdir: created or resumed.
-      data: images of one's own, for instance of `data.from_arrays`; by default those that the config names.
+      data: your own images, for instance from `data.from_arrays`; by default those that the config names.
 
     Returns:
-      What result.json holds.
+      The content of result.json: that of `training.summarize` and of `sizes.describe`.
 
     Raises:
-      ValueError, OSError: for a config, a workdir or data that cannot be used, in one sentence.
-      ImportError: a checkpoint of PyTorch is given, and PyTorch is missing.
+      ValueError, OSError: the config, the workdir or the data cannot be used; the message is one sentence.
+      ImportError: a PyTorch checkpoint is given, and PyTorch is missing.
       loop.Diverged: a metric, the state or the test loss is not finite.
-      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+      loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
     genotype, feed, problem, shapes, weights, of_images = check(config, data=data)
-    # The genotype's text, so that a run is not resumed after the file it came from has changed.
+    # The genotype as text, so that a run is not resumed after the file of its genotype has changed.
     fields = config.to_dict() | {"genotype": genotypes.to_json(genotype)} | of_images
     longer = f"; a longer training is another, with --config.init_from={workdir} once this one has ended"
     checkpoints.check_config(workdir, fields, _free(config), longer)
@@ -172,7 +177,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     reporting.say(feed.description)
     reporting.say(
         f"{feed.name}, {config.epochs} epochs of {feed.steps_per_epoch} steps; "
-        f"{size['params']:,} weights, {size['macs']:,} multiply-adds an image"
+        f"{size['params']:,} weights, {size['macs']:,} multiply-adds per image"
     )
 
     metric_shapes = dict.fromkeys(("train_loss", "train_accuracy"), jax.ShapeDtypeStruct((), jnp.float32))
@@ -192,7 +197,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
             constant = "no step depends on their number, since learning rate and drop-path stay the same"
             reporting.say(f"the training of {before} epochs now has {config.epochs}: {constant}")
         if not run.done:
-            if devices.is_main():  # a training that goes on is not a finished one
+            if devices.is_main():  # a training that is resumed is not a finished one
                 (workdir / "result.json").unlink(missing_ok=True)
             compiled = loop.compiled(feed.function(problem), state, *feed.example())
         for steps, calls in feed.calls(run):
@@ -231,8 +236,8 @@ def _start(
     if config.init_from:
         new = "epochs, learning rate and momentum"
         if "classifier" not in weights["params"]:
-            new += f", and the classifier, of {feed.num_classes} classes"
-        reporting.say(f"starts from the weights of {config.init_from}; new are {new}")
+            new += f", and a classifier of {feed.num_classes} classes"
+        reporting.say(f"starts from the weights of {config.init_from}, but with new {new}")
     variables = unflatten_dict(flatten_dict(drawn) | flatten_dict(weights))
     return training.init_training(problem, key_training, variables)
 

@@ -1,4 +1,4 @@
-"""How a cell is found: the bilevel step, and methods made of parts."""
+"""The search for a cell: the bilevel step, and methods composed of parts."""
 
 import lazy_loader
 

@@ -11,13 +11,13 @@ from prdarts_jax.search.schedules import Linear
 
 
 def cosine(gradients: jax.Array) -> jax.Array:
-    """Lambda: the mean cosine of the gradients of two layers (equation 8).
+    """Lambda: the cosine of the gradients of two layers, a mean over all pairs of different layers (equation 8).
 
     Args:
       gradients: of a loss in the op weights of each layer, f32[layers, edges, ops].
 
     Returns:
-      f32[] in [-1, 1]; 0 of a single layer. A gradient of 0 has the cosine 0 with any.
+      f32[] in [-1, 1]; 0 if there is a single layer. The cosine of a gradient of 0 with any other is 0.
     """
     flat = gradients.reshape(len(gradients), math.prod(gradients.shape[1:]))
     squares = jnp.sum(jnp.square(flat), axis=1, keepdims=True)
@@ -28,7 +28,8 @@ def cosine(gradients: jax.Array) -> jax.Array:
 
 
 def sign_correlation(gradients: jax.Array) -> jax.Array:
-    """As `cosine`, the variant `signcorr`: the mean over pairs of layers of sum(g_i g_j) / sum|g_i g_j|."""
+    """The variant `signcorr` of `cosine` in the authors' code: the mean over pairs of layers of sum(g_i g_j) /
+    sum|g_i g_j|, with 0 / 0 = 0."""
     flat = gradients.reshape(len(gradients), math.prod(gradients.shape[1:]))
     i, j = jnp.triu_indices(len(flat), 1)
     products = flat[i] * flat[j]
@@ -43,7 +44,7 @@ class Alignment:
 
     Attributes:
       weight: lambda, a schedule.
-      measure: how well layers agree: `cosine` or `sign_correlation`.
+      measure: `cosine` or `sign_correlation`.
     """
 
     weight: Linear

@@ -17,9 +17,12 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
 
     Args:
       problem: static.
-      state: where; its key and step decide what is drawn, if anything is.
+      state: the point at which the Hessian is taken; its key and step decide all random numbers.
       batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
-      products: with the Hessian, each of which costs two to three gradients; see `hypergradients.dominant_eigenvalue`.
+      products: number of products with the Hessian; each costs as much as two to three gradients.
+
+    Returns:
+      f32[], the eigenvalue of the largest absolute value, with its sign; see `hypergradients.dominant_eigenvalue`.
     """
     key = key_for(state.key, 5, state.step)
 
@@ -36,20 +39,26 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Ends a search where the dominant eigenvalue grows (section 4.3).
+    """Ends a search if the dominant eigenvalue grows (section 4.3).
 
-    The authors' code, of searches of 50 epochs, also never stops before the tenth.
+    The authors' code, for searches of 50 epochs, also has the rule not to stop before the tenth.
 
     Attributes:
-      window: epochs that the size of the eigenvalue is averaged over, and that the comparison reaches back.
-      ratio: end if the mean before is below `ratio` times the mean now.
+      window: number of epochs over which the absolute value of the eigenvalue is averaged. The mean over the last
+        `window` epochs is compared with that over the `window` epochs before them.
+      ratio: the search ends if the earlier mean is below `ratio` times the later one.
     """
 
     window: int = 5
     ratio: float = 0.75
 
     def stops(self, eigenvalues: Sequence[float]) -> int | None:
-        """The epoch whose logits count, the one `window` epochs ago, if the search ends after these; otherwise None."""
+        """Whether the search ends after the epochs with these eigenvalues.
+
+        Returns:
+          The epoch whose logits are then used, counted from 0: the one `window` epochs before the last. None if the
+          search goes on.
+        """
         if len(eigenvalues) < 2 * self.window:
             return None
         sizes = np.abs(eigenvalues)

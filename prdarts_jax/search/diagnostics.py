@@ -1,4 +1,4 @@
-"""Numbers that say how a search goes, and how their panels look. A new one is an entry of DIAGNOSTICS."""
+"""Numbers that describe the course of a search, and how they are plotted. A new one is an entry of DIAGNOSTICS."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from prdarts_jax.spaces import SearchSpace, genotypes
 
 
 def entropy(activation: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The mean over edges of the entropy of an edge's op weights, in nats: from 0, where one op has all, to log(ops).
+    """The mean over the edges of the entropy of their op weights, in nats: from 0, if one op has all, to log(ops).
 
     Args:
-      activation: how strongly each op takes part, for each cell type f32[edges, ops], at least 0. Weights that do not
-        add up to 1 are divided by their sum; an edge where all are 0 counts as 0.
+      activation: how strongly each op takes part, for each cell type f32[edges, ops], at least 0. Weights of an edge
+        are divided by their sum; the entropy of an edge whose weights are all 0 is 0.
     """
 
     def mean(weights):
@@ -58,8 +58,8 @@ class Diagnostic:
       measure: (space, activation probabilities f32[edges, ops] per cell type, derived genotype) -> value. None: the
         search itself puts the field into the record, since it needs the weights or the data.
       legend: the name of the line, if the value is a number and its panel has several.
-      limits: of the vertical axis, where the values alone say too little; None: it fits the values.
-      whole: the vertical axis counts in whole numbers.
+      limits: of the vertical axis; None: they fit the values.
+      whole: whether the vertical axis has ticks at whole numbers only.
     """
 
     field: str
@@ -96,7 +96,7 @@ DIAGNOSTICS = (
     Diagnostic("expected_cost", "cost", "of the derived cell's network", legend="expected"),
 )
 
-# What the record of an epoch holds beside the metrics of the steps.
+# The fields of an epoch's record beside the metrics of the steps.
 RECORD_FIELDS = frozenset(
     {"epoch", "step", "seconds", "genotype", "activation", "benchmark", "eigenvalue"}
     | {diagnostic.field for diagnostic in DIAGNOSTICS if diagnostic.measure}
@@ -106,5 +106,5 @@ RECORD_FIELDS = frozenset(
 def measure_all(
     space: SearchSpace, probabilities: Mapping[str, np.ndarray], genotype: genotypes.AnyGenotype
 ) -> dict[str, Any]:
-    """{field: value} of each of DIAGNOSTICS that has a measure; see there for what it takes."""
+    """{field: value} for each of DIAGNOSTICS that has a `measure`; for the arguments see `Diagnostic`."""
     return {d.field: d.measure(space, probabilities, genotype) for d in DIAGNOSTICS if d.measure}

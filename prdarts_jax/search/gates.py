@@ -1,7 +1,7 @@
 """Hard-concrete gates, and the choice of the ops that run.
 
-Arrays are [edges, ops], of one cell type. Functions consume their `key`; `candidates` are what there is to choose from,
-bool[edges, ops], as is what they choose.
+Arrays are [edges, ops], of one cell type. Functions consume their `key`. `candidates` are the ops to choose from,
+bool[edges, ops]; functions that choose return the chosen ops in the same form.
 """
 
 import math
@@ -20,7 +20,7 @@ def hard_concrete(key: jax.Array, logits: jax.Array, temperature: jax.Array, a: 
 
     g = clip(a + (b - a) sigmoid((ln u - ln(1 - u) + beta) / tau), 0, 1),  u ~ U(0, 1), a < 0, b > 1.
 
-    Logits are beta, the temperature is tau. Where a gate is clipped its gradient is 0.
+    Logits are beta, the temperature is tau; by default a = -0.1 and b = 1.1. A gate that is clipped has the gradient 0.
     """
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
     stretched = a + (b - a) * jax.nn.sigmoid((noise + logits) / temperature)
@@ -38,7 +38,7 @@ def saturation_probability(logits: jax.Array, temperature: jax.Array, a: float =
 
 
 def choose_random(key: jax.Array, candidates: jax.Array, k: int = 2) -> jax.Array:
-    """Chooses k ops of every edge uniformly, without replacement, or all candidates where there are no more."""
+    """Chooses k ops of every edge uniformly without replacement; all candidates of an edge that has no more than k."""
     score = jax.random.uniform(key, candidates.shape)
     return largest(jnp.where(candidates, score, -1.0), k) & candidates
 
@@ -46,8 +46,8 @@ def choose_random(key: jax.Array, candidates: jax.Array, k: int = 2) -> jax.Arra
 def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop: float, k: int = 2) -> jax.Array:
     """Chooses the k candidates of every edge with the largest gates, as PR-DARTS's released code does.
 
-    From each gate 1 is subtracted with probability `drop`; ties, frequent since gates are clipped to [0, 1], are broken
-    by one random order of the ops for all edges.
+    From each gate 1 is subtracted with probability `drop`. Ties are frequent, since gates are clipped to [0, 1]; they
+    are broken by a random order of the ops, the same for all edges.
     """
     key_drop, key_ties = jax.random.split(key)
     score = jnp.where(candidates, gates - jax.random.bernoulli(key_drop, drop, gates.shape), -2.0)
@@ -57,9 +57,10 @@ def choose_largest(key: jax.Array, gates: jax.Array, candidates: jax.Array, drop
 
 
 def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> jax.Array:
-    """Draws a cell uniformly: two different inputs of every node, each with a candidate other than none.
+    """Draws a cell uniformly: `entries_per_node` different inputs of every node, each with an op.
 
-    There must be one on each edge. Where every edge keeps an op (NAS-Bench-201), one of all its candidates.
+    The op is one of the edge's candidates outside the group 'none'; each edge must have one. If every edge of a space
+    keeps an op (NAS-Bench-201), it is one of all candidates of the edge.
     """
     key_op, key_edge = jax.random.split(key)
     if not space.entries_per_node:
@@ -69,11 +70,12 @@ def choose_cell(key: jax.Array, space: SearchSpace, candidates: jax.Array) -> ja
 
 
 def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Array:
-    """Draws a cell by weights of its ops, f32[edges, ops], at least 0: an op of each edge with a probability in
-    proportion to its weight, and inputs of each node, one after another, in proportion to the sums of their edges.
+    """Draws a cell by the weights of its ops, f32[edges, ops], at least 0.
 
-    Where a node keeps so many inputs, none has the weight 0. An op of weight 0 is never chosen: an edge of such alone
-    has no op.
+    Each edge draws an op in proportion to the weights; each node draws `entries_per_node` inputs, one after another, in
+    proportion to the sum of the weights on their edges. Ops of the group 'none' are then left out; if every edge keeps
+    an op (NAS-Bench-201), they are drawn like the others. An op of weight 0 is never chosen, and an edge whose ops all
+    have the weight 0 has no op.
     """
     key_op, key_edge = jax.random.split(key)
     if space.entries_per_node:
@@ -86,14 +88,17 @@ def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Arr
 
 
 def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
-    """bool[edges]: of the edges into each node the `entries_per_node` of the largest scores, f32[edges], at least 0."""
+    """bool[edges]: for each node, the `entries_per_node` incoming edges with the largest `score` f32[edges].
+
+    Scores are at least 0.
+    """
     targets = jnp.array([target for _, target in space.edges])
     score = jnp.where(targets == jnp.arange(space.inputs, space.nodes)[:, None], score, -1.0)
     return jnp.any(largest(score, space.entries_per_node), axis=0)
 
 
 def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -> jax.Array:
-    """bool[edges, ops]: what `discretizations.strongest` keeps by these scores; an op of score -inf is left out."""
+    """bool[edges, ops]: the ops that `discretizations.strongest` keeps by these scores; never one of score -inf."""
     if space.entries_per_node:
         score = jnp.where(computes(space), score, -jnp.inf)
     best = largest(score, 1) & (score > -jnp.inf)
@@ -107,21 +112,21 @@ def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -
 
 
 def edges_into(space: SearchSpace) -> jax.Array:
-    """bool[nodes, edges]: which edges lead into each node that is no input."""
+    """bool[intermediate nodes, edges]: which edges lead into each node that is not an input."""
     return jnp.array([[target == node for _, target in space.edges] for node in range(space.inputs, space.nodes)])
 
 
 def computes(space: SearchSpace) -> jax.Array:
-    """bool[ops]: those other than none."""
+    """bool[ops]: True for the ops outside the group 'none'."""
     return jnp.array([ops.group(op) != "none" for op in space.ops])
 
 
 def largest(score: jax.Array, k: int) -> jax.Array:
-    """bool of the score's shape: the k largest of the last axis."""
+    """bool of the score's shape: the k largest along the last axis; of equal ones the first."""
     places = jax.lax.top_k(score, min(k, score.shape[-1]))[1]
     return jnp.any(jax.nn.one_hot(places, score.shape[-1], dtype=bool), axis=-2)
 
 
 def straight_through(chosen: jax.Array, gates: jax.Array) -> jax.Array:
-    """Exactly 1 where chosen, with the gradient of the gate, and 0 elsewhere."""
+    """Exactly 1, with the gradient of the gate, where chosen; 0, without a gradient, elsewhere."""
     return jnp.where(chosen, 1.0 + (gates - jax.lax.stop_gradient(gates)), 0.0)

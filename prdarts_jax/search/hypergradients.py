@@ -1,7 +1,7 @@
 """Second derivatives of losses in weights and logits, by forward mode over reverse mode.
 
-Losses are functions of pytrees. They know nothing of supernets, so each of these can be checked on a problem of a few
-numbers.
+Losses are functions of pytrees and know nothing of supernets, so each function here can be checked on a problem of a
+few numbers.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 Tree = Any
-Loss = Callable[..., tuple[jax.Array, Any]]  # (value, what else it found)
+Loss = Callable[..., tuple[jax.Array, Any]]  # (value, aux)
 
 
 def unrolled_gradient(
@@ -30,13 +30,13 @@ def unrolled_gradient(
     For SGD, where move(g) = w - xi (g + ...), v is -xi dL_val/dw', as in the paper.
 
     Args:
-      train_loss: of (params, arch), w and a.
-      val_gradient: (params, arch) -> ((gradient in params, gradient in arch), what else was found).
-      move: from the gradient of the training loss in the weights to the weights after the step.
+      train_loss: of (params, arch), that is w and a.
+      val_gradient: (params, arch) -> ((gradient in params, gradient in arch), aux).
+      move: the gradient of the training loss in the weights -> the weights after the step.
       grad: takes derivatives of the training loss; see `devices.grad`.
 
     Returns:
-      (gradient in arch, what else was found).
+      (gradient in arch, aux).
     """
     moved, pull_back = jax.vjp(move, grad(train_loss)(params, arch))
     (dmoved, darch), aux = val_gradient(moved, arch)
@@ -55,18 +55,20 @@ def aligned_gradient(
 ) -> tuple[Tree, jax.Array, Any]:
     """The gradient in the weights of L_train - weight * alignment(dL_train/d layer_weights), exactly.
 
-    With p = d alignment / dg at g = dL_train/d layer_weights, that of the alignment is d/dt dL_train/dw at layer
-    weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite difference).
+    With p = d alignment / dg at g = dL_train/d layer_weights, the gradient of the alignment is d/dt dL_train/dw at
+    t = 0, for layer weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite
+    difference).
 
     Args:
-      train_loss: of (params, layer_weights), with what else it found; params are w.
+      train_loss: (params, layer_weights) -> (value, aux); params are w.
       alignment: of the gradients of all layers.
       weight: lambda, f32[].
+      params: the weights.
       layer_weights: f32[layers, edges, ops].
       grad: takes derivatives of the loss; see `devices.grad`.
 
     Returns:
-      (gradient in the weights, dL_train/d layer_weights, what else the loss found).
+      (gradient in the weights, dL_train/d layer_weights, aux).
     """
     gradients, _ = grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
     direction = jax.grad(alignment)(gradients)
@@ -83,10 +85,10 @@ def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Arr
     """The eigenvalue of largest absolute value of a Hessian, from products with vectors alone (Lanczos's method).
 
     Args:
-      gradient: whose derivative the Hessian is.
-      at: where; entries that are not finite are left out.
-      key: of the vector to start from, consumed.
-      steps: products with the Hessian; as many as there are entries give the exact value.
+      gradient: the function whose derivative is the Hessian.
+      at: the point at which the Hessian is taken; entries that are not finite are left out.
+      key: for the first vector; consumed.
+      steps: number of products with the Hessian; as many as there are entries give the exact value.
     """
     flat, unravel = ravel_pytree(at)
     free = jnp.isfinite(flat)
@@ -99,11 +101,11 @@ def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Arr
         basis, diagonal, beside, size = carry
         vector = product(basis[i])
         diagonal, size = diagonal.at[i].set(vector @ basis[i]), jnp.maximum(size, jnp.linalg.norm(vector))
-        # Twice, since rounding leaves something of the earlier vectors after the first time.
+        # Twice, since after the first time rounding leaves a part of the earlier vectors.
         for _ in range(2):
             vector -= basis.T @ (basis @ vector)
         norm = jnp.linalg.norm(vector)
-        # What only rounding has left is no new direction: all that can be reached has been.
+        # A vector that is only a rounding error is no new direction: all that can be reached has been.
         new = norm > 10 * flat.size * jnp.finfo(flat.dtype).eps * size
         vector = jnp.where(new, vector / jnp.where(new, norm, 1.0), 0.0)
         return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(jnp.where(new, norm, 0.0)), size

@@ -1,4 +1,4 @@
-"""A search method as a composition of parts, each a frozen value."""
+"""A search method as a composition of parts, each a frozen, hashable dataclass or function."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ from prdarts_jax.spaces.genotypes import AnyGenotype
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A search method; as it stands it is first order DARTS. The space comes from the supernet.
+    """A search method; with the defaults it is first order DARTS. The search space comes from the supernet.
 
     >>> from prdarts_jax.search import terms
     >>> method = Method(terms=(terms.path_depth(0.005),))  # DARTS with the reward for depth of PR-DARTS
@@ -31,18 +31,20 @@ class Method:
       discretization: `(space, scores) -> genotype`; see `spaces/discretizations.py`.
       weights_first: whether a step updates the weights before the logits.
       second_order: whether the logits minimise the validation loss of the weights after their next step.
-      logits_start: the progress from which the logits move.
-      early_stopping: when a search ends before its last epoch; see `curvature.py`.
-      after_epoch: `(problem, state, batches) -> state` after each epoch; see `selection.py`.
-      after_search: in place of the discretization, `(problem, state, train_batch, val_batches) -> chosen`, the ops of
-        the cell, bool[edges, ops] for each cell type. `train_batch` gives the training batch of a number, i32[], and
-        `val_batches` are stacked, f32[batches, B, H, W, C]; see `perturbation.py` and `selection.py`.
-      supernet: fields of the supernet that it needs, by name, for instance {'partial': 4}.
-      dropout_rate: a schedule: the `dropout_rate` of the supernet's call; None where the supernet has none.
-      stages: if there are any, the searches that are run one after another in place of this one.
+      logits_start: the fraction of the search, in [0, 1], after which the logits are updated.
+      early_stopping: the rule by which a search ends before its last epoch, such as `curvature.EarlyStopping`.
+      after_epoch: `(problem, state, val_batches) -> state`, called after each epoch; see `selection.py`.
+      after_search: `(problem, state, train_batch, val_batches) -> chosen`, which replaces the discretization; `chosen`
+        are the ops of the cell, bool[edges, ops] for each cell type. `train_batch(number)`, i32[] from 0, is a training
+        batch; see `perturbation.py` and `selection.py`.
+      supernet: fields with which the method needs the supernet to be made, for instance {'partial': 4}.
+      dropout_rate: a schedule (progress -> f32[]) of the argument `dropout_rate` of the supernet; None: no dropout.
+      stages: if not empty, searches that are run one after another in place of a search with this method.
+
+    `val_batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
 
     Raises:
-      ValueError: the relaxation or the terms are not of that kind.
+      ValueError: the relaxation is not a `Relaxation`, or the terms are not a tuple of functions as in `terms.py`.
     """
 
     relaxation: Relaxation = Softmax()
@@ -75,20 +77,22 @@ class Method:
                 ) from error
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
-        """How likely, or how strongly, each op takes part, f32[edges, ops] for each cell type."""
+        """The probability or strength with which each op takes part, f32[edges, ops] in [0, 1] for each cell type."""
         return self.relaxation.activation(space, logits, progress)
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
-        """The cell that a search with these logits has found; not for use inside compiled code."""
+        """The cell that a search with these logits has found; do not call it in compiled code."""
         return self.discretization(space, self.relaxation.scores(space, logits))
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One of the searches that a method is made of.
+    """One of the searches of a method that has several.
 
-    Each edge keeps `ops` candidates of those of the search before, by the largest logits; the first search has all
-    candidates of the space.
+    Attributes:
+      method: of this search.
+      ops: number of candidates on each edge: those with the largest logits after the search before. The first search
+        ignores it, and has all candidates of the space.
     """
 
     method: Method

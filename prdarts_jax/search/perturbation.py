@@ -18,17 +18,18 @@ from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """After a search, an edge keeps the op without which the supernet is worst, one edge after another.
+    """After a search, each edge keeps the op whose removal makes the supernet worst, one edge after another.
 
-    The edges come in random order. Each op of an edge is removed in turn, the op whose removal leaves the lowest
-    validation accuracy (of equal ones, the largest loss) stays alone on the edge, and the weights are trained for some
-    steps. Where a node keeps so many inputs, its edges are then removed in turn, node after node in random order, and
-    those whose removal hurts most stay; none is no op to keep there.
+    The edges are visited in random order. Each op of an edge is removed in turn. The op whose removal gives the lowest
+    validation accuracy (among equal ones, the largest loss) is kept, and the weights are trained for some steps. If
+    nodes of the space keep a fixed number of inputs, the nodes are then visited in random order: each edge into a node
+    is removed in turn, and those whose removal hurts most are kept. In such a space the op `none` is kept only on an
+    edge without other candidates.
 
-    The op weights are the method's own, with the logit -inf for what is removed (`shared_weights.mean_weights`), so a
-    softmax is that over the ops that are left. The authors' code instead sets the removed op's softmax to 0 and leaves
-    those of the others as they are; such a rule has no meaning for gates. It also goes on training the logits between
-    two decisions, which here stay as the search has left them.
+    The op weights are the method's own, with the logit -inf for removed ops (`shared_weights.mean_weights`), so a
+    softmax is taken over the remaining ops. The authors' code instead sets the removed op's softmax to 0 and does not
+    change those of the others; such a rule has no meaning for gates. It also trains the logits between two decisions;
+    here they stay as they are after the search.
 
     >>> import jax, jax.numpy as jnp, optax, prdarts_jax as pdx
     >>> space = pdx.SearchSpace("pools", ("skip_connect", "max_pool_3x3"), nodes=3)
@@ -45,8 +46,9 @@ class Perturbation:
     True
 
     Attributes:
-      steps: of the weights between two decisions; the authors' code has five epochs.
-      optimizer: of the weights, new at the start; the authors' code has SGD with a tenth of the search's learning rate.
+      steps: number of training steps between two decisions; the authors' code has five epochs.
+      optimizer: of the weights; its state is initialised once, before the first decision. The authors' code has SGD
+        with a tenth of the search's learning rate.
     """
 
     steps: int
@@ -63,9 +65,9 @@ class Perturbation:
 
         Args:
           problem: static.
-          state: after the search; its key and its step decide the order and what is drawn.
-          train_batch: gives the training batch number 0, 1, ..., {'image': f32[B, H, W, C], 'label': i32[B]}.
-          val_batches: by which accuracies are measured, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
+          state: after the search; its key and its step decide the order and all random numbers.
+          train_batch: number 0, 1, ... -> training batch {'image': f32[B, H, W, C], 'label': i32[B]}.
+          val_batches: for the accuracies, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
         """
         space = problem.supernet.space
         key, key_order = jax.random.split(key_for(state.key, 8, state.step))
@@ -104,7 +106,7 @@ class Perturbation:
         return dict(zip(space.cell_types, left, strict=True))
 
     def _train_step(self, problem, train_batch, op_weights, first):
-        """(number of a step, (search state, optimizer state)) -> the latter after it; its batch is first + number."""
+        """(number of a step, (search state, optimizer state)) -> both states after it, on batch `first` + number."""
 
         def step(number, trained):
             state, opt_state = trained
@@ -129,7 +131,8 @@ def _targets(space):
 
 def _decisions(space, key):
     """i32[decisions, 3], the cell type, the edge and the node of each: first all edges, then the nodes that have more
-    than they keep, both in random order. The node of an edge is -1, and so is the edge of a node."""
+    edges than they keep, both in random order. A decision about an edge has the node -1, one about a node the edge -1.
+    """
     types = range(len(space.cell_types))
     edges = [(t, edge, -1) for t in types for edge in range(len(space.edges))]
     nodes = [(t, -1, node) for t in types for node in range(space.nodes) if 0 < space.entries_per_node < node]
@@ -139,7 +142,7 @@ def _decisions(space, key):
 
 
 def _may_stay(space, candidates):
-    """Which candidates an edge may keep: where a node keeps so many inputs none only if there is nothing else."""
+    """Which candidates an edge may keep; if nodes keep a fixed number of inputs, `none` only if there is no other."""
     if not space.entries_per_node:
         return candidates
     computes = candidates & jnp.array([ops.group(op) != "none" for op in space.ops])
@@ -147,7 +150,7 @@ def _may_stay(space, candidates):
 
 
 def _removals(space, cell_type, edge):
-    """bool[ops + edges, cell types, edges, ops]: what is removed with each op of an edge, then with each edge."""
+    """bool[ops + edges, cell types, edges, ops]: the ops removed with each op of an edge, then with each edge."""
     edges, columns = (jnp.eye(size, dtype=bool) for size in space.shape)
     of_ops = edges[edge][:, None] & columns[:, None, :]
     of_edges = jnp.broadcast_to(edges[:, :, None], (*edges.shape, len(columns)))

@@ -1,8 +1,8 @@
 """Relaxations: from logits to the op weights of a forward pass.
 
-A relaxation is a frozen value. Logits, op weights and probabilities are {cell type: f32[edges, ops]}; a relaxation may
-keep further arrays beside the logits, which the optimizer of the logits then trains too. An op whose logit is -inf is
-no candidate: its weight is 0. `progress` is the fraction of the search done, f32[] in [0, 1].
+A relaxation is a frozen, hashable dataclass. Logits, op weights and probabilities are {cell type: f32[edges, ops]}; a
+relaxation may keep further arrays beside the logits, which the optimizer of the logits then trains too. An op whose
+logit is -inf is no candidate: its weight is 0. `progress` is the fraction of the search done, f32[] in [0, 1].
 """
 
 import dataclasses
@@ -20,23 +20,24 @@ Metrics = dict[str, jax.Array]
 
 
 def keys(key: jax.Array, logits: Arch) -> dict[str, jax.Array]:
-    """A key of its own for each of the logits; consumes `key`."""
+    """A separate key for each entry of the logits; consumes `key`."""
     return dict(zip(sorted(logits), jax.random.split(key, len(logits)), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """The base of all: logits start at `initial` + `noise` N(0, 1), and ops are ranked by them.
+    """The base of all relaxations: logits start at `initial` + `noise` N(0, 1), and ops are ranked by their logits.
 
-    A subclass defines `activation`. It defines `weigh` too where not all ops run with that weight, and `scores` where
-    ops of different edges are not to be compared by their logits.
+    A subclass defines `activation`. It also defines `weigh` if the activation is not the weight with which ops run, and
+    `scores` if the ops of different edges should not be compared by their logits.
     """
 
     initial: float = 0.0
     noise: float = 1e-3
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:
-        """The logits a search starts from, in the shapes of those given."""
+        """The initial logits, with the shapes and dtypes of `logits`, whose values do not matter: `init_search` sets
+        the logits of ops that are no candidates to -inf afterwards."""
         return {
             t: self.initial + self.noise * jax.random.normal(k, logits[t].shape, logits[t].dtype)
             for t, k in keys(key, logits).items()
@@ -47,15 +48,15 @@ class Relaxation:
         return self.activation(space, logits, progress)
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
-        """How likely, or how strongly, each op takes part, in [0, 1]."""
+        """The probability or strength with which each op takes part, in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} must define activation, how strongly each op takes part")
 
     def scores(self, space: SearchSpace, logits: Arch) -> Arch:
-        """What a discretization ranks the ops of a node by: here the logits."""
+        """The scores by which a discretization ranks the ops of a node: here the logits."""
         return logits
 
     def metrics(self, progress: jax.Array) -> Metrics:
-        """Scalars to report at each step."""
+        """Scalars to report at each step; here there are none."""
         return {}
 
 
@@ -82,13 +83,14 @@ class Softmax(Relaxation):
 
 @dataclasses.dataclass(frozen=True)
 class EdgeSoftmax(Softmax):
-    """The softmax over the ops of an edge, times that over the edges of a node (PC-DARTS; Xu et al., 2020, equation 3).
+    """The softmax over the ops of an edge, times a softmax over the edges into its node (PC-DARTS; Xu et al., 2020,
+    equation 3).
 
-    Beside the logits of cell type t there are those of its edges, `t_edges` f32[edges].
+    Beside the logits of its ops each cell type has logits of its edges, `normal_edges` and `reduce_edges` f32[edges].
     """
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:
-        """Logits of ops and of edges."""
+        """The logits of ops and of edges, drawn alike."""
         return super().init(space, key, logits | {f"{t}_edges": beta[:, 0] for t, beta in logits.items()})
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
@@ -125,11 +127,11 @@ class HardConcrete(Relaxation):
     """Independent hard-concrete gates, of which two run on each edge (PR-DARTS; Zhou et al., 2020, equation 7).
 
     Attributes:
-      temperature: tau, falling.
-      draw: 'uniform': two ops drawn uniformly, weighted by their gates, as in the paper. 'largest': the two with the
-        largest gates after some were dropped at random, of weight exactly 1, with the gradient of the gates
-        (straight-through), as in the authors' code.
-      drop: of 'largest': probability that a gate is pushed out of the running.
+      temperature: tau, a schedule that falls from 10 to 0.1 by default.
+      draw: which two ops of an edge run. 'uniform', as in the paper: two that are drawn uniformly; their weights are
+        their gates. 'largest', as in the authors' code: those with the largest gates after some gates have been dropped
+        at random; their weights are exactly 1 with the gradient of the gates (straight-through).
+      drop: for 'largest', the probability that a gate is dropped; see `gates.choose_largest`.
     """
 
     temperature: Linear = Linear(10.0, 0.1)
@@ -137,7 +139,7 @@ class HardConcrete(Relaxation):
     drop: float = 0.4
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """One draw of the gates; all but two ops of every edge get the weight 0."""
+        """One draw of the gates; all but two candidates of every edge get the weight 0."""
         tau = self.temperature(progress)
         return {t: self._draw(k, logits[t], tau) for t, k in keys(key, logits).items()}
 
@@ -155,18 +157,18 @@ class HardConcrete(Relaxation):
         return {t: gates.activation_probability(beta, tau) for t, beta in logits.items()}
 
     def scores(self, space: SearchSpace, logits: Arch) -> Arch:
-        """The logits, whose order is that of P(g != 0). 'largest': the logarithm of their softmax on each edge."""
+        """The logits, which have the order of P(g != 0); with `draw='largest'` their log-softmax on each edge."""
         return logits if self.draw == "uniform" else Softmax().scores(space, logits)
 
     def metrics(self, progress: jax.Array) -> Metrics:
-        """The temperature."""
+        """`temperature`."""
         return {"temperature": self.temperature(progress)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Gumbel(Softmax):
-    """One op of every edge, drawn by the softmax, with the gradient of the Gumbel softmax at the `temperature` (GDAS;
-    Dong, Yang, 2019)."""
+    """One op of every edge, drawn by the softmax, with the gradient of the Gumbel softmax at `temperature` (GDAS; Dong,
+    Yang, 2019)."""
 
     temperature: Linear = Linear(10.0, 0.1)
 
@@ -181,7 +183,7 @@ class Gumbel(Softmax):
         return {t: draw(k, logits[t]) for t, k in keys(key, logits).items()}
 
     def metrics(self, progress: jax.Array) -> Metrics:
-        """The temperature."""
+        """`temperature`."""
         return {"temperature": self.temperature(progress)}
 
 
@@ -189,8 +191,10 @@ class Gumbel(Softmax):
 class Policy(Softmax):
     """One op of every edge, drawn by the softmax, without a gradient (REINFORCE; Zoph, Le, 2017).
 
-    Beside the logits there is `baseline` f32[], what the loss is compared with (see `terms.score_function`); at the
-    start it is the attribute, the loss expected then.
+    Beside the logits `baseline` f32[] is trained, with which the loss is compared (see `terms.score_function`).
+
+    Attributes:
+      baseline: its initial value, the loss to be expected at the start of a search.
     """
 
     baseline: float = 2.3
@@ -210,7 +214,10 @@ class Policy(Softmax):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Relaxation):
-    """A cell drawn uniformly, its ops of weight 1 (Li, Talwalkar, 2019). Logits are 1 for the ops of the best cell."""
+    """A cell drawn uniformly, whose ops have the weight 1 (Li, Talwalkar, 2019).
+
+    `selection.BestOf` sets the logits: 1 for the ops of the best cell so far, 0 for the others.
+    """
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """A uniformly drawn cell of each type."""
@@ -220,5 +227,5 @@ class Uniform(Relaxation):
         }
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
-        """1 for each op of the best cell so far."""
+        """1 for each op of the best cell so far, 0 for the others; all are 0 before there is one."""
         return {t: (beta > 0.5).astype(jnp.float32) for t, beta in logits.items()}

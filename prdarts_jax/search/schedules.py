@@ -1,4 +1,5 @@
-"""Schedules over the progress of a search: frozen values, so that equal methods share one compiled function."""
+"""Schedules over the progress of a search: frozen, hashable dataclasses, so that equal methods share one compiled
+function."""
 
 import dataclasses
 
@@ -24,7 +25,10 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class LinearThenExponential:
-    """Linear from `start` towards 0; from the progress `knee` on, `start` times exp(-rate (progress - knee))."""
+    """start * (1 - progress) before the progress `knee`, and start * exp(-rate * (progress - knee)) from there on.
+
+    At the knee the value jumps back to `start`.
+    """
 
     start: float
     knee: float

@@ -1,4 +1,5 @@
-"""The best of several drawn cells by the shared weights (Li, Talwalkar, UAI 2019), after each epoch or at the end."""
+"""Selection of the best of several drawn cells, judged by the shared weights (Li, Talwalkar, UAI 2019), after each
+epoch or after the search."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,15 +16,16 @@ from prdarts_jax.search.step import SearchProblem, SearchState
 
 @dataclasses.dataclass(frozen=True)
 class BestOf:
-    """After an epoch, logits become 1 for the ops of the best of `samples` cells that the relaxation draws, else 0."""
+    """After an epoch, the relaxation draws `samples` cells; the logits become 1 for the ops of the best one, else 0."""
 
     samples: int
 
     def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
-        """The state with these logits. Best is the smallest mean loss over the batches, with the weights as they are.
+        """The state with these logits. The best cell is the one with the smallest mean loss over the batches, with the
+        weights of the state. Earlier cells are not considered.
 
-        The key and the step of the state decide what is drawn. The logit of an op that is no candidate stays -inf.
-        Batches are of validation data, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
+        The key and the step of the state decide all random numbers. Logits of ops that are no candidates stay -inf.
+        `batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
         """
         progress = problem.progress(state.step)
         keys = jax.random.split(key_for(state.key, 4, state.step), self.samples)
@@ -40,10 +42,10 @@ class BestOf:
 
 @dataclasses.dataclass(frozen=True)
 class BestCell:
-    """After a search, the best of `samples` cells that are drawn by the mean op weights of the method.
+    """After a search, `samples` cells are drawn by the mean op weights of the method, and the best one is chosen.
 
-    On each edge an op is drawn in proportion to its mean weight (see `shared_weights.mean_weights`), so uniformly with
-    a method that draws cells uniformly; see `gates.draw_cell` for the inputs of a node.
+    On each edge an op is drawn in proportion to its mean weight (see `shared_weights.mean_weights`); with a method that
+    draws cells uniformly, these cells are drawn uniformly too. For the inputs of a node see `gates.draw_cell`.
     """
 
     samples: int
@@ -57,8 +59,9 @@ class BestCell:
     ) -> Arch:
         """The ops of the cell, bool[edges, ops] for each cell type; see `Method.after_search`.
 
-        Best is the largest mean accuracy over the validation batches, of equal ones the smallest loss, with the weights
-        as they are: no training batch is taken. The key and the step of the state decide what is drawn.
+        The best cell has the largest mean accuracy over the validation batches and, among equal ones, the smallest
+        loss, with the weights of the state: no training batch is used. The key and the step of the state decide all
+        random numbers.
         """
         space = problem.supernet.space
         weights = mean_weights(problem, state, {t: jnp.isfinite(state.arch[t]) for t in space.cell_types})
@@ -75,6 +78,7 @@ class BestCell:
 
 
 def _best(problem, state, draw, keys, batches, best):
-    """What `draw` gives for the key that is best by its mean losses and accuracies, each f32[keys]."""
+    """The cell that `draw` draws with the best key; `best` finds its index from the mean losses and accuracies of all
+    keys, each f32[keys]."""
     losses, accuracies = jax.lax.map(lambda key: measure(problem, state, key, batches, draw(key)), keys)
     return draw(keys[best(losses, accuracies)])

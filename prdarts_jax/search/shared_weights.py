@@ -1,4 +1,4 @@
-"""What the shared weights of a supernet say of a cell, or of the supernet without some of its ops."""
+"""Accuracy of a cell, or of the supernet without some of its ops, with the shared weights of the supernet."""
 
 import dataclasses
 
@@ -13,20 +13,20 @@ _DRAWS = 1024
 
 
 def mean_weights(problem: SearchProblem, state: SearchState, left: Arch) -> Arch:
-    """The method's own op weights of a supernet in which only some ops are left: the mean of what its relaxation draws.
+    """The mean op weights of the method's relaxation in a supernet from which some ops have been removed.
 
-    An op that is removed gets the logit -inf, so the relaxation says what becomes of the others: a softmax is that over
-    the ops that are left, sigmoids stay as they are, gates and drawn ops are drawn among those that are left. What
-    draws nothing, as a softmax, is its own mean; of the others it is that of 1,024 draws, with the same random numbers
-    whatever is removed. An op that is alone on its edge has the weight 1, as in a cell.
+    A removed op gets the logit -inf, and the relaxation decides the weights of the others: a softmax is taken over the
+    remaining ops, sigmoids do not change, gates and sampled ops are drawn among the remaining ops. The mean is taken
+    over 1,024 draws, with the same random numbers whichever ops are removed. An op that is alone on its edge has the
+    weight 1, as in a cell.
 
     Args:
       problem: static.
-      state: its logits and its progress count.
-      left: bool[edges, ops] for each cell type; an edge may have no op.
+      state: of the search; only its logits, its step and its key are used.
+      left: the remaining ops, bool[edges, ops] for each cell type; an edge may have none.
 
     Returns:
-      f32[edges, ops] for each cell type, exactly 0 for an op that is removed.
+      f32[edges, ops] for each cell type, exactly 0 for a removed op.
     """
     logits = state.arch | {t: jnp.where(rows, state.arch[t], -jnp.inf) for t, rows in left.items()}
     progress, space = problem.progress(state.step), problem.supernet.space
@@ -42,16 +42,16 @@ def mean_weights(problem: SearchProblem, state: SearchState, left: Arch) -> Arch
 def measure(
     problem: SearchProblem, state: SearchState, key: jax.Array, batches: Batch, weights: Arch
 ) -> tuple[jax.Array, jax.Array]:
-    """The mean loss and the mean accuracy over batches with such op weights, each f32[].
+    """The mean loss and the mean accuracy of the supernet over batches, with the given op weights, each f32[].
 
-    Nothing changes, each batch is normalised by its own statistics, as in the search, and nothing is dropped.
+    Each batch is normalised by its own statistics, as in the search; there is no dropout.
 
     Args:
       problem: static.
-      state: its weights count.
-      key: of what ops draw.
+      state: of the search, whose weights are used.
+      key: for the random numbers of ops.
       batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
-      weights: f32[edges, ops] for each cell type, the same in all of its cells; those of a cell are 0 and 1.
+      weights: f32[edges, ops] for each cell type, the same in all of its layers; 0 and 1 to measure a single cell.
     """
     problem = dataclasses.replace(problem, method=dataclasses.replace(problem.method, dropout_rate=None))
     variables, op_weights = {"params": state.params, "arch": state.arch}, problem.in_each_layer(weights)

@@ -1,7 +1,6 @@
 """The bilevel update as one pure function: weights on a training batch, logits on a validation batch.
 
-`search_step` performs no input or output and holds no state, so it runs under `jit`, `vmap` and `scan` of anybody's
-code:
+`search_step` performs no input or output and holds no state, so any code can use it under `jit`, `vmap` and `scan`:
 
     step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
     state, metrics = step(problem, state, train_batch, val_batch)
@@ -30,18 +29,18 @@ from prdarts_jax.search.relaxations import Arch
 
 @dataclasses.dataclass(frozen=True)
 class SearchProblem:
-    """What stays the same over a search: a static, hashable argument.
+    """The parts of a search that do not change: a static, hashable argument.
 
     Attributes:
-      supernet: any Flax module with logits, for instance `normal` and `reduce`, in a collection `arch` and a call
-        `(images, op_weights, *, train) -> logits of the classes`, with op weights f32[layers, edges, ops] of each cell
-        type. Its attribute `layers` is {cell type: number of its cells}, its `space` what methods know of edges and
-        ops. With a method that has a `dropout_rate` its call takes that too. If it has an `axis_name`, a batch is the
-        part of one device; see `devices.py`.
+      supernet: any Flax module that is called as `(images, op_weights, *, train) -> class logits f32[B, classes]`, with
+        op weights f32[layers, edges, ops] for each cell type, and keeps the architecture's logits in a collection
+        `arch`, for instance as `normal` and `reduce`. Its attribute `layers` is {cell type: number of its cells}, and
+        its `space` is the `SearchSpace`. If the method has a `dropout_rate`, the call takes `dropout_rate` too. If the
+        supernet has an `axis_name`, a batch is the part of one device; see `devices.py`.
       method: how logits become op weights and what they minimise.
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
-      total_steps: length of the search; progress is step / (total_steps - 1).
+      total_steps: number of steps of the search; progress is step / (total_steps - 1).
 
     Raises:
       ValueError: the supernet lacks `layers` or `space`.
@@ -73,9 +72,9 @@ class SearchProblem:
     def update(
         self, collection: str, gradient: Any, variables: dict[str, Any], opt_state: Any
     ) -> tuple[dict[str, Any], Any]:
-        """(variables, opt_state) after `optimizer` has moved one collection, 'params' or 'arch', by the gradient in it.
+        """(variables, opt_state) after `optimizer` has updated one collection, 'params' or 'arch', by its gradient.
 
-        The other collection of the variables and its optimizer's state stay as they are.
+        The other collection and the state of its optimizer stay as they are.
         """
         # The optimizer sees 0 for the logit of an op that is no candidate; that logit stays -inf.
         seen = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), variables["arch"])
@@ -89,11 +88,14 @@ class SearchProblem:
         return variables | {collection: moved}, opt_state
 
     def op_weights(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
-        """Op weights of one forward pass, f32[layers, edges, ops] of each cell type; consumes `key`."""
+        """Op weights of one forward pass, f32[layers, edges, ops] for each cell type; consumes `key`.
+
+        They are drawn once for each cell type: all layers get the same weights.
+        """
         return self.in_each_layer(self.method.relaxation.weigh(self.supernet.space, logits, key, progress))
 
     def in_each_layer(self, weights: Arch) -> Arch:
-        """The same f32[edges, ops] for each cell of a type: f32[layers, edges, ops]."""
+        """Repeats the weights f32[edges, ops] of each cell type for all of its cells: f32[layers, edges, ops]."""
         return {t: jnp.broadcast_to(w, (self.supernet.layers[t], *w.shape)) for t, w in weights.items()}
 
     @property
@@ -103,24 +105,24 @@ class SearchProblem:
 
     @property
     def grad(self) -> Callable:
-        """`jax.grad` of losses of a batch, whether spread or not."""
+        """Like `jax.grad`, for losses that are means over a batch, which may be spread over several devices."""
         return functools.partial(devices.grad, axis_name=self.axis_name)
 
     def progress(self, step: jax.Array) -> jax.Array:
-        """The fraction of the search done, f32[]: 0 in the first step and, if there are more, 1 in the last."""
+        """The fraction of the search done, f32[]: 0 in the first step, 1 in the last of several and after it."""
         return jnp.minimum(jnp.float32(step) / max(self.total_steps - 1, 1), 1.0)
 
 
 class SearchState(flax.struct.PyTreeNode):
-    """What changes: arrays only.
+    """The parts of a search that change: a pytree of arrays.
 
     Attributes:
-      step: i32[], steps done.
+      step: i32[], number of steps done.
       params: weights of the supernet.
       arch: logits.
-      batch_stats: running statistics, empty where the supernet keeps none.
+      batch_stats: running statistics; empty if the supernet keeps none.
       opt_state: state of `SearchProblem.optimizer`.
-      key: never consumed; every draw is made from it, the step and a purpose.
+      key: never consumed; the key of every draw is made from it, the step, and a number for what is drawn.
     """
 
     step: jax.Array
@@ -134,18 +136,20 @@ class SearchState(flax.struct.PyTreeNode):
 def init_search(
     problem: SearchProblem, key: jax.Array, images: jax.Array, candidates: dict[str, jax.Array] | None = None
 ) -> SearchState:
-    """The state a search starts from. Compile it (`jax.jit`, static_argnums=0): its forward pass is then never run.
+    """The initial state of a search.
+
+    Compile it (`jax.jit`, static_argnums=0): the compiler leaves out its forward pass, whose result is not used.
 
     Args:
       problem: static.
       key: the search's only source of randomness.
-      images: f32[B, H, W, C], of which only the shape matters.
-      candidates: for each cell type bool[edges, ops], the ops to search among; by default all that the space has.
+      images: f32[B, H, W, C]; only the shape matters.
+      candidates: for each cell type bool[edges, ops], the ops to search among; by default all candidates of the space.
     """
     key_params, key_arch, key_search = jax.random.split(key, 3)
     supernet = problem.supernet
     if problem.axis_name:
-        supernet = supernet.clone(axis_name=None)  # so that this need not be run in a mapped axis
+        supernet = supernet.clone(axis_name=None)  # so that this function can be called outside a mapped axis
     variables = supernet.init(key_params, images, train=True)
     params, logits = variables["params"], variables["arch"]
     if candidates is not None:
@@ -170,15 +174,15 @@ def batch_loss(
     variables: dict[str, Any],
     op_weights: Arch,
 ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-    """The mean cross entropy of a batch, f32[], and (its accuracy, running statistics after it).
+    """The mean cross entropy of a batch, f32[], and (its accuracy f32[], the running statistics after it).
 
     Args:
       problem: static.
-      state: its step and running statistics count; its variables do not.
-      key: of what ops draw.
-      batch: see the module.
-      variables: {'params', 'arch'}.
-      op_weights: f32[layers, edges, ops] of each cell type.
+      state: only its step and its running statistics are used.
+      key: for the random numbers of ops.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
+      variables: {'params', 'arch'}, which are used in place of those of the state.
+      op_weights: f32[layers, edges, ops] for each cell type.
     """
     rate = problem.method.dropout_rate
     options: dict[str, Any] = {"dropout_rate": rate(problem.progress(state.step))} if rate else {}
@@ -204,7 +208,7 @@ def search_step(
 ) -> tuple[SearchState, Metrics]:
     """One step of a search: an update of the weights and one of the logits (Liu et al., 2019, Algorithm 1).
 
-    The method says which comes first; the second gradient is taken at the variables that the first update gives.
+    The method decides which update comes first; the second gradient is taken after the first update.
 
     Args:
       problem: static.
@@ -213,9 +217,12 @@ def search_step(
       val_batch: for the logits.
 
     Returns:
-      (state, metrics): the state after, and f32[] scalars: train_loss, train_accuracy, val_loss, val_accuracy (of the
-      batches, before the respective update; accuracies as fractions), those of the method's parts, alignment_val, the
-      alignment of the normal cells' gradients of the validation loss, and, with an inner term, alignment_train.
+      (state, metrics): the state after the step, and f32[] scalars:
+        train_loss, train_accuracy: of `train_batch`, before the update of the weights; the accuracy is a fraction.
+        val_loss, val_accuracy: of `val_batch`, before the update of the logits.
+        alignment_val: `alignment.cosine` of the gradients of the validation loss in the normal cells.
+        alignment_train: the same of the training loss, if the method has an inner term.
+        The metrics of the method's relaxation and terms.
     """
     variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
     metrics: Metrics = {}
@@ -266,7 +273,8 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         return terms.total(method.terms, view, op_weights, progress)
 
     def gradient(params, logits, argnums):
-        """(those in the weights, if among argnums, and in the logits), metrics; by way of that in the op weights."""
+        """((gradient in the weights, if 0 is in argnums; gradient in the logits), metrics); the gradient in the logits
+        is found from that in the op weights."""
         op_weights, pull_back = jax.vjp(lambda logits: problem.op_weights(logits, key, progress), logits)
         (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
         dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
@@ -291,8 +299,8 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         (dparams, dlogits), metrics = gradient(params, at["logits"], argnums=(0, 1))
         return (dparams, {"logits": dlogits, "images": jnp.zeros_like(at["images"])}), metrics
 
-    # Forward mode passes the kernels of the stem only where the gradient inside it goes through them too: that in the
-    # logits alone does not, that in the images does.
+    # Forward mode works in the kernels of the stem only if the inner gradient goes through them too. The gradient in
+    # the logits alone does not, the gradient in the images does.
     dat, metrics = hypergradients.unrolled_gradient(
         train_loss,
         val_gradient,
@@ -313,22 +321,22 @@ def search_epoch(
     batch_size: int,
     steps: int | jax.Array | None = None,
 ) -> tuple[SearchState, Metrics]:
-    """Steps of one epoch in one compiled loop, the data on the device, shuffled and augmented there.
+    """Does steps of one epoch in one compiled loop; the data are on the device, and are shuffled and augmented there.
 
-    The order of the data and their augmentation are a function of the state's key and step alone, so an epoch may be
-    run in parts. Compile with `jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)`: `steps` is then an
+    The order of the data and their augmentation depend only on the state's key and step, so an epoch may be run in
+    parts. Compile with `jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)`: `steps` is then an
     ordinary argument, and one compiled function serves parts of any length.
 
     Args:
       problem: static.
-      state: before; its step says where in which epoch to begin.
-      train_data, val_data: {'image': u8[N, H, W, C], 'label': i32[N]}, of one N.
+      state: before the steps; its `step` decides with which batch of which epoch to begin.
+      train_data, val_data: {'image': u8[N, H, W, C], 'label': i32[N]}, with the same N.
       augmentation: static.
-      batch_size: static; what is left over of N is not used in this epoch.
-      steps: how many steps to do; by default an epoch's. The epoch must have that many left.
+      batch_size: static; the N % batch_size images that remain are not used in this epoch.
+      steps: number of steps; by default those of an epoch. Steps beyond the end of the epoch would repeat its batches.
 
     Returns:
-      (state, metrics): the state after, and the metrics of `search_step` averaged over the steps.
+      (state, metrics): the state after the steps, and the metrics of `search_step` averaged over the steps.
 
     Raises:
       ValueError: the data have no batch of this size.

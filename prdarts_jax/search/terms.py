@@ -1,8 +1,8 @@
-"""Terms: what a method adds to the validation loss that the logits minimise.
+"""Terms: functions that a method adds to the validation loss, which the logits minimise.
 
-A term is a frozen, hashable value called as `(view, op_weights, progress) -> (scalar, metrics)`; a plain function of
-these arguments is one too. `progress` is the fraction of the search done, f32[] in [0, 1]. Arrays are
-{cell type: f32[edges, ops]} in the order of `space.edges` and `space.ops`.
+A term is a frozen, hashable object or a plain function, called as `(view, op_weights, progress) -> (scalar, metrics)`.
+`progress` is the fraction of the search done, f32[] in [0, 1]. Arrays are {cell type: f32[edges, ops]} in the order of
+`space.edges` and `space.ops`.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from prdarts_jax.spaces import SearchSpace
 
 
 class View(NamedTuple):
-    """What a term sees of a search.
+    """The part of a search that a term sees.
 
-    An op that is no candidate of its edge has the logit -inf and the activation 0. Leave it out (`candidates`) before
-    a logarithm or a root, whose derivatives are not finite there.
+    An op that is no candidate of its edge has the logit -inf and the activation 0. Leave such ops out (see
+    `candidates`) before you take a logarithm or a root, whose derivatives are not finite there.
 
     Attributes:
-      space: names the edges and ops.
+      space: the search space, which names the edges and ops.
       logits: of the relaxation.
-      activation: how likely, or how strongly, each op takes part.
-      val_loss: the validation loss, f32[], a constant for derivatives.
+      activation: the probability or strength with which each op takes part.
+      val_loss: the validation loss, f32[], without a gradient.
     """
 
     space: SearchSpace
@@ -40,13 +40,13 @@ class View(NamedTuple):
 
     @property
     def candidates(self) -> Arch:
-        """Which ops there are on an edge, bool[edges, ops] for each cell type."""
+        """Which ops are candidates of which edge, bool[edges, ops] for each cell type."""
         return {t: jnp.isfinite(self.logits[t]) for t in self.space.cell_types}
 
 
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
-# What a search step reports by itself.
+# The metrics that a search step reports without any term.
 STEP_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "alignment_val", "alignment_train")
 
 
@@ -54,8 +54,8 @@ def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Arr
     """The sum of the terms, f32[], and all their metrics.
 
     Raises:
-      ValueError: a term gives anything but a scalar and a dict, or two give a metric of one name, or one a metric that
-        the step itself has.
+      ValueError: a term returns anything but a scalar and a dict, two terms have a metric of the same name, or a metric
+        has the name of one that the step itself reports.
     """
     found = [term(view, op_weights, progress) for term in terms]
     names = [*STEP_METRICS, *(name for result in found for name in _metrics(result))]
@@ -67,9 +67,14 @@ def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class CellTerm:
-    """The base of terms that are a mean over the cell types; that mean is reported as the metric `name`.
+    """The base of terms that are a mean over the cell types.
 
-    A subclass defines `of_cell`, the value of one cell, and may define `added`, what the mean adds to the loss.
+    A subclass defines `of_cell`, the value of one cell. It may define `added`, which turns the mean of these values
+    over the cell types into the term; by default that is `weight` times the mean.
+
+    Attributes:
+      weight: of the term.
+      name: of the metric as which the mean is reported.
     """
 
     weight: float
@@ -81,10 +86,10 @@ class CellTerm:
         """The value of one cell, f32[].
 
         Args:
-          space: names the edges and ops.
-          probability: how likely, or how strongly, each op takes part (`View.activation`), f32[edges, ops].
+          space: the search space, which names the edges and ops.
+          probability: the probability or strength of each op (`View.activation`), f32[edges, ops].
           weights: op weights of this step, f32[edges, ops].
-          candidates: which ops there are, bool[edges, ops].
+          candidates: which ops are candidates of which edge, bool[edges, ops].
         """
         raise NotImplementedError(f"{type(self).__name__} must define of_cell, its value for one cell")
 
@@ -98,25 +103,26 @@ class CellTerm:
         return self.added(mean), {self.name: mean}
 
     def added(self, mean: jax.Array) -> jax.Array:
-        """What is added to the loss."""
+        """The term, f32[], for this mean over the cell types: here `weight` times the mean."""
         return self.weight * mean
 
 
 def group_sparsity(weight: float, metric: str, *groups: str, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
-    """Mean over edges and the ops of some groups of P(gate != 0), 0 if nothing counts.
+    """The term weight * max(m - threshold, 0), with m the mean of P(gate != 0) over edges and the ops of some groups.
 
     Args:
       weight: lambda.
-      metric: the name it is reported by.
-      groups: of the ops that count.
-      chosen: as in PR-DARTS's code, count only the gates chosen in the draw, those of weight other than 0.
-      threshold: as in PR-DARTS's code, it counts only above this.
+      metric: the name under which m is reported.
+      groups: of the ops over which the mean is taken.
+      chosen: False: the mean is over the candidates. True: it is over the ops that the step executes, those of nonzero
+        weight, as in PR-DARTS's code. If there is none, m is 0.
+      threshold: 0 in the paper, above 0 in PR-DARTS's code.
     """
     return _GroupSparsity(weight, metric, groups, chosen, threshold)
 
 
 def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
-    """PR-DARTS's L_skip: `group_sparsity` of the skips (Zhou et al., 2020, section 4.2); weight is lambda1.
+    """PR-DARTS's L_skip: `group_sparsity` of the group 'skip' (Zhou et al., 2020, section 4.2); weight is lambda1.
 
     >>> skip_sparsity(0.01).name
     'l_skip'
@@ -125,7 +131,7 @@ def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0
 
 
 def nonskip_sparsity(weight: float) -> CellTerm:
-    """PR-DARTS's L_nonskip: `group_sparsity` of all ops but skip (section 4.2); weight is lambda2."""
+    """PR-DARTS's L_nonskip: `group_sparsity` of all other groups, 'none' too (section 4.2); weight is lambda2."""
     return _GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))
 
 
@@ -151,8 +157,8 @@ def path_depth(weight: float, *, chosen: bool = False) -> CellTerm:
 
     Args:
       weight: lambda3.
-      chosen: as in the authors' code: the product over the edges of the chain that have a chosen parameterised op of
-        the mean over those ops; 0 where no edge of the chain has one.
+      chosen: as in the authors' code, replace the sum by the mean of P(gate != 0) over the parameterised ops that the
+        step executes. The product is then over the edges that have such an op; L_path is 0 if no edge has one.
     """
     return _PathDepth(weight, "l_path", chosen)
 
@@ -176,7 +182,7 @@ class _PathDepth(CellTerm):
 
 
 def zero_one(weight: float) -> CellTerm:
-    """Fair DARTS's L_0-1: minus the mean of (sigmoid - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
+    """Fair DARTS's L_0-1: minus the mean of (activation - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
     return _ZeroOne(weight, "l_01")
 
 
@@ -194,20 +200,20 @@ def expected_cost(
     distinct_inputs: bool = True,
     scores: Callable[[SearchSpace, Arch], Arch] | None = None,
 ) -> Term:
-    """What the network of the derived cell costs beyond a target, as a share of it; 0 where it is within the target.
+    """The term weight * max(cost / target - 1, 0), with the cost of the network of the derived cell.
 
-    As in TuNAS (Bender et al., CVPR 2020, section 3.2) the excess counts linearly, |cost / target - 1|, but on one side
-    only. The cost of the derived cell has no gradient; it has that of the expected cost, where a node draws each of its
-    entries, or an edge its op, in proportion to their activation. Reported are `cost`, that of the derived cell, and
-    `expected_cost`.
+    As in TuNAS (Bender et al., CVPR 2020, section 3.2) it is linear in the cost, but it only limits costs from above.
+    The cost of the derived cell has no gradient, so above the target the term has the gradient of the expected cost:
+    that of a cell whose nodes draw each entry, or whose edges draw their op, in proportion to the activation. The
+    metrics are `cost`, that of the derived cell, and `expected_cost`, both in the unit of the costs.
 
     Args:
       weight: of the excess.
-      target: in the unit of the costs.
-      costs: see `nets/costs.py`.
-      distinct_inputs: as that of the method's `discretizations.strongest`.
-      scores: `(space, logits) -> scores` by which the cell is derived, those of the method's relaxation; by default
-        the activation.
+      target: largest cost, in the unit of the costs.
+      costs: of the networks of all cells, in the unit of their kind; see `nets/costs.py`.
+      distinct_inputs: the same as in the method's `discretizations.strongest`.
+      scores: `(space, logits) -> scores`, by which the cell is derived: `scores` of the method's relaxation; by default
+        the activation is used.
 
     >>> from prdarts_jax import spaces
     >>> from prdarts_jax.nets import costs
@@ -242,7 +248,8 @@ class _ExpectedCost:
 
 
 def _expected(space, activation, cost):
-    """Of a cell whose nodes draw their entries, or whose edges draw their ops, in proportion to the activation."""
+    """The expected cost of a cell whose nodes draw their entries, or whose edges draw their ops, in proportion to the
+    activation."""
     total, weighted = jnp.sum(activation, axis=1), jnp.sum(activation * cost, axis=1)
     if space.entries_per_node:
         into = gates.edges_into(space)
@@ -251,10 +258,10 @@ def _expected(space, activation, cost):
 
 
 def score_function(view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
-    """REINFORCE's surrogate (Williams, 1992), for op weights drawn by `relaxations.Policy`: itself a term.
+    """A term: the surrogate loss of REINFORCE (Williams, 1992), for op weights drawn by `relaxations.Policy`.
 
-    Its gradient in the logits is (L_val - baseline) d log p(op weights), in expectation that of the expected L_val; in
-    the baseline it is that of half the square of the error.
+    Its gradient in the logits is (L_val - baseline) d log p(op weights), whose expectation is the gradient of the
+    expected L_val. Its gradient in the baseline is that of (L_val - baseline)^2 / 2. The metric is `baseline`.
     """
     baseline = view.logits["baseline"]
     error = view.val_loss - baseline
@@ -265,9 +272,9 @@ def score_function(view: View, op_weights: Arch, progress: jax.Array) -> tuple[j
 
 
 def _metrics(result):
-    """The metrics of what a term has given."""
+    """The metrics in the result of a term."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
-        raise ValueError(f"a term must give (scalar, dict of metrics), not {result!r:.100}")
+        raise ValueError(f"a term must return (scalar, dict of metrics), not {result!r:.100}")
     for name, value in result[1].items():
         if jnp.ndim(value):
             raise ValueError(f"the metric {name!r} of a term must be a scalar, but has the shape {jnp.shape(value)}")
@@ -275,5 +282,5 @@ def _metrics(result):
 
 
 def _mean(values, counted):
-    """The mean of what is counted, 0 if nothing is."""
+    """The mean of the counted values, 0 if none is counted."""
     return jnp.sum(values * counted) / jnp.maximum(jnp.sum(counted), 1)

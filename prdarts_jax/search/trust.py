@@ -1,4 +1,4 @@
-"""Why the result of a search should not be believed: one sentence for each reason."""
+"""Reasons to doubt the result of a search, one sentence for each."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,22 @@ Activation = Mapping[str, np.ndarray]  # for each cell type f32[epochs, edges, o
 def doubts(
     cells: Mapping[str, int], num_classes: int, records: Sequence[Mapping[str, Any]], activation: Activation
 ) -> list[str]:
-    """The reasons to doubt a search, none where there is nothing to say.
+    """The reasons to doubt the result of a search; an empty list if there are none.
 
     Args:
-      cells: how many the supernet has of each type.
+      cells: cell type -> number of its cells in the supernet.
       num_classes: number of classes.
-      records: of its epochs, each with train_accuracy (a fraction) and the derived genotype.
-      activation: how strongly each op took part after each epoch, at least 0.
+      records: of the epochs, each with `train_accuracy`, a fraction, and `genotype`, the derived genotype's fields.
+      activation: how strongly each op took part after each epoch, for each cell type f32[epochs, edges, ops], at least
+        0.
 
     >>> records = [{"train_accuracy": 0.11, "genotype": {"ops": ["none"]}}] * 2
     >>> doubts({"normal": 3}, 10, records, {"normal": np.ones((2, 1, 5))})
     ['the weights are hardly trained: training accuracy 11.0 %, chance is 10.0 %']
     """
     found = [
-        f"no cell of the supernet is of the type {cell_type}, so its logits have seen no data: the {cell_type} cell is "
-        "chance; use more cells"
+        f"no cell of the supernet is of the type {cell_type}, so its logits were not trained and the {cell_type} cell "
+        "is random; use more cells"
         for cell_type, count in cells.items()
         if not count
     ]
@@ -42,9 +43,10 @@ def doubts(
 
 
 def _undirected(activation):
-    """Whether ops have moved apart no further than random walks of the same steps would, in one of a hundred searches.
+    """A sentence for each cell type whose ops have moved apart no further than random walks with the same steps would.
 
-    The farthest of m normal numbers is beyond sqrt(2 ln(200 m)) with a probability below 1 %.
+    Random walks get further in one of a hundred searches: the largest of m normal numbers is beyond sqrt(2 ln(200 m))
+    with a probability below 1 %.
     """
     for cell_type, of_type in activation.items():
         epochs = len(of_type)
@@ -56,5 +58,5 @@ def _undirected(activation):
         if moved <= step * np.sqrt((epochs - 1) * 2 * np.log(200 * of_type[0].size)):
             yield (
                 f"the logits of the {cell_type} cell have hardly moved: an op's part changed by at most {moved:.2g}, "
-                f"which is what chance gives where it changes by {step:.2g} an epoch; search longer"
+                f"no more than by chance if it changes by {step:.2g} per epoch; search longer"
             )

@@ -1,12 +1,15 @@
 """Discretizations: from scores of ops on edges to a genotype.
 
-Each is a frozen, hashable value, called with a space and the scores {cell type: float[edges, ops]} of its ops:
+Each is a frozen, hashable object, called with a space and the scores {cell type: float[edges, ops]} of its ops:
 
     discretizations.strongest(distinct_inputs=True)(space, scores)
 
-An op of score -inf is never chosen. Where a node has no other left, its entry is `none` from its lowest input that is
-not used; where an edge has no other left, its op is `none`. Ties go to the lower edge, then to the lower op. They raise
-ValueError for scores of another shape than the space's, for NaN, and for a space whose cells no genotype holds.
+An op of score -inf is never chosen. If a node then has too few entries, it gets the op `none` from its first unused
+inputs; if an edge has no op, it gets the op `none`. Ties go to the edge with the lower index, then to the op with the
+lower index.
+
+All raise ValueError if scores are NaN or of another shape than the space's, or if no class of genotypes can describe
+the space's cells.
 """
 
 import dataclasses
@@ -28,10 +31,11 @@ Discretization = Callable[[SearchSpace, Scores], AnyGenotype]
 class strongest:
     """The genotype of the strongest ops.
 
-    Where a node keeps `entries_per_node`, these are the strongest outside the group 'none', by falling score. Without
-    `distinct_inputs` several may share an edge (PR-DARTS, Zhou et al. 2020; the scores are activation probabilities).
-    With it an edge keeps at most one op, which is DARTS section 2.4 (Liu et al. 2019): per edge its best op, per node
-    the two edges where that is largest. Where every edge keeps one op (NAS-Bench-201), it is the strongest of all.
+    A node keeps the `entries_per_node` strongest ops outside the group 'none' on the edges into it, by falling score.
+    Without `distinct_inputs` several of them may share an edge (PR-DARTS, Zhou et al. 2020; the scores are activation
+    probabilities). With it an edge keeps at most one op, which is DARTS section 2.4 (Liu et al. 2019): the best op per
+    edge, and per node the two edges whose best ops are strongest. If every edge of the space keeps one op
+    (NAS-Bench-201), it is the strongest of all its ops, the op `none` included.
     """
 
     distinct_inputs: bool = True
@@ -67,10 +71,10 @@ class strongest:
 class above:
     """The genotype of the ops above a threshold (Fair DARTS, Chu et al., ECCV 2020, section 4.2).
 
-    An edge offers its best op outside the group 'none' if the score is above the threshold; a node keeps the strongest
-    of what its edges offer, at most `entries_per_node`. What is missing are entries of `none`. Where every edge keeps
-    one op (NAS-Bench-201), the strongest stands whatever its score.
-    The paper's threshold is 0.85, its scores are the sigmoids of the logits.
+    An edge offers its best op outside the group 'none' if its score is above the threshold. A node keeps the strongest
+    ops that its edges offer, at most `entries_per_node`; missing entries become the op `none`. If every edge of the
+    space keeps one op (NAS-Bench-201), it is the strongest one whatever its score. The paper's threshold is 0.85, and
+    its scores are the sigmoids of the logits.
     """
 
     threshold: float
@@ -85,12 +89,11 @@ class above:
 
 @dataclasses.dataclass(frozen=True)
 class limited_skips:
-    """DARTS's genotype of at most so many ops of the group 'skip' in the normal cell (P-DARTS, Chen et al., ICCV 2019,
+    """DARTS's genotype with at most `most` ops of the group 'skip' in the normal cell (P-DARTS, Chen et al., ICCV 2019,
     section 3.3.2).
 
-    As long as there are more, the weakest of those chosen gets the score -inf, and the cell is derived again. Where
-    nothing but an entry of `none` could then stand in its place, the genotype keeps the skip connections it has. The
-    paper's `most`, M, is 2.
+    As long as there are more, the weakest chosen one gets the score -inf, and the cell is derived again. If only the op
+    `none` could replace it, the genotype keeps the skip connections that it has. The paper's `most`, M, is 2.
     """
 
     most: int
@@ -110,7 +113,9 @@ class limited_skips:
 
 
 def chosen(space: SearchSpace, choice: Scores) -> AnyGenotype:
-    """The genotype of the ops that are chosen, bool[edges, ops] for each cell type, and of no others.
+    """The genotype of the chosen ops, bool[edges, ops] for each cell type, and of no others.
+
+    Of more chosen ops than a node or an edge can keep, the first ones are kept; missing ones become the op `none`.
 
     >>> import numpy as np
     >>> from prdarts_jax import spaces
@@ -131,7 +136,7 @@ def _entries(genotype: AnyGenotype, group: str) -> list[tuple[str, int, int]]:
 
 
 def _checked(space: SearchSpace, scores: Scores) -> dict[str, np.ndarray]:
-    """A copy of the scores, {cell type: f64[edges, ops]}, -inf where the op may not stand on the edge."""
+    """A copy of the scores, {cell type: f64[edges, ops]}, with -inf for ops that are no candidates of their edge."""
     numbers = {}
     for cell in space.cell_types:
         values = np.asarray(scores[cell], np.float64)

@@ -1,4 +1,4 @@
-"""Genotypes: the discrete cells that a search ends in, how they are read and written, and what they consist of."""
+"""Genotypes: the discrete cells that searches find; how they are read and written, and their properties."""
 
 import dataclasses
 import json
@@ -12,12 +12,13 @@ from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import notations, published, texts
 
 CELL_TYPES = ("normal", "reduce")
-_BYTES = 10**6  # of a file
+_BYTES = 10**6  # largest file
 
 
 def edges(nodes: int, inputs: int) -> tuple[tuple[int, int], ...]:
-    """Pairs (source, target) of a cell, sorted by target, source: of its `nodes` all but the first `inputs`, which are
-    its inputs, have an edge from every earlier one.
+    """The edges (source, target) of a cell, sorted by target, then source.
+
+    The first `inputs` of its `nodes` are its inputs; every other node has an edge from each earlier node.
 
     >>> edges(nodes=4, inputs=2)
     ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -37,20 +38,21 @@ def layout(cells: int) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """One normal and one reduction cell, in the form the DARTS papers print them.
+    """One normal and one reduction cell, in the form in which the DARTS papers print them.
 
-    Nodes 0 and 1 are the outputs of the cells k-2 and k-1; entries 2i and 2i+1 are the two that node i+2 sums. Lists,
-    lists a node, triples and ops by edge are accepted and become such pairs (`notations.two_a_node`).
+    Nodes 0 and 1 are the outputs of cells k-2 and k-1; node i+2 is the sum of entries 2i and 2i+1. Other notations are
+    accepted and become such pairs: lists, a list per node, (op, node, input) triples, and {(input, node): op}; see
+    `notations.two_a_node`.
 
     >>> Genotype({"0->2": "sep_conv_3x3"}, range(2, 3), [[("none", 0), ("noise", 1)]], [2]).normal
     (('sep_conv_3x3', 0), ('none', 1))
 
     Attributes:
-      normal, reduce: (op, input node) pairs, two a node.
+      normal, reduce: (op, input node) pairs, two per node.
       normal_concat, reduce_concat: nodes whose concatenation is the output of the cell.
 
     Raises:
-      ValueError: an entry is impossible; the sentence names it and what is allowed.
+      ValueError: an entry is impossible; the message names it and what is allowed.
     """
 
     normal: tuple[tuple[str, int], ...]
@@ -67,10 +69,11 @@ class Genotype:
 
 @dataclasses.dataclass(frozen=True)
 class EdgeGenotype:
-    """A cell of one input in which every edge has one op, as NAS-Bench-201's (Dong, Yang, ICLR 2020).
+    """A cell with one input in which every edge has one op, such as those of NAS-Bench-201 (Dong, Yang, ICLR 2020).
 
-    Node 0 is the input and the last node the output; each node has an edge from every earlier one. `str` gives the name
-    that NAS-Bench-201 has for the cell; it, lists and ops by edge are accepted (`notations.one_an_edge`).
+    Node 0 is the input and the last node the output; each node has an edge from every earlier node. `str` gives the
+    name of the cell in NAS-Bench-201. Such names, lists of ops and {(input, node): op} are accepted as `ops`; see
+    `notations.one_an_edge`.
 
     >>> str(EdgeGenotype(["skip_connect", "none", "nor_conv_3x3"]))
     '|skip_connect~0|+|none~0|nor_conv_3x3~1|'
@@ -81,7 +84,7 @@ class EdgeGenotype:
       ops: the op of each edge (0,1) (0,2) (1,2) (0,3) (1,3) (2,3) ...; 1, 3, 6, 10, ... in all.
 
     Raises:
-      ValueError: no cell has such edges, or an op is not registered; the sentence names it and what is allowed.
+      ValueError: no cell has such edges, or an op is not registered; the message names it and what is allowed.
     """
 
     ops: tuple[str, ...]
@@ -91,12 +94,12 @@ class EdgeGenotype:
 
     @property
     def nodes(self) -> int:
-        """h, the input included: there are h (h - 1) / 2 edges."""
+        """The number of nodes h, the input included; there are h (h - 1) / 2 edges."""
         return (1 + math.isqrt(1 + 8 * len(self.ops))) // 2
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Pairs (source, target) in the order of `ops`."""
+        """The edges (source, target) in the order of `ops`."""
         return edges(self.nodes, inputs=1)
 
     def __str__(self) -> str:
@@ -110,12 +113,12 @@ AnyGenotype = Genotype | EdgeGenotype
 
 
 def to_json(genotype: AnyGenotype) -> str:
-    """One line of JSON, an object with the genotype's fields; `from_json` gives the genotype back."""
+    """One line of JSON, an object with the genotype's fields; `from_json` turns it into the genotype again."""
     return json.dumps(dataclasses.asdict(genotype))
 
 
 def from_json(text: str) -> AnyGenotype:
-    """The genotype of `to_json`'s text.
+    """The genotype of a text that `to_json` wrote.
 
     Raises:
       ValueError: the text is not JSON, a field is missing or unknown, or an entry is impossible.
@@ -126,7 +129,7 @@ def from_json(text: str) -> AnyGenotype:
 
 
 def _of_value(value: Any) -> AnyGenotype:
-    """The genotype of a mapping of its fields or of a list of them, or of what an EdgeGenotype is made of."""
+    """The genotype of a mapping or list of its fields, or of a value that EdgeGenotype takes as `ops`."""
     if isinstance(value, Mapping) and list(value) == ["genotype"]:
         value = value["genotype"]
     if isinstance(value, list | tuple) and len(value) == 4 and notations.is_integers(value[1]):
@@ -148,11 +151,11 @@ def _of_value(value: Any) -> AnyGenotype:
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Reads a file of text that `find` reads.
+    """Reads the genotype in a file, whose text may have any form that `find` accepts.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it has no genotype, or an impossible one, the path in front.
+      ValueError: the file has no genotype, or an impossible one; the message begins with the path.
     """
     file = refusals.file("genotype file", path, most=_BYTES)
     try:
@@ -162,7 +165,7 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
 
 
 def named(name: str) -> Genotype:
-    """A published genotype, entries in the order in which the paper's authors give them.
+    """A published genotype, with its entries in the order of the paper's authors.
 
     Raises:
       ValueError: the name is not one of `published.names()`.
@@ -172,11 +175,11 @@ def named(name: str) -> Genotype:
 
 
 def find(text: str) -> AnyGenotype:
-    """The genotype that a config names: a published name in any case, the text of one, or the path of a file with it.
+    """The genotype that a config names: a published name in any case, a text, or the path of a file with such a text.
 
-    Text is what logs, papers and other packages print: `Genotype(normal=[...], normal_concat=range(2, 6), ...)` with
-    text around it or not, the same fields in JSON or YAML, and what `EdgeGenotype` takes. `notations.py` says how the
-    entries of a cell may be written. Nothing is evaluated.
+    The text may be `Genotype(normal=[...], normal_concat=range(2, 6), ...)` as logs, papers and other packages print
+    it, also with other text around it; its fields as JSON or YAML; or the ops of an `EdgeGenotype`. See `notations.py`
+    for the forms that the entries of a cell may have. No code in the text is executed.
 
     >>> find("best: Genotype(normal=[[('skip_connect', 0)]], normal_concat=[2], reduce=[('none', 2, 1)],"
     ...      " reduce_concat=range(2, 3))").normal
@@ -185,7 +188,7 @@ def find(text: str) -> AnyGenotype:
     True
 
     Raises:
-      ValueError, FileNotFoundError: it is none of them, or an impossible genotype.
+      ValueError, FileNotFoundError: the text is none of these, or an impossible genotype.
     """
     if not isinstance(text, str) or text.lower() in map(str.lower, published.names()):
         return named(text)
@@ -205,10 +208,10 @@ def find(text: str) -> AnyGenotype:
 
 
 def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:
-    """What joins the nodes of each cell: {cell type: ((op, source, target), ...)}, sorted by target.
+    """The connections of each cell: {cell type: ((op, source, target), ...)}, sorted by target.
 
-    An EdgeGenotype has a 'normal' cell only, since its reductions are no cells. Entries of the group 'none', which add
-    nothing, are among them.
+    An EdgeGenotype has a 'normal' cell only; the reductions of its network are residual blocks. Entries of the group
+    'none', which add nothing, are included.
     """
     if isinstance(genotype, EdgeGenotype):
         return {"normal": tuple((op, *edge) for op, edge in zip(genotype.ops, genotype.edges, strict=True))}
@@ -219,14 +222,14 @@ def cells(genotype: AnyGenotype) -> dict[str, tuple[tuple[str, int, int], ...]]:
 
 
 def ends(genotype: AnyGenotype, cell_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(input nodes, output nodes) of a cell; where there are several outputs, their concatenation is the cell's."""
+    """(input nodes, output nodes) of a cell; the output of the cell is the concatenation of its output nodes."""
     if isinstance(genotype, EdgeGenotype):
         return (0,), (genotype.nodes - 1,)
     return (0, 1), getattr(genotype, f"{cell_type}_concat")
 
 
 def skip_share(genotype: AnyGenotype) -> dict[str, float]:
-    """Share of ops of the group 'skip' among the entries of each cell: {cell type: s}, s from 0 to 1."""
+    """Share of ops of the group 'skip' among the entries of each cell, from 0 to 1: {cell type: share}."""
     return {
         cell: sum(ops.group(op) == "skip" for op, _, _ in connections) / len(connections)
         for cell, connections in cells(genotype).items()
@@ -234,10 +237,10 @@ def skip_share(genotype: AnyGenotype) -> dict[str, float]:
 
 
 def depth(genotype: AnyGenotype) -> dict[str, int]:
-    """Connections on the longest path from an input to an output node of each cell: {cell type: depth}.
+    """Number of connections on the longest path from an input to an output node of each cell: {cell type: depth}.
 
-    After Shu, Wang, Cai, Understanding Architectures Learnt by Cell-based NAS, ICLR 2020, who count the concatenation
-    as one more: skip connections count, ops of the group 'none' do not; without a path the depth is 0.
+    Skip connections count, ops of the group 'none' do not; without a path the depth is 0. After Shu, Wang, Cai,
+    Understanding Architectures Learnt by Cell-based NAS, ICLR 2020, whose depth is larger by 1, for the concatenation.
     """
     depths = {}
     for cell, connections in cells(genotype).items():

@@ -1,4 +1,4 @@
-"""The search spaces that a config can name. A new one is a function here and its place in `NAMED`."""
+"""The search spaces that a config can name. A new one is a function here and an entry of `NAMED`."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,7 +16,7 @@ def darts() -> SearchSpace:
 
 
 def darts_no_none() -> SearchSpace:
-    """The DARTS space without `none`, as Lambda-DARTS and Fair DARTS search it."""
+    """The DARTS space without the op `none`, as Lambda-DARTS and Fair DARTS search it."""
     return SearchSpace(name="darts_no_none", ops=darts().ops[1:])
 
 
@@ -26,7 +26,7 @@ _S1_REDUCE = "max avg, max dil3, max avg, max avg, skip dil5, max avg, max sep3,
 
 
 def s1() -> SearchSpace:
-    """S1 (Zela et al., Understanding and Robustifying DARTS, ICLR 2020): two preselected ops an edge."""
+    """S1 (Zela et al., Understanding and Robustifying DARTS, ICLR 2020): two preselected ops on each edge."""
 
     def edge_ops(text):
         return tuple(tuple(ABBREVIATIONS[name] for name in pair.split()) for pair in text.split(","))
@@ -44,7 +44,7 @@ def s2() -> SearchSpace:
 
 
 def s3() -> SearchSpace:
-    """S3 of the same paper: S2 and none."""
+    """S3 of the same paper: the ops of S2, and the op `none`."""
     return SearchSpace(name="s3", ops=("none", "skip_connect", "sep_conv_3x3"))
 
 
@@ -54,7 +54,7 @@ def s4() -> SearchSpace:
 
 
 def nas_bench_201() -> SearchSpace:
-    """NAS-Bench-201 (Dong, Yang, ICLR 2020): one kind of cell, four nodes, every edge keeps one of five ops."""
+    """NAS-Bench-201 (Dong, Yang, ICLR 2020): one cell type with four nodes; every edge keeps one of five ops."""
     return SearchSpace(
         name="nas_bench_201",
         ops=NAS_BENCH_201_OPS,
@@ -75,7 +75,7 @@ def named(name: str) -> SearchSpace:
     """The space that a config calls `name`.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: no space has this name.
     """
     if not isinstance(name, str) or name not in NAMED:
         raise ValueError(f"space {shown(name)} is unknown; allowed are {listed(name, NAMED)}")

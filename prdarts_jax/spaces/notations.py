@@ -1,7 +1,7 @@
-"""The notations in which people have a cell: pairs, triples, lists a node, mappings by edge, NAS-Bench-201's strings.
+"""The notations in use for a cell: pairs, triples, a list per node, mappings from edges, NAS-Bench-201's strings.
 
-A list may be a list, a tuple, a range or a NumPy vector, an integer one of Python or NumPy. What is wrong is refused by
-a ValueError that names the entry as it was given.
+A list may be a list, a tuple, a range or a NumPy vector; an integer may be Python's or NumPy's. A wrong entry raises a
+ValueError that names the entry as it was given.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from prdarts_jax import ops
 from prdarts_jax.refusals import listed, shown
 
 NAS_BENCH_201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in its order
-_EDGES = 1000  # of a cell
+_EDGES = 1000  # most edges of a cell
 _NODES = _EDGES // 2 + 2
 _PAIR, _WEIGHTED, _EDGE = "(op, input)", "(op, input, weight)", "(op, node, input)"
 
 
 class _Connection(NamedTuple):
-    """What joins two nodes, and how a message calls it."""
+    """An op that joins two nodes, and the label that messages have for it."""
 
     label: str
     op: str
@@ -28,26 +28,26 @@ class _Connection(NamedTuple):
 
 
 def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
-    """The (op, input) pairs of a cell, two a node from node 2 on, and the nodes that are concatenated.
+    """The (op, input) pairs of a cell, two per node from node 2 on, and the nodes that are concatenated.
+
+    As in Fair DARTS's network, a node without entries is not concatenated, and no other node reads it. A missing second
+    entry becomes the op `none` from the first unused input.
 
     Args:
-      field: how messages call the entries.
+      field: the name of the entries in messages.
       entries: one of
-        - (op, input) or (op, input, weight), two a node;
-        - a list of those a node, at most two (pt.darts);
-        - (op, node, input), at most two a node (Fair DARTS);
-        - {(input, node): op}, at most two a node; an edge may be a text with these two numbers, such as '0->2'.
-        An integer in the third place is an input, a floating-point number a weight, which is left out.
+        - (op, input) or (op, input, weight), two per node;
+        - a list of these for each node, with at most two (pt.darts);
+        - (op, node, input), at most two per node (Fair DARTS);
+        - {(input, node): op}, at most two per node; an edge may be a text with these two numbers, such as '0->2'.
+        If the third item is an integer it is an input; if it is a floating-point number it is a weight, and is ignored.
       concat: nodes.
-
-    As in Fair DARTS's network, a node for which there is no entry is not concatenated, and no other reads it. Where an
-    entry is missing, the pair is `none` from the lowest input that is not used.
     """
     items = _items(entries)
     if isinstance(entries, Mapping):
         found, nodes = _of_edges(field, entries, inputs=2), _NODES
     elif not items or len(items) > _EDGES:
-        raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
+        raise ValueError(f"{field} has {_count(entries)}, but must list two {_PAIR} entries per node, {_EDGES} at most")
     elif _is_by_node(items):
         found, nodes = _of_nodes(field, items, inputs=2), len(items) + 2
     elif _kind(items[0]) == _EDGE:
@@ -55,19 +55,21 @@ def two_a_node(field: str, entries: Any, concat: Any) -> tuple[tuple[tuple[str, 
     else:
         pairs = tuple((of.op, of.source) for of in _of_entries(field, items))
         if len(pairs) % 2:
-            raise ValueError(f"{field} has {_count(pairs)}, but must list two {_PAIR} entries a node, {_EDGES} at most")
+            raise ValueError(
+                f"{field} has {_count(pairs)}, but must list two {_PAIR} entries per node, {_EDGES} at most"
+            )
         return pairs, _concatenated(field, concat, len(pairs) // 2 + 2)
     return _filled(field, found, _concatenated(field, concat, nodes))
 
 
 def one_an_edge(field: str, cell: Any) -> tuple[str, ...]:
-    """The ops of the edges (0,1) (0,2) (1,2) (0,3) ... of a cell of one input.
+    """The ops of the edges (0,1) (0,2) (1,2) (0,3) ... of a cell with one input.
 
     Args:
-      field: how messages call the cell.
+      field: the name of the cell in messages.
       cell: one of
-        - names of ops in that order, or their places in `NAS_BENCH_201_OPS`;
-        - NAS-Bench-201's '|op~0|+|op~0|op~1|+...', or a list of (op, input) a node;
+        - names of ops in that order, or their indices in `NAS_BENCH_201_OPS`;
+        - NAS-Bench-201's '|op~0|+|op~0|op~1|+...', or a list of (op, input) for each node;
         - {(input, node): op}, in any order; an edge may be a text with these two numbers, such as '1<-0'.
     """
     if isinstance(cell, str):
@@ -111,7 +113,7 @@ def is_integers(value: Any) -> bool:
 
 
 def _items(value: Any) -> tuple[Any, ...] | None:
-    """A list as a tuple; None for what is no list. Of a range or a vector so many that it is seen to be too long."""
+    """A list as a tuple; None for other values. Long ranges and vectors are cut to one item more than is allowed."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return tuple(value[: _EDGES + 1])
     if isinstance(value, range):
@@ -120,17 +122,17 @@ def _items(value: Any) -> tuple[Any, ...] | None:
 
 
 def _integer(value: Any) -> int | None:
-    """An integer; True is one to Python but no node."""
+    """The value as an int, or None; booleans, which are integers in Python, are no nodes."""
     return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
 
 
 def _place(of: _Connection) -> tuple[int, int]:
-    """What edges are sorted by."""
+    """The key by which edges are sorted."""
     return of.target, of.source
 
 
 def _kind(entry: Any) -> str | None:
-    """Which of the three kinds an entry is of."""
+    """Which of the three kinds of entries this is, or None."""
     parts = _items(entry)
     if parts is None or len(parts) not in (2, 3):
         return None
@@ -147,13 +149,13 @@ def _count(value: Any, what: str = "entries") -> str:
 
 
 def _is_by_node(entries: Sequence[Any]) -> bool:
-    """Whether a list has a list of entries a node, and no entries."""
+    """Whether a list has a list of entries for each node, and not the entries themselves."""
     first = _items(entries[0])
     return first is not None and (not first or _items(first[0]) is not None)
 
 
 def _edge(key: Any) -> tuple[int, int] | None:
-    """(input, node) of a key, or of a text with two numbers, since a node's input comes before it."""
+    """(input, node) of a key, which may be a text with two numbers: the smaller one is the input."""
     if isinstance(key, str) and len(key) < 40:
         digits = "".join(c if c in "0123456789" else " " for c in key).split()
         key = tuple(sorted(map(int, digits)))
@@ -226,13 +228,13 @@ def _nodes_of_string(field: str, text: str) -> list[list[tuple[str, int]]]:
 
 
 def _op_of_edge(label: str, op: Any) -> str:
-    """The op of a name or of a place in the benchmark's order."""
+    """The op with this name, or with this index in the benchmark's order."""
     place = _integer(op)
     if place is not None and 0 <= place < len(NAS_BENCH_201_OPS):
         return NAS_BENCH_201_OPS[place]
     if isinstance(op, str) and op in ops.names():
         return str(op)
-    places = f", and the places 0 to {len(NAS_BENCH_201_OPS) - 1} in {', '.join(NAS_BENCH_201_OPS)}"
+    places = f", and the indices 0 to {len(NAS_BENCH_201_OPS) - 1} in {', '.join(NAS_BENCH_201_OPS)}"
     raise ValueError(
         f"{label} is unknown; allowed are {listed(op, ops.names())}" + (places if place is not None else "")
     )
@@ -270,13 +272,13 @@ def _concatenated(field: str, concat: Any, nodes: int) -> tuple[int, ...]:
 def _filled(
     field: str, found: Sequence[_Connection], concat: tuple[int, ...]
 ) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
-    """Two pairs for each node, and those of `concat` that have an entry."""
+    """Two pairs for each node, and the nodes of `concat` that have an entry."""
     pairs: list[tuple[str, int]] = []
     live = {0, 1}
     for node in range(2, 1 + max((of.target for of in found), default=1)):
         own = [(of.op, of.source) for of in found if of.target == node and of.source in live]
         if len(own) > 2:
-            raise ValueError(f"{field} has {len(own)} entries of node {node}, but may have two a node")
+            raise ValueError(f"{field} has {len(own)} entries of node {node}, but may have two per node")
         if own:
             live.add(node)
         free = [source for source in range(node) if all(source != used for _, used in own)]

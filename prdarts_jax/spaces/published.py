@@ -1,4 +1,4 @@
-"""Published cells, in short: the table and how it is read. `genotypes.named` gives them as genotypes."""
+"""A table of published cells in a short notation, and how to read it. `genotypes.named` returns them as genotypes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -84,12 +84,16 @@ _PUBLISHED = MappingProxyType(
 
 
 def names() -> tuple[str, ...]:
-    """The published cells there are."""
+    """The names of the published cells."""
     return tuple(_PUBLISHED)
 
 
 def parsed(name: str) -> tuple[Cell, Cell]:
-    """(normal, reduction) cell of a name in any case: each its (op, input) entries, and the nodes concatenated."""
+    """(normal cell, reduction cell) of a name in any case; each cell is ((op, input) entries, concatenated nodes).
+
+    Raises:
+      ValueError: no published cell has this name.
+    """
     known = [of for of in _PUBLISHED if isinstance(name, str) and of.lower() == name.lower()]
     if not known:
         raise ValueError(f"genotype {shown(name)} is unknown; allowed are {listed(name, _PUBLISHED)}")

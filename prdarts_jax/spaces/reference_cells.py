@@ -1,4 +1,4 @@
-"""Cells to compare a found one with: random ones, and that of skip connections alone."""
+"""Cells with which found cells are compared: random cells, and the cell of skip connections alone."""
 
 import numpy as np
 
@@ -8,13 +8,14 @@ from prdarts_jax.spaces.space import SearchSpace
 
 
 def random(space: SearchSpace, generator: np.random.Generator) -> AnyGenotype:
-    """A cell drawn uniformly: the op of every edge, or every node's different inputs and then an op for each.
+    """A cell drawn uniformly from a space.
 
-    An op is one of the edge's candidates; for the entry of a node not of the group 'none', unless the edge has nothing
-    else.
+    If every edge of the space keeps an op, one of its candidates is drawn for each. Otherwise `entries_per_node`
+    different inputs are drawn for each node, and for each of them one of the edge's candidates outside the group
+    'none', or the op `none` if there is no other.
 
     Raises:
-      ValueError: no genotype holds the space's cells.
+      ValueError: no class of genotypes can describe the space's cells.
     """
 
     def op(cell_type, source, target):
@@ -37,10 +38,10 @@ def random(space: SearchSpace, generator: np.random.Generator) -> AnyGenotype:
 
 
 def all_skip(space: SearchSpace) -> AnyGenotype:
-    """The cell of skip connections alone: on every edge, or from the lowest inputs of every node.
+    """The cell of skip connections alone: on every edge, or from the first inputs of every node that may have one.
 
     Raises:
-      ValueError: the space has no such cell, since too few edges of a node may have a skip connection.
+      ValueError: the space has no such cell, since too few edges into a node may have a skip connection.
     """
     cells: dict[str, list] = {}
     for cell_type in space.cell_types:

@@ -1,4 +1,4 @@
-"""A search space: which nodes a cell has, which edges join them, which ops may stand on each edge."""
+"""A search space: which nodes a cell has, which edges join them, and which ops each edge may have."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,18 @@ class SearchSpace:
     (5, 3)
 
     Attributes:
-      name: how configs call it.
-      ops: candidate ops, in the order of the last axis of the logits; each is registered (`ops.names`).
-      nodes: h, the input nodes included.
-      inputs: how many of them are inputs of the cell: 2, the outputs of cells k-2 and k-1, or 1, that of cell k-1.
-      cell_types: 'normal' and, where reductions are cells that are searched for, 'reduce'.
-      edge_ops: for each cell type and edge its candidates among `ops`; empty where every edge has them all.
-      entries_per_node: how many (op, input) pairs a derived node keeps; 0 where every edge keeps one op.
-      macro: which supernet the cells stand in: 'darts' or 'nas_bench_201'.
+      name: of the space, in configs and messages.
+      ops: names of the candidate ops, all registered (`ops.names`), in the order of the last axis of the logits.
+      nodes: number of nodes h of a cell, its inputs included.
+      inputs: number of inputs of a cell: 2, the outputs of cells k-2 and k-1, or 1, the output of cell k-1.
+      cell_types: 'normal' and, if the reductions are cells that are searched for, 'reduce'.
+      edge_ops: edge_ops[i][e] are the candidates, among `ops`, of edge e in the cell of type cell_types[i]; empty if
+        all edges have all ops.
+      entries_per_node: number of (op, input) pairs that a node of a derived cell keeps; 0 if every edge keeps one op.
+      macro: the network around the cells: 'darts' or 'nas_bench_201'.
 
     Raises:
-      ValueError: an op is not registered, or these do not fit together.
+      ValueError: an op is not registered, or the attributes do not fit together.
     """
 
     name: str
@@ -74,7 +75,7 @@ class SearchSpace:
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Pairs (source, target), sorted by target then source: the first axis of the logits."""
+        """The edges (source, target), sorted by target, then source: the order of the first axis of the logits."""
         return genotypes.edges(self.nodes, self.inputs)
 
     @property
@@ -83,22 +84,22 @@ class SearchSpace:
         return len(self.edges), len(self.ops)
 
     def candidates(self, cell_type: str) -> np.ndarray:
-        """bool[edges, ops]: which op may stand on which edge."""
+        """bool[edges, ops]: which ops are candidates of which edge of this cell type."""
         if not self.edge_ops:
             return np.ones(self.shape, bool)
         allowed = self.edge_ops[self.cell_types.index(cell_type)]
         return np.array([[op in names for op in self.ops] for names in allowed])
 
     def op_indices(self, *groups: str) -> tuple[int, ...]:
-        """Positions of the ops of some groups (see `ops.group`), for instance every parameterised op for 'conv'."""
+        """Indices of the ops of some groups (see `ops.group`), for instance of all parameterised ops for 'conv'."""
         return tuple(i for i, op in enumerate(self.ops) if ops.group(op) in groups)
 
     @property
     def genotype_class(self) -> type[Genotype] | type[EdgeGenotype]:
-        """What holds a cell of this space.
+        """The class of genotypes that can describe the cells of this space.
 
         Raises:
-          ValueError: neither of the two classes does.
+          ValueError: neither class can.
         """
         if (self.inputs, self.entries_per_node, self.cell_types) == (1, 0, ("normal",)):
             return EdgeGenotype
@@ -111,12 +112,13 @@ class SearchSpace:
         )
 
     def genotype(self, cells: Mapping[str, Sequence[Any]]) -> AnyGenotype:
-        """The genotype of {cell type: (op, input) pairs, `entries_per_node` a node}, or {'normal': an op an edge}.
+        """The genotype of these cells: {cell type: (op, input) pairs, `entries_per_node` for each node}, or {'normal':
+        the op of each edge} if every edge keeps one.
 
         All intermediate nodes of a Genotype are concatenated.
 
         Raises:
-          ValueError: as `genotype_class`, or an entry is impossible.
+          ValueError: an entry is impossible, or no class of genotypes can describe the space's cells.
         """
         if self.genotype_class is EdgeGenotype:
             return EdgeGenotype(tuple(cells["normal"]))

@@ -1,7 +1,7 @@
-"""The accuracies of every NAS-Bench-201 cell, from a text file (Dong, Yang, ICLR 2020).
+"""The test accuracies of all NAS-Bench-201 cells (Dong, Yang, ICLR 2020) on one data set, from a text file.
 
-A line is `[o1, o2, o3, o4, o5, o6],accuracy`: the index in `spaces.nas_bench_201().ops` of the op of each edge, in the
-order of its edges, and the test accuracy in percent. There are 5^6 = 15,625 of them, in any order.
+A line is `[o1, o2, o3, o4, o5, o6],accuracy`: for each edge in the order of `spaces.nas_bench_201().edges` the index of
+its op in `spaces.nas_bench_201().ops`, and the test accuracy in percent. There are 5^6 = 15,625 lines, in any order.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from prdarts_jax.spaces.genotypes import EdgeGenotype
 from prdarts_jax.spaces.named import nas_bench_201
 from prdarts_jax.spaces.space import SearchSpace
 
-_BYTES = 2**24  # of a table; those of NAS-Bench-201 have half a million
+_BYTES = 2**24  # largest file; those of NAS-Bench-201 have half a million bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Test accuracies in percent, f64[5, 5, 5, 5, 5, 5], an axis an edge."""
+    """Test accuracies in percent, f64[5, 5, 5, 5, 5, 5]: one axis per edge, one index per op."""
 
     accuracies: np.ndarray
 
@@ -30,26 +30,27 @@ class Table:
         return float(self.accuracies[tuple(ops.index(op) for op in genotype.ops)])
 
     def rank(self, genotype: EdgeGenotype) -> int:
-        """1 for the best cell: one more than the number of better cells, so that equal cells share the best rank."""
+        """The number of better cells plus 1: the best cell has rank 1, and equal cells have the same rank."""
         return 1 + int((self.accuracies > self.accuracy(genotype)).sum())
 
     def percentile(self, genotype: EdgeGenotype) -> float:
-        """Percent of all cells, the cell included, that are no better than it: 100 for the best."""
+        """Percentage of all cells, this one included, that are not better than this one: 100 for the best cell."""
         return 100 * float((self.accuracies <= self.accuracy(genotype)).mean())
 
 
 def covers(space: SearchSpace) -> bool:
-    """Whether every cell of a space is one of the table's: it has NAS-Bench-201's edges, and no other ops."""
+    """Whether the table has every cell of a space: its edges are those of NAS-Bench-201, its ops are among those."""
     benchmark = nas_bench_201()
     return space.edges == benchmark.edges and set(space.ops) <= set(benchmark.ops)
 
 
 def load(path: str | os.PathLike[str]) -> Table:
-    """Reads the file; see the module for its form.
+    """Reads a table; see the module for the form of the file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is malformed or comes twice, or lines are missing; the sentence names the file and the line.
+      ValueError: a line is malformed or a cell comes twice (the message names the file and the line), or cells are
+        missing.
     """
     file = refusals.file("accuracy table", path, most=_BYTES)
     space = nas_bench_201()

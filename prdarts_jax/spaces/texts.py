@@ -1,4 +1,4 @@
-"""The plain values in a genotype's text, whatever wrote it. Nothing in a text is evaluated."""
+"""The plain values in the text of a genotype, whichever program wrote it. No code in a text is executed."""
 
 import ast
 import json
@@ -14,14 +14,14 @@ _CHARACTERS = 120_000
 _DEPTH = 30  # of brackets
 _CALL = re.compile(r"\b(?:Edge)?Genotype ?\(")
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")  # in the order in which a call has them
-_AROUND = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|str_|array|list|tuple")  # a value, as NumPy prints it
+_AROUND = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|str_|array|list|tuple")  # calls around a value, as in NumPy
 
 
 def value(text: str) -> Any:
-    """What a text has: the fields of `Genotype(...)` as a dict, a string of NAS-Bench-201, or a value of JSON, of
-    Python's literals or of YAML.
+    """The value in a text: the fields of `Genotype(...)` as a dict, a string of NAS-Bench-201, or a value written as
+    JSON, as a Python literal or as YAML.
 
-    Text around `Genotype(...)` and around the string is passed over.
+    Text around `Genotype(...)` or around the string of NAS-Bench-201 is ignored.
 
     >>> value("epoch 3: genotype = EdgeGenotype(ops=[3, np.int64(0), 1])")
     {'ops': (3, 0, 1)}
@@ -31,7 +31,7 @@ def value(text: str) -> Any:
     {(1, 2): 'none', (0, 2): 'none', (0, 1): 'skip_connect'}
 
     Raises:
-      ValueError: it has nothing of these, or several genotypes, or is too long or too deep.
+      ValueError: the text has none of these, or several different genotypes, or is too long or too deeply nested.
     """
     depth = most = 0
     for character in text[: _CHARACTERS + 1]:
@@ -50,10 +50,10 @@ def value(text: str) -> Any:
 
 
 def json_value(text: str) -> Any:
-    """A value of JSON.
+    """The value of a JSON text.
 
     Raises:
-      ValueError: the text is none.
+      ValueError: the text is not JSON.
     """
     try:
         return _json(text)
@@ -84,7 +84,7 @@ def _read(text: str) -> Any:
 
 
 def _single(values: Iterable[Any]) -> Any:
-    """The one of several values, if they are equal."""
+    """The first of several values, which must all be equal."""
     first, *others = values
     if any(other != first for other in others):
         raise ValueError(f"it has {1 + len(others)} genotypes that differ, but must have one")
@@ -92,7 +92,7 @@ def _single(values: Iterable[Any]) -> Any:
 
 
 def _without_repetition(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The mapping of these fields; of two with one name the parsers would take the last."""
+    """The mapping of these fields; refuses two with the same name, of which the parsers would take the last."""
     values: dict[Any, Any] = {}
     for name, of_name in pairs:
         if name in values:
@@ -109,7 +109,7 @@ def _json(text: str) -> Any:
 
 
 def _calls(text: str) -> Iterator[str]:
-    """Every `Genotype(...)` in a text; the last may lack its end."""
+    """Yields every `Genotype(...)` in a text; the last one may be cut off."""
     at = 0
     while found := _CALL.search(text, at):
         depth, at = 1, found.end()
@@ -120,7 +120,7 @@ def _calls(text: str) -> Iterator[str]:
 
 
 def _python(text: str) -> Any:
-    """The value of literals, ranges, lists and numbers of NumPy, and `Genotype(...)`; a SyntaxError for all else."""
+    """The value of literals, ranges, NumPy's lists and numbers, and `Genotype(...)`; a SyntaxError for all else."""
     return _plain(ast.parse(text, mode="eval").body)
 
 
@@ -142,7 +142,7 @@ def _plain(node: ast.expr) -> Any:
             fields = ("ops",) if name == "EdgeGenotype" else _FIELDS
             named = [(keyword.arg, _plain(keyword.value)) for keyword in keywords]
             found = _without_repetition([*zip(fields, map(_plain, arguments), strict=False), *named])
-            # Other packages have fields of their own for notes, as where a cell comes from.
+            # Other packages have fields of their own for notes, such as the origin of a cell.
             return {field: of for field, of in found.items() if field in fields or not isinstance(of, str | None)}
     raise SyntaxError(
         f"line {node.lineno}, column {node.col_offset + 1} has a {type(node).__name__}; allowed are literals, "
@@ -154,7 +154,7 @@ def _plain(node: ast.expr) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that refuses aliases, which can stand for ever more, and keys that come twice."""
+    """A loader that refuses aliases, which can make a short text expand without limit, and keys that come twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""Lambda-DARTS's claims: in DARTS layers lose their alignment and the last ones dominate; its penalty prevents it."""
+"""Lambda-DARTS's claims: in DARTS layers lose their alignment and the last ones dominate; its penalty prevents this."""
 
 import functools
 from typing import Any
@@ -23,8 +23,8 @@ _METHODS = {"DARTS": methods.darts(), "Lambda-DARTS": methods.lambda_darts()}
 
 
 def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) -> jax.Array:
-    """The gradient of the loss in each layer's own copy of the op weights, f32[layers, edges, ops], of a supernet whose
-    cells are all normal. `problem` is static."""
+    """The gradient of the loss in each layer's own copy of the op weights, f32[layers, edges, ops], for a supernet
+    whose cells are all normal. `problem` is static."""
     op_weights = problem.op_weights(state.arch, state.key, problem.progress(state.step))
     variables = {"params": state.params, "arch": state.arch}
     gradient = jax.grad(batch_loss, argnums=5, has_aux=True)
@@ -32,11 +32,11 @@ def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) ->
 
 
 def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarray]]:
-    """Searches with both methods from the same seeds on the digits, in float32.
+    """Searches with both methods on the digits, with the same seeds, in float32.
 
     Returns:
-      For each method f32[searches, epochs]: `alignment` and `entropy`, and [searches, epochs, layers]: `shares` of the
-      gradient's norm.
+      For each method `alignment` and `entropy`, [searches, epochs], and `shares`, [searches, epochs, layers]: the share
+      of each layer in the norm of the gradient.
     """
     dataset = sources.load("digits")
     train_data, val_data = jax.device_put(sources.split_halves(dataset, 0))

@@ -1,7 +1,9 @@
-"""The claims by name, and their check.
+"""The claims by name, and a function that checks one.
 
-from prdarts_jax.theory import claims, settings
-report = claims.check("theorem4_depth", seed=0, settings=settings.QUICK)
+For example:
+
+    from prdarts_jax.theory import claims, settings
+    report = claims.check("theorem4_depth", seed=0, settings=settings.QUICK)
 """
 
 from collections.abc import Callable, Mapping
@@ -25,12 +27,18 @@ NAMED: Mapping[str, Callable[[jax.Array, Settings], ClaimReport]] = {
 
 
 def check(name: str, seed: int, settings: Settings) -> ClaimReport:
-    """Checks one claim in float64, which is switched on for it alone.
+    """Checks one claim in float64, which JAX has enabled only during the check.
 
     Args:
-      name: of `NAMED`.
+      name: a key of `NAMED`.
       seed: the only source of randomness.
-      settings: on what.
+      settings: sizes of the networks and numbers of draws, such as `settings.QUICK`.
+
+    Returns:
+      The findings, with a verdict on each; see `report.ClaimReport`.
+
+    Raises:
+      KeyError: there is no such claim.
     """
     with jax.enable_x64(True):
         return NAMED[name](jax.random.key(seed), settings)

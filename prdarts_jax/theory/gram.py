@@ -1,7 +1,7 @@
 """Gram matrices of the network of the analysis, and the kernel of its inputs.
 
-G_ij = <d u_i / d W, d u_j / d W> over all weights W. Gradient descent on F moves the outputs by -eta / n G (u - y), so
-its smallest eigenvalue bounds the speed.
+G_ij = <d u_i / d W, d u_j / d W> over all weights W. A step of gradient descent on F changes the outputs by
+-eta / n G (u - y), so the smallest eigenvalue of G bounds the speed.
 """
 
 from typing import Literal
@@ -16,11 +16,11 @@ Kernel = Literal["printed", "activations"]
 
 
 def blocks(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
-    """The parts of G by what they are gradients in: `stem` f[branches, n, n], `conv` f[edges, n, n], `readout` f[h, n,
-    n]. The proof's G^{ls} are those of `conv`, its G^s those of `readout`.
+    """The parts of G, one for each array of weights: `stem` f[branches, n, n], `conv` f[edges, n, n] (the proof's
+    G^{ls}), `readout` f[h, n, n] (the proof's G^s).
 
-    With D = d u / d (W Phi) the gradient in W is D Phi^T, so that <D_i Phi_i^T, D_j Phi_j^T> is the sum over the
-    positions of (D_i^T D_j) * (Phi_i^T Phi_j): no gradient in a weight is ever formed.
+    With D = d u / d (W Phi) the gradient in W is D Phi^T. So <D_i Phi_i^T, D_j Phi_j^T> is the sum over both positions
+    of the elementwise product of D_i^T D_j and Phi_i^T Phi_j, and no gradient in a weight is ever formed.
     """
     m, positions = model.width, inputs.shape[-1]
     counts = {"stem": model.branches, "conv": len(model.edges)}
@@ -49,19 +49,22 @@ def whole(parts: Params) -> jax.Array:
 
 
 def smallest_eigenvalue(matrix: jax.Array) -> jax.Array:
-    """Of a symmetric matrix."""
+    """The smallest eigenvalue of a symmetric matrix, f[]."""
     return jnp.linalg.eigvalsh(matrix)[0]
 
 
 def input_kernel(inputs: jax.Array, reading: Kernel = "activations", activation: str = "softplus") -> jax.Array:
-    """K of the inputs, in one of two readings; k_ij = <X_i, X_j>.
+    """The kernel K of the inputs, in one of two readings of the paper; k_ij = <X_i, X_j>.
 
     Args:
       inputs: f[n, c, p].
-      reading: 'printed', f[2n, 2n] of the blocks [[k_ij, k_ij], [k_ji, k_jj]] as the paper has them (its symmetric
-        part). 'activations', f[n, n] of E[sigma(a) sigma(b)] with (a, b) ~ N(0, [[k_ii, k_ij], [k_ji, k_jj]]), as
-        in the proof's source (Du et al., 2019, section 6).
-      activation: sigma.
+      reading: 'printed': the symmetric part of the matrix of blocks [[k_ij, k_ij], [k_ji, k_jj]], as printed in the
+        paper. 'activations': E[sigma(a) sigma(b)] with (a, b) ~ N(0, [[k_ii, k_ij], [k_ji, k_jj]]), by quadrature, as
+        in the source of the proof (Du et al., 2019, section 6).
+      activation: sigma; not used for 'printed'.
+
+    Returns:
+      'printed': f[2n, 2n]; 'activations': f[n, n].
     """
     flat = inputs.reshape(len(inputs), -1)
     k = flat @ flat.T

@@ -1,7 +1,7 @@
-"""The theory lab: a config in, the verdicts on the claims out.
+"""The job of the theory lab: it reads a config, checks claims, and writes the verdicts.
 
-In the folder, claims/ has a JSON file and a figure a claim; claims.md is the table of the verdicts. The same command
-checks the claims that are missing.
+In the folder, claims/ has a JSON file and a figure for each claim; claims.md is the table of the verdicts. After a stop
+the same command checks the remaining claims.
 """
 
 import dataclasses
@@ -18,9 +18,7 @@ from prdarts_jax.run import checkpoints, lock, loop, reporting, signals
 from prdarts_jax.theory import claims, report
 from prdarts_jax.theory.settings import QUICK, THOROUGH
 
-_CLAIM = Range(
-    lambda value: value in ("", *claims.NAMED), lambda: f"'', which is all, or one of {', '.join(claims.NAMED)}"
-)
+_CLAIM = Range(lambda value: value in ("", *claims.NAMED), lambda: f"'' (all), or one of {', '.join(claims.NAMED)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,7 @@ class _Theory:
 
 
 def settings() -> ConfigDict:
-    """The check of the papers' convergence claims."""
+    """The config of the check of the papers' convergence claims."""
     return fields.defaults(fields.schema_of(_Theory))
 
 
@@ -40,15 +38,17 @@ def settings() -> ConfigDict:
 def run(config: ConfigDict, workdir: Path) -> str:
     """Checks the claims that are not yet checked, and writes everything into `workdir`.
 
+    Call it from the main thread, which receives SIGTERM and Ctrl-C.
+
     Returns:
       The table of verdicts in Markdown.
 
     Raises:
-      ValueError, OSError: for a config or a workdir that cannot be used, in one sentence.
-      loop.Stopped: after SIGTERM or Ctrl-C; may be called from the main thread only, which receives them.
+      ValueError, OSError: the config or the workdir cannot be used; the message is one sentence.
+      loop.Stopped: the run has received SIGTERM or Ctrl-C.
     """
     fields.check_config(fields.schema_of(_Theory), config)
-    # Which claim it is decides nothing about the others, so that they may be added one by one.
+    # Without the field `claim`, so that claims may be checked one by one in the same folder.
     shared = {name: value for name, value in config.to_dict().items() if name != "claim"}
     checkpoints.check_config(workdir, shared)
     checkpoints.write_config(workdir, shared)
@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Named tuples as dicts, for JSON."""
+    """The value with dicts in place of named tuples, for JSON."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(workdir: Path) -> str:
-    """The findings of the claims checked so far, a row each, in Markdown."""
+    """The findings of the claims checked so far, one row each, in Markdown; only the head if there are none."""
     lines = [
         "| claim | prediction | measured (interval) | test | verdict | margin |",
         "|---|---|---|---|---|---|",

@@ -1,12 +1,11 @@
 """The network of PR-DARTS's analysis (Zhou et al., 2020, equations 3 to 5), and gradient descent on it.
 
-An input is f[c, p]: channels by positions. Its cell has nodes X_0..X_{h-1}, each f[m, p],
+An input is f[c, p], channels by positions, of any floating-point dtype. The cell has nodes X_0..X_{h-1}, each f[m, p],
 
     X_0 = conv(W_0; X),    X_l = sum_{s < l} alpha^skip_{s,l} X_s + alpha^conv_{s,l} conv(W_{s,l}; X_s),
     conv(W; Z) = tau sigma(W Phi(Z)),    tau = 1 / sqrt(m),    u = sum_s <W_s, X_s>;
 
-Phi stacks the three neighbours of every position, with zeros outside. The zero op adds nothing, so it has no place
-here.
+Phi stacks each position and its two neighbours, with zeros outside. The zero op adds nothing, so it is left out here.
 """
 
 import dataclasses
@@ -30,14 +29,14 @@ _KERNEL = 3
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Its shape: a static, hashable argument.
+    """The shape of the network: a static, hashable argument.
 
     Attributes:
-      nodes: h, of the cell.
+      nodes: number of nodes h of the cell.
       width: m.
-      branches: 1 is the deep cell; 2 the shallow one of Theorem 4, in which the nodes from h/2 on form a second branch
-        that starts from the input again.
-      activation: sigma, one of `ACTIVATIONS`.
+      branches: 1 is the deep cell; 2 is the shallow one of Theorem 4, in which the nodes from h/2 on form a second
+        branch that starts from the input again. No edge joins the branches.
+      activation: sigma, a key of `ACTIVATIONS`.
 
     Raises:
       ValueError: `branches` does not divide `nodes`.
@@ -54,18 +53,18 @@ class Model:
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """(s, l) in the order of the arrays: by l, then s."""
+        """The edges (s, l) in the order of the arrays: by l, then s."""
         size = self.nodes // self.branches
         return tuple((s, target) for target in range(self.nodes) for s in range(target - target % size, target))
 
 
 class Trace(NamedTuple):
-    """What a forward pass has computed.
+    """The results of a forward pass.
 
     Attributes:
       output: f[], u.
       nodes: f[h, m, p], X_0..X_{h-1}.
-      patches: of each block of convolutions, Phi of what it reads: `stem` f[branches, 3c, p], `conv` f[edges, 3m, p].
+      patches: Phi of the input of each convolution: `stem` f[branches, 3c, p], `conv` f[edges, 3m, p].
     """
 
     output: jax.Array
@@ -74,7 +73,7 @@ class Trace(NamedTuple):
 
 
 def init(model: Model, key: jax.Array, channels: int, positions: int) -> Params:
-    """All weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
+    """Draws all weights from N(0, 1): `stem` f[branches, m, 3c], `conv` f[edges, m, 3m], `readout` f[h, m, p].
 
     `channels` and `positions` are c and p of the inputs; `key` is consumed.
     """
@@ -96,15 +95,15 @@ def patches(z: jax.Array) -> jax.Array:
 
 
 def forward(model: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Params | None = None) -> Trace:
-    """One sample through the model.
+    """A forward pass of one sample.
 
     Args:
       model: static.
       params: from `init`.
       alpha: `skip` and `conv`, each f[edges].
       x: f[c, p].
-      shifts: added to W Phi(Z) of each convolution, `stem` f[branches, m, p] and `conv` f[edges, m, p]; zeros whose
-        cotangents are the sensitivities of the output.
+      shifts: arrays that are added to W Phi(Z) of each convolution, `stem` f[branches, m, p] and `conv` f[edges, m, p].
+        The gradient of the output in them, at 0, is d u / d (W Phi(Z)).
     """
     sigma, tau = ACTIVATIONS[model.activation], model.width**-0.5
     size = model.nodes // model.branches
@@ -114,8 +113,8 @@ def forward(model: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Pa
 
     if shifts is None:
         shifts = {name: jnp.zeros((len(params[name]), 1, 1), x.dtype) for name in ("stem", "conv")}
-    # The edges into a node lie side by side, and are computed at once. Split, not sliced: the gradient is then put
-    # together once instead of summed from arrays full of zeros.
+    # The edges into a node lie side by side, and are computed at once. The arrays are split, not sliced, so that their
+    # gradient is put together once instead of summed from arrays full of zeros.
     ends = [index for index, (_, target) in enumerate(model.edges) if index and target != model.edges[index - 1][1]]
     arrays = (params["conv"], shifts["conv"], alpha["skip"], alpha["conv"])
     groups = zip(*(jnp.split(array, ends) for array in arrays), strict=True)
@@ -140,17 +139,20 @@ def forward(model: Model, params: Params, alpha: Alpha, x: jax.Array, shifts: Pa
 
 
 def outputs(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> jax.Array:
-    """u of every sample: f[n, c, p] -> f[n]."""
+    """The output u of every sample: f[n, c, p] -> f[n]."""
     return jax.vmap(lambda x: forward(model, params, alpha, x).output)(inputs)
 
 
 def loss(model: Model, params: Params, alpha: Alpha, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """F = 1 / (2n) sum_i (u_i - y_i)^2."""
+    """F = 1 / (2n) sum_i (u_i - y_i)^2, f[]."""
     return jnp.mean((outputs(model, params, alpha, inputs) - targets) ** 2) / 2
 
 
 def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tuple[jax.Array, jax.Array]:
-    """(inputs f[n, c, p] of Frobenius norm 1, no two of them parallel; targets f[n] from N(0, 1)); consumes `key`."""
+    """Draws (inputs f[n, c, p] of Frobenius norm 1, targets f[n] from N(0, 1)); consumes `key`.
+
+    No two inputs are parallel.
+    """
     key_inputs, key_targets = jax.random.split(key)
     inputs = jax.random.normal(key_inputs, (samples, channels, positions))
     inputs /= jnp.linalg.norm(inputs, axis=(1, 2), keepdims=True)
@@ -158,7 +160,7 @@ def draw_data(key: jax.Array, samples: int, channels: int, positions: int) -> tu
 
 
 def draw_alpha(key: jax.Array, model: Model) -> dict[str, jax.Array]:
-    """`skip`, `conv` and `zero`, each f[edges], of each edge uniform among those that add up to 1; consumes `key`."""
+    """Draws `skip`, `conv` and `zero`, each f[edges], on each edge uniformly from the simplex; consumes `key`."""
     weights = jax.random.dirichlet(key, jnp.ones(3), (len(model.edges),))
     return dict(zip(("skip", "conv", "zero"), weights.T, strict=True))
 
@@ -172,7 +174,7 @@ def descend(
     step_size: jax.Array | float,
     steps: int,
 ) -> tuple[Params, jax.Array]:
-    """Gradient descent on F: (weights at the end, F before each step and at the end f[steps + 1])."""
+    """Gradient descent on F: (weights after the last step, F before each step and after the last one, f[steps + 1])."""
 
     def step(params, _):
         value, gradient = jax.value_and_grad(loss, argnums=1)(model, params, alpha, inputs, targets)

@@ -1,4 +1,4 @@
-"""How fast gradient descent is predicted to be, and which op weights decide it."""
+"""The predicted speed of gradient descent, and its dependence on the op weights."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,22 @@ import jax.numpy as jnp
 
 from prdarts_jax.theory.model import Alpha, Model
 
-# The product of Theorem 1's S(alpha), as printed and otherwise; and with the readout as a further node h.
+# Readings of the product in Theorem 1's S(alpha): as printed and two others, each also with the readout as node h.
 READINGS = ("printed", "chain", "paths", "printed, readout", "chain, readout", "paths, readout")
 
 
 def path_strength(model: Model, alpha: Alpha, reading: str, branch: int = 0) -> jax.Array:
-    """S(alpha) = sum_s (alpha^conv_{s,l})^2 prod_{t < s} (alpha^skip)^2 of Theorem 1 in one of its readings.
+    """S(alpha) = sum_s (alpha^conv_{s,l})^2 P_s^2 of Theorem 1, f[], in one of the readings of the product P_s.
 
     Args:
       model: static.
       alpha: `skip` and `conv`, each f[edges].
-      reading: what the product runs over. 'printed': (t, s), all skips into node s; 'chain': (t, t+1), the path from
-        the first node to s; 'paths': the sum over all paths of skips from the first node to s, which is the
-        coefficient of X_0 in X_s. l is the last node, and s runs to the one before it (h-2); with ', readout' l is
-        the readout, whose weights count as 1, and s runs to the last node (h-1), as in the supplement's proof.
-      branch: of which; its nodes count from the branch's first.
+      reading: one of `READINGS`. P_s is for 'printed' the product of alpha^skip_{t,s} over all t < s; for 'chain' that
+        of alpha^skip_{t,t+1} over all t < s, the path from the first node to s; for 'paths' the sum over all paths from
+        the first node to s of the product of their alpha^skip, which is the coefficient of X_0 in X_s. l is the last
+        node h-1, and s runs to h-2. If the reading ends in ', readout', as in 'chain, readout', l is the readout, whose
+        weights are taken as 1, and s runs to h-1, as in the supplement's proof.
+      branch: index of the branch; its first node is then the first node of the formula.
 
     Raises:
       ValueError: an unknown reading.
@@ -52,26 +53,28 @@ def path_strength(model: Model, alpha: Alpha, reading: str, branch: int = 0) -> 
 
 
 def stable_step(gram: jax.Array, fraction: float = 0.5) -> jax.Array:
-    """A step size eta that gradient descent on F with this Gram matrix is stable for: `fraction` n / lambda_max(G).
+    """The step size eta = `fraction` n / lambda_max(G), for which gradient descent on F with this G is stable.
 
-    The linearised descent converges for fractions below 2, without oscillation below 1. Theorem 1 asks for an eta
-    below a constant that it does not name times lambda_min / (n |G|^2), a smaller one.
+    The linearised descent converges for fractions below 2, and without oscillation for fractions below 1. Theorem 1
+    requires a smaller eta, below C lambda_min / (n |G|^2) with a constant C that it does not give.
     """
     return fraction * gram.shape[0] / jnp.linalg.eigvalsh(gram)[-1]
 
 
 def elasticities(value: Callable[[dict[str, jax.Array]], jax.Array], alpha: dict[str, jax.Array]) -> dict:
-    """d log value / d log alpha of every weight, by differentiating through alpha -> f[], eigenvalues and all.
+    """The elasticity d log value / d log alpha of every weight, with the shapes of `alpha`.
 
-    A weight that the value does not depend on, as that of the zero op, has 0. All must be above 0.
+    `value`, alpha -> f[], is differentiated exactly, with its eigenvalues; it and all weights must be above 0. The
+    elasticity is 0 for a weight on which the value does not depend, such as that of the zero op.
     """
     return jax.grad(lambda logs: jnp.log(value(jax.tree.map(jnp.exp, logs))))(jax.tree.map(jnp.log, alpha))
 
 
 def normalized_elasticities(raw: dict[str, jax.Array], alpha: dict[str, jax.Array]) -> dict:
-    """The same where raising one weight of an edge lowers the others, as under a softmax: d log value / d logit.
+    """The derivative d log value / d logit, if the weights of each edge are the softmax of logits: raising one weight
+    lowers the others.
 
-    E_o - alpha_o sum_o' E_o', for weights that add up to 1 on each edge.
+    It is E_o - alpha_o sum_o' E_o', with E the elasticities `raw` and weights `alpha` that add up to 1 on each edge.
     """
     total = sum(raw.values())
     return {op: raw[op] - alpha[op] * total for op in raw}

@@ -1,4 +1,4 @@
-"""What the check of a claim leaves: findings, each with a stated test and a verdict, and a figure."""
+"""The result of checking a claim: findings, each with a stated test and a verdict, and a figure."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import scipy
 
-if TYPE_CHECKING:  # imported only where it is drawn, since matplotlib takes long
+if TYPE_CHECKING:  # imported only where figures are drawn, since importing matplotlib takes long
     from matplotlib.figure import Figure
 
 Verdict = Literal["holds", "fails", "inconclusive"]
@@ -20,12 +20,12 @@ class Finding(NamedTuple):
       predicted: a sentence that is either true or false.
       measured: the statistic.
       low: lower end of its confidence interval, 95 % for all means and correlations of a claim together
-        (Bonferroni), 95 % by itself for a bound; equal to `measured` where nothing is estimated.
-      high: upper end.
-      test: which statistic, by what test, of how many.
-      verdict: by that test.
-      margin: how far the interval is from where the verdict would change: above 0 on the predicted side, below 0 on
-        the other, 0 if inconclusive.
+        (Bonferroni), 95 % by itself for a bound; equal to `measured` if nothing is estimated.
+      high: upper end of the interval.
+      test: the statistic, the test, and the number of tests, in words.
+      verdict: of the test.
+      margin: distance of the interval from the point at which the verdict would change: above 0 on the predicted side,
+        below 0 on the other, 0 if inconclusive.
     """
 
     predicted: str
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One curve or cloud: x and y of one length, `low` and `high` of a band or empty."""
+    """One curve, or a cloud of points if `points`: x and y of the same length; `low` and `high` of a band, or empty."""
 
     label: str
     x: Sequence[float] | np.ndarray
@@ -49,7 +49,7 @@ class Series(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One plot: its series and labels; `log` has the axes that are logarithmic, '', 'x', 'y' or 'xy'."""
+    """One plot: its series and labels; `log` names the logarithmic axes: '', 'x', 'y' or 'xy'."""
 
     title: str
     x_label: str
@@ -59,14 +59,14 @@ class Panel(NamedTuple):
 
 
 class ClaimReport(NamedTuple):
-    """What a claim says and what was found.
+    """A claim and the findings about it.
 
     Attributes:
       claim: its name in `claims.NAMED`.
-      statement: of the paper, with the place.
-      setting: what it was checked on, how many draws.
-      findings: one a prediction; the claim's own come first.
-      panels: of its figure.
+      statement: of the paper, with its location in the paper.
+      setting: the networks and the numbers of draws of the check, in words.
+      findings: one for each prediction; those of the claim itself come first.
+      panels: of the figure.
       details: further numbers by name.
     """
 
@@ -85,7 +85,7 @@ class ClaimReport(NamedTuple):
 
 
 def _judge(low: float, high: float, threshold: float) -> tuple[Verdict, float]:
-    """(verdict, margin) of an interval."""
+    """(verdict, margin) of an interval that is predicted to be above the threshold."""
     if low > threshold:
         return "holds", low - threshold
     return ("fails", high - threshold) if high < threshold else ("inconclusive", 0.0)
@@ -98,8 +98,8 @@ def _one_of(tests: int) -> str:
 def mean_above(predicted: str, values: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
     """Whether the mean of independent draws f[draws] is above a threshold, by Student's t interval.
 
-    It holds if the whole interval is above, fails if it is below. Of one of several tests the confidence is
-    1 - 0.05 / tests (Bonferroni).
+    The prediction holds if the whole interval is above the threshold, and fails if the whole interval is below. If this
+    is one of several tests the confidence is 1 - 0.05 / tests (Bonferroni).
     """
     values = np.asarray(values, np.float64)
     mean, error = values.mean(), scipy.stats.sem(values)
@@ -120,8 +120,8 @@ def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
 
     Args:
       predicted: see `Finding`.
-      margins: f[cases], at least 0 where the bound is kept.
-      what: the cases are.
+      margins: f[cases], at least 0 in cases that keep the bound.
+      what: what the cases are, a plural, for instance 'draws'.
     """
     margins = np.ravel(margins)
     kept = int((margins >= 0).sum())
@@ -138,9 +138,9 @@ def always_above(predicted: str, margins: np.ndarray, what: str) -> Finding:
 
 
 def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: float = 0.0, tests: int = 1) -> Finding:
-    """Whether Spearman's rank correlation of independent pairs is above a threshold, by a bootstrap of 2,000.
+    """Whether Spearman's rank correlation of independent pairs is above a threshold, by a bootstrap of 2,000 samples.
 
-    `tests` as in `mean_above`.
+    For `tests` see `mean_above`.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     low, high = np.quantile(bootstrap(lambda i: spearman(x[i], y[i]), len(x)), (0.025 / tests, 1 - 0.025 / tests))
@@ -156,26 +156,26 @@ def correlation_above(predicted: str, x: np.ndarray, y: np.ndarray, threshold: f
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """The rank correlation."""
+    """Spearman's rank correlation."""
     return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], size: int, times: int = 2000) -> np.ndarray:
-    """The statistic of `times` samples of indices drawn with replacement (always the same ones)."""
+    """The statistic of `times` samples of indices, drawn with replacement, always with the same random numbers."""
     generator = np.random.default_rng(0)
     return np.array([statistic(generator.integers(0, size, size)) for _ in range(times)])
 
 
 def fits(predicted: str, p_values: np.ndarray, what: str, findings: int = 1) -> Finding:
-    """Whether distributions fit: that no goodness-of-fit test rejects at 5 % in all (Bonferroni).
+    """Whether distributions fit: no goodness-of-fit test rejects them, at a level of 5 % for all together (Bonferroni).
 
-    Not to be rejected is the most that such a test can say.
+    That a distribution is not rejected is the most that such a test can say.
 
     Args:
       predicted: see `Finding`.
       p_values: f[tests].
-      what: the tests are.
-      findings: of how many such findings, each of as many tests, this is one.
+      what: what the tests are, a plural, for instance 'z tests against quadrature'.
+      findings: number of such findings, each with this number of tests, to which this one belongs.
     """
     number = findings * np.size(p_values)
     smallest = min(1.0, float(np.min(p_values)) * number)
@@ -191,15 +191,15 @@ def fits(predicted: str, p_values: np.ndarray, what: str, findings: int = 1) -> 
 
 
 def over_draws(function: Callable, keys: jax.Array, floats: int) -> Any:
-    """The arrays that a function gives for every key of key[draws], compiled, as many at once as memory allows where
-    one draw keeps about so many floats."""
+    """The arrays that a function returns for every key of key[draws], compiled. As many draws are computed at once as
+    memory allows if one draw keeps about `floats` floats."""
     at_once = max(1, min(len(keys), 2_000_000 // floats))
     mapped = jax.jit(lambda keys: jax.lax.map(function, keys, batch_size=at_once))
     return jax.device_get(mapped(keys))
 
 
 def claim_figure(report: ClaimReport) -> "Figure":
-    """The panels side by side, three a row."""
+    """A figure of the panels, three per row."""
     from matplotlib.figure import Figure
 
     columns = min(3, len(report.panels))

@@ -1,27 +1,27 @@
-"""How large the networks of the claims are, and how many are drawn."""
+"""Sizes of the networks with which claims are checked, and numbers of draws."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the claims are checked on."""
+    """Sizes and numbers of draws of the checks."""
 
     samples: int = 8  # n
     channels: int = 4  # c of the inputs
     positions: int = 6  # p of the inputs
-    nodes: int = 5  # h, where a claim has one
-    width: int = 64  # m, where a claim has one
-    widths: tuple[int, ...] = (64, 128, 256)  # m of the runs of Theorem 1 over the width
+    nodes: int = 5  # h, in claims that have a single h
+    width: int = 64  # m, in claims that have a single m
+    widths: tuple[int, ...] = (64, 128, 256)  # m of the networks of Theorem 1 that differ in width
     activations: tuple[str, ...] = ("softplus",)  # sigma of the claims about Gram matrices
-    draws: int = 32  # of weights, data and alpha, where nothing more special is said
+    draws: int = 32  # of weights, data and alpha, unless another field here gives the number
     runs: int = 3  # draws of a gradient descent, for each width
     steps: int = 30  # of a gradient descent
     depths: tuple[int, ...] = (4, 6)  # h of Theorem 4
-    gate_draws: int = 12  # of Theorem 2, each of which is trained once for every gate
+    gate_draws: int = 12  # of Theorem 2; for each draw there is a training for every gate
     gate_steps: int = 300  # until convergence, in Theorem 2
     gate_samples: int = 20_000  # of each distribution of Theorem 3
-    searches: int = 3  # seeds of Lambda-DARTS's claims
+    searches: int = 3  # number of seeds of Lambda-DARTS's claims
     epochs: int = 6  # of those searches
 
 

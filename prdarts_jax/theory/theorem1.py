@@ -22,7 +22,7 @@ def _draw(key, settings, shape):
 
 
 def _floats(shape):
-    """That the weights of a network have, and their gradients."""
+    """The number of floats of a network's weights and of their gradients, about."""
     return 3 * (3 * len(shape.edges) * shape.width**2)
 
 
@@ -104,7 +104,7 @@ def descent(key: jax.Array, settings: Settings) -> ClaimReport:
 
 
 def _measure(key, settings, activation):
-    """Over draws of weights and alpha on one draw of the data: S in all readings, eigenvalues of G(0), the rate."""
+    """S in all readings, eigenvalues of G(0), and the rate, for many draws of weights and alpha and one of the data."""
     shape = Model(settings.nodes, settings.width, activation=activation)
     key_data, key_params, key_alpha = jax.random.split(key, 3)
     inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
@@ -219,7 +219,7 @@ def gram_bound(key: jax.Array, settings: Settings) -> ClaimReport:
 
 
 def _best(strengths, eigenvalue):
-    """The share of resamples in which each reading has the largest correlation."""
+    """{reading: share of resamples in which it has the largest correlation}."""
     names = list(strengths)
 
     def winner(i):
@@ -230,7 +230,7 @@ def _best(strengths, eigenvalue):
 
 
 def weights(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Which op weights count: the elasticities of lambda_min(G(0)) in each, on the path and into the last node."""
+    """Check which op weights matter: the elasticity of lambda_min(G(0)) in each, on the path and into the last node."""
     shape = Model(settings.nodes, settings.width)
     edges = shape.edges
     last = shape.nodes - 1

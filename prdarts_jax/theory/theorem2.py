@@ -17,12 +17,12 @@ _SAMPLES = 128  # more than the 84 weights of the network below, so that its los
 _SHAPE = Model(nodes=3, width=2)
 _POSITIONS = 4
 
-# By whether the theorem's second part speaks of the kind of gate; what is only not to rise is shown if it falls.
+# By whether the theorem's second part is about the kind of gate. That a loss "does not rise" is shown if it falls.
 _CLAIMED = {True: "lowers the loss", False: "does not raise the loss"}
 
 
 def _kinds(shape: Model) -> dict[str, np.ndarray]:
-    """Which of the gates, skip of all edges and then conv of all edges, are of which kind: bool[2 edges]."""
+    """{kind: bool[2 * edges], which gates are of this kind}; skip of all edges comes first, then conv of all edges."""
     into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
     none = np.zeros_like(into_last)
     return {
@@ -49,8 +49,8 @@ def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
         return params, model.loss(shape, params, gates, inputs, targets)
 
     def measure(key):
-        """F without a raise and with each gate raised, f[1 + epsilons * gates], converged and after a few steps; and
-        -d ln F / d gate where the weights have converged, f[gates]."""
+        """F with the gates as they are and with each gate raised, f[1 + epsilons * gates], converged and after a few
+        steps; -d ln F / d gate at the converged weights, f[gates]; and the norm of d ln F / d weights there."""
         key_data, key_gates, key_params = jax.random.split(key, 3)
         inputs, targets = model.draw_data(key_data, _SAMPLES, settings.channels, _POSITIONS)
         params = model.init(shape, key_params, settings.channels, _POSITIONS)

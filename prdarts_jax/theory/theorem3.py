@@ -20,7 +20,7 @@ _TEMPERATURES = (0.1, 0.5, 1.0, 3.0, 10.0)
 _INTERVALS = ((-0.1, 1.1), (-0.5, 1.2), (-0.05, 2.0))
 _GRID = tuple(itertools.product(_LOGITS, _TEMPERATURES, _INTERVALS))
 
-# What a loss may do with a gate.
+# Functions of a gate, as a loss may have them.
 _FUNCTIONS: dict[str, Callable] = {
     "g": lambda g: g,
     "g^2": lambda g: g**2,
@@ -29,12 +29,12 @@ _FUNCTIONS: dict[str, Callable] = {
 
 
 def _below(g, beta, tau, a, b):
-    """P(a + (b - a) gbar <= g): of the gate before it is clipped; g = 0 gives P(gate = 0), g = 1 gives P(gate < 1)."""
+    """P(a + (b - a) gbar <= g), for the gate before it is clipped; g = 0 gives P(gate = 0), g = 1 gives P(gate < 1)."""
     return scipy.special.expit(tau * scipy.special.logit((g - a) / (b - a)) - beta)
 
 
 def expectation(function: Callable, beta: float, tau: float, a: float, b: float) -> float:
-    """E[function(g)] by quadrature over the part between 0 and 1 and the closed forms of its ends."""
+    """E[function(g)]: by quadrature between 0 and 1, and in closed form at these two ends."""
 
     # Integration by parts: E[f(g)] = f(1) - integral of f'(g) P(gate <= g).
     def integrand(g, h=1e-5):
@@ -125,7 +125,7 @@ def distribution(key: jax.Array, settings: Settings) -> ClaimReport:
 
 
 def gradient(key: jax.Array, settings: Settings) -> ClaimReport:
-    """The mean of the gates' gradient beside the derivative of the mean, for three functions of a gate."""
+    """Compares the mean gradient of a function of a gate with the derivative of its mean, for three functions."""
     size, (a, b) = settings.gate_samples, (gates.A, gates.B)
     p_values, biases, deviations, straight = [], {}, {}, {}
     for name, function in _FUNCTIONS.items():

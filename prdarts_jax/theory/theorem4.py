@@ -1,4 +1,4 @@
-"""Theorem 4: a shallow cell of two branches converges faster than a deep one of the same gates."""
+"""Theorem 4: a shallow cell of two branches converges faster than a deep one with the same gates."""
 
 import functools
 
@@ -13,18 +13,18 @@ from prdarts_jax.theory.settings import Settings
 
 
 def shallow(deep: Model) -> Model:
-    """The cell B beside the cell A."""
+    """The shallow cell B for a deep cell A."""
     return Model(deep.nodes, deep.width, branches=2, activation=deep.activation)
 
 
 def restrict(deep: Model, arrays: Params) -> Params:
-    """What the shallow cell has of arrays with an entry for each edge of the deep one."""
+    """The entries for the edges of the shallow cell, from arrays with an entry for each edge of the deep one."""
     at = [deep.edges.index(edge) for edge in shallow(deep).edges]
     return {name: values[jnp.array(at)] for name, values in arrays.items()}
 
 
 def depth(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Smallest eigenvalues and losses of deep and shallow cells, with the same weights where both have them."""
+    """Compares smallest eigenvalues and losses of deep and shallow cells, which share the weights that both have."""
     findings, details, quotients = [], {}, []
     above = functools.partial(report.mean_above, tests=2 * len(settings.depths))
     for nodes in settings.depths:

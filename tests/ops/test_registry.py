@@ -100,7 +100,7 @@ def test_an_unknown_op_is_refused(name, like):
 @pytest.mark.parametrize(
     "name, group, message",
     (
-        ("none", "conv", "name='none' is that of a registered op; a new op must have one that is not taken"),
+        ("none", "conv", "name='none' is the name of a registered op; a new op must have another one"),
         ("conv/own", "conv", "name='conv/own' of an op must consist of letters, digits and underscores"),
         ("own", "convs", "group='convs' of the op 'own' must be one of none, skip, noise, pool, conv"),
     ),
@@ -129,5 +129,5 @@ def test_a_file_that_registers_an_op_may_be_read_again_but_not_with_another_op(o
     assert runpy.run_path(str(path))["twice"] is not first
     assert ops.find("twice").build is first
     path.write_text(FILE.format(3))
-    with refused("name='twice' is that of a registered op; a new op must have one that is not taken"):
+    with refused("name='twice' is the name of a registered op; a new op must have another one"):
         runpy.run_path(str(path))

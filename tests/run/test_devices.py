@@ -117,7 +117,7 @@ def test_the_mesh_splits_seeds_over_devices_and_then_batches(seeds, count, shape
 
 def test_processes_with_more_devices_than_others_are_refused():
     unequal = [SimpleNamespace(process_index=process) for process in (0, 1, 1, 1)]
-    with pytest.raises(ValueError, match=r"must have as many devices as each other, but have \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"must have the same number of devices, but have \[1, 3\]"):
         devices.make_mesh(devices=unequal)
 
 

@@ -118,11 +118,11 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"..": CELL}, {}, "the name '..' of a cell must"),
         ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
-        ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' where many cells are trained"),
+        ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' if many cells are trained"),
         (
             {"a": CELL},
             {"dataset": "imagenet"},
-            "config.dataset='imagenet' must fit into memory where many cells are trained: no more",
+            "config.dataset='imagenet' must fit into memory if many cells are trained: no more",
         ),
         (
             {"a": CELL},

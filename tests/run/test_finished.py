@@ -124,7 +124,7 @@ def test_the_cell_of_a_search_is_loaded(tmp_path):
         pdx.load(tmp_path / "seeds")
     with refused(
         f"config.init_from='{tmp_path}/one' must be the folder of a training, but is that of a search, whose "
-        "genotype.json is for config.genotype"
+        "genotype.json config.genotype may name"
     ):
         train.check(tiny_config(init_from=str(tmp_path / "one")))
 
@@ -135,8 +135,8 @@ def test_the_cell_of_a_search_is_loaded(tmp_path):
 def test_a_training_starts_from_the_weights_of_another(trained, tmp_path, capsys):
     result = train.run(tiny_config(epochs=0, init_from=str(trained)), tmp_path)
     assert result == json.loads((trained / "result.json").read_text())
-    new = "new are epochs, learning rate and momentum"
-    assert f"starts from the weights of {trained}; {new}\n" in capsys.readouterr().out
+    new = "with new epochs, learning rate and momentum"
+    assert f"starts from the weights of {trained}, but {new}\n" in capsys.readouterr().out
 
 
 def test_other_classes_get_a_classifier_of_their_own(trained, tmp_path, capsys, monkeypatch):
@@ -144,7 +144,7 @@ def test_other_classes_get_a_classifier_of_their_own(trained, tmp_path, capsys, 
     source = feeds.InMemory
     monkeypatch.setattr(source, "num_classes", property(lambda _: 12, lambda *_: None), raising=False)
     train.run(tiny_config(epochs=0, init_from=str(trained)), tmp_path)
-    assert "momentum, and the classifier, of 12 classes\n" in capsys.readouterr().out
+    assert "momentum, and a classifier of 12 classes\n" in capsys.readouterr().out
     before, after = (flatten_dict(pdx.load(folder).variables) for folder in (trained, tmp_path))
     assert {path for path, array in after.items() if not np.array_equal(array, before[path])} == {
         ("params", "classifier", name) for name in ("kernel", "bias")

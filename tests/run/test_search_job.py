@@ -94,7 +94,7 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(ended_earl
     assert search.run(early_config(), workdir) == found
     assert (workdir / "metrics.jsonl").read_bytes() == before
     out = capsys.readouterr().out
-    assert "stopped early: the logits of epoch 1 count" in out and "compiled" not in out
+    assert "stopped early: the logits of epoch 1 are used" in out and "compiled" not in out
 
 
 def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
@@ -108,7 +108,7 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
 
     monkeypatch.setattr(search, "hessian_eigenvalue", eigenvalue)
     found = search.run(early_config(seeds=2), tmp_path)
-    assert "seed_0 stopped early: the logits of epoch 1 count" in capsys.readouterr().out
+    assert "seed_0 stopped early: the logits of epoch 1 are used" in capsys.readouterr().out
     alone, of_it = ended_early
     assert of_it[0] == found[0]
     of_seed, by_itself, other = map(read_records, (tmp_path / "seed_0", alone, tmp_path / "seed_1"))

@@ -159,7 +159,7 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         (
             "search",
             {"seed": 2**32 - 1, "seeds": 2},
-            "config.seeds=2 must be at most 1, the seeds there are from config.seed on",
+            "config.seeds=2 must be at most 1, the number of seeds from config.seed on",
         ),
         (
             "search",
@@ -186,8 +186,8 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
             "search",
             {"form": "imagenet", "space": "nas_bench_201"},
             "config.form='imagenet' must be 'cifar' in the space nas_bench_201 with config.evaluation.epochs=0: the "
-            "form 'imagenet' is for networks like DARTS's, whose found cells a job of their own trains, as "
-            "configs/imagenet_eval.py",
+            "form 'imagenet' is for networks like DARTS's, whose found cells are trained by a job of their own, such "
+            "as configs/imagenet_eval.py",
         ),
         ("search", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
         (

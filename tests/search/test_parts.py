@@ -27,8 +27,8 @@ def test_a_method_is_made_of_values(fields, message):
 @pytest.mark.parametrize(
     "terms, message",
     (
-        ((lambda *_: jnp.float32(1),), "must give .scalar, dict of metrics., not"),
-        ((lambda *_: (jnp.ones(2), {}),), "must give .scalar, dict of metrics., not"),
+        ((lambda *_: jnp.float32(1),), "must return .scalar, dict of metrics., not"),
+        ((lambda *_: (jnp.ones(2), {}),), "must return .scalar, dict of metrics., not"),
         ((lambda *_: (1.0, {"l": jnp.ones(2)}),), "metric 'l' of a term must be a scalar, but has the shape .2,."),
         ((lambda *_: (1.0, {"l": 1.0}),) * 2, "different names, but l comes twice"),
         ((lambda *_: (1.0, {"val_loss": 1.0}),), "different names, but val_loss comes twice"),

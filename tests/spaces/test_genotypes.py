@@ -68,10 +68,10 @@ def test_an_impossible_entry_is_named(index, entry, message):
         (
             "reduce",
             [("skip_connect", 0)] * 3,
-            "reduce has 3 entries, but must list two (op, input) entries a node, 1000 at most",
+            "reduce has 3 entries, but must list two (op, input) entries per node, 1000 at most",
         ),
-        ("reduce", [], "reduce has 0 entries, but must list two (op, input) entries a node, 1000 at most"),
-        ("reduce", 7, "reduce has 7, but must list two (op, input) entries a node, 1000 at most"),
+        ("reduce", [], "reduce has 0 entries, but must list two (op, input) entries per node, 1000 at most"),
+        ("reduce", 7, "reduce has 7, but must list two (op, input) entries per node, 1000 at most"),
         ("normal_concat", [2, 6], "normal_concat[1]=6 must be an integer from 2 to 5"),
         ("normal_concat", [1], "normal_concat[0]=1 must be an integer from 2 to 5"),
         ("normal_concat", [2.0], "normal_concat[0]=2.0 must be an integer from 2 to 5"),
@@ -197,7 +197,7 @@ def test_an_edge_genotype_has_as_many_nodes_as_its_edges_tell(names, nodes, text
         ([None] + ["none"] * 5, f"ops[0]=None is unknown; allowed are {ALLOWED_OPS}"),
         (
             [5] + [0] * 5,
-            f"ops[0]=5 is unknown; allowed are {ALLOWED_OPS}, and the places 0 to 4 in {', '.join(EDGE_OPS)}",
+            f"ops[0]=5 is unknown; allowed are {ALLOWED_OPS}, and the indices 0 to 4 in {', '.join(EDGE_OPS)}",
         ),
     ],
 )

@@ -200,7 +200,7 @@ def test_a_node_without_an_entry_is_neither_concatenated_nor_read():
             [2],
             "normal[0]=('none', 2, 2) is an entry of node 2, so its input must be an integer from 0 to 1",
         ),
-        ([("none", 2, 0)] * 3, [2], "normal has 3 entries of node 2, but may have two a node"),
+        ([("none", 2, 0)] * 3, [2], "normal has 3 entries of node 2, but may have two per node"),
         ([("none", 2, 0)], [3], "normal_concat=(3,) must have a node of which normal has an entry"),
         (
             [[("none", 0)], [("none", 3)]],

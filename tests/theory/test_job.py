@@ -215,7 +215,7 @@ def test_a_workdir_of_another_config_is_refused_in_one_sentence(fields, said, ch
 @pytest.mark.parametrize(
     "field, value, said",
     [
-        ("claim", "theorem5", f"config.claim='theorem5' must be '', which is all, or one of {', '.join(NAMES)}"),
+        ("claim", "theorem5", f"config.claim='theorem5' must be '' (all), or one of {', '.join(NAMES)}"),
         ("claim", 3, "config.claim=3 must be of type str"),
         ("seed", -1, "config.seed=-1 must be from 0 to 4294967295"),
         ("thorough", 1, "config.thorough=1 must be of type bool"),

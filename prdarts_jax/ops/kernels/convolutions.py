@@ -1,4 +1,4 @@
-"""Convolutions: of each channel by itself, over all channels, and of size one."""
+"""Depthwise, dense and pointwise (1x1) convolutions."""
 
 import functools
 
@@ -11,7 +11,7 @@ from prdarts_jax.ops.kernels.windows import spread, taps
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
-    """Convolves every channel with a filter of its own.
+    """Convolves every channel with a filter of its own; x is 0 outside the image.
 
     y[b, i, j, c] = sum_{u, v} kernel[u, v, c] x[b, s i + d u - p, s j + d v - p, c],  p = d (k - 1) / 2.
 
@@ -61,19 +61,19 @@ depthwise_conv.defvjp(lambda x, kernel, *options: (_depthwise(*options, x, kerne
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
-    """`depthwise_conv` by XLA's grouped convolution."""
+    """`depthwise_conv` by XLA's grouped convolution, as on a GPU or TPU."""
     return _lax_conv((stride, stride), x, kernel[:, :, None, :], dilation, x.shape[-1])
 
 
 def shifted_conv(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
-    """`depthwise_conv` by shifted multiply-adds."""
+    """`depthwise_conv` by shifted multiply-adds, as on a CPU."""
     return _weighted_sum(taps(x, kernel.shape[:2], (stride, stride), dilation), kernel, x.dtype)
 
 
 @jax.custom_jvp
 def _image_sums(arrays):
-    # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times. It is
-    # taken over each image, which fits into a core's cache, since XLA goes through its operand once for every channel.
+    # One reduction over all taps at once reads x and dy once; k * k separate ones would read them k * k times. Each
+    # image, which fits into a core's cache, is reduced by itself, since XLA reads its operand once for every channel.
     return lax.reduce(
         arrays,
         (jnp.float32(0),) * len(arrays),
@@ -82,7 +82,7 @@ def _image_sums(arrays):
     )
 
 
-# That of lax.reduce would not know that the reduction is linear, and halve the arrays again and again.
+# The derivative of lax.reduce does not know that this reduction is linear: it would halve the arrays again and again.
 _image_sums.defjvp(lambda primals, tangents: (_image_sums(*primals), _image_sums(*tangents)))
 
 
@@ -94,13 +94,13 @@ def _weighted_sum(windows, kernel, dtype):
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 1x1 convolution as one matrix product: x [B, H, W, C], kernel [C, D], the result [B, H, W, D], dtype of x."""
+    """A 1x1 convolution as one matrix product: x [B, H, W, C], kernel [C, D] -> [B, H, W, D], dtype of x."""
     return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    """A convolution over all channels.
+    """A dense convolution; x is 0 outside the image.
 
     y[b, i, j, e] = sum_{u, v, c} kernel[u, v, c, e] x[b, s i + u - p, t j + v - q, c], with (s, t) the strides,
     p = (k - 1) / 2 and q = (l - 1) / 2. The gradients are dx = the same convolution of the stride-dilated dy with the

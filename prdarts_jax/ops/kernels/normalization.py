@@ -1,4 +1,4 @@
-"""Batch normalisation without affine terms, over one device or all that a batch is spread over."""
+"""Batch normalisation without affine terms, on one device or with a batch that is spread over several."""
 
 import functools
 
@@ -13,12 +13,12 @@ EPSILON = 1e-5  # of every batch normalisation, as in PyTorch
 def batch_norm(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Normalises every channel by the mean and variance of the (global) batch (Ioffe and Szegedy, ICML 2015).
 
-    With r = 1 / sqrt(var + eps) and y = (x - mean) r: dx = r (dy - mean(dy) - y mean(dy y)).
+    With eps = 1e-5, r = 1 / sqrt(var + eps) and y = (x - mean) r: dx = r (dy - mean(dy) - y mean(dy y)).
 
     Args:
       x: [B, H, W, C].
       axis_name: mapped axis over which the batch is spread, if any; the gradient must be taken inside that mapping.
-        Rounding then adds about 1e-7 mean^2 to the variance: much where |mean| is a hundred times the deviation.
+        Rounding then adds about 1e-7 mean^2 to the variance: 0.1 % of it if |mean| is 100 standard deviations.
 
     Returns:
       (y, moments): y [B, H, W, C] of the dtype of x, and the moments for running statistics, `mean` f32[C] and `var`
@@ -32,7 +32,8 @@ def _mean(x):
 
 
 def _mean_of_parts(axis_name, *means):
-    """Of the whole batch, by one all-reduce: small ones take the time of their number, not that of their bytes."""
+    """The means over the whole batch, by one all-reduce: the time of small ones depends on their number, not on their
+    size."""
     return means if axis_name is None else lax.pmean(jnp.stack(means), axis_name)
 
 
@@ -50,13 +51,18 @@ def _batch_norm_forward(x, axis_name):
 
 
 def _biased(x, axis_name):
-    """(n - 1) / n of a (global) batch of n: what turns the variance of `moments` into the one to normalise by."""
+    """(n - 1) / n for n values per channel in the (global) batch: this times the variance of `moments` is the biased
+    one to normalise by."""
     count = x.size // x.shape[-1] * (1 if axis_name is None else lax.axis_size(axis_name))
     return max(count - 1, 1) / count
 
 
 def normalized(x: jax.Array, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(x - mean) scale, of the dtype of x, and scale = 1 / sqrt(var + eps) f32[C]."""
+    """Normalises x [..., C] by a mean and a variance, each f32[C].
+
+    Returns:
+      ((x - mean) * scale, of the dtype of x; scale = 1 / sqrt(var + eps), f32[C], with eps = 1e-5).
+    """
     scale = lax.rsqrt(var + EPSILON)
     return ((x.astype(jnp.float32) - mean) * scale).astype(x.dtype), scale
 
@@ -79,9 +85,10 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def batch_norm_again(x: jax.Array, moments: dict[str, jax.Array], axis_name: str | None = None) -> jax.Array:
-    """The y of `batch_norm` where the moments of x are known from before, with the same gradient.
+    """The y of `batch_norm`, with the same gradient, if the moments of x are known already, as in a backward pass that
+    computes an op again.
 
-    They are as `batch_norm` gives them, `mean` f32[C] and unbiased `var` f32[C], and get no gradient.
+    `moments` are those that `batch_norm` returned, `mean` f32[C] and unbiased `var` f32[C]; they get no gradient.
     """
     return _again_forward(x, moments, axis_name)[0]
 

@@ -1,4 +1,4 @@
-"""Pools of 3x3 windows, as nine shifted taps on every platform."""
+"""3x3 pools, computed from nine shifted slices of the image on every platform."""
 
 import functools
 
@@ -14,7 +14,7 @@ def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 maximum, padding 1, stride 1 or 2: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C].
 
     The gradient goes to the first largest entry of each window in row-major order, as in `lax.reduce_window` and
-    PyTorch: with t(q) the number of that entry in the window q, dx[p] = sum of dy[q] over the q with p = entry t(q).
+    PyTorch: dx[p] is the sum of dy[q] over the windows q whose first largest entry is x[p].
     """
     return _max_pool_forward(x, stride)[0]
 
@@ -30,7 +30,7 @@ def _max_pool_backward(stride, x, dy):
     for number, window in enumerate(windows[1:], 1):
         place = jnp.where(window > largest, number, place)
         largest = jnp.maximum(window, largest)
-    # Reversed, number (u, v) is of the windows whose tap (u, v) reads an entry.
+    # In reverse order, array (u, v) is that of the windows whose tap (u, v) reads an entry.
     places = spread(place, x.shape[1:3], (3, 3), (stride, stride), fill=-1)[::-1]
     parts = spread(dy, x.shape[1:3], (3, 3), (stride, stride))[::-1]
     return (sum(jnp.where(at == number, part, 0) for number, (at, part) in enumerate(zip(places, parts, strict=True))),)
@@ -41,9 +41,9 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-    """3x3 mean, otherwise like `max_pool`, over the entries inside the image only.
+    """3x3 mean over the entries inside the image only; otherwise like `max_pool`.
 
-    y = S x / n, S the sum over the window and n the number of its entries inside; so dx = S^T (dy / n).
+    y = S x / n, with S the sum over the window and n the number of its entries inside the image; so dx = S^T (dy / n).
     """
     return _avg_pool_forward(x, stride)[0]
 

@@ -1,4 +1,4 @@
-"""What the taps of a filter read of an image, as arrays, and the transpose of that."""
+"""What each tap (entry) of a filter reads from an image, as arrays, and the transpose of this map."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jax import lax
 
 
 def out_size(size: int, stride: int) -> int:
-    """How many rows, or columns, a stride leaves of `size`."""
+    """The number of rows, or columns, that a stride leaves of `size`."""
     return -(-size // stride)
 
 
@@ -21,7 +21,7 @@ def _pad(x, margins, interior=(0, 0), fill=0):
 
 
 def _windows(padded, size, shape, strides, dilation):
-    """The k * l strided slices, each of `size`, of a padded image that the taps of a filter see, row by row."""
+    """The k * l strided slices, each of `size`, that the taps of a filter read from a padded image, row by row."""
     batch, *_, channels = padded.shape
     rows, columns = ((out - 1) * stride + 1 for out, stride in zip(size, strides, strict=True))
     return [
@@ -33,17 +33,17 @@ def _windows(padded, size, shape, strides, dilation):
 def taps(
     x: jax.Array, shape: Sequence[int], strides: Sequence[int], dilation: int = 1, fill: float = 0
 ) -> list[jax.Array]:
-    """What each tap of a filter reads of an image.
+    """What each tap of a filter reads from an image.
 
     Args:
       x: [B, H, W, C].
       shape: (k, l) of the filter, odd.
       strides: (s, t) of the rows and of the columns.
       dilation: the same in both directions.
-      fill: what the taps read outside the image.
+      fill: the value that the taps read outside the image.
 
     Returns:
-      k * l arrays [B, ceil(H / s), ceil(W / t), C], dtype of x, the taps row by row.
+      k * l arrays [B, ceil(H / s), ceil(W / t), C], dtype of x, for the taps row by row.
     """
     pads = [(dilation * (k // 2),) * 2 for k in shape]
     size = [out_size(s, stride) for s, stride in zip(x.shape[1:3], strides, strict=True)]
@@ -59,13 +59,13 @@ def spread(
       y: [B, ceil(H / s), ceil(W / t), C].
       size: (H, W) of the image x that the taps read.
       shape, strides, dilation: as for `taps`.
-      fill: what stands where no tap reads x.
+      fill: the value at entries of x that no tap reads.
 
     Returns:
-      k * l arrays [B, H, W, C], dtype of y, row by row: the one of number (u, v) holds at p the y whose tap
+      k * l arrays [B, H, W, C], dtype of y, row by row: array (u, v) holds at p the entry of y whose tap
       (k - 1 - u, l - 1 - v) reads x[p].
     """
-    # Dilated by the strides and padded, y is as large as the padded x was; what is left has stride 1.
+    # Dilated by the strides and padded, y is as large as the padded x, and the windows have stride 1.
     margins = []
     for s, k, stride in zip(size, shape, strides, strict=True):
         pad = dilation * (k // 2)
