@@ -8,6 +8,7 @@ setuptools.setup(
     description="Differentiable architecture search (DARTS, PR-DARTS) as pure functions in JAX",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    package_dir={"": "."},  # so that an editable install is found from the folder above a clone named prdarts_jax
     packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
     package_data={"prdarts_jax": ["py.typed", "__init__.pyi", "run/report.html"]},
     entry_points={"console_scripts": ["prdarts = prdarts_jax.main:cli"]},

@@ -152,8 +152,9 @@ def _run(config: ConfigDict, workdir: Path) -> None:
         if config.evaluation.epochs:
             compare.check(config)  # before the search, not after it
         found = search.run(config, workdir)
-        for genotype in found.values():
-            reporting.say(f"genotype: {genotypes.to_json(genotype)}")
+        for seed, genotype in found.items():
+            of_seed = f" of seed_{seed}" if config.seeds > 1 else ""
+            reporting.say(f"genotype{of_seed}: {genotypes.to_json(genotype)}")
         if len(found) > 1:
             reporting.say(population.run(config, workdir, found))
         if config.evaluation.epochs:

@@ -29,12 +29,6 @@ def supernet_of(space: SearchSpace, **fields: Any) -> Macro:
     """
     if space.macro not in MACROS:
         raise ValueError(f"space.macro={space.macro!r} must be one of {', '.join(MACROS)}")
-    needs = MACROS[space.macro].inputs, MACROS[space.macro].types
-    if (space.inputs, space.cell_types) != needs:
-        raise ValueError(
-            f"space {space.name!r} has inputs={space.inputs} and cell_types={space.cell_types}, but must have "
-            f"{needs[0]} and {needs[1]} in the network macro={space.macro!r}"
-        )
     known = {name: {field.name for field in dataclasses.fields(macro)} for name, macro in MACROS.items()}
     if unknown := fields.keys() - set().union(*known.values()):
         raise ValueError(f"fields {', '.join(sorted(unknown))} must be of a supernet, but no supernet has them")

@@ -156,6 +156,15 @@ class Macro(nn.Module):
     running_statistics: bool = True
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.space.inputs, self.space.cell_types) != (self.inputs, self.types):
+            raise ValueError(
+                f"space {self.space.name!r} has inputs={self.space.inputs} and cell_types={self.space.cell_types}, but "
+                f"must have {self.inputs} and {self.types} in {type(self).__name__}; another supernet may fit: "
+                "nets.supernet_of(space)"
+            )
+        super().__post_init__()
+
     @property
     def cell_types(self) -> tuple[str, ...]:
         """The type of each cell, in order."""

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import sys
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,11 +41,11 @@ class Diverged(ValueError):
 
 
 class Bar(tqdm):
-    """A progress bar that shows no negative times when the machine's clock is set back."""
+    """A progress bar that shows no negative times when the machine's clock is set back, and keeps log files short."""
 
     def __init__(self, **options: Any) -> None:
         self._began = time.perf_counter()
-        super().__init__(**options)
+        super().__init__(**options, mininterval=0.1 if sys.stderr.isatty() else 10)  # seconds
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -261,7 +262,7 @@ class Run:
         finite = {n: record for n, record in records.items() if self._is_finite(n, reporting.numbers(record))}
         for number, record in finite.items():
             self._append(number, record)
-        self._bar.set_postfix_str(summary)
+        self._bar.set_postfix_str(summary, refresh=sys.stderr.isatty())
         self._totals = {name: np.zeros_like(total) for name, total in self._totals.items()}
 
     def _append(self, number, record):

@@ -10,7 +10,7 @@ A batch is {'image': f32[B, H, W, C], 'label': i32[B]}.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -92,7 +92,15 @@ class SearchProblem:
 
         They are drawn once for each cell type: all layers get the same weights.
         """
-        return self.in_each_layer(self.method.relaxation.weigh(self.supernet.space, logits, key, progress))
+        space, relaxation = self.supernet.space, self.method.relaxation
+        weights = relaxation.weigh(space, logits, key, progress)
+        shapes = {t: w.shape for t, w in weights.items()} if isinstance(weights, Mapping) else type(weights).__name__
+        if shapes != dict.fromkeys(space.cell_types, space.shape):
+            raise ValueError(
+                f"{type(relaxation).__name__} must weigh ops by a dict of arrays, for each of the cell types "
+                f"{', '.join(space.cell_types)} one of the shape {space.shape}, but gives {shapes}"
+            )
+        return self.in_each_layer(weights)
 
     def in_each_layer(self, weights: Arch) -> Arch:
         """Repeats the weights f32[edges, ops] of each cell type for all of its cells: f32[layers, edges, ops]."""

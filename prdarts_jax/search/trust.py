@@ -57,6 +57,6 @@ def _undirected(activation):
         moved = np.abs(contrast[-1] - contrast[0]).max()
         if moved <= step * np.sqrt((epochs - 1) * 2 * np.log(200 * of_type[0].size)):
             yield (
-                f"the logits of the {cell_type} cell have hardly moved: an op's part changed by at most {moved:.2g}, "
-                f"no more than by chance if it changes by {step:.2g} per epoch; search longer"
+                f"the ops of the {cell_type} cell moved apart no further than random steps would take them: an "
+                f"activation changed by at most {moved:.2g} in the search and by {step:.2g} per epoch; search longer"
             )

@@ -20,5 +20,7 @@ def test_unknown_macros_and_fields_are_refused():
         nets.supernet_of(dataclasses.replace(spaces.s2(), macro="tower"))
     with pytest.raises(ValueError, match="fields chanels must be of a supernet"):
         nets.supernet_of(spaces.s2(), chanels=4)
-    with pytest.raises(ValueError, match=r"has inputs=1 and cell_types=.*, but must have 2 and .* in .* macro='darts'"):
+    with pytest.raises(
+        ValueError, match=r"has inputs=1 and cell_types=.*, but must have 2 and .* in Supernet; another"
+    ):
         nets.supernet_of(dataclasses.replace(spaces.nas_bench_201(), macro="darts"))

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 
 import jax
 import numpy as np
@@ -227,11 +228,17 @@ def test_records_come_back_with_the_checkpoint(epochs, tmp_path, monkeypatch):
 def test_a_clock_that_is_set_back_gives_no_negative_times(tmp_path, monkeypatch, capsys):
     clock = iter(range(10**6, 0, -3600))
     monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run = run_of_two(tmp_path)
     go(run)
     bars = re.findall(r"\[(\S+?)<(\S+?),", capsys.readouterr().err)
     assert len(bars) > 3 and not [times for times in bars if "-" in "".join(times)]
     assert all(record["seconds"] > 0 for record in run.records[0])
+
+
+def test_in_a_file_the_bar_is_written_seldom(tmp_path, capsys):
+    go(run_of_two(tmp_path))
+    assert capsys.readouterr().err.count("step/s") == 2  # at the start and at the end
 
 
 def test_checkpoints_that_have_gone_are_missed(tmp_path, capsys):

@@ -1,7 +1,12 @@
 """Parts of a user's own that cannot be used are refused in a sentence."""
 
+import dataclasses
+import re
+
 import jax.numpy as jnp
+import optax
 import pytest
+from table import Table
 
 import prdarts_jax as pdx
 from prdarts_jax.search.terms import View, total
@@ -38,6 +43,25 @@ def test_a_term_gives_a_scalar_and_metrics_of_its_own(terms, message):
     view = View(pdx.spaces.s2(), {}, {}, jnp.float32(0))
     with pytest.raises(ValueError, match=message):
         total(terms, view, {}, jnp.float32(0))
+
+
+@pytest.mark.parametrize(
+    "weights, gives",
+    (
+        (jnp.ones((14, 4)), "ArrayImpl"),
+        ({"normal": jnp.ones((14, 4))}, "{'normal': (14, 4)}"),
+        ({"normal": jnp.ones((14, 4)), "reduce": jnp.ones(4)}, "{'normal': (14, 4), 'reduce': (4,)}"),
+    ),
+)
+def test_a_relaxation_gives_a_weight_for_each_op_of_each_cell_type(weights, gives):
+    class Wrong(pdx.relaxations.Softmax):
+        def weigh(self, space, logits, key, progress):
+            return weights
+
+    space = dataclasses.replace(pdx.spaces.darts(), ops=pdx.spaces.darts().ops[:4])
+    problem = pdx.SearchProblem(Table(space), pdx.Method(relaxation=Wrong()), *[optax.sgd(0.1)] * 2, total_steps=1)
+    with pytest.raises(ValueError, match=f"Wrong must weigh ops by .* shape .14, 4., but gives {re.escape(gives)}$"):
+        problem.op_weights({}, None, jnp.float32(0))
 
 
 def test_what_a_subclass_must_define_is_named():

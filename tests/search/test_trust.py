@@ -29,7 +29,7 @@ def test_a_sound_search_is_not_doubted():
         (
             CELLS,
             {"drift": 0.0},
-            ["the logits of the normal cell have hardly", "the logits of the reduce cell have hardly"],
+            ["the ops of the normal cell moved apart no", "the ops of the reduce cell moved apart no"],
         ),
         (CELLS, {"changes_at": 47}, ["the derived cell still changed in the last 5 of 50 epochs"]),
     ],
