@@ -8,7 +8,7 @@ would take months.
 
 DARTS's own evaluation has `--config.batch_size=96 --config.drop_path=0.2 --config.auxiliary_weight=0.4`.
 
-To test the authors' checkpoint instead of training (this needs PyTorch: `pip install 'prdarts_jax[torch]'`):
+To test the authors' checkpoint instead of training (this needs PyTorch: `pip install torch`):
 
     python -m prdarts_jax.main --config=configs/cifar10_eval.py --workdir=runs/cifar10_theirs --config.epochs=0 \
         --config.torch_checkpoint=CIFAR10_model.pt

@@ -143,8 +143,8 @@ def main(argv: Sequence[str]) -> None:
 def _run(config: ConfigDict, workdir: Path) -> None:
     if config.get("job") == "train":
         result = train.run(config, workdir)
-        top1, top5 = 100 * result["top1"], 100 * result["top5"]
-        reporting.say(f"test accuracy {top1:.2f} % (top 5: {top5:.2f} %)")
+        top5 = f" (top 5: {100 * result['top5']:.2f} %)" if len(result["per_class"]) > 5 else ""
+        reporting.say(f"test accuracy {100 * result['top1']:.2f} %{top5}")
     elif config.get("job") == "theory":
         reporting.say(job.run(config, workdir))
     else:
@@ -194,7 +194,10 @@ def _parser() -> _Parser:
 def _predict(arguments: argparse.Namespace) -> int:
     trained = finished.load(arguments.workdir)
     if not isinstance(trained, finished.Trained):
-        raise ValueError(f"{arguments.workdir} is a search: its cell is trained by a config with job='train' first")
+        raise ValueError(
+            f"{arguments.workdir} is a search: train its cell first, for instance with --config=configs/images_eval.py "
+            f"--config.genotype={arguments.workdir}/genotype.json"
+        )
     use_compilation_cache(None)
     code = 0
     for found in predict.predict(trained, arguments.images):

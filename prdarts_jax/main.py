@@ -9,6 +9,8 @@ of `prdarts_jax.run` describe the files in the folder. The exit code is 0 if all
 if the run diverged, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
+import sys
+
 from absl import flags
 
 from prdarts_jax.run import signals
@@ -19,6 +21,8 @@ if __name__ != "__main__":
 
 def cli() -> None:
     """The command `prdarts`. From this call on, SIGTERM and Ctrl-C end the program with a message of one line."""
+    program = sys.modules["__main__"]
+    program.__doc__ = program.__doc__ or __doc__  # --help begins with it
     with signals.ending_at_signals():
         from prdarts_jax import command_line  # this imports JAX, which takes seconds
 

@@ -37,15 +37,26 @@ def of_methods(names: str, top: str) -> str:
 
 
 def of_configs(job: str, top: str) -> str:
-    """The files of configs/ that hold a job, with the first sentence of each."""
-    lines = ["| file | what it runs |", "|---|---|"]
+    """The files of configs/ that hold a job, with the first sentence of each, and what they change."""
+    lines = ["| file | what it runs | settings other than the defaults |", "|---|---|---|"]
     for path in sorted((ROOT / "configs").glob("*.py")):
         scope: dict = {"__file__": str(path), "__name__": path.stem}
         exec(compile(path.read_text(), path, "exec"), scope)
-        if scope["get_config"]().job == job:
+        config = scope["get_config"]()
+        if config.job == job:
             text = " ".join(scope["__doc__"].split("\n\n")[0].split())
-            lines.append(f"| `configs/{path.name}` | {text} |")
+            lines.append(f"| `configs/{path.name}` | {text} | {_changes(config)} |")
     return "\n".join(lines)
+
+
+def _changes(config):
+    """The settings of a config that are not those of its method's paper or of a training."""
+    base = {"search": lambda: settings.search(config.method), "train": settings.training}.get(config.job)
+    if base is None:
+        return ""
+    defaults = flatten_dict(base().to_dict(), sep=".")
+    fields = flatten_dict(config.to_dict(), sep=".").items()
+    return ", ".join(f"`{name}={value!r}`" for name, value in fields if defaults.get(name) != value)
 
 
 def _table(schema, meanings):

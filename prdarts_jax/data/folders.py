@@ -51,12 +51,13 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
     headers = _headers(files)
-    source = _source(files, headers, classes, channels=1 if all(header.grey for header in headers) else 3)
+    ignored = sum(len(list((train / name).iterdir())) for name in classes) - len(files)
+    source = _source(files, headers, classes, 1 if all(header.grey for header in headers) else 3, ignored)
     listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in [*files, *test_files])
     identity = f"{len(files) + len(test_files)} files, {zlib.crc32(listing.encode(errors='surrogateescape')):08x}"
     if not test:
         return held_out(name, source, test_share, test_seed)._replace(identity=identity)
-    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2])}
+    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2], 0)}
 
     def open_split(split: str) -> Source:
         check_split(name, split, tuple(splits))
@@ -77,7 +78,7 @@ def _files(folder: Path, classes: Sequence[str]) -> list[Path]:
         images = [path for path in found if path.suffix.lower() in pictures.SUFFIXES and not path.name.startswith(".")]
         if not images and (folder / name).is_dir():
             endings = ", ".join(pictures.SUFFIXES)
-            raise ValueError(f"{cut(str(folder / name), 300)} has no image: no file in it ends in {endings}")
+            raise ValueError(f"the class folder {cut(str(folder / name), 300)} has no image: no file ends in {endings}")
         result += images
     return result
 
@@ -103,7 +104,9 @@ def _headers(files: Sequence[Path]) -> list[pictures.Header]:
     return found
 
 
-def _source(files: Sequence[Path], headers: Sequence[pictures.Header], classes: Sequence[str], channels: int) -> Source:
+def _source(
+    files: Sequence[Path], headers: Sequence[pictures.Header], classes: Sequence[str], channels: int, ignored: int
+) -> Source:
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[path.parent.name] for path in files], np.int32)
     sizes = Counter((header.height, header.width) for header in headers)
@@ -126,4 +129,6 @@ def _source(files: Sequence[Path], headers: Sequence[pictures.Header], classes: 
         notes.append(f"grey, so with three equal channels: {grey} of {len(files)}")
     if transparent := sum(header.transparent for header in headers):
         notes.append(f"transparent, so put on white: {transparent} of {len(files)}")
+    if ignored:
+        notes.append(f"files of other kinds, ignored: {ignored}")
     return Source((height, width, channels), len(classes), len(files), read, tuple(classes), labels, tuple(notes))

@@ -154,18 +154,20 @@ def load(
     return LoadedSplit(data.name, images, labels, source.num_classes, source.classes, source.notes)
 
 
-def describe(data: Source | LoadedSplit, name: str, images: int) -> str:
+def describe(data: Source | LoadedSplit, name: str, images: int, tested: int = 0) -> str:
     """Says in one or two lines which data a run uses.
 
     Args:
       data: a split; its classes and their sizes are given, and on a second line its `notes`.
       name: the name of the data set, as shown.
       images: the number of images, as shown.
+      tested: the number of test images, as shown; 0 if the run does not test.
     """
     classes = f"{data.num_classes:,} classes"
     if data.labels is not None:
         classes = class_counts(data.labels, data.classes, data.num_classes)
-    return "\n".join([f"{images:,} images of {name}, {classes}", *(["; ".join(data.notes)] if data.notes else [])])
+    number = f"{images:,} images" + (f", and {tested:,} test images," if tested else "")
+    return "\n".join([f"{number} of {name}, {classes}", *(["; ".join(data.notes)] if data.notes else [])])
 
 
 def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:

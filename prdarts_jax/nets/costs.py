@@ -27,7 +27,7 @@ class Costs:
     Attributes:
       space: the search space; it defines the order of edges and ops.
       fixed: the cost of a network without the ops of its cells.
-      of_ops: pairs (cell type, costs); costs[edge][op] is the cost of an op on an edge, summed over all cells of the
+      of_ops: pairs (cell type, costs); `costs[edge][op]` is the cost of an op on an edge, summed over all cells of the
         type in the network.
     """
 

@@ -39,7 +39,7 @@ def read(path: str | os.PathLike[str]) -> Any:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"checkpoint {file_path} is read with PyTorch, which is missing: pip install 'prdarts_jax[torch]'"
+            f"checkpoint {file_path} is read with PyTorch, which is missing: pip install torch"
         ) from error
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     harmless = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, argparse.Namespace]

@@ -30,7 +30,7 @@ class Feed(abc.ABC):
       name: of the data set.
       num_classes: number of classes.
       classes: their names; empty if they have none.
-      description: of the training images, in one or two lines.
+      description: of the images, in one or two lines.
       image_shape: (B, H, W, C) of a batch.
       steps_per_epoch: number of batches of the training images.
       augmentation: what compiled code does to an image.
@@ -127,7 +127,6 @@ class InMemory(Feed):
         settings.validate_against_data(config, train, section)
         batch_size = config.batch_size // config.accumulate
         self.name, self.num_classes, self.classes, self.mesh = data.name, train.num_classes, train.classes, mesh
-        self.description = sources.describe(train, data.name, len(train.labels))
         self.image_shape = (batch_size, *train.images.shape[1:])
         self.steps_per_epoch = len(train.labels) // batch_size
         self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
@@ -136,6 +135,7 @@ class InMemory(Feed):
             rest = sources.load(data, num_examples=config.num_examples, others=True, **read)
             images, labels = (np.concatenate([getattr(d, n) for d in (self._test, rest)]) for n in ("images", "labels"))
             self._test = dataclasses.replace(self._test, images=images, labels=labels)
+        self.description = sources.describe(train, data.name, len(train.labels), len(self._test.labels))
 
     @functools.cached_property
     def _images(self) -> dict[str, jax.Array]:
@@ -207,7 +207,7 @@ class _Streamed(Feed):
         if config.batch_size > images:
             raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the number of images")
         self.name, self.num_classes, self.classes, self.mesh = name, source.num_classes, source.classes, mesh
-        self.description = sources.describe(self._train, name, images) + ", streamed from disk"
+        self.description = sources.describe(self._train, name, images, len(self._test)) + ", streamed from disk"
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = images // batch_size
         cutout = config.augmentation.cutout

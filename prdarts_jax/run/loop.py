@@ -310,7 +310,8 @@ def _is_finite(name: str, value: Any) -> bool:
 
 
 def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a `jax.jit` function for these arguments, or for their shapes, and prints the time and the memory."""
+    """Compiles a `jax.jit` function for these arguments, or for their shapes, and prints its time and memory."""
+    reporting.say("compiling, which may take a minute or more")
     clock = time.perf_counter()
     result: jax.stages.Compiled = function.lower(*arguments).compile()
     reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}")

@@ -121,11 +121,6 @@ def make_search_problem(
     )
 
 
-def has_auxiliary(config: ConfigDict) -> bool:
-    """Whether the network of a training has an auxiliary head."""
-    return config.auxiliary_weight > 0 and config.epochs > 0
-
-
 def _countable(steps: int) -> int:
     """The number of steps if the int32 of a state can hold it, else a ValueError."""
     if steps >= 2**31:
@@ -143,7 +138,7 @@ def make_network(
         channels=config.channels,
         cells=config.cells,
         num_classes=num_classes,
-        auxiliary=has_auxiliary(config),
+        auxiliary=config.auxiliary_weight > 0,
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
     )

@@ -148,7 +148,8 @@ def search_stage(
       seed that has diverged are NaN.
 
     Raises:
-      As `run`; also ValueError if a term reports a metric under a name that records already use.
+      ValueError, OSError, loop.Diverged, loop.Stopped: as `run`; ValueError also if a term reports a metric under a
+        name that records already use.
     """
     folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space

@@ -96,7 +96,7 @@ def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data:
         config.channels,
         config.cells,
         source.num_classes,
-        auxiliary=problems.has_auxiliary(config),
+        auxiliary=config.auxiliary_weight > 0,
         image_channels=3 if is_streamed(config, data) else source.shape[-1],
     )
 
@@ -214,6 +214,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
             run.save_if_due(state)
         if not problem.total_steps:
             run.save_if_due(state)
+    if not problem.total_steps:
+        reporting.say("testing the weights as they are")
     result = _test(problem, feed, state) | size
     if not math.isfinite(result["loss"]):
         raise loop.Diverged(f"the test loss of the weights is not finite, so {workdir} gets no result")

@@ -27,7 +27,7 @@ class SearchSpace:
       nodes: number of nodes h of a cell, its inputs included.
       inputs: number of inputs of a cell: 2, the outputs of cells k-2 and k-1, or 1, the output of cell k-1.
       cell_types: 'normal' and, if the reductions are cells that are searched for, 'reduce'.
-      edge_ops: edge_ops[i][e] are the candidates, among `ops`, of edge e in the cell of type cell_types[i]; empty if
+      edge_ops: `edge_ops[i][e]` are the candidates, among `ops`, of edge e in the cell of type cell_types[i]; empty if
         all edges have all ops.
       entries_per_node: number of (op, input) pairs that a node of a derived cell keeps; 0 if every edge keeps one op.
       macro: the network around the cells: 'darts' or 'nas_bench_201'.

@@ -16,7 +16,7 @@ from prdarts_jax.nets import discrete, torch_module
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'prdarts_jax[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
 
 OPS = (
     "none skip_connect avg_pool_3x3 max_pool_3x3 sep_conv_3x3 sep_conv_5x5 sep_conv_7x7 dil_conv_3x3 dil_conv_5x5 "

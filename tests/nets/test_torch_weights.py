@@ -21,7 +21,7 @@ from prdarts_jax.spaces import genotypes
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'prdarts_jax[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
 reference = pytest.importorskip("torch_reference")
 
 CHANNELS, CLASSES = 4, 5

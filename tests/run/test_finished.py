@@ -47,7 +47,7 @@ def test_a_finished_training_is_loaded_without_its_data(trained, tmp_path, monke
 
 
 def test_the_file_of_pytorch_code_gives_the_logits_of_the_run(trained):
-    torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'prdarts_jax[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
     code = runpy.run_path(str(trained / "classifier_torch.py"))
     found, images = pdx.load(trained), sources.load("digits", split="test").images[:50]
     with torch.no_grad():

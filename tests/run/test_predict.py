@@ -89,4 +89,7 @@ def test_what_cannot_be_done_is_refused(arguments, message, command, tmp_path, m
 def test_a_search_has_no_network_to_predict_by(command, monkeypatch):
     monkeypatch.setattr(finished, "load", lambda workdir: finished.Finished({}, CELL))
     ended = command("predict", "run", str(ROOT / "README.md"))
-    assert ended.code == "error: run is a search: its cell is trained by a config with job='train' first"
+    assert ended.code == (
+        "error: run is a search: train its cell first, for instance with --config=configs/images_eval.py "
+        "--config.genotype=run/genotype.json"
+    )
