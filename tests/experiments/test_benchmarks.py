@@ -62,7 +62,7 @@ def test_methods(stand_in, capsys):
     scripts.run("benchmark_methods", "--rounds=1", "--set=batch_size=4,cells=1", "--methods", method)
     (row,) = capsys.readouterr().out.splitlines()[2:]
     name, *numbers = row.strip("| ").split(" | ")
-    assert name == method and np.isfinite([float(number) for number in numbers]).all()
+    assert name == f"`{method}`" and np.isfinite([float(number) for number in numbers]).all()
 
 
 @pytest.mark.parametrize(

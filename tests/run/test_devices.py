@@ -130,7 +130,7 @@ def test_the_memory_of_a_step_comes_with_advice_where_it_is_too_much(temporary, 
     assert text.startswith(f"needs {(4 * 10**8 + temporary) / 1e9:.2f} GB of memory on each device")
     assert advised == ("set config.accumulate to take a batch in pieces" in text)
     unknown = SimpleNamespace(memory_analysis=lambda: None, input_shardings=shardings)
-    assert "not tell" in loop.memory_in_words(unknown)
+    assert "does not report" in loop.memory_in_words(unknown)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
