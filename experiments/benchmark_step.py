@@ -2,8 +2,8 @@
 
     python experiments/benchmark_step.py --config=configs/cifar10.py:pr_darts_released --set=batch_size=64,data_dir=DIR
 
-With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours. The
-docs/performance.md says how long it takes.
+With `--against=CHECKOUT` the step of the authors' PyTorch code (see authors_code.py) runs alternately with ours.
+docs/performance.md has the results.
 """
 
 import argparse

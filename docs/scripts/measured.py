@@ -28,8 +28,9 @@ def rows(names: str, top: str) -> str:
 
 
 def results(name: str, _: str) -> str:
-    """What a script has written, as it is."""
-    return (Path(__file__).parents[2] / f"experiments/results/{name}.md").read_text()
+    """What a script has written to NAME.md, or printed, in NAME.txt."""
+    (path,) = (Path(__file__).parents[2] / "experiments/results").glob(f"{name}.*")
+    return path.read_text() if path.suffix == ".md" else f"```text\n{path.read_text()}```"
 
 
 def verdicts(_: str, top: str) -> str:
