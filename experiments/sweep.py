@@ -172,7 +172,7 @@ def _page(asked: Asked, failed: Mapping[str, str], groups: Groups, workdir: Path
         parts.append(_curves(groups))
     if found:
         parts.append(search_page.cells(found))
-    note = "<p>Of the process that wrote this page; those of the runs stand in their own pages.</p>"
+    note = "<p>This is the environment of the process that wrote this page. The pages of the runs have their own.</p>"
     return [*parts, _asked(asked), report.environment(note), _again(asked)]
 
 
