@@ -81,17 +81,22 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
 
 
 def draw_cells(results: family.Results, names: list[str], table: tabular.Table, lowest: float = 50) -> Figure:
-    """A histogram of the accuracies of all cells that reach `lowest` percent, and below it the cell of each search."""
+    """A histogram of the accuracies of all cells, and below it the cell that each search has found. Accuracies below
+    `lowest` percent are drawn there."""
     figure = Figure(figsize=(7, 2.6 + 0.35 * len(names)), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, len(names)))
-    above.hist(table.accuracies.ravel(), bins=np.arange(lowest, 95.5, 0.5), color="0.7")
-    above.set(title="all 15,625 cells of NAS-Bench-201", ylabel="number of cells", xlim=(lowest, 95))
+    above.hist(np.maximum(table.accuracies.ravel(), lowest), bins=np.arange(lowest, 95.5, 0.5), color="0.7")
+    above.set(
+        title=f"all 15,625 cells of NAS-Bench-201 (first bar: {lowest:g} % and less)",
+        ylabel="number of cells",
+        xlim=(lowest, 95),
+    )
     for height, name in enumerate(reversed(names)):
-        found = [table.accuracy(result.genotype) for result in family.of(results, name)]
+        found = [max(lowest, table.accuracy(result.genotype)) for result in family.of(results, name)]
         shifts = 0.06 * (np.arange(len(found)) - (len(found) - 1) / 2)  # cells that are alike stay visible
         below.plot(found, height + shifts, "o", alpha=0.7, markersize=7)
     below.set_yticks(range(len(names)), reversed(names))
-    below.set(xlabel="true test accuracy, %", ylim=(-0.6, len(names) - 0.4), title="cells found, one a seed")
+    below.set(xlabel="true test accuracy, %", ylim=(-0.6, len(names) - 0.4), title="the cell of each search")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     below.grid(axis="x", alpha=0.3)

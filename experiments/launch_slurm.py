@@ -83,6 +83,8 @@ def check_seeds(runs: list[dict[str, str]], config: str, rest: list[str]) -> Non
     Raises:
       ValueError: saying what to add.
     """
+    if unfit := [flag for flag in rest if "=" not in flag]:
+        raise ValueError(f"{unfit[0]!r} after -- must have the form --config.FIELD=VALUE")
     flags = dict(flag.removeprefix("--config.").partition("=")[::2] for flag in rest)
     of_config = {"seeds": str(family.read_config(config).get("seeds", 1))}
     for run in runs:
@@ -105,11 +107,15 @@ def main() -> None:
     parser.add_argument("--grid", action="append", default=[], metavar="FIELD=VALUE,VALUE", help="may be repeated")
     parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm", help="where jobs run")
     parser.add_argument("--partition", help="of SLURM")
-    parser.add_argument("--gpus", type=int, default=0, help="of a job, by default none, which hides those there are")
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="of a job; by default none, and those of the machine are hidden"
+    )
     parser.add_argument("--cpus", type=int, default=4, help="of a job")
     parser.add_argument("--hours", type=float, default=24, help="of a job")
     parser.add_argument(
-        "--wait", action="store_true", help="until all jobs are done, and write sweep.md, sweep.png and report.html"
+        "--wait",
+        action="store_true",
+        help="wait until all jobs are done, then write sweep.md, sweep.png and report.html",
     )
     parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
     arguments = parser.parse_args()

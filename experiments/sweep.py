@@ -1,7 +1,6 @@
-"""What the runs of a sweep have left, side by side: sweep.md, sweep.png and report.html, by `launch_slurm.py`.
+"""The results of a sweep, side by side: sweep.md, sweep.png and report.html, for `launch_slurm.py`.
 
-Runs that differ by their seeds alone are a group, and so are the seeds of one run. A seed that has diverged
-is left out.
+Runs that differ only in their seeds form a group; so do the seeds of one run. A seed that has diverged is left out.
 """
 
 import json
@@ -38,19 +37,19 @@ Groups = dict[str, list[list[dict[str, Any]]]]
 
 
 class Asked(NamedTuple):
-    """What a sweep is asked for."""
+    """The command of a sweep."""
 
     config: str
-    runs: Mapping[str, Mapping[str, str]]  # the fields of each combination by the name of its folder
-    rest: Sequence[str]  # flags that all runs are given
-    command: Sequence[str]  # that does the same in another folder
+    runs: Mapping[str, Mapping[str, str]]  # name of the folder -> fields of the combination
+    rest: Sequence[str]  # flags of all runs
+    command: Sequence[str]  # repeats the sweep in another folder
 
 
 def write(asked: Asked, failed: Mapping[str, str], workdir: Path) -> str:
     """Writes sweep.md, of which it returns the text, sweep.png and report.html.
 
     Args:
-      asked: what the sweep is.
+      asked: the command of the sweep.
       failed: the log of each run that has failed, by its name.
       workdir: of the sweep.
     """
@@ -64,7 +63,7 @@ def write(asked: Asked, failed: Mapping[str, str], workdir: Path) -> str:
 
 
 def read_groups(runs: Mapping[str, Mapping[str, str]], workdir: Path) -> Groups:
-    """The records of runs that are alike but for their seeds."""
+    """The records of the runs, grouped by all fields but the seed."""
     groups: Groups = {}
     for name, fields in runs.items():
         alike = ",".join(f"{k}={v}" for k, v in fields.items() if k != "seed") or "all"
@@ -74,12 +73,12 @@ def read_groups(runs: Mapping[str, Mapping[str, str]], workdir: Path) -> Groups:
 
 
 def _folders(run):
-    """Those of its seeds, if config.seeds is above 1."""
+    """The folders of a run's seeds if config.seeds is above 1, else the folder of the run."""
     return sorted(run.glob("seed_*")) or [run]
 
 
 def make_table(groups: Groups) -> str:
-    """The numbers of the last records, side by side: of several runs mean ± standard deviation."""
+    """The numbers of the last records, side by side; mean ± standard deviation for several runs."""
     last = {name: [dict(reporting.numbers(records[-1])) for records in group] for name, group in groups.items()}
     columns = list(dict.fromkeys(field for group in last.values() for numbers in group for field in numbers))
     columns = [field for field in columns if field not in ("epoch", "step", "seconds")]
@@ -101,7 +100,7 @@ def _mean_and_spread(values):
 
 
 def shown(groups: Groups) -> list[str]:
-    """Those of `PANELS` that a record has."""
+    """The fields of `PANELS` that some record has."""
     there = {field for group in groups.values() for records in group for record in records for field in record}
     return [field for field in PANELS if field in there]
 
@@ -125,8 +124,8 @@ def make_figure(groups: Groups) -> Figure:
 
 
 def _draw(axes: Axes, groups: Groups, field: str) -> None:
-    """The mean of each group in every epoch that all its runs have, above a faint line a run; of the runs that have the
-    field."""
+    """Draws the mean of each group over the epochs that all its runs have, and a faint line for each run. Runs without
+    the field are left out."""
     for (name, group), colour in zip(groups.items(), _colours(groups), strict=True):
         of_runs = [
             {record["epoch"]: _value(record[field]) for record in records if field in record} for records in group
@@ -148,7 +147,7 @@ def _colours(groups):
 
 
 def _value(value):
-    """A number, or the mean of those of the cell types."""
+    """The number, or the mean of the numbers of the cell types."""
     return statistics.mean(value.values()) if isinstance(value, dict) else value
 
 
@@ -190,7 +189,7 @@ def _combinations(asked: Asked, groups: Groups, failed: Mapping[str, str], workd
     parts += [page.wide(page.table(head, rows, "sortable"))]
     if any(len(group) > 1 for group in groups.values()):
         rows = [[n, len(group), *(x for field in fields for x in _last(group, field))] for n, group in groups.items()]
-        head = ["alike but for their seeds", "number", *(x for field in fields for x in (PANELS[field], "±"))]
+        head = ["runs that differ only in the seed", "number", *(x for field in fields for x in (PANELS[field], "±"))]
         parts += ["<p class='quiet'>Means of the seeds, and their standard deviations.</p>"]
         parts += [page.wide(page.table(head, rows, "sortable"))]
     return page.section("Combinations", *parts)
@@ -213,7 +212,7 @@ def _curves(groups: Groups) -> str:
         f"<li><span style='color: {colour}'>■</span> {page.text(name)}</li>"
         for name, colour in zip(groups, _colours(groups), strict=True)
     )
-    note = "<p class='quiet'>The mean of runs that are alike but for their seeds; faint lines are those of one.</p>"
+    note = "<p class='quiet'>Means of the runs that differ only in the seed. A faint line is one run.</p>"
     return page.section("Curves", note, f"<ul class='key'>{''.join(key)}</ul>", page.panels(panels))
 
 
@@ -226,7 +225,7 @@ def _asked(asked: Asked) -> str:
     rows += [["flags of all runs", " ".join(asked.rest)]] if asked.rest else []
     config = report.settings_table(flatten_dict(family.read_config(asked.config).to_dict(), sep="."))
     table = page.table(["", ""], rows, "settings")
-    return page.section("What was asked", table, page.folded("The config, before these change it", config))
+    return page.section("What was asked", table, page.folded("The config without these changes", config))
 
 
 def _again(asked: Asked) -> str:

@@ -116,7 +116,9 @@ def command_lines(folder, command, monkeypatch):
     """Fields of the command line; a search or training that is not refused does not begin."""
     monkeypatch.setattr(command_line.search, "run", lambda config, workdir: [settings.validate(config)] and {})
     monkeypatch.setattr(
-        command_line.train, "run", lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1}
+        command_line.train,
+        "run",
+        lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1, "per_class": [1]},
     )
     for name in ("check", "run"):
         monkeypatch.setattr(command_line.compare, name, lambda *_: "")

@@ -103,8 +103,15 @@ def bilevel_step() -> str:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color="0.3"))
 
     rows = (
-        (2.4, "training batch", "op weights\nfrom the logits", "training loss", "weights move", "#D5E8D4"),
-        (0.8, "validation batch", "op weights\nfrom the logits", "validation loss\n+ terms", "logits move", "#F5DE8A"),
+        (2.4, "training batch", "op weights\nfrom the logits", "training loss", "weights are updated", "#D5E8D4"),
+        (
+            0.8,
+            "validation batch",
+            "op weights\nfrom the logits",
+            "validation loss\n+ terms",
+            "logits are updated",
+            "#F5DE8A",
+        ),
     )
     for y, *texts, colour in rows:
         for place, text in enumerate(texts):

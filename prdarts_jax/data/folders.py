@@ -51,7 +51,8 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
     headers = _headers(files)
-    ignored = sum(len(list((train / name).iterdir())) for name in classes) - len(files)
+    there = [path for name in classes for path in (train / name).iterdir() if not path.name.startswith(".")]
+    ignored = sum(path.is_file() for path in there) - len(files)
     source = _source(files, headers, classes, 1 if all(header.grey for header in headers) else 3, ignored)
     listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in [*files, *test_files])
     identity = f"{len(files) + len(test_files)} files, {zlib.crc32(listing.encode(errors='surrogateescape')):08x}"

@@ -160,8 +160,8 @@ class Macro(nn.Module):
         if (self.space.inputs, self.space.cell_types) != (self.inputs, self.types):
             raise ValueError(
                 f"space {self.space.name!r} has inputs={self.space.inputs} and cell_types={self.space.cell_types}, but "
-                f"must have {self.inputs} and {self.types} in {type(self).__name__}; another supernet may fit: "
-                "nets.supernet_of(space)"
+                f"must have {self.inputs} and {self.types} in {type(self).__name__}; the other supernet may fit "
+                "(pdx.Supernet, pdx.Supernet201)"
             )
         super().__post_init__()
 

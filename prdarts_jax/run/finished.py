@@ -26,7 +26,7 @@ from prdarts_jax.spaces import genotypes
 
 _CLASSIFIER = "classifier.json"
 _LARGEST = 2**14  # side of an image in pixels
-_OF_NETWORK = ("form", "channels", "cells", "dtype", "auxiliary_weight", "epochs")  # in a config
+_OF_NETWORK = ("form", "channels", "cells", "dtype", "auxiliary_weight")  # in a config
 
 _classify = jax.jit(training.classify, static_argnums=(0, 1))
 

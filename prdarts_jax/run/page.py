@@ -21,7 +21,7 @@ def text(value: Any) -> str:
 
 
 class Link(NamedTuple):
-    """What a cell of a table leads to: an address relative to the page, escaped, and what is read."""
+    """A link in a cell of a table: its address, relative to the page and escaped, and its text."""
 
     address: str
     name: str
@@ -33,7 +33,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def folded(title: str, *parts: str) -> str:
-    """What a click on the title opens; `parts` are HTML."""
+    """A part of the page that a click on its title opens; `parts` are HTML."""
     return "\n".join([f"<details>\n<summary>{text(title)}</summary>", *parts, "</details>"])
 
 
@@ -84,7 +84,7 @@ def panels(figures: Sequence["Figure"]) -> str:
 
 
 def svg(figure: "Figure", name: str, part: Sequence["Artist"] | None = None) -> str:
-    """The picture as an element of a page where no other has this name; of a part of its artists, if that is given."""
+    """An SVG element of a figure, or of some of its artists, `part`. The name must be unique on the page."""
     import matplotlib
     from matplotlib.transforms import Bbox
 

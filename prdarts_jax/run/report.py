@@ -27,7 +27,7 @@ _CLASSES = 20  # whose confusion matrix is drawn
 
 
 def write(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> None:
-    """Writes the page of a search or a training that has ended, of a population or a comparison as far as it is there.
+    """Writes the page of a finished search or training, with the population and the comparison if they exist.
 
     Args:
       config: of the run.
@@ -61,7 +61,9 @@ def _training(workdir: Path) -> list[str]:
 
     result, described = (json.loads((workdir / name).read_bytes()) for name in ("result.json", "classifier.json"))
     classes, records = described["classes"], reporting.read_records(workdir)
-    facts = [["test accuracy (%)", 100 * result["top1"]], ["of the five likeliest (%)", 100 * result["top5"]]]
+    facts = [["test accuracy (%)", 100 * result["top1"]]]
+    if len(classes) > 5:
+        facts.append(["top 5 accuracy (%)", 100 * result["top5"]])
     facts += [["weights", result["params"]], ["multiply-adds", result["macs"]]]
     parts = [page.section("Result", page.table(["", ""], facts))]
     if records:
@@ -96,12 +98,12 @@ def _asked(config: ConfigDict, workdir: Path) -> str:
 
 
 def settings_table(fields: Mapping[str, Any]) -> str:
-    """The fields of a config, their values as Python reads them."""
+    """A table of the fields of a config, with their values as Python literals."""
     return page.table(["field", "value"], [[name, _literal(value)] for name, value in fields.items()], "settings")
 
 
 def environment(*above: str) -> str:
-    """What this process runs on: versions, devices, commit; `above` it is HTML."""
+    """The versions, devices and commit of this process; `above` is HTML to put before them."""
     found = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in found}))
     rows = [["Python", platform.python_version()]]
@@ -112,7 +114,7 @@ def environment(*above: str) -> str:
 
 
 def _version() -> str:
-    """Of this package, with the commit if it lies in a checkout."""
+    """The version of this package, with the commit if it is in a checkout."""
     try:
         version = metadata.version("prdarts_jax")
     except metadata.PackageNotFoundError:
@@ -149,7 +151,7 @@ def _again(config: ConfigDict, workdir: Path) -> str:
 
 
 def _base(config):
-    """What the config starts from, in Python."""
+    """The Python call that makes the config from which this one starts."""
     return f"settings.search({config.method!r})" if config.job == "search" else "settings.training()"
 
 
@@ -165,5 +167,5 @@ def _changed(config: ConfigDict) -> dict[str, Any]:
 
 
 def _literal(value: Any) -> str:
-    """The value as Python reads it."""
+    """The value as a Python literal."""
     return f"float({str(value)!r})" if isinstance(value, float) and not np.isfinite(value) else repr(value)

@@ -1,4 +1,4 @@
-"""What the page of a run says of a search: warnings, comparison, population, cells, activations, curves."""
+"""The part of a run's page that is about a search: warnings, comparison, population, cells, activations, curves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
 class _Searched(NamedTuple):
-    """What the search of one seed has left."""
+    """The results of the search of one seed."""
 
     name: str
     records: list[dict[str, Any]]
@@ -32,7 +32,7 @@ class _Searched(NamedTuple):
 
 
 def parts(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[str]:
-    """HTML of each part; of a comparison whose cells have not been searched in the workdir, that alone."""
+    """HTML of each part of the page; only the comparison if no search has been run in the workdir."""
     runs = [run for run in map(_searched, folders) if run]
     there = {run.name for run in runs}
     missing = [folder.name for folder in folders if folder.name not in there] if runs else []
@@ -50,7 +50,7 @@ def parts(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[st
 
 
 def _searched(folder: Path) -> _Searched | None:
-    """What a search has left, None where it has diverged."""
+    """The results of a search, or None if it has diverged."""
     records = reporting.read_records(folder)
     if not records or loop.diverged(records) or not (folder / "genotype.json").exists():
         return None
@@ -117,7 +117,7 @@ def _population(result: Mapping[str, Any], runs: Sequence[_Searched]) -> str:
 
 
 def cells(found: Mapping[str, genotypes.AnyGenotype]) -> str:
-    """Each different cell once, those that most searches have found first; of many only some.
+    """Each different cell once, ordered by how many searches have found it; only some of many.
 
     Args:
       found: the cell by the name of its search.
@@ -136,7 +136,7 @@ def cells(found: Mapping[str, genotypes.AnyGenotype]) -> str:
 
 
 def drawn(genotype: genotypes.AnyGenotype, name: str) -> list[str]:
-    """HTML of the pictures of a genotype's cells, and its text; no other of the page has this name."""
+    """HTML of the pictures of a genotype's cells, and its text; `name` must be unique on the page."""
     from prdarts_jax.run import cell_plot, plots
 
     parts = []
@@ -175,7 +175,7 @@ def _only(records, *fields):
 
 
 def thinned(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
-    """Of each run the records of the same few epochs, the last of the longest among them."""
+    """For each run, the records of the same few epochs, which include the last epoch of the longest run."""
     last = max(records[-1]["epoch"] for records in runs)
     epochs = set(np.linspace(0, last, min(_POINTS, max(12, 240 // len(runs)))).astype(int).tolist())
     return [[record for record in records if record["epoch"] in epochs] for records in runs]
@@ -185,7 +185,7 @@ def thinned(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[st
 
 
 def _activation(config: ConfigDict, runs: Sequence[_Searched]) -> str:
-    """A table of each cell type that a slider moves through the epochs."""
+    """A table for each cell type, and a slider that selects the epoch."""
     from prdarts_jax.run import plots
 
     space = settings.space_of(config)
@@ -246,7 +246,7 @@ def _frames(space: SearchSpace, run: _Searched, most: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    """What a file of JSON holds, None where there is none, or none that can be read: a later job writes it again."""
+    """The content of a JSON file, or None if it is missing or cannot be read: a later job writes it again."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -97,8 +97,8 @@ class SearchProblem:
         shapes = {t: w.shape for t, w in weights.items()} if isinstance(weights, Mapping) else type(weights).__name__
         if shapes != dict.fromkeys(space.cell_types, space.shape):
             raise ValueError(
-                f"{type(relaxation).__name__} must weigh ops by a dict of arrays, for each of the cell types "
-                f"{', '.join(space.cell_types)} one of the shape {space.shape}, but gives {shapes}"
+                f"{type(relaxation).__name__}.weigh must return {{cell type: array of the shape {space.shape}}} for "
+                f"{', '.join(space.cell_types)}, but returns {shapes}"
             )
         return self.in_each_layer(weights)
 

@@ -69,7 +69,7 @@ class strongest:
 
 @dataclasses.dataclass(frozen=True)
 class above:
-    """The genotype of the ops above a threshold (Fair DARTS, Chu et al., ECCV 2020, section 4.2).
+    """The genotype of the ops above a threshold (Fair DARTS, Chu et al., ECCV 2020).
 
     An edge offers its best op outside the group 'none' if its score is above the threshold. A node keeps the strongest
     ops that its edges offer, at most `entries_per_node`; missing entries become the op `none`. If every edge of the

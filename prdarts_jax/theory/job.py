@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from prdarts_jax import fields
 from prdarts_jax.fields import SEED, Range
@@ -54,7 +53,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
     checkpoints.write_config(workdir, shared)
     names = [config.claim] if config.claim else list(claims.NAMED)
     size = THOROUGH if config.thorough else QUICK
-    with signals.stop_signals() as asked_to_stop, tqdm(names, unit="claim") as bar:
+    with signals.stop_signals() as asked_to_stop, loop.Bar(iterable=names, unit="claim") as bar:
         for name in bar:
             bar.set_description(name)
             path = workdir / "claims" / f"{name}.json"

@@ -170,7 +170,9 @@ def test_folders_without_classes_or_images_are_refused(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
     save(tmp_path / "cat" / "1.png", photograph(0, 8, 8, 3))
-    with pytest.raises(ValueError, match=rf"^the class folder {tmp_path}/dog has no image: no file ends in \.png, \.jpg"):
+    with pytest.raises(
+        ValueError, match=rf"^the class folder {tmp_path}/dog has no image: no file ends in \.png, \.jpg"
+    ):
         sources.find(str(tmp_path))
     save(tmp_path / "dog" / "1.png", photograph(0, 8, 8, 3))
     with pytest.raises(ValueError, match=f"^{tmp_path} has only one image per class, but at least one class must have"):

@@ -47,8 +47,14 @@ def test_commands_name_what_there_is(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(path):
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-        assert target.startswith("http") or (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text()):
+        if not target.startswith("http"):
+            file = path.parent / target if target else path
+            assert file.exists(), target
+            titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in {
+                re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles
+            }
 
 
 def test_the_rows_of_results_are_variants():

@@ -21,6 +21,6 @@ def test_unknown_macros_and_fields_are_refused():
     with pytest.raises(ValueError, match="fields chanels must be of a supernet"):
         nets.supernet_of(spaces.s2(), chanels=4)
     with pytest.raises(
-        ValueError, match=r"has inputs=1 and cell_types=.*, but must have 2 and .* in Supernet; another"
+        ValueError, match=r"has inputs=1 and cell_types=.*, but must have 2 and .* in Supernet; the other"
     ):
         nets.supernet_of(dataclasses.replace(spaces.nas_bench_201(), macro="darts"))

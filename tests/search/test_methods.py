@@ -86,7 +86,11 @@ def test_what_is_out_of_range_is_refused_by_one_sentence():
         (methods.pc_darts, {"partial": 1}, "partial=1 must be from 2 to 4096"),
         (methods.lambda_darts, {"variant": "sine"}, "variant='sine' must be one of cosine, signcorr"),
         (methods.p_darts, {"ops": (8, 1, 3)}, "ops=(8, 1, 3) must be a tuple of 1 to 100 whole numbers from 2 to 1000"),
-        (methods.p_darts, {"cells": (5,)}, "cells=(5,), ops=(8, 5, 3) and skip_dropout=(0.0, 0.4, 0.7) must have the same length"),
+        (
+            methods.p_darts,
+            {"cells": (5,)},
+            "cells=(5,), ops=(8, 5, 3) and skip_dropout=(0.0, 0.4, 0.7) must have the same length",
+        ),
     ):
         with pytest.raises(ValueError) as error:
             build(**arguments)

@@ -60,7 +60,9 @@ def test_a_relaxation_gives_a_weight_for_each_op_of_each_cell_type(weights, give
 
     space = dataclasses.replace(pdx.spaces.darts(), ops=pdx.spaces.darts().ops[:4])
     problem = pdx.SearchProblem(Table(space), pdx.Method(relaxation=Wrong()), *[optax.sgd(0.1)] * 2, total_steps=1)
-    with pytest.raises(ValueError, match=f"Wrong must weigh ops by .* shape .14, 4., but gives {re.escape(gives)}$"):
+    with pytest.raises(
+        ValueError, match=rf"Wrong.weigh must return .* shape .14, 4.}} for .*, but returns {re.escape(gives)}$"
+    ):
         problem.op_weights({}, None, jnp.float32(0))
 
 

@@ -27,8 +27,7 @@ def fair_darts(
 
     Args:
       zero_one: w01, weight of the zero-one loss (equation 6).
-      threshold: an op is derived only if its sigmoid is above the threshold, so a node may keep fewer than two ops
-        (section 4.3).
+      threshold: an op is derived only if its sigmoid is above the threshold, so a node may keep fewer than two ops.
     """
     return Method(
         relaxation=relaxations.Sigmoid(),
