@@ -14,11 +14,9 @@ TABLE = re.compile(r"^(\|.*\n)\|---.*\n((?:\|.*\n)+)", re.MULTILINE)
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_table_of_results_is_shown_as_the_script_wrote_it(name):
     texts = [path.read_text() for path in DOCUMENTS]
-    shown = {head: rows for text in texts for head, rows in TABLE.findall(text)}
+    shown = {table for text in texts for table in TABLE.findall(text)}
     if not any(f"<!-- results: {name} -->" in text for text in texts):  # which `make docs` replaces by the file
-        assert TABLE.findall(RESULTS[name])
-        for head, rows in TABLE.findall(RESULTS[name]):
-            assert shown[head] == rows
+        assert shown >= set(TABLE.findall(RESULTS[name])) > set()
 
 
 def test_the_readme_has_the_numbers_of_the_results():
