@@ -101,7 +101,7 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_global_batch():
 
 # A reduction: a loop over the edges of stride 2, and one over that of stride 1 which follows, as in a normal cell.
 OPS = ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3")
-SMALL = SearchSpace("small", OPS, nodes=4, cell_types=("reduce",))
+SMALL = SearchSpace("small", OPS, nodes=4)
 NET = Supernet(space=SMALL, channels=4, cells=1, num_classes=3)
 
 
