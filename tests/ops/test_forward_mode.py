@@ -103,6 +103,7 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_global_batch():
 OPS = ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3")
 SMALL = SearchSpace("small", OPS, nodes=4)
 NET = Supernet(space=SMALL, channels=4, cells=1, num_classes=3)
+NORMAL = {"normal": np.zeros((0, *SMALL.shape), np.float32)}  # op weights of no cell
 
 
 def product(outer, inner):
@@ -110,12 +111,13 @@ def product(outer, inner):
     images = draw(1, jnp.zeros((4, 8, 8, 3)))
     variables = discrete.init_variables(NET, jax.random.key(0), images.shape)
     variables |= {"arch": {t: jnp.zeros(SMALL.shape) for t in NET.layers}}
-    at = {"params": variables["params"], "weights": sparse_weights(NET), "images": images}
+    at = {"params": variables["params"], "weights": {"reduce": sparse_weights(NET)["reduce"]}, "images": images}
 
     def of(chosen, others):
         given = others | chosen
-        x, params = given["images"], given["params"]
-        logits = NET.apply(variables | {"params": params}, x, given["weights"], train=True, mutable=["batch_stats"])[0]
+        params, weights = given["params"], NORMAL | given["weights"]
+        of_net = variables | {"params": params}
+        logits = NET.apply(of_net, given["images"], weights, train=True, mutable=["batch_stats"])[0]
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4) % 3])
 
     def gradient(moved):
