@@ -26,5 +26,8 @@ def test_the_readme_has_the_numbers_of_the_results():
         re.findall(r"^\| `?([\w ,]+?)`? \| ([^(|]+?)(?: \(.*?\))? \|", RESULTS["nasbench201"], re.MULTILINE)
     )
     assert f"PR-DARTS {of_methods['pr_darts']} %" in readme and f"DARTS {of_methods['darts']} %" in readme
+    step = (scripts.ROOT / "experiments/results/benchmark_step_pr_darts_released.txt").read_text()
+    ratio = float(re.search(r"authors' step / ours: ([\d.]+)", step)[1])
+    assert f"{ratio:.1f} times as fast" in readme
     mean = re.search(r"mean ([\d.]+)", of_methods["all 15,625 cells"])[1]
     assert f"all cells {mean} %" in readme
