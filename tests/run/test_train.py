@@ -246,7 +246,7 @@ def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
     "PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR, the folder of real data, is not set"
 )
 def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
-    """As they save them: under `net`, with the names of DataParallel, and with an auxiliary head that is not used."""
+    """As they save them: under `net`, with the names of DataParallel, and with an auxiliary head."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     shape = {"form": "cifar", "channels": 4, "cells": 3, "num_classes": 10}
     network = discrete.network(CELL, **shape, auxiliary=True)
@@ -269,10 +269,14 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 
     headless = {name: array for name, array in saved["net"].items() if "auxiliary" not in name}
     torch.save(headless, tmp_path / "headless.pt")
-    fields |= {"torch_checkpoint": str(tmp_path / "headless.pt"), "auxiliary_weight": 0.4}
-    assert train.run(tiny_config(**fields), tmp_path / "headless") == result  # nothing is trained, so no head needed
+    fields["torch_checkpoint"] = str(tmp_path / "headless.pt")
+    assert train.run(tiny_config(**fields), tmp_path / "headless") == result
+    fields["auxiliary_weight"] = 0.4
     with pytest.raises(ValueError, match="headless.pt does not fit this network: .* missing: auxiliary_head.features"):
-        train.run(tiny_config(**fields | {"epochs": 1}), tmp_path / "other")
+        train.run(tiny_config(**fields), tmp_path / "other")
+    with_head = tiny_config(**fields | {"torch_checkpoint": str(tmp_path / "model.pt")})
+    kept = train.check(with_head).weights["params"]["auxiliary_head"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, kept, variables["params"]["auxiliary_head"]))
     with pytest.raises(FileNotFoundError, match="checkpoint absent.pt does not exist"):
         train.run(tiny_config(**fields | {"torch_checkpoint": "absent.pt"}), tmp_path / "other")
     assert not (tmp_path / "other" / "config.json").exists()
