@@ -103,13 +103,13 @@ def bilevel_step() -> str:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color="0.3"))
 
     rows = (
-        (2.4, "training batch", "op weights\nfrom the logits", "training loss", "weights are updated", "#D5E8D4"),
+        (2.4, "training batch", "op weights\nfrom the logits", "training loss", "weights updated", "#D5E8D4"),
         (
             0.8,
             "validation batch",
             "op weights\nfrom the logits",
             "validation loss\n+ terms",
-            "logits are updated",
+            "logits updated",
             "#F5DE8A",
         ),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import fields
-from prdarts_jax.run import settings
+from prdarts_jax.run import report, settings
 from prdarts_jax.search import methods
 from prdarts_jax.theory import job
 
@@ -45,18 +45,10 @@ def of_configs(job: str, top: str) -> str:
         config = scope["get_config"]()
         if config.job == job:
             text = " ".join(scope["__doc__"].split("\n\n")[0].split())
-            lines.append(f"| `configs/{path.name}` | {text} | {_changes(config)} |")
+            changed = {} if job == "theory" else report.changed_fields(config)
+            fields_in_words = ", ".join(f"`{name}={value!r}`" for name, value in changed.items())
+            lines.append(f"| `configs/{path.name}` | {text} | {fields_in_words} |")
     return "\n".join(lines)
-
-
-def _changes(config):
-    """The settings of a config that are not those of its method's paper or of a training."""
-    base = {"search": lambda: settings.search(config.method), "train": settings.training}.get(config.job)
-    if base is None:
-        return ""
-    defaults = flatten_dict(base().to_dict(), sep=".")
-    fields = flatten_dict(config.to_dict(), sep=".").items()
-    return ", ".join(f"`{name}={value!r}`" for name, value in fields if defaults.get(name) != value)
 
 
 def _table(schema, meanings):

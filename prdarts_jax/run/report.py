@@ -88,7 +88,7 @@ def _training(workdir: Path) -> list[str]:
 def _asked(config: ConfigDict, workdir: Path) -> str:
     own = settings.section_of(config.method) if config.job == "search" else ""
     of_others = {name for name in methods.NAMED if name != own}
-    changed = _changed(config)
+    changed = changed_fields(config)
     rest = {n: v for n, v in _flat(config).items() if n not in changed and n.partition(".")[0] not in of_others}
     differing, same = map(settings_table, (changed, rest))
     images = (checkpoints.read_config(workdir) or {}).get("images")
@@ -131,7 +131,7 @@ def _version() -> str:
 
 
 def _again(config: ConfigDict, workdir: Path) -> str:
-    lines = "".join(f"        {name!r}: {_literal(value)},\n" for name, value in _changed(config).items())
+    lines = "".join(f"        {name!r}: {_literal(value)},\n" for name, value in changed_fields(config).items())
     text = (
         "from prdarts_jax.run import settings\n\n\n"
         f"def get_config():\n    config = {_base(config)}\n"
@@ -159,7 +159,7 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
     return flatten_dict(config.to_dict(), sep=".")
 
 
-def _changed(config: ConfigDict) -> dict[str, Any]:
+def changed_fields(config: ConfigDict) -> dict[str, Any]:
     """The fields that differ from the defaults of the method, or of a training."""
     default = _flat(settings.search(config.method) if config.job == "search" else settings.training())
     of_config = _flat(config)
