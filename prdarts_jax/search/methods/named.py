@@ -64,18 +64,28 @@ def imported(name: str) -> Named:
     Raises:
       ValueError: there is no such module, file or function, or the name is not that of a function.
     """
+    build = function_of("method", name)
+    return build if isinstance(build, Named) else Named(build, {})
+
+
+def function_of(field: str, name: str) -> Callable[..., Any]:
+    """Imports a function: 'module:function' or 'path/to/file.py:function'; `field` names it in messages.
+
+    Raises:
+      ValueError: there is no such module, file or function, or the name is not that of a function.
+    """
     place, _, function = name.rpartition(":")
     try:
         module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
-        build = getattr(module, function)
+        found = getattr(module, function)
     except Exception as error:  # running the module may raise anything
         reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
-            f"method={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
+            f"{field}={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
         ) from error
-    if not callable(build):
-        raise ValueError(f"method={shown(name)} must be a function that returns a Method")
-    return build if isinstance(build, Named) else Named(build, {})
+    if not callable(found):
+        raise ValueError(f"{field}={shown(name)} must be a function")
+    return found
 
 
 @functools.cache
