@@ -1,8 +1,8 @@
 """Bilevel search in the network of the analysis: do skip connections grow, and is it because they are fast?
 
 Every edge has a skip connection and a convolution whose op weights begin at 1/2: with a softmax over both (DARTS), or
-as independent gates (PR-DARTS). In turn the weights take a step on training data, and the logits one of the first order
-on validation data.
+as independent gates of the temperature 1 (PR-DARTS). In turn the weights take a step on training data, and the logits
+one of the first order on validation data.
 """
 
 import jax
@@ -17,7 +17,6 @@ from prdarts_jax.theory.model import Model
 from prdarts_jax.theory.theorem1 import Measured, floats
 from prdarts_jax.theory.theorem2 import teacher_data
 
-_TEMPERATURE = 1.0
 # Of PR-DARTS's terms, for skip connections, convolutions and the path.
 _LAMBDA = (0.01, 0.005, 0.005)
 
@@ -74,10 +73,10 @@ def dynamics(
             def weights_of(logits, key):
                 if name == "softmax":
                     return dict(zip(("skip", "conv"), jax.nn.softmax(logits, axis=0), strict=True))
-                return dict(zip(("skip", "conv"), hard_concrete(key, logits, _TEMPERATURE), strict=True))
+                return dict(zip(("skip", "conv"), hard_concrete(key, logits, jnp.ones(())), strict=True))
 
             def outer(logits, params, key):
-                skip, conv = activation_probability(logits, _TEMPERATURE)
+                skip, conv = activation_probability(logits, jnp.ones(()))
                 terms = _LAMBDA[0] * skip.mean() + _LAMBDA[1] * conv.mean() - _LAMBDA[2] * jnp.prod(conv[chain])
                 return model.loss(shape, params, weights_of(logits, key), *held_out) + strength * terms
 

@@ -97,7 +97,7 @@ class Claim:
             if kinds != {wanted}:
                 what = f"a list of {wanted.__name__}" if name in lists else f"of type {wanted.__name__}"
                 raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {what}")
-        fields = {
+        fields: dict[str, Any] = {
             field: {name: _frozen(given.get(name, value)) for name, value in getattr(self, field).items()}
             for field in ("for_all", "replicates", "sizes")
         }

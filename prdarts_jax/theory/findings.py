@@ -25,8 +25,9 @@ class Result(NamedTuple):
     verdict: Verdict
 
 
-def _judge(measured: float, low: float, high: float, above: float, below: float = np.inf) -> Result:
-    """The verdict on an interval that is predicted to be between `above` and `below`."""
+def _judge(interval: tuple[float, float, float], above: float, below: float = np.inf) -> Result:
+    """The verdict on a statistic and the ends of its interval, which are predicted to be between two limits."""
+    measured, low, high = interval
     if low > above and high < below:
         return Result(measured, low, high, "holds")
     elsewhere = high < above or low > below
@@ -45,12 +46,12 @@ def mean_above(draws: np.ndarray, *, level: float, threshold: float = 0.0) -> Re
 
     With a threshold below 0 this is a test of non-inferiority: the mean is not below 0 by more than that margin.
     """
-    return _judge(*_mean(draws, level), threshold)
+    return _judge(_mean(draws, level), threshold)
 
 
 def mean_within(draws: np.ndarray, *, level: float, above: float, below: float) -> Result:
     """The mean is between two limits, by Student's t interval: a test of equivalence."""
-    return _judge(*_mean(draws, level), above, below)
+    return _judge(_mean(draws, level), above, below)
 
 
 def share_above(draws: np.ndarray, *, level: float, share: float = 0.95) -> Result:
@@ -60,7 +61,7 @@ def share_above(draws: np.ndarray, *, level: float, share: float = 0.95) -> Resu
     """
     found = scipy.stats.binomtest(int(np.sum(draws >= 0)), len(draws))
     interval = found.proportion_ci(1 - level)
-    return _judge(found.statistic, interval.low, interval.high, share)
+    return _judge((found.statistic, interval.low, interval.high), share)
 
 
 def correlation_above(x: np.ndarray, y: np.ndarray, *, level: float, threshold: float = 0.0) -> Result:
@@ -69,14 +70,14 @@ def correlation_above(x: np.ndarray, y: np.ndarray, *, level: float, threshold: 
     value = float(scipy.stats.spearmanr(x, y).statistic)
     half = scipy.stats.norm.ppf(1 - level / 2) * np.sqrt((1 + value**2 / 2) / (len(x) - 3))
     centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
-    return _judge(value, float(np.tanh(centre - half)), float(np.tanh(centre + half)), threshold)
+    return _judge((value, float(np.tanh(centre - half)), float(np.tanh(centre + half))), threshold)
 
 
 def slope_within(x: np.ndarray, y: np.ndarray, *, level: float, above: float, below: float) -> Result:
     """The slope of the straight line y(x) is between two limits, by the interval of least squares."""
     fit = scipy.stats.linregress(x, y)
     half = scipy.stats.t.ppf(1 - level / 2, len(x) - 2) * fit.stderr
-    return _judge(float(fit.slope), float(fit.slope - half), float(fit.slope + half), above, below)
+    return _judge((float(fit.slope), float(fit.slope - half), float(fit.slope + half)), above, below)
 
 
 def fits(p_values: np.ndarray, *, level: float) -> Result:

@@ -104,7 +104,8 @@ def draws_path(workdir: Path, claim: Claim, sizes: Mapping[str, Any]) -> Path:
 
 def _write_draws(path: Path, sizes: Mapping[str, Any], draws: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{_SIZES: json.dumps(sizes)}, **draws)
+    arrays: dict[str, Any] = {_SIZES: json.dumps(sizes), **draws}
+    np.savez_compressed(buffer, **arrays)
     reporting.write_bytes(path, buffer.getvalue())
 
 

@@ -84,8 +84,8 @@ def infinite_blocks(model: Model, alpha: Alpha, inputs: jax.Array) -> dict[str, 
 
     def over_patch(c):  # the sum over the three neighbours of both positions
         padded = jnp.pad(c.reshape(n, positions, n, positions), ((0, 0), (1, 1), (0, 0), (1, 1)))
-        total = sum(padded[:, d : d + positions, :, d : d + positions] for d in range(3))
-        return total.reshape(n * positions, n * positions)
+        parts = [padded[:, d : d + positions, :, d : d + positions] for d in range(3)]
+        return (parts[0] + parts[1] + parts[2]).reshape(n * positions, n * positions)
 
     def over_positions(c):
         return jnp.einsum("ipjp->ij", c.reshape(n, positions, n, positions))
@@ -101,17 +101,18 @@ def infinite_blocks(model: Model, alpha: Alpha, inputs: jax.Array) -> dict[str, 
         sources = range(target - target % size, target)
         skip, conv = ({s: alpha[op][at[s, target]] for s in sources} for op in ("skip", "conv"))
         if sources:
-            mean.append(sum(skip[s] * mean[s] + conv[s] * of_node[s].mean for s in sources))
-            own = sum(
-                conv[s] ** 2 * (of_node[s].product - jnp.outer(of_node[s].mean, of_node[s].mean)) for s in sources
-            )
+            start = jnp.zeros_like(stem.mean)
+            mean.append(sum((skip[s] * mean[s] + conv[s] * of_node[s].mean for s in sources), start))
+            own = jnp.zeros_like(of_input)
+            for s in sources:
+                own += conv[s] ** 2 * (of_node[s].product - jnp.outer(of_node[s].mean, of_node[s].mean))
         else:
             mean.append(stem.mean)
             own = stem.product - jnp.outer(stem.mean, stem.mean)
         for other in range(target):
             total = sum((skip[s] * covariance[s, other] for s in sources), jnp.zeros_like(of_input))
             covariance[target, other], covariance[other, target] = total, total.T
-        covariance[target, target] = own + sum(skip[s] * covariance[s, target] for s in sources)
+        covariance[target, target] = sum((skip[s] * covariance[s, target] for s in sources), own)
         patch.append(over_patch(covariance[target, target] + jnp.outer(mean[target], mean[target])))
         of_node.append(moments(sigma, patch[target]))
 

@@ -67,8 +67,8 @@ def share(
         return alphas, model.draw_data(keys[0], samples, channels, positions)
 
     def finite(keys):
-        alphas, data = cells(keys)
-        return jax.lax.map(lambda alpha: of_cell(keys[2], shape, alpha, *data, steps), alphas)
+        alphas, (inputs, targets) = cells(keys)
+        return jax.lax.map(lambda alpha: of_cell(keys[2], shape, alpha, inputs, targets, steps), alphas)
 
     def at_infinity(keys):
         alphas, (inputs, _) = cells(keys)
@@ -105,7 +105,8 @@ def depth(
             return discrete(order, 0.5), *model.draw_data(keys[0], samples, channels, positions)
 
         def finite(keys, shape=shape, given=given):
-            return of_cell(keys[2], shape, *given(keys), steps)
+            alpha, inputs, targets = given(keys)
+            return of_cell(keys[2], shape, alpha, inputs, targets, steps)
 
         def at_infinity(keys, shape=shape, given=given):
             return infinite(shape, *given(keys)[:2])

@@ -212,11 +212,13 @@ def weights(
 
     def of_draw(key):
         params, alpha, inputs, _ = draw(key, shape, samples, channels, positions)
-        found = {}
+        found: Measured = {}
         for name, value in values.items():
-            raw = rates.elasticities(
-                lambda alpha, value=value: value(gram.whole(gram.blocks(shape, params, alpha, inputs))), alpha
-            )
+
+            def of_alpha(alpha, value=value):
+                return value(gram.whole(gram.blocks(shape, params, alpha, inputs)))
+
+            raw = rates.elasticities(of_alpha, alpha)
             heavier = raw["skip"] - raw["conv"]
             found |= {
                 f"{name}: skip over conv, shared": jnp.mean(heavier[shared]),

@@ -107,8 +107,8 @@ def gradient(key: jax.Array, *, gate_samples: int) -> dict[str, np.ndarray]:
         for number, (beta, tau) in enumerate(itertools.product(_LOGITS, _TEMPERATURES)):
             keys = jax.random.split(jax.random.fold_in(key, number), gate_samples)
             drawn, through = map(np.asarray, estimates(keys, beta, tau))
-            ends = (expectation(function, beta + sign * 1e-4, tau, gates.A, gates.B) for sign in (1, -1))
-            exact = float(np.subtract(*ends)) / 2e-4
+            above, below = (expectation(function, beta + sign * 1e-4, tau, gates.A, gates.B) for sign in (1, -1))
+            exact = (above - below) / 2e-4
             if (drawn != 0).sum() >= 100:
                 z = (drawn.mean() - exact) / (drawn.std() / math.sqrt(gate_samples))
                 found["mean gradient"].append(2 * scipy.stats.norm.sf(abs(z)))

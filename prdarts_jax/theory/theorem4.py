@@ -48,7 +48,8 @@ def constants(key: jax.Array, *, nodes: int, draws: int) -> Measured:
     wide = shallow(deep)
 
     def of_draw(key):
-        gates, found = draw_gates(key, deep), {}
+        gates = draw_gates(key, deep)
+        found: Measured = {}
         for name, reading in {"printed": "printed", "readout": "printed, readout"}.items():
             branches = [rates.path_strength(wide, restrict(deep, gates), reading, branch) for branch in (0, 1)]
             surplus = sum(branches) - rates.path_strength(deep, gates, reading)
@@ -82,7 +83,12 @@ def speed(
 
     def draw(key):
         cells, inputs, targets = draw_cells(key, deep, samples, channels, positions)
-        return cells, [gram.whole(gram.blocks(*cell, inputs)) for cell in cells], inputs, targets
+        return (
+            cells,
+            [gram.whole(gram.blocks(shape, params, gates, inputs)) for shape, params, gates in cells],
+            inputs,
+            targets,
+        )
 
     def eigenvalues(key):
         _, matrices, *_ = draw(key)
@@ -94,7 +100,8 @@ def speed(
         own, found = jnp.stack([rates.stable_step(matrix) for matrix in matrices]), {}
         for name, sizes in {"own": own, "common": jnp.full(2, jnp.min(own))}.items():
             curves = [
-                model.descend(*cell, inputs, targets, size, steps)[1] for cell, size in zip(cells, sizes, strict=True)
+                model.descend(shape, params, gates, inputs, targets, size, steps)[1]
+                for (shape, params, gates), size in zip(cells, sizes, strict=True)
             ]
             of_deep, of_shallow = (jnp.log10(curve[0] / curve[-1]) for curve in curves)
             found[f"loss, {name} step size"] = of_shallow - of_deep

@@ -47,7 +47,7 @@ def test_the_margin_of_a_descent_is_that_of_the_worst_step(float64):
                     np.min(k * np.log(1 - step_size * values[0] / divisor) - np.log(np.array(of[1:]) / of[0]))
                     for of in losses
                 ]
-                assert np.abs(margins - found[f"{bound}, {name}"][number]).min() < 1e-7
+                assert np.abs(np.array(margins) - float(found[f"{bound}, {name}"][number])).min() < 1e-7
 
 
 def test_the_exponent_is_the_slope_of_the_drift_over_the_width(float64):
