@@ -68,7 +68,8 @@ def correlation_above(x: np.ndarray, y: np.ndarray, *, level: float, threshold: 
     """Spearman's rank correlation of pairs is above a threshold, by Fisher's transformation with the variance of Bonett
     and Wright (2000)."""
     value = float(scipy.stats.spearmanr(x, y).statistic)
-    half = scipy.stats.norm.ppf(1 - level / 2) * np.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    variance = (1 + value**2 / 2) / (len(x) - 3) if len(x) > 3 else np.inf
+    half = scipy.stats.norm.ppf(1 - level / 2) * np.sqrt(variance)
     centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
     return _judge((value, float(np.tanh(centre - half)), float(np.tanh(centre + half))), threshold)
 
