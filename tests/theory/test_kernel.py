@@ -88,9 +88,7 @@ def test_the_kernel_of_activations_is_as_good_in_single_precision():
 # Infinite width -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "nodes, branches, activation", [(4, 1, "softplus"), (3, 1, "sigmoid"), (4, 1, "tanh"), (4, 2, "softplus")]
-)
+@pytest.mark.parametrize("nodes, branches, activation", [(4, 1, "softplus"), (3, 1, "tanh"), (4, 2, "sigmoid")])
 def test_networks_converge_to_the_infinite_one_with_the_root_of_the_width(float64, nodes, branches, activation):
     """Every block does: in the mean over draws of weights the difference falls like m^(-1/2), and that of the mean
     over them is within five standard errors at the largest width."""
@@ -99,7 +97,7 @@ def test_networks_converge_to_the_infinite_one_with_the_root_of_the_width(float6
     alpha = {op: jnp.array(rng.uniform(0.3, 1.0, len(shape.edges))) for op in ("skip", "conv")}
     inputs = jnp.array(rng.normal(size=(2, 2, 3))) / 2
     limit = jax.jit(lambda alpha, inputs: kernel.infinite_blocks(shape, alpha, inputs))(alpha, inputs)
-    widths, draws, errors = (32, 96, 288), 40, []
+    widths, draws, errors = (24, 72, 216), 30, []
     for width in widths:
         model = Model(nodes, width, branches, activation)
 
