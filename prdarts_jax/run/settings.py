@@ -364,9 +364,8 @@ def _check_search(config):
         )
     for partial in {search.supernet.get("partial", 1) for search in searches}:
         if config.channels % (2 * partial):
-            raise ValueError(
-                f"config.channels={config.channels} must be a multiple of {2 * partial}, twice config.{section}.partial"
-            )
+            where = f"config.{section}.partial" if section in config else f"the partial of {config.method}"
+            raise ValueError(f"config.channels={config.channels} must be a multiple of {2 * partial}, twice {where}")
 
 
 def _check_cost(config, searches):

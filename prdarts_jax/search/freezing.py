@@ -62,7 +62,7 @@ class OperationEarlyStopping:
             state = state._replace(inner=inner)
             if val_gradient is not None:
                 state = self._judge(state, by_op(gradient["params"]), by_op(val_gradient))
-            return updates | {"params": _rest(updates["params"], state.frozen)}, state
+            return updates | {"params": _without_frozen(updates["params"], state.frozen)}, state
 
         return optax.GradientTransformationExtraArgs(init, update)
 
@@ -93,7 +93,7 @@ def _dot(a, b):
     return sum(jax.tree.leaves(products))
 
 
-def _rest(updates, frozen):
+def _without_frozen(updates, frozen):
     """The updates, 0 where weights are frozen."""
 
     def of_leaf(path, update):

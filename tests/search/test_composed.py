@@ -127,6 +127,7 @@ def test_every_part_that_a_file_may_name_is_there():
         ('[[terms]]\npart = "Linear"\nstart = 1\nend = 0', r"terms\[0\].part='Linear' must be one of beta_decay, "),
         ("[supernet]\ncells = 3", "supernet.cells is not a field that a method sets; the fields are partial, dropout"),
         ('[supernet]\ndropout = "all"', "supernet.dropout='all' must be one of , skip, path, nonskip"),
+        ("[supernet]\npartial = 0", "supernet.partial=0 must be at least 1"),
         ("paper = 3", "paper=3 must be of type dict"),
     ],
 )

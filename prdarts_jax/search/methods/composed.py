@@ -110,6 +110,8 @@ def _method(table):
         if field not in _SUPERNET:
             raise ValueError(f"supernet.{field} is not a field that a method sets; the fields are partial, dropout")
         _check(f"supernet.{field}", _SUPERNET[field], value)
+        if field == "partial" and value < 1:
+            raise ValueError(f"supernet.partial={value} must be at least 1")
     if isinstance(of_terms := table.get("terms", []), list):
         parts = {"terms": tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))}
     else:
