@@ -113,7 +113,9 @@ def measure(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> 
         run = family.workdir(folder, method, seed)
         for way in compare_discretizations.WAYS:
             print(f"{run.name}, {way}", flush=True)
-            choice = compare_discretizations.choose(run, folder / way / run.name, of_choice | {"discretization": way})["chosen"]
+            choice = compare_discretizations.choose(run, folder / way / run.name, of_choice | {"discretization": way})[
+                "chosen"
+            ]
             found[*methods[method], way, seed] = table.accuracy(choice.genotype)
     return found
 
@@ -127,7 +129,9 @@ def main() -> None:
     parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS))
     arguments = parser.parse_args()
     try:
-        found = measure(arguments, [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms])
+        found = measure(
+            arguments, [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms]
+        )
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(found)

@@ -82,7 +82,9 @@ class SearchProblem:
         seen = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), variables["arch"])
         seen = {"params": variables["params"], "arch": seen}
         transform = optax.masked(self._optimizers[collection], {name: name == collection for name in seen})
-        updates, inner = transform.update(seen | {collection: gradient}, opt_state.inner_states[collection], seen, **more)
+        updates, inner = transform.update(
+            seen | {collection: gradient}, opt_state.inner_states[collection], seen, **more
+        )
         moved = optax.apply_updates(seen[collection], updates[collection])
         if collection == "arch":
             moved = jax.tree.map(lambda old, new: jnp.where(jnp.isfinite(old), new, old), variables["arch"], moved)

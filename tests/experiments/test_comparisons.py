@@ -194,11 +194,18 @@ def test_the_effects_of_parts_are_means_of_pairs_with_t_intervals():
     (first, gates), (_, path), (_, perturbation, best) = (script.effects(accuracies, factor) for factor in range(3))
     assert first[:3] == ("softmax", pytest.approx(90 - 0.5 + 2 / 3), 0)
     # Pairs: two terms and two seeds, with differences 2, 4, 2, 4; t of three degrees of freedom.
-    assert gates == ("gates", pytest.approx(93 - 0.5 + 2 / 3), pytest.approx(3), pytest.approx(3.1824 * 1.1547 / 2, rel=1e-4))
+    assert gates == (
+        "gates",
+        pytest.approx(93 - 0.5 + 2 / 3),
+        pytest.approx(3),
+        pytest.approx(3.1824 * 1.1547 / 2, rel=1e-4),
+    )
     assert path[2:] == (pytest.approx(-1), pytest.approx(0, abs=1e-9))
     assert perturbation[2] == pytest.approx(2) and best[2] == 0
     text = script.make_table(accuracies)
-    assert "| gates | 93.17 | +3.00 ± 1.84 | differs |" in text and "| best_of | 91.00 | +0.00 ± 0.00 | cannot be" in text
+    assert (
+        "| gates | 93.17 | +3.00 ± 1.84 | differs |" in text and "| best_of | 91.00 | +0.00 ± 0.00 | cannot be" in text
+    )
 
 
 def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_path):

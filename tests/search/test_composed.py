@@ -93,11 +93,13 @@ def test_a_file_is_the_method_that_python_composes(write):
 
 
 def test_all_of_its_parts_are_searched_together(write, tmp_path, compiled_quickly):
-    config = tiny_config(write(DEEP), "s2", channels=4)
+    config = tiny_config(write(DEEP), "s2", channels=4, cells=2, epochs=1)
     with without_pictures():
         found = search.run(config, tmp_path / "run")
     (record,) = read_records(tmp_path / "run")
-    assert found[0] and {"temperature", "auxiliary_skip", "l_path", "l_beta", "alignment_train", "frozen"} <= record.keys()
+    assert (
+        found[0] and {"temperature", "auxiliary_skip", "l_path", "l_beta", "alignment_train", "frozen"} <= record.keys()
+    )
 
 
 def test_every_part_that_a_file_may_name_is_there():
@@ -118,7 +120,10 @@ def test_every_part_that_a_file_may_name_is_there():
         ("relaxatoin = 1", "relaxatoin is not a field of a method; the fields are relaxation, "),
         ('relaxation = "Softmax"', "relaxation='Softmax' must be a table with an entry part, one of AuxiliarySkip, "),
         ('[relaxation]\npart = "Sofmax"', "relaxation.part='Sofmax' must be one of .*; did you mean 'Softmax'"),
-        ('[relaxation]\npart = "Softmax"\ntau = 1', r"relaxation must have the arguments \(initial.* of Softmax: got an"),
+        (
+            '[relaxation]\npart = "Softmax"\ntau = 1',
+            r"relaxation must have the arguments \(initial.* of Softmax: got an",
+        ),
         ('[relaxation]\npart = "Gumbel"\ntemperature = 1.0', "relaxation.temperature=1.0 must be of type Linear"),
         ('[relaxation]\npart = "HardConcrete"\ndraw = "all"', "relaxation.draw='all' must be one of uniform, largest"),
         ('[terms]\npart = "entropy"', "terms={.*} must be a list of parts, written as .*"),
@@ -148,7 +153,9 @@ def test_a_file_that_is_none_is_refused(write, tmp_path):
         settings.validate(config)
 
 
-@pytest.mark.parametrize("paper", ['epohcs = 3', '"logits.learning_rate" = "fast"', '"logits.speed" = 1', "epochs = -1"])
+@pytest.mark.parametrize(
+    "paper", ["epohcs = 3", '"logits.learning_rate" = "fast"', '"logits.speed" = 1', "epochs = -1"]
+)
 def test_settings_of_its_paper_are_checked_like_others(write, paper):
     with pytest.raises(ValueError, match=r"^(config\.|method=)"):
         settings.validate(settings.search(write(f"[paper]\n{paper}")))

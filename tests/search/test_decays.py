@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 def value(term, space, logits, activation=None, progress=0.0):
     view = terms.View(space, logits, activation or {t: jax.nn.softmax(b) for t, b in logits.items()}, jnp.float32(0))
-    return term(view, None, jnp.float32(progress))
+    return term(view, view.activation, jnp.float32(progress))
 
 
 def test_beta_decay_is_the_mean_of_log_sum_exp_and_its_slope_the_softmax():

@@ -94,4 +94,4 @@ def test_its_regulariser_is_the_divergence_from_the_uniform_distribution():
     assert float(found) == pytest.approx(0.5 * float(metrics["l_kl"]))
     slope = jax.grad(lambda logits: value(logits)[0])(logits)
     assert all(np.isfinite(a).all() for a in slope.values()) and slope["normal"][0, 1] == 0
-    assert float(value({t: jnp.zeros(SHUFFLED.shape) for t in SHUFFLED.cell_types})[0]) == pytest.approx(0, abs=1e-5)
+    assert float(value({t: jnp.zeros(SHUFFLED.shape) for t in SHUFFLED.cell_types})[0]) == pytest.approx(0, abs=1e-4)

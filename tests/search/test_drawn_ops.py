@@ -123,9 +123,7 @@ def test_the_auxiliary_skip_is_added_to_that_of_every_edge_and_fades():
 
 def test_an_auxiliary_skip_joins_any_relaxation_and_needs_a_skip_connection():
     relaxation = relaxations.AuxiliarySkip(relaxation=methods.pr_darts().relaxation)
-    problem = SearchProblem(
-        Table(SHUFFLED), Method(relaxation=relaxation), optax.sgd(0.1), optax.adam(0.01), 5
-    )
+    problem = SearchProblem(Table(SHUFFLED), Method(relaxation=relaxation), optax.sgd(0.1), optax.adam(0.01), 5)
     state, metrics = jit_step(
         problem, jit_init(problem, jax.random.key(0), batch_of(0.0)["image"]), batch_of(0.0), batch_of(1.0)
     )

@@ -32,9 +32,7 @@ def test_random_shifts_are_uniform_and_grow_with_the_search():
     method = methods.sdarts_rs()
     weights = {t: jnp.full(SHUFFLED.shape, 0.2) for t in SHUFFLED.cell_types}  # five ops: no shift is below -0.2
     for progress, radius in ((0.0, 0.03), (0.5, 0.165)):
-        drawn = jax.jit(
-            jax.vmap(lambda key, p=progress: method.smoothing(weights, None, key, jnp.float32(p)))
-        )(KEYS)
+        drawn = jax.jit(jax.vmap(lambda key, p=progress: method.smoothing(weights, None, key, jnp.float32(p))))(KEYS)
         of_types = [np.asarray(drawn[t], np.float64) for t in SHUFFLED.cell_types]
         for w in of_types:
             np.testing.assert_allclose(w.sum(-1), 1, rtol=1e-5)

@@ -27,7 +27,17 @@ from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, refusals
 from prdarts_jax.refusals import cut, listed, shown
-from prdarts_jax.search import alignment, curvature, freezing, pruning, relaxations, schedules, selection, smoothing, terms
+from prdarts_jax.search import (
+    alignment,
+    curvature,
+    freezing,
+    pruning,
+    relaxations,
+    schedules,
+    selection,
+    smoothing,
+    terms,
+)
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.named import Named, constant
 from prdarts_jax.spaces import discretizations
@@ -43,7 +53,9 @@ PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "relaxation": {
             name: part
             for name, part in vars(relaxations).items()
-            if isinstance(part, type) and issubclass(part, relaxations.Relaxation) and part is not relaxations.Relaxation
+            if isinstance(part, type)
+            and issubclass(part, relaxations.Relaxation)
+            and part is not relaxations.Relaxation
         },
         "terms": _public(
             terms,
@@ -116,9 +128,7 @@ def _method(table):
         parts = {"terms": tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))}
     else:
         raise ValueError(f"terms={shown(of_terms)} must be a list of parts, written as [[terms]]")
-    parts |= {
-        field: _made(field, table[field], PARTS[field]) for field in PARTS if field in table and field != "terms"
-    }
+    parts |= {field: _made(field, table[field], PARTS[field]) for field in PARTS if field in table and field != "terms"}
     return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
 
 

@@ -11,9 +11,7 @@ from prdarts_jax.search.methods.darts import PAPER
 from prdarts_jax.search.methods.named import named
 
 
-@named(
-    PAPER | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4}
-)
+@named(PAPER | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4})
 def drnas(
     kl: Annotated[float, at_least(0)] = 0.0,
     partial: Annotated[tuple[int, ...], each(from_to(1, 4096), "whole numbers from 1 to 4096")] = (1,),

@@ -21,7 +21,7 @@ class Dirichlet(Softmax):
     def concentration(self, space: SearchSpace, logits: Arch) -> Arch:
         """elu(beta) + 1, which is 1 for logits of 0; 0 for ops that are no candidates."""
         beta = {t: logits[t] for t in space.cell_types}
-        return {t: jnp.where(b > 0, b + 1, jnp.exp(jnp.minimum(b, 0.0))) for t, b in beta.items()}
+        return {t: jnp.where(b > 0, b + 1, jnp.exp(jnp.where(b > 0, 0.0, b))) for t, b in beta.items()}
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """A draw, whose ops add up to 1 on each edge."""

@@ -27,4 +27,6 @@ class _Entropy(CellTerm):
         share = probability / jnp.where(total > 0, total, 1.0)
         # The derivative of entr is infinite at 0, the probability of an op that is no candidate.
         counted = candidates & (share > 0)
-        return jnp.mean(jnp.sum(jnp.where(counted, jax.scipy.special.entr(jnp.where(counted, share, 1.0)), 0.0), axis=1))
+        return jnp.mean(
+            jnp.sum(jnp.where(counted, jax.scipy.special.entr(jnp.where(counted, share, 1.0)), 0.0), axis=1)
+        )
