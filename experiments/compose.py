@@ -21,6 +21,7 @@ import compare_nasbench201
 import family
 import numpy as np
 import scipy.stats
+
 from prdarts_jax.run import loop
 from prdarts_jax.spaces import tabular
 

@@ -1,5 +1,5 @@
-"""Operation-level early stopping: weights of single ops are frozen during the search (OLES; Jiang, Ji, Zhu, Yuan, Huang,
-NeurIPS 2023)."""
+"""Operation-level early stopping: the weights of single ops are frozen during the search (OLES; Jiang et al., NeurIPS
+2023)."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ class FrozenState(NamedTuple):
     Attributes:
       inner: of the optimizer of the weights.
       total: the sum of the cosines since the last decision, {op of a cell: f32[edges]}.
-      count: their number, {op of a cell: i32[edges]}.
+      number: of these cosines, {op of a cell: i32[edges]}.
       frozen: whether the weights of the op are frozen, {op of a cell: bool[edges]}.
     """
 
     inner: Any
     total: dict[str, jax.Array]
-    count: dict[str, jax.Array]
+    number: dict[str, jax.Array]
     frozen: dict[str, jax.Array]
 
 
@@ -54,8 +54,8 @@ class OperationEarlyStopping:
             if not by_op(params["params"]):
                 raise ValueError("OperationEarlyStopping needs a supernet of the package, whose ops it can tell apart")
             zeros = {op: jnp.zeros(_edges(of_op)) for op, of_op in by_op(params["params"]).items()}
-            count, frozen = ({op: z.astype(kind) for op, z in zeros.items()} for kind in (jnp.int32, bool))
-            return FrozenState(optimizer.init(params), zeros, count, frozen)
+            number, frozen = ({op: z.astype(kind) for op, z in zeros.items()} for kind in (jnp.int32, bool))
+            return FrozenState(optimizer.init(params), zeros, number, frozen)
 
         def update(gradient: Any, state: FrozenState, params: Any = None, *, val_gradient: Any = None) -> Any:
             updates, inner = optimizer.update(gradient, state.inner, params)
@@ -71,16 +71,16 @@ class OperationEarlyStopping:
         return {"frozen": jnp.mean(jnp.concatenate([jnp.float32(frozen) for frozen in state.frozen.values()]))}
 
     def _judge(self, state, train, val):
-        total, count, frozen = {}, {}, {}
+        total, numbers, frozen = {}, {}, {}
         for op in state.frozen:
             cosine = _dot(train[op], val[op]) * jax.lax.rsqrt(_dot(train[op], train[op]) * _dot(val[op], val[op]))
             ran = jnp.isfinite(cosine)  # the gradients of an op that did not run are 0
             sums = state.total[op] + jnp.where(ran, cosine, 0.0)
-            number = state.count[op] + ran
+            number = state.number[op] + ran
             due = number >= self.window
             frozen[op] = state.frozen[op] | (due & (sums < self.threshold * number))
-            total[op], count[op] = jnp.where(due, 0.0, sums), jnp.where(due, 0, number)
-        return state._replace(total=total, count=count, frozen=frozen)
+            total[op], numbers[op] = jnp.where(due, 0.0, sums), jnp.where(due, 0, number)
+        return state._replace(total=total, number=numbers, frozen=frozen)
 
 
 def _edges(of_op):

@@ -37,7 +37,8 @@ class Method:
       second_order: whether the logits minimise the validation loss of the weights after their next step.
       logits_start: the fraction of the search, in [0, 1], after which the logits are updated.
       early_stopping: the rule by which a search ends before its last epoch, such as `curvature.EarlyStopping`.
-      after_epoch: `(problem, state, val_batches) -> state`, called after each epoch; see `selection.py` and `pruning.py`.
+      after_epoch: `(problem, state, val_batches) -> state`, called after each epoch; see `selection.py` and
+        `pruning.py`.
       after_search: `(problem, state, train_batch, val_batches) -> chosen`, which replaces the discretization; `chosen`
         are the ops of the cell, bool[edges, ops] for each cell type. `train_batch(number)`, i32[] from 0, is a training
         batch; see `perturbation.py` and `selection.py`.
@@ -48,8 +49,8 @@ class Method:
     `val_batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
 
     Raises:
-      ValueError: the relaxation is not a `Relaxation`, the terms are not a tuple of functions as in the folder `terms`, or
-        `logits_start` is out of range.
+      ValueError: the relaxation is not a `Relaxation`, the terms are not a tuple of functions as in the folder `terms`,
+        or `logits_start` is out of range.
     """
 
     relaxation: Relaxation = Softmax()

@@ -64,7 +64,7 @@ def test_ops_are_frozen_by_the_mean_cosine_of_a_window_and_stay_so():
     assert 0 < len(frozen) < 6
     judged = state
     _, state = optimizer.update({"params": train, "arch": {}}, state, params)  # without a validation gradient
-    for name in ("total", "count", "frozen"):
+    for name in ("total", "number", "frozen"):
         assert all(
             (a == b).all() for a, b in zip(getattr(state, name).values(), getattr(judged, name).values(), strict=True)
         )

@@ -31,7 +31,8 @@ SPARSE = spaces.SearchSpace(
 CANDIDATES = {t: SPARSE.candidates(t) for t in SPARSE.cell_types}
 
 
-# Less those whose op weights are those of DARTS, PR-DARTS without a term, and DARTS-, whose auxiliary skip is always there.
+# Less those whose op weights are those of DARTS, PR-DARTS without a term, and DARTS-, whose auxiliary skip connection
+# is on every edge.
 NAMES = sorted(
     methods.NAMED.keys() - {"p_darts", "r_darts", "oles", "sdarts_rs", "sdarts_adv", "pr_darts_gates", "darts_minus"}
 )

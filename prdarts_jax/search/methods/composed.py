@@ -124,11 +124,15 @@ def _method(table):
         _check(f"supernet.{field}", _SUPERNET[field], value)
         if field == "partial" and value < 1:
             raise ValueError(f"supernet.partial={value} must be at least 1")
-    if isinstance(of_terms := table.get("terms", []), list):
-        parts = {"terms": tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))}
-    else:
+    of_terms = table.get("terms", [])
+    if not isinstance(of_terms, list):
         raise ValueError(f"terms={shown(of_terms)} must be a list of parts, written as [[terms]]")
-    parts |= {field: _made(field, table[field], PARTS[field]) for field in PARTS if field in table and field != "terms"}
+    parts: dict[str, Any] = {
+        field: _made(field, table[field], of_field)
+        for field, of_field in PARTS.items()
+        if field in table and field != "terms"
+    }
+    parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
     return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
 
 
@@ -144,7 +148,7 @@ def _made(what, table, parts):
         inspect.signature(part).bind(**arguments)
     except TypeError as error:
         raise ValueError(f"{what} must have the arguments {inspect.signature(part)} of {name}: {error}") from error
-    hints = typing.get_type_hints(part.__init__ if isinstance(part, type) else part)
+    hints = typing.get_type_hints(inspect.unwrap(part) if not isinstance(part, type) else vars(part)["__init__"])
     for key, value in arguments.items():
         if isinstance(value, dict):
             arguments[key] = _made(f"{what}.{key}", value, _ARGUMENTS)
