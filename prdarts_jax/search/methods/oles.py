@@ -11,7 +11,7 @@ from prdarts_jax.search.methods.named import named
 
 
 @named(PAPER)
-def oles(threshold: Annotated[float, from_to(-1, 1)] = 0.4, window: Annotated[int, from_to(1, 10**6)] = 20) -> Method:
+def oles(threshold: Annotated[float, from_to(0, 1)] = 0.4, window: Annotated[int, from_to(1, 10**6)] = 20) -> Method:
     """DARTS in which the weights of an op are frozen when its gradients on training and validation images disagree.
 
     Args:
