@@ -115,6 +115,16 @@ PAPERS = {
     "r_darts": DARTS
     | section("r_darts", drop_path=0.0, early_stopping=True, window=5, ratio=0.75)
     | {"weights.weight_decay": 27e-4},
+    "sdarts_rs": DARTS | section("sdarts_rs", start_radius=0.03, end_radius=0.3),
+    "sdarts_adv": DARTS | section("sdarts_adv", start_radius=0.03, end_radius=0.3, steps=7),
+    "darts_minus": DARTS | section("darts_minus", auxiliary_skip=1.0),
+    "beta_darts": DARTS | section("beta_darts", weight=50.0) | {"logits.weight_decay": 0.0},
+    "drnas": DARTS
+    | section("drnas", kl=0.0, partial=(1,), ops=(8,))
+    | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4},
+    "snas": DARTS | section("snas", start_temperature=1.0, end_temperature=0.33) | {"epochs": 150},
+    "reinmax": DARTS,
+    "oles": DARTS | section("oles", threshold=0.4, window=20),
     "pc_darts": DARTS
     | {
         "pc_darts.partial": 4,

@@ -8,6 +8,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops
 from prdarts_jax.nets import executor
@@ -292,3 +293,13 @@ class Supernet(Macro):
                 head = AuxiliaryHead(self.num_classes, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return nn.relu(self._norm("head_norm", s1, train)) if self.head_norm else s1
+
+
+def by_op(params: dict) -> dict[str, dict]:
+    """The parameters of the ops in all cells of a supernet, {'CELL/stage_i/OP': {name: f32[edges, ...]}}."""
+    found: dict[str, dict] = {}
+    for path, value in flatten_dict(params).items():
+        for place, name in enumerate(path[:-2]):
+            if name.startswith("stage_"):
+                found.setdefault("/".join(path[: place + 2]), {})["/".join(path[place + 2 :])] = value
+    return found

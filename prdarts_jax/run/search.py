@@ -21,7 +21,7 @@ from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
 from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, report, reporting, settings
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
-from prdarts_jax.search import diagnostics, gates, trust
+from prdarts_jax.search import diagnostics, gates, methods, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
@@ -63,6 +63,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
+    if file := methods.file_of(config.method):
+        fields["method_file"] = checkpoints.fingerprint(np.frombuffer(file.read_bytes(), np.uint8))
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
     halves, space = open_halves(config, data), settings.space_of(config)

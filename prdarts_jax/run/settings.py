@@ -5,8 +5,10 @@ Files in configs/ start from `search(method)` or `training()`, so each shows onl
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from prdarts_jax import fields, refusals, spaces
@@ -223,14 +225,18 @@ def search(method: str = "pr_darts") -> ConfigDict:
     For a method of your own (MODULE:FUNCTION) the settings are those of PR-DARTS.
 
     Raises:
-      ValueError: there is no such method.
+      ValueError, OSError: there is no such method, or a setting of its paper is unknown or out of range.
 
     >>> search("darts").batch_size
     64
     """
-    config = fields.defaults(_search_schema(method))
+    schema, paper = _search_schema(method), dict(methods.find(method).paper)
+    config, flat = fields.defaults(schema), flatten_dict(schema, sep=".")
+    fields.check_names(paper, flat, f"a search, which method={refusals.shown(method)} sets")
+    for name, value in paper.items():
+        fields.check(flat[name], f"config.{name}", value)
     config.method = method
-    config.update_from_flattened_dict(dict(methods.find(method).paper))
+    config.update_from_flattened_dict(paper)
     return config
 
 
@@ -244,18 +250,19 @@ def training() -> ConfigDict:
 
 
 def section_of(method: str) -> str:
-    """The name of the section that holds a method's settings: 'mine' for 'my_module:mine'.
+    """The name of the section that holds a method's settings: 'mine' for 'my_module:mine'; a method of a TOML file has
+    none, but a name.
 
-    >>> section_of("pr_darts"), section_of("my_module:mine")
-    ('pr_darts', 'mine')
+    >>> section_of("pr_darts"), section_of("my_module:mine"), section_of("some/deep.toml")
+    ('pr_darts', 'mine', 'deep')
     """
-    return method.rpartition(":")[2]
+    return Path(method).stem if method.endswith(".toml") else method.rpartition(":")[2]
 
 
 def _search_schema(method: str) -> dict[str, Any]:
     own = methods.find(method).schema
     sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(_Search) | sections | {section_of(method): own}
+    return fields.schema_of(_Search) | sections | ({section_of(method): own} if own else {})
 
 
 def validate(config: ConfigDict) -> None:
@@ -273,8 +280,10 @@ def validate(config: ConfigDict) -> None:
             schema = _search_schema(method)
         except ValueError as error:
             raise ValueError(f"config.{error}") from error
+        except OSError as error:
+            raise ValueError(f"config.method={refusals.shown(method)}: {error}") from error
         if method not in methods.NAMED and section_of(method) not in config:
-            del schema[section_of(method)]  # a config made for another method: the user's own gets its defaults
+            schema.pop(section_of(method), None)  # a config made for another method: the user's own gets its defaults
         fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":
@@ -345,24 +354,23 @@ def _check_search(config):
         made = method(**config.get(section, {}))
     except ValueError as error:
         raise ValueError(f"config.{section}: {error}") from error
+    searches = [stage.method for stage in made.stages] or [made]
     if config.cost.target:
-        _check_cost(config, made)
+        _check_cost(config, searches)
     if config.accumulate > 1 and made.second_order:
         raise ValueError(
             f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
             "looks ahead to the weights after each step"
         )
-    if config.channels % (2 * made.supernet.get("partial", 1)):
-        partial = made.supernet["partial"]
-        raise ValueError(
-            f"config.channels={config.channels} must be a multiple of {2 * partial}, twice config.{section}.partial"
-        )
+    for partial in {search.supernet.get("partial", 1) for search in searches}:
+        if config.channels % (2 * partial):
+            where = f"config.{section}.partial" if section in config else f"the partial of {config.method}"
+            raise ValueError(f"config.channels={config.channels} must be a multiple of {2 * partial}, twice {where}")
 
 
-def _check_cost(config, made):
+def _check_cost(config, searches):
     """Refuses a target for the cost if the cell is not that of the strongest ops by the logits."""
-    methods_of = [stage.method for stage in made.stages] or [made]
-    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in methods_of)
+    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in searches)
     if not by_logits or config.discretization != "own":
         raise ValueError(
             f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "

@@ -57,6 +57,15 @@ def test_arguments_reach_the_parts_of_a_method():
     assert methods.lambda_darts(strength=0.25).inner == pdx.alignment.Alignment(Linear(0.0, 0.25))
     assert methods.lambda_darts(variant="signcorr").inner.measure == pdx.alignment.sign_correlation
     assert methods.random_search(samples=7).after_epoch == pdx.BestOf(7)
+    assert methods.snas(end_temperature=0.1).relaxation.temperature == Linear(1.0, 0.1)
+    assert methods.sdarts_adv(end_radius=0.1, steps=3).smoothing == pdx.smoothing.AdversarialSmoothing(
+        Linear(0.03, 0.1), 3
+    )
+    assert methods.darts_minus(auxiliary_skip=0.5).relaxation.weight == Linear(0.5, 0.0)
+    assert methods.beta_darts(weight=5.0).terms == (pdx.terms.scheduled(pdx.terms.beta_decay(1.0), Linear(0.0, 5.0)),)
+    assert methods.drnas(kl=0.1).terms == (pdx.terms.dirichlet_kl(0.1),) and not methods.drnas().terms
+    stages = methods.drnas(partial=(6, 4), ops=(7, 4)).stages
+    assert [(s.method.supernet["partial"], s.ops) for s in stages] == [(6, 7), (4, 4)]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -68,8 +77,13 @@ def test_a_method_has_its_parts_and_no_others(name):
         {"p_darts": 0.4, "pc_darts": 0.3}.get(name, 0),
         name == "p_darts",
     )
-    assert [part for part in ("inner", "early_stopping", "after_epoch") if getattr(method, part)] == {
+    assert [
+        part for part in ("inner", "smoothing", "freezing", "early_stopping", "after_epoch") if getattr(method, part)
+    ] == {
         "lambda_darts": ["inner"],
+        "sdarts_rs": ["smoothing"],
+        "sdarts_adv": ["smoothing"],
+        "oles": ["freezing"],
         "r_darts": ["early_stopping"],
         "random_search": ["after_epoch"],
     }.get(name, [])

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -55,10 +56,21 @@ def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable
     return lambda build: Named(build, paper)
 
 
+def constant(name: str, method: Method, paper: Mapping[str, Any] = MappingProxyType({})) -> Named:
+    """A `Named` without arguments, which makes this method."""
+
+    def build() -> Method:
+        return method
+
+    build.__name__ = name
+    return Named(build, paper)
+
+
 def imported(name: str) -> Named:
     """Imports a method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
-    The function may be decorated by `named`, but need not be. A file is run only once per process, as a module is, so
+    The function may be decorated by `named`, but need not be; a `Method` in its place is a method without arguments. A
+    file is run only once per process, as a module is, so
     that two calls give equal methods and compiled functions are reused.
 
     Raises:
@@ -73,9 +85,17 @@ def imported(name: str) -> Named:
         raise ValueError(
             f"method={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
         ) from error
+    if isinstance(build, Method):
+        return constant(function, build)
     if not callable(build):
         raise ValueError(f"method={shown(name)} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
+
+
+def file_of(name: str) -> Path | None:
+    """The file that `find` reads for a method of the user's own: 'file.py:function' or 'file.toml'."""
+    place = name if name.endswith(".toml") else name.rpartition(":")[0]
+    return path("file", place) if place.endswith((".py", ".toml")) else None
 
 
 @functools.cache
