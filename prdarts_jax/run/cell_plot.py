@@ -70,9 +70,9 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
             label = axes.text(x, y, text, fontsize=11, color=colour, ha="center", va="center", gid="op", zorder=4)
             label.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"})
     for name, fill, (x, y) in zip(names, fills, places, strict=False):  # the nodes come first
-        corner = (x - _NODE_HALF[0], y - _NODE_HALF[1])
+        corner, (wide, high) = (x - _NODE_HALF[0], y - _NODE_HALF[1]), 2 * _NODE_HALF
         shape = "round,pad=0,rounding_size=0.15"
-        axes.add_patch(FancyBboxPatch(corner, *(2 * _NODE_HALF), boxstyle=shape, fc=fill, ec="0.25", gid="node"))
+        axes.add_patch(FancyBboxPatch(corner, wide, high, boxstyle=shape, fc=fill, ec="0.25", gid="node"))
         axes.text(x, y, name, fontsize=15, ha="center", va="center_baseline", zorder=5)
     order = [kind for kind in (*COLOURS, "concatenation") if kind in kinds]
     handles = [Line2D([], [], color=kinds[kind], lw=2.5, label=kind) for kind in order]
