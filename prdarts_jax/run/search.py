@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
 from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, report, reporting, settings
@@ -60,6 +60,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = data or feeds.find_data(config)
     table = tabular.load(config.table) if config.table else None
+    if table and not table.is_of(data.name):
+        raise ValueError(
+            f"config.table={refusals.shown(config.table)} is of {table.dataset}, but must be of the data set of the "
+            f"search, {refusals.shown(data.name)}; the first line of a table, 'dataset NAME', says of which it is "
+            "(without it: cifar10)"
+        )
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)

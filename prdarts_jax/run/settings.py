@@ -18,8 +18,6 @@ from prdarts_jax.nets import costs, discrete
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import discretizations, tabular
 
-_HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
-_EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
 # Upper limits of whole numbers: more than anyone needs, and too small to make a machine hang or crash.
 _MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, sources.LARGEST, 2**31 - 1
@@ -122,7 +120,7 @@ class _Cost:
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    channels: Annotated[int, _EVEN, "of the first cells"] = 36
+    channels: Annotated[int, from_to(2, 4096), "of the first cells"] = 36
     cells: Annotated[int, from_to(1, _SOME)] = 20
     auxiliary_weight: Annotated[float, at_least(0), "of the auxiliary head's loss; 0: no auxiliary head"] = 0.0
     drop_path: Annotated[float, below(1), "probability at the end; it grows linearly from 0"] = 0.3
@@ -183,7 +181,7 @@ class _Search(_Images):
         str, one_of(DISCRETIZATIONS), "how the supernet becomes a cell; 'own': the method's own way, by the logits"
     ] = "own"
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
-    channels: Annotated[int, _EVEN, "of the first cells"] = 16
+    channels: Annotated[int, from_to(2, 4096), "of the first cells"] = 16
     cells: Annotated[
         int, from_to(1, _SOME), "number of cells in all; in NAS-Bench-201's network, in each of its three stages"
     ] = 8
@@ -315,8 +313,9 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
             f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "
             f"{space.name}, whose edges have candidates of their own"
         )
-    if config.nodes and config.nodes <= space.inputs:
-        raise ValueError(f"config.nodes={config.nodes} must be above {space.inputs}, the inputs of a cell; or 0")
+    least = space.inputs + max(space.outputs, 1)
+    if 0 < config.nodes < least:
+        raise ValueError(f"config.nodes={config.nodes} must be at least {least} in the space {space.name}; or 0")
     names = tuple(name.strip() for name in config.ops.split(",")) if config.ops else space.ops
     try:
         return dataclasses.replace(space, nodes=config.nodes or space.nodes, ops=names)
@@ -363,9 +362,9 @@ def _check_search(config):
             "looks ahead to the weights after each step"
         )
     for partial in {search.supernet.get("partial", 1) for search in searches}:
-        if config.channels % (2 * partial):
-            where = f"config.{section}.partial" if section in config else f"the partial of {config.method}"
-            raise ValueError(f"config.channels={config.channels} must be a multiple of {2 * partial}, twice {where}")
+        if config.channels % partial:
+            where = f"config.{section}.partial" if section in config else "supernet.partial"
+            raise ValueError(f"config.channels={config.channels} must be a multiple of {where}={partial}")
 
 
 def _check_cost(config, searches):

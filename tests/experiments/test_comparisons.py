@@ -45,7 +45,8 @@ def table(tmp_path_factory):
     """Of NAS-Bench-201, made up."""
     path = tmp_path_factory.mktemp("table") / "table.txt"
     cells = itertools.product(range(5), repeat=6)
-    path.write_text("".join(f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells))
+    lines = [f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells]
+    path.write_text("".join(["dataset digits\n", *lines]))
     return path
 
 

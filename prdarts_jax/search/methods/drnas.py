@@ -23,7 +23,7 @@ def drnas(
       kl: weight of the divergence from the uniform distribution. With 0, the authors' choice for CIFAR-10, weight decay
         of the logits takes its place.
       partial: K, one number per stage of the search: ops process 1/K of the channels. The authors' progressive search
-        has (6, 4) with 36 channels. A config is refused if 2K does not divide its `channels`.
+        has (6, 4) with 36 channels. A config is refused if K does not divide its `channels`.
       ops: the number of candidate ops per edge, one number per stage; (7, 4) in the authors' progressive search. The
         first number has no effect. Each stage starts with new weights; in the authors' code the network grows.
 
