@@ -10,7 +10,7 @@ from .nets.sizes import describe
 from .nets.supernet import Supernet
 from .run.evaluate import evaluate
 from .run.finished import load
-from .search import alignment, methods, relaxations, schedules, terms
+from .search import alignment, hypergradients, methods, relaxations, schedules, terms
 from .search.curvature import EarlyStopping
 from .search.method import Method, Stage
 from .search.perturbation import Perturbation
@@ -44,6 +44,7 @@ __all__ = [
     "discretizations",
     "evaluate",
     "genotypes",
+    "hypergradients",
     "init_search",
     "init_training",
     "load",

@@ -13,7 +13,7 @@ from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import costs, discrete
-from prdarts_jax.search import methods
+from prdarts_jax.search import hypergradients, methods
 from prdarts_jax.spaces import discretizations, tabular
 
 _HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
@@ -347,10 +347,10 @@ def _check_search(config):
         raise ValueError(f"config.{section}: {error}") from error
     if config.cost.target:
         _check_cost(config, made)
-    if config.accumulate > 1 and made.second_order:
+    if config.accumulate > 1 and isinstance(made.hypergradient, (hypergradients.Unrolled, hypergradients.Neumann)):
         raise ValueError(
-            f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
-            "looks ahead to the weights after each step"
+            f"config.accumulate={config.accumulate} must be 1 with config.{section}, whose hypergradient looks "
+            "ahead to the weights after each step"
         )
     if config.channels % (2 * made.supernet.get("partial", 1)):
         partial = made.supernet["partial"]
