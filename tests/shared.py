@@ -36,8 +36,8 @@ def refused(message, error=ValueError):
 
 # What stands in papers: tests of their settings say nothing of a method that is added.
 PUBLISHED = (
-    "pr_darts pr_darts_released pr_darts_gates pr_darts_path darts lambda_darts fair_darts p_darts r_darts pc_darts "
-    "gdas random_search reinforce"
+    "pr_darts pr_darts_released pr_darts_gates pr_darts_path darts idarts lambda_darts fair_darts p_darts r_darts "
+    "pc_darts gdas random_search reinforce"
 ).split()
 
 

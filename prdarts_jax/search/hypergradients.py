@@ -144,7 +144,7 @@ class Neumann:
         """(gradient in arch, aux)."""
         (vector, darch), aux = problem.val_gradient(problem.params, problem.arch, (0, 1))
         gradient = problem.grad(problem.train_loss)(problem.params, problem.arch)
-        _, pull_back = jax.vjp(lambda *at: problem.update(*at, problem.opt_state)[0], gradient, problem.params)
+        _, pull_back = jax.vjp(lambda g, w: problem.update(g, w, problem.opt_state)[0], gradient, problem.params)
 
         def add_term(_, carry):
             (direction, kept), total = carry

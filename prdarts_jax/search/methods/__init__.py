@@ -10,6 +10,7 @@ from prdarts_jax.refusals import near, shown
 from prdarts_jax.search.methods.darts import darts
 from prdarts_jax.search.methods.fair_darts import fair_darts
 from prdarts_jax.search.methods.gdas import gdas
+from prdarts_jax.search.methods.idarts import idarts
 from prdarts_jax.search.methods.lambda_darts import lambda_darts
 from prdarts_jax.search.methods.named import Named, imported, named
 from prdarts_jax.search.methods.p_darts import p_darts
@@ -25,6 +26,7 @@ _ALL = (
     pr_darts_gates,
     pr_darts_path,
     darts,
+    idarts,
     lambda_darts,
     fair_darts,
     p_darts,
