@@ -10,7 +10,7 @@ from .nets.sizes import describe
 from .nets.supernet import Supernet
 from .run.evaluate import evaluate
 from .run.finished import load
-from .search import alignment, methods, relaxations, schedules, smoothing, terms
+from .search import alignment, hypergradients, methods, relaxations, schedules, smoothing, terms
 from .search.curvature import EarlyStopping
 from .search.freezing import OperationEarlyStopping
 from .search.method import Method, Stage
@@ -48,6 +48,7 @@ __all__ = [
     "discretizations",
     "evaluate",
     "genotypes",
+    "hypergradients",
     "init_search",
     "init_training",
     "load",

@@ -96,6 +96,7 @@ PAPERS = {
         "running_statistics": False,
     },
     "darts": DARTS,
+    "idarts": DARTS | {"idarts.products": 2},
     "lambda_darts": DARTS | NO_NONE | {"lambda_darts.strength": 0.125, "lambda_darts.variant": "cosine"},
     "fair_darts": DARTS
     | NO_NONE

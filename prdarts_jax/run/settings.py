@@ -15,7 +15,7 @@ from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import costs, discrete
-from prdarts_jax.search import methods
+from prdarts_jax.search import hypergradients, methods
 from prdarts_jax.spaces import discretizations, tabular
 
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
@@ -356,10 +356,10 @@ def _check_search(config):
     searches = [stage.method for stage in made.stages] or [made]
     if config.cost.target:
         _check_cost(config, searches)
-    if config.accumulate > 1 and made.second_order:
+    if config.accumulate > 1 and isinstance(made.hypergradient, (hypergradients.Unrolled, hypergradients.Neumann)):
         raise ValueError(
-            f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
-            "looks ahead to the weights after each step"
+            f"config.accumulate={config.accumulate} must be 1 with config.{section}, whose hypergradient looks "
+            "ahead to the weights after each step"
         )
     for partial in {search.supernet.get("partial", 1) for search in searches}:
         if config.channels % partial:

@@ -278,7 +278,7 @@ def _weight_gradient(problem, state, variables, batch):
     op_weights = problem.in_each_layer(weights)
     if inner is None:
         return problem.grad(loss, has_aux=True)(variables["params"], op_weights)
-    gradient, of_layers, (metrics, stats) = hypergradients.aligned_gradient(
+    gradient, of_layers, (metrics, stats) = alignment.aligned_gradient(
         lambda params, normal: loss(params, op_weights | {"normal": normal}),
         inner.measure,
         inner.weight(progress),
@@ -303,9 +303,10 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         op_weights = method.relaxation.weigh(space, logits, key, progress)
         return terms.total(method.terms, view, op_weights, progress)
 
-    def gradient(params, logits, argnums):
-        """((gradient in the weights, if 0 is in argnums; gradient in the logits), metrics); the gradient in the logits
-        is found from that in the op weights."""
+    def val_gradient(params, at, argnums):
+        """((gradient in the weights, if 0 is in argnums; gradient in `at`), metrics); the gradient in the logits is
+        found from that in the op weights."""
+        logits = at["logits"]
         op_weights, pull_back = jax.vjp(lambda logits: problem.op_weights(logits, key, progress), logits)
         (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
         dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
@@ -313,11 +314,8 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         metrics |= more | method.relaxation.metrics(progress)
         if "normal" in dweights:
             metrics["alignment_val"] = alignment.cosine(dweights["normal"])
-        return (*dparams, jax.tree.map(jnp.add, dlogits, dadded)), metrics
-
-    if not method.second_order:
-        (dlogits,), metrics = gradient(variables["params"], variables["arch"], argnums=(1,))
-        return dlogits, metrics
+        dat = {"logits": jax.tree.map(jnp.add, dlogits, dadded), "images": jnp.zeros_like(at["images"])}
+        return (*dparams, dat), metrics
 
     key_weights = key_for(state.key, 0, state.step)
 
@@ -326,19 +324,15 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         batch = {**train_batch, "image": at["images"]}
         return batch_loss(problem, state, key_weights, batch, variables | {"params": params}, op_weights)[0]
 
-    def val_gradient(params, at):
-        (dparams, dlogits), metrics = gradient(params, at["logits"], argnums=(0, 1))
-        return (dparams, {"logits": dlogits, "images": jnp.zeros_like(at["images"])}), metrics
+    def update(gradient, params, opt_state):
+        moved, opt_state = problem.update("params", gradient, variables | {"params": params}, opt_state)
+        return moved["params"], opt_state
 
     # Forward mode works in the kernels of the stem only if the inner gradient goes through them too. The gradient in
     # the logits alone does not, the gradient in the images does.
-    dat, metrics = hypergradients.unrolled_gradient(
-        train_loss,
-        val_gradient,
-        lambda dparams: problem.update("params", dparams, variables, opt_state)[0]["params"],
-        variables["params"],
-        {"logits": variables["arch"], "images": train_batch["image"]},
-        problem.grad,
+    at = {"logits": variables["arch"], "images": train_batch["image"]}
+    dat, metrics = method.hypergradient(
+        hypergradients.Bilevel(train_loss, val_gradient, update, variables["params"], opt_state, at, problem.grad)
     )
     return dat["logits"], metrics
 

@@ -31,6 +31,10 @@ part = "Alignment"
 weight = {part = "Linear", start = 0, end = 0.1}
 measure = {part = "sign_correlation"}
 
+[hypergradient]
+part = "Neumann"
+products = 1
+
 [smoothing]
 part = "RandomSmoothing"
 
@@ -77,6 +81,7 @@ def test_a_file_is_the_method_that_python_composes(write):
         ),
         terms=(pdx.terms.path_depth(0.005), pdx.terms.scheduled(pdx.terms.beta_decay(1), Linear(0, 2))),
         inner=pdx.alignment.Alignment(Linear(0, 0.1), pdx.alignment.sign_correlation),
+        hypergradient=pdx.hypergradients.Neumann(products=1),
         smoothing=pdx.smoothing.RandomSmoothing(),
         freezing=pdx.OperationEarlyStopping(window=2),
         discretization=pdx.discretizations.strongest(distinct_inputs=False),

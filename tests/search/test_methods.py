@@ -16,6 +16,7 @@ import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.program import instructions, program
 from prdarts_jax.search import gates, methods
+from prdarts_jax.search.hypergradients import FirstOrder, Neumann, Unrolled
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
@@ -51,6 +52,8 @@ def test_methods_are_values_and_all_different():
 
 def test_arguments_reach_the_parts_of_a_method():
     """Their defaults are those of tests/test_configs.py; what PR-DARTS does with its own is in test_terms.py."""
+    assert methods.darts(second_order=True).hypergradient == Unrolled(1)
+    assert methods.idarts(products=5).hypergradient == Neumann(5)
     assert methods.gdas(start_temperature=8.0).relaxation.temperature == Linear(8.0, 0.1)
     assert methods.pr_darts_released(drop=0.3).relaxation.drop == 0.3
     assert methods.pc_darts(partial=2).supernet == {"partial": 2}
@@ -70,9 +73,9 @@ def test_arguments_reach_the_parts_of_a_method():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_method_has_its_parts_and_no_others(name):
-    """Weights come first in PR-DARTS; what one method alone has, the others lack."""
+    """Weights come first in PR-DARTS and iDARTS; what one method alone has, the others lack."""
     method = methods.find(name)()
-    assert method.weights_first == name.startswith("pr_darts")
+    assert method.weights_first == (name.startswith("pr_darts") or name == "idarts")
     assert (method.logits_start, bool(method.stages)) == (
         {"p_darts": 0.4, "pc_darts": 0.3}.get(name, 0),
         name == "p_darts",
@@ -87,7 +90,7 @@ def test_a_method_has_its_parts_and_no_others(name):
         "r_darts": ["early_stopping"],
         "random_search": ["after_epoch"],
     }.get(name, [])
-    assert not method.second_order and methods.darts(second_order=True).second_order
+    assert method.hypergradient == (Neumann(2) if name == "idarts" else FirstOrder())
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from prdarts_jax.search.methods.darts_minus import darts_minus
 from prdarts_jax.search.methods.drnas import drnas
 from prdarts_jax.search.methods.fair_darts import fair_darts
 from prdarts_jax.search.methods.gdas import gdas
+from prdarts_jax.search.methods.idarts import idarts
 from prdarts_jax.search.methods.lambda_darts import lambda_darts
 from prdarts_jax.search.methods.named import Named, file_of, imported, named
 from prdarts_jax.search.methods.oles import oles
@@ -33,6 +34,7 @@ _ALL = (
     pr_darts_gates,
     pr_darts_path,
     darts,
+    idarts,
     lambda_darts,
     fair_darts,
     p_darts,

@@ -31,6 +31,7 @@ from prdarts_jax.search import (
     alignment,
     curvature,
     freezing,
+    hypergradients,
     pruning,
     relaxations,
     schedules,
@@ -70,6 +71,7 @@ PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         )
         | {"score_function": lambda: terms.score_function},
         "inner": _public(alignment, "Alignment"),
+        "hypergradient": _public(hypergradients, "ConjugateGradient", "FirstOrder", "Neumann", "Unrolled"),
         "smoothing": _public(smoothing, "AdversarialSmoothing", "RandomSmoothing"),
         "freezing": _public(freezing, "OperationEarlyStopping"),
         "discretization": _public(discretizations, "above", "limited_skips", "strongest"),
@@ -83,7 +85,7 @@ _ARGUMENTS = {
     "cosine": lambda: alignment.cosine,
     "sign_correlation": lambda: alignment.sign_correlation,
 }
-_PLAIN = {"weights_first": bool, "second_order": bool, "logits_start": float, "supernet": dict, "paper": dict}
+_PLAIN = {"weights_first": bool, "logits_start": float, "supernet": dict, "paper": dict}
 _SUPERNET = {"partial": int, "dropout": ops.Dropout}
 
 
