@@ -70,7 +70,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     [
         (
             "dart",
-            r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION or FILE.toml of your own; did you mean 'dart",
+            r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION or FILE.toml of your own; did you mean '",
         ),
         ("no_such_module:f", r"^method='no_such_module:f' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
         ("no_such_file.py:f", r"^method='no_such_file.py:f' cannot be imported as "),
