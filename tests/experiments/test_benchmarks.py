@@ -70,8 +70,8 @@ def test_hypergradients(stand_in, monkeypatch, capsys):
     few = [hypergradients.Neumann(1), hypergradients.ConjugateGradient(4, 0.5)]
     monkeypatch.setattr(hypergradients, "ways", lambda damping: few)
     monkeypatch.chdir(scripts.ROOT)
-    tiny = "num_examples=64,batch_size=4,weights.weight_decay=0.5"
-    scripts.run("hypergradients", "--rounds=1", f"--set={tiny}", "--iterations=4", "--after", 0, 3)
+    tiny = "--set=num_examples=64,batch_size=4"
+    scripts.run("hypergradients", "--rounds=1", tiny, "--damping=0.5", "--iterations=4", "--after", 0, 3)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     assert [name for name, *_ in rows] == [f"`{way}`" for way in few]
     assert np.isfinite([float(number) for _, *numbers in rows for number in numbers]).all()
