@@ -1,6 +1,6 @@
 """Functions that the experiments share: configs from a line of text; running, tabulating and drawing searches.
 
-The searches that a comparison compares are called variants. A variant is NAME, one of `methods.NAMED`, or
+The searches that a comparison compares are called variants. A variant is NAME, one of `methods.NAMED`, a FILE.toml, or
 NAME:FIELD=VALUE,..., where a field is one of the method's settings or, with a dot, any other field of the config.
 """
 
@@ -131,6 +131,7 @@ Results = dict[tuple[str, int], Result]  # by variant and seed
 
 def workdir(folder: Path, name: str, seed: int) -> Path:
     """The folder in which `run` puts a search."""
+    name = Path(name).stem if name.endswith(".toml") else name
     return folder / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}_seed_{seed}"
 
 

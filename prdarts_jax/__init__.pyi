@@ -10,10 +10,12 @@ from .nets.sizes import describe
 from .nets.supernet import Supernet
 from .run.evaluate import evaluate
 from .run.finished import load
-from .search import alignment, methods, relaxations, schedules, terms
+from .search import alignment, hypergradients, methods, relaxations, schedules, smoothing, terms
 from .search.curvature import EarlyStopping
+from .search.freezing import OperationEarlyStopping
 from .search.method import Method, Stage
 from .search.perturbation import Perturbation
+from .search.pruning import Pruning
 from .search.selection import BestCell, BestOf
 from .search.step import SearchProblem, SearchState, init_search, search_epoch, search_step
 from .spaces import SearchSpace, discretizations, genotypes
@@ -28,7 +30,9 @@ __all__ = [
     "EdgeGenotype",
     "Genotype",
     "Method",
+    "OperationEarlyStopping",
     "Perturbation",
+    "Pruning",
     "SearchProblem",
     "SearchSpace",
     "SearchState",
@@ -44,6 +48,7 @@ __all__ = [
     "discretizations",
     "evaluate",
     "genotypes",
+    "hypergradients",
     "init_search",
     "init_training",
     "load",
@@ -54,6 +59,7 @@ __all__ = [
     "schedules",
     "search_epoch",
     "search_step",
+    "smoothing",
     "spaces",
     "terms",
     "train_epoch",

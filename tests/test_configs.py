@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
+from shared import refused
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
@@ -31,7 +32,9 @@ def load(name):
 
 MODULES = {path.stem: load(path.stem) for path in sorted(FOLDER.glob("*.py"))}
 # Those that `--config=configs/cifar10.py:darts` gives a method.
-OF_ANY_METHOD = [name for name, module in MODULES.items() if inspect.signature(module.get_config).parameters]
+OF_ANY_METHOD = [
+    name for name, module in MODULES.items() if "method" in inspect.signature(module.get_config).parameters
+]
 
 
 def section(name, **fields):
@@ -93,6 +96,7 @@ PAPERS = {
         "running_statistics": False,
     },
     "darts": DARTS,
+    "idarts": DARTS | {"idarts.products": 2},
     "lambda_darts": DARTS | NO_NONE | {"lambda_darts.strength": 0.125, "lambda_darts.variant": "cosine"},
     "fair_darts": DARTS
     | NO_NONE
@@ -115,6 +119,16 @@ PAPERS = {
     "r_darts": DARTS
     | section("r_darts", drop_path=0.0, early_stopping=True, window=5, ratio=0.75)
     | {"weights.weight_decay": 27e-4},
+    "sdarts_rs": DARTS | section("sdarts_rs", start_radius=0.03, end_radius=0.3),
+    "sdarts_adv": DARTS | section("sdarts_adv", start_radius=0.03, end_radius=0.3, steps=7),
+    "darts_minus": DARTS | section("darts_minus", auxiliary_skip=1.0),
+    "beta_darts": DARTS | section("beta_darts", weight=50.0) | {"logits.weight_decay": 0.0},
+    "drnas": DARTS
+    | section("drnas", kl=0.0, partial=(1,), ops=(8,))
+    | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4},
+    "snas": DARTS | section("snas", start_temperature=1.0, end_temperature=0.33) | {"epochs": 150},
+    "reinmax": DARTS,
+    "oles": DARTS | section("oles", threshold=0.4, window=20),
     "pc_darts": DARTS
     | {
         "pc_darts.partial": 4,
@@ -152,6 +166,8 @@ IMAGENET = PAPERS["pc_darts"] | {
     "weights.warmup_epochs": 5,
     "pc_darts.partial": 2,
 }
+SUITE = DARTS | {"num_examples": 25_000, "epochs": 100, "evaluation.epochs": 0, "evaluation.batch_size": 512}
+SUITE |= {"evaluation.drop_path": 0.3, "evaluation.auxiliary_weight": 0.0, "evaluation.augmentation.cutout": 16}
 BENCHMARK = DARTS | {"space": "nas_bench_201", "cells": 5, "weights.nesterov": True, "weights.weight_decay": 5e-4}
 CIFAR10_EVAL = SGD | {
     "job": "train",
@@ -201,6 +217,7 @@ OF_ONE_JOB = {
     | {"genotype": "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"}
     | {"channels": 16, "cells": 5, "epochs": 200, "batch_size": 256, "drop_path": 0.0, "augmentation.cutout": 0}
     | section("weights", learning_rate=0.1, nesterov=True, weight_decay=5e-4),
+    "bench_suite": SUITE | {"channels": 7, "cells": 18},
     "own_method": DARTS
     | {"method": f"{FOLDER}/own_method.py:annealed_darts", "dataset": "digits", "epochs": 10}
     | {"augmentation.pad": 1, "augmentation.flip": False, "channels": 4, "cells": 3, "logits.learning_rate": 0.01},
@@ -284,6 +301,32 @@ def test_a_file_takes_every_space(name):
         config = MODULES[name].get_config()
         config.space = space
         settings.validate(config)
+
+
+@pytest.mark.parametrize("ops", ["regular", "no_skip", "all_skip"])
+@pytest.mark.parametrize(
+    "network, space, channels, cells, batch_size",
+    [("deep", "darts", 7, 18, 64), ("wide", "darts", 18, 4, 96), ("single_cell", "single_cell", 26, 1, 96)],
+)
+def test_the_nine_benchmarks_of_the_suite(network, space, channels, cells, batch_size, ops, parsed):
+    suffix = "" if ops == "regular" else f"_{ops}"
+    sizes = {"channels": channels, "cells": cells} | section("evaluation", channels=channels, cells=cells)
+    for method in ("darts", "pr_darts"):
+        config = parsed(f"--config={FOLDER}/bench_suite.py:{network}_{ops}:{method}")
+        settings.validate(config)
+        check(config, SUITE | sizes | {"space": space + suffix, "batch_size": batch_size, "method": method})
+    assert parsed(f"--config={FOLDER}/bench_suite.py:{network}_{ops}").method == "darts"
+
+
+def test_another_benchmark_is_refused():
+    names = [
+        f"{network}_{ops}" for network in ("deep", "wide", "single_cell") for ops in ("regular", "no_skip", "all_skip")
+    ]
+    with refused(
+        f"benchmark 'deep_no_skp' is unknown; allowed are {', '.join(names)}; "
+        "did you mean 'deep_no_skip' or 'wide_no_skip' or 'deep_all_skip'?"
+    ):
+        MODULES["bench_suite"].get_config("deep_no_skp")
 
 
 OWN = """

@@ -72,6 +72,15 @@ def test_every_method_has_its_settings_and_measurements():
     assert rows == list(methods.NAMED)
 
 
+def test_the_files_that_the_table_of_libraries_names_are_there():
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \|", PAGES["methods/libraries.md"], re.MULTILINE)
+    named = [re.findall(r"`([\w/.]+)`", row) for row in rows]
+    assert len(rows) > 30 and all(names or row in ("–", "here", "---") for row, names in zip(rows, named, strict=True))
+    for first, *others in filter(None, named):
+        for name in (first, *(o if "/" in o else f"{Path(first).parent}/{o}" for o in others)):
+            assert (ROOT / name).exists() or (ROOT / "prdarts_jax" / name).exists(), name
+
+
 def test_the_table_of_exit_codes_is_that_of_the_command():
     codes = re.findall(r"^\| (\d+) \| ", PAGES["how-to/resume.md"], re.MULTILINE)
     assert codes == ["0", "1", str(command_line.DIVERGED), str(128 + signal.SIGINT), str(128 + signal.SIGTERM)]

@@ -101,8 +101,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         ),
         ([SEARCH, "--config.epochs=2147483648"], "config.epochs=2147483648 must be from 1 to 1000000"),
         ([TRAINING, "--config.epochs=2147483648"], "config.epochs=2147483648 must be from 0 to 1000000"),
-        ([SEARCH, f"--config.channels={2**20}"], "config.channels=1048576 must be even and from 2 to 4096, since a"),
-        ([TRAINING, f"--config.channels={2**40}"], "config.channels=1099511627776 must be even and from 2 to 4096, "),
+        ([SEARCH, f"--config.channels={2**20}"], "config.channels=1048576 must be from 2 to 4096"),
+        ([TRAINING, f"--config.channels={2**40}"], "config.channels=1099511627776 must be from 2 to 4096"),
         ([SEARCH, f"--config.seeds={2**31}"], "config.seeds=2147483648 must be from 1 to 1000"),
         (
             [TRAINING, f"--config.weights.learning_rate={10**400}"],

@@ -109,7 +109,7 @@ def architectures(folder):
 
 def tables(folder):
     cells = [f"[{', '.join(map(str, cell))}],{sum(cell)}" for cell in np.ndindex((5,) * 6)]
-    return damaged("\n".join(cells).encode()), reader(
+    return damaged("\n".join(["dataset digits", *cells]).encode()), reader(
         folder / "table.txt", lambda _: tabular.load(folder / "table.txt")
     )
 

@@ -102,7 +102,7 @@ class DiscreteNetwork(nn.Module):
       genotype: the cells.
       form: the stem. 'cifar': one convolution with 3 C channels. 'imagenet': three convolutions of stride 2, with
         C / 2, C and C channels; the inputs of the first cell are the outputs of the second and the third.
-      channels: C of the first cells, even.
+      channels: C of the first cells.
       cells: number of cells, at least 1.
       num_classes: number of classes.
       auxiliary: whether there is an auxiliary head after the last reduction. In calls with train=True, its logits

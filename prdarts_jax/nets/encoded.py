@@ -76,15 +76,16 @@ def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
     nodes = 1 + max(target for _, _, target in entries)
     if isinstance(cells[0], EdgeGenotype):
         return dataclasses.replace(nas_bench_201(), name="of the genotypes", ops=names, nodes=nodes)
-    return SearchSpace("of the genotypes", names, nodes)
+    outputs = len(genotypes.ends(cells[0], "normal")[1])
+    return SearchSpace("of the genotypes", names, nodes, outputs=outputs)
 
 
 def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
     """Converts a genotype to op weights of 0 and 1: {cell type: f32[edges, ops]}.
 
     Raises:
-      ValueError: the genotype is not in the space, has an op twice on an edge, or does not concatenate all intermediate
-        nodes.
+      ValueError: the genotype is not in the space, has an op twice on an edge, or concatenates other nodes than the
+        space.
     """
     if not isinstance(genotype, space.genotype_class):
         raise ValueError(f"genotype {genotype!r} must be a {space.genotype_class.__name__} in the space {space.name}")
@@ -93,9 +94,9 @@ def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
         weights = np.zeros(space.shape, np.float32)
         nodes = genotype.nodes if isinstance(genotype, EdgeGenotype) else len(entries) // 2 + 2
         outputs = genotypes.ends(genotype, cell_type)[1]
-        if nodes != space.nodes or (isinstance(genotype, Genotype) and outputs != tuple(range(2, nodes))):
+        if nodes != space.nodes or (isinstance(genotype, Genotype) and outputs != space.concat):
             raise ValueError(
-                f"the {cell_type} cell must have {space.nodes} nodes and concatenate all but its inputs in the space "
+                f"the {cell_type} cell must have {space.nodes} nodes and concatenate {space.concat} in the space "
                 f"{space.name}, but has {nodes} nodes and concatenates {outputs}"
             )
         for op, source, target in entries:

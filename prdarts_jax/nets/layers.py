@@ -76,7 +76,7 @@ def imagenet_stem(
 
     Args:
       images: [B, H, W, D], in the dtype of the computation.
-      channels: C, even; the first convolution has C / 2 channels, the others C.
+      channels: C; the first convolution has C / 2 channels, rounded down, the others C.
       norm: called as `norm(name, x)`; returns x, normalised by a module of that name.
 
     Returns:

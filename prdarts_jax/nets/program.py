@@ -63,7 +63,7 @@ class EdgeGroup:
     def columns(self) -> np.ndarray:
         """The indices of the `candidates` in `op_names`: all ops but the op `none`, which only has an effect with
         `partial` above 1, when other channels bypass it."""
-        return np.array([o for o, name in enumerate(self.op_names) if ops.group(name) != "none" or self.partial > 1])
+        return np.array([o for o, name in enumerate(self.op_names) if name != "none" or self.partial > 1])
 
     @property
     def norm(self) -> ops.Norm:

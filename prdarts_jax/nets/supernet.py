@@ -8,6 +8,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops
 from prdarts_jax.nets import executor
@@ -89,7 +90,7 @@ class Cell(SearchCell):
     def __call__(
         self, s0: jax.Array, s1: jax.Array, weights: jax.Array, train: bool, dropout_rate: jax.Array | float
     ) -> jax.Array:
-        """Computes the intermediate nodes and concatenates them.
+        """Computes the intermediate nodes and concatenates those of `space.concat`.
 
         Args:
           s0: output of the cell k-2, [B, H, W, D]; with `reduction_before` [B, 2 H, 2 W, D], or one less on a side.
@@ -99,7 +100,7 @@ class Cell(SearchCell):
           dropout_rate: as for `Macro.__call__`.
 
         Returns:
-          [B, h, w, (nodes - 2) C], where h and w are H and W, in a reduction half of them, rounded up.
+          [B, h, w, len(space.concat) C], where h and w are H and W, in a reduction half of them, rounded up.
         """
 
         def preprocess(i, x, reduce):
@@ -114,7 +115,7 @@ class Cell(SearchCell):
         empty = jnp.zeros((self.space.nodes - 2, batch, height, width, self.channels), s0.dtype)
         states = empty if self.reduction else jnp.concatenate([inputs, empty])
         states = self._execute(self.reduction, inputs, states, weights, train, dropout_rate)
-        return jnp.concatenate(list(states[-(self.space.nodes - 2) :]), axis=-1)
+        return jnp.concatenate(list(states[-len(self.space.concat) :]), axis=-1)
 
 
 class Macro(nn.Module):
@@ -246,8 +247,7 @@ class Supernet(Macro):
         3 C / 2, 3 C and 3 C channels, as in PC-DARTS's search on ImageNet (Xu et al., ICLR 2020); the inputs of the
         first cell are the outputs of the second and the third.
       cells: number of cells, at least 1.
-      channels: C of the first cells, even, since a factorised reduction makes half of the channels by each of two
-        convolutions.
+      channels: C of the first cells.
       pool_norm: whether BN follows pools, as in DARTS, but not in PR-DARTS's released supernet.
       head_norm: whether BN and ReLU come before the global pool, as in PR-DARTS's released supernet.
       auxiliary: whether there is an auxiliary head after the last reduction. In calls with train=True, its logits
@@ -292,3 +292,13 @@ class Supernet(Macro):
                 head = AuxiliaryHead(self.num_classes, self.dtype, self.axis_name, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(s1, train=train), reduce_fn=lambda _, new: new)
         return nn.relu(self._norm("head_norm", s1, train)) if self.head_norm else s1
+
+
+def by_op(params: dict) -> dict[str, dict]:
+    """The parameters of the ops in all cells of a supernet, {'CELL/stage_i/OP': {name: f32[edges, ...]}}."""
+    found: dict[str, dict] = {}
+    for path, value in flatten_dict(params).items():
+        for place, name in enumerate(path[:-2]):
+            if name.startswith("stage_"):
+                found.setdefault("/".join(path[: place + 2]), {})["/".join(path[place + 2 :])] = value
+    return found

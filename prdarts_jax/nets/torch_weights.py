@@ -338,8 +338,7 @@ def _check_arguments(
         )
     if form not in discrete.FORMS:
         raise ValueError(f"form={refusals.shown(form)} must be one of {refusals.listed(form, discrete.FORMS)}")
-    if type(channels) is not int or channels < 2 or channels % 2:
-        raise ValueError(f"channels={refusals.shown(channels)} must be an even integer of at least 2")
-    for field, value in (("cells", cells), ("num_classes", num_classes), ("image_channels", image_channels)):
+    sizes = {"channels": channels, "cells": cells, "num_classes": num_classes, "image_channels": image_channels}
+    for field, value in sizes.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{field}={refusals.shown(value)} must be an integer of at least 1")

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.ops import kernels
+from prdarts_jax.ops.changes import normalized, with_skip
 from prdarts_jax.ops.op import Op, normalizing, random_key, running
-from prdarts_jax.ops.registry import Layers, register
+from prdarts_jax.ops.registry import Layers, find, group, register
 
 RELU_CONV_NORM_LAYERS: Layers = (("op.1", "pointwise"), ("op.2", "norm"))
 FACTORIZED_REDUCE_LAYERS: Layers = (("conv_1", "even"), ("conv_2", "odd"), ("bn", "norm"))
@@ -150,3 +151,17 @@ def nor_conv(size: int, channels: int, stride: int) -> Op:
 _NOR_CONV = (("op.1", "kernel"), ("op.2", "norm"))
 register("nor_conv_1x1", group="conv", torch={1: RELU_CONV_NORM_LAYERS, 2: _NOR_CONV})(functools.partial(nor_conv, 1))
 register("nor_conv_3x3", group="conv", torch={1: _NOR_CONV, 2: _NOR_CONV})(functools.partial(nor_conv, 3))
+
+
+def _with_skip(name: str, channels: int, stride: int) -> Op:
+    op = find(name).build(channels, stride)
+    return with_skip(normalized(op) if group(name) == "pool" else op, skip_connect(channels, stride))
+
+
+# The ops of DARTS with a skip connection beside each, as in confopt's suite (Jha et al., AutoML 2025). There a pool is
+# normalised in discrete networks too.
+for _name in (
+    *("none", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"),
+    *("dil_conv_3x3", "dil_conv_5x5", "avg_pool_3x3", "max_pool_3x3"),
+):
+    register(f"{_name}_with_skip", group=group(_name))(functools.partial(_with_skip, _name))

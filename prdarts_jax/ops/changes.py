@@ -43,8 +43,7 @@ def candidate(
         raise ValueError(f"channels={channels} must be a multiple of {partial}, since an op sees 1/{partial} of them")
     op = entry.build(channels // partial, stride)
     if pool_norm and entry.group == "pool" and not op.norms:
-        pool = op
-        op = normalizing(lambda params, x: pool.apply(params, None, x, None)[0], pool.shapes, pool.draws)
+        op = normalized(op)
     if affine:
         op = with_affine(op, channels // partial)
     if partial > 1:
@@ -53,6 +52,26 @@ def candidate(
     if dropout == "skip" and identity:
         return _changed(op, _drop_entries, "seed", "rate")
     return _changed(op, _drop_images, "keep") if dropout == "path" or (dropout == "nonskip" and not identity) else op
+
+
+def normalized(op: Op) -> Op:
+    """Adds a normalisation of the output to an op that has none."""
+    return normalizing(lambda params, x: op.apply(params, None, x, None)[0], op.shapes, op.draws)
+
+
+def with_skip(op: Op, skip: Op) -> Op:
+    """The sum of an op and of a skip connection, whose kernels and normalisations get the prefix `skip_`."""
+
+    def of_skip(tree):
+        return tree and {name.removeprefix("skip_"): leaf for name, leaf in tree.items() if name.startswith("skip_")}
+
+    def apply(params, stats, x, norm):
+        y, moments = op.apply(params, stats, x, norm)
+        beside, others = skip.apply(of_skip(params), of_skip(stats), x, norm)
+        return y + beside, {**moments, **{f"skip_{name}": value for name, value in others.items()}}
+
+    shapes = {**op.shapes, **{f"skip_{name}": shape for name, shape in skip.shapes.items()}}
+    return Op(apply, shapes, (*op.norms, *(f"skip_{name}" for name in skip.norms)), op.draws)
 
 
 def with_affine(op: Op, channels: int) -> Op:

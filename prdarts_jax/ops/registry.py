@@ -46,8 +46,8 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
     Args:
       name: letters, digits and underscores.
-      group: what the op counts as: 'none' (its output is 0 and it is not executed), 'skip', 'noise', 'pool' (its output
-        is normalised in a supernet with `pool_norm`) or 'conv'.
+      group: what the op counts as: 'none' (no connection: the network of a found cell leaves it out), 'skip', 'noise',
+        'pool' (its output is normalised in a supernet with `pool_norm`) or 'conv'.
       torch: for each stride the layers that have weights, in the order of PyTorch's state_dict; each is (its name in
         PyTorch, the name of the kernel or normalisation in `Op`). Needed only to read or write weights of PyTorch.
 

@@ -16,13 +16,15 @@ from prdarts_jax.run.plots import COLOURS, TITLES
 from prdarts_jax.spaces import genotypes
 
 _WIDTH, _HEIGHT = 12.0, 6.0  # all lengths are in inches
+_COLUMN = 0.95  # smallest distance of columns; a drawing of more than 11 is wider
 _NODE_HALF = np.array([0.34, 0.24])
 _NODE, _LABEL, _LINE = 0.7, 0.45, 0.3  # heights that they occupy
 _MIDDLE = 3.05  # of the drawing, between the title and the legend
+_MARGIN = 0.6  # left and right of the middle of the outer columns
 
 
 def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
-    """The cell as a directed graph from left to right, 1800 x 900 pixels, like the figures of DARTS.
+    """The cell as a directed graph from left to right, as DARTS draws it: 1800 x 900 pixels, wider if it is deep.
 
     A node's column is its depth, the length of the longest path from an input. Entries of the group 'none' are not
     drawn. Nodes are numbered as in the papers. Artists have the gid "node", "edge" or "op", so that they can be found
@@ -42,12 +44,13 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
     names += [str(node - 2 if concat else node) for node in range(len(inputs), output)] + ["$c_k$"]
     fills = ["#D5E8D4" if node in inputs else "#9CCBEE" for node in range(output)] + ["#F5DE8A"]
 
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=150)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(0, _HEIGHT))
-    axes.set_axis_off()
-    axes.text(_WIDTH / 2, _HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center")
-    kinds: dict[str, str] = {}
     places, chains = _layout(edges, len(inputs), output + 1)
+    width = places[:, 0].max() + _MARGIN
+    figure = Figure(figsize=(width, _HEIGHT), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, _HEIGHT))
+    axes.set_axis_off()
+    axes.text(width / 2, _HEIGHT - 0.4, TITLES[cell_type], fontsize=16, ha="center", va="center")
+    kinds: dict[str, str] = {}
     for (_, target, op), chain in zip(edges, chains, strict=True):
         kind, colour = (ops.group(op), COLOURS[ops.group(op)]) if op else ("concatenation", "0.6")
         kinds[kind] = colour
@@ -63,12 +66,13 @@ def cell_figure(genotype: genotypes.AnyGenotype, cell_type: str) -> Figure:
         )
         if op:
             x, y = points[-2]
-            label = axes.text(x, y, op, fontsize=11, color=colour, ha="center", va="center", gid="op", zorder=4)
+            text = op.replace("_with_", "\nwith_")  # otherwise it is as wide as two columns
+            label = axes.text(x, y, text, fontsize=11, color=colour, ha="center", va="center", gid="op", zorder=4)
             label.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"})
     for name, fill, (x, y) in zip(names, fills, places, strict=False):  # the nodes come first
-        corner, (width, height) = (x - _NODE_HALF[0], y - _NODE_HALF[1]), 2 * _NODE_HALF
+        corner, (wide, high) = (x - _NODE_HALF[0], y - _NODE_HALF[1]), 2 * _NODE_HALF
         shape = "round,pad=0,rounding_size=0.15"
-        axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, fc=fill, ec="0.25", gid="node"))
+        axes.add_patch(FancyBboxPatch(corner, wide, high, boxstyle=shape, fc=fill, ec="0.25", gid="node"))
         axes.text(x, y, name, fontsize=15, ha="center", va="center_baseline", zorder=5)
     order = [kind for kind in (*COLOURS, "concatenation") if kind in kinds]
     handles = [Line2D([], [], color=kinds[kind], lw=2.5, label=kind) for kind in order]
@@ -103,7 +107,7 @@ def _layout(edges: Sequence[tuple[int, int, str]], inputs: int, nodes: int) -> t
     y = _heights(np.array(columns), np.array(sizes), [pair for chain in chains for pair in itertools.pairwise(chain)])
     if y[0] < y[inputs - 1]:  # the first input goes above the second
         y = -y
-    x = np.interp(columns, (0, max(columns)), (0.6, _WIDTH - 0.6))
+    x = _MARGIN + np.array(columns) * max(_COLUMN, (_WIDTH - 2 * _MARGIN) / max(columns))
     y -= (y.max() + y.min()) / 2
     return np.stack([x, _MIDDLE + y * min(1.6, 3.5 / max(np.ptp(y), 1))], axis=1), chains
 

@@ -137,7 +137,7 @@ def evaluate(
     accuracy. Call it from the main thread, which receives SIGTERM and Ctrl-C.
 
     Args:
-      cells: name -> genotype, all of the same class. Each must concatenate all nodes but its inputs, and may not have
+      cells: name -> genotype, all of the same class. All must concatenate the same last nodes, and none may have
         an op twice on an edge.
       config: of the training, such as `settings.training()`; its genotype is ignored.
       workdir: created or resumed.

@@ -16,12 +16,12 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
 from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, report, reporting, settings
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
-from prdarts_jax.search import diagnostics, gates, trust
+from prdarts_jax.search import diagnostics, gates, methods, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
@@ -60,9 +60,17 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = data or feeds.find_data(config)
     table = tabular.load(config.table) if config.table else None
+    if table and not table.is_of(data.name):
+        raise ValueError(
+            f"config.table={refusals.shown(config.table)} is of {table.dataset}, but must be of the data set of the "
+            f"search, {refusals.shown(data.name)}; the first line of a table, 'dataset NAME', says of which it is "
+            "(without it: cifar10)"
+        )
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
+    if file := methods.file_of(config.method):
+        fields["method_file"] = checkpoints.fingerprint(np.frombuffer(file.read_bytes(), np.uint8))
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
     halves, space = open_halves(config, data), settings.space_of(config)

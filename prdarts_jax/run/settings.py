@@ -5,19 +5,19 @@ Files in configs/ start from `search(method)` or `training()`, so each shows onl
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import costs, discrete
-from prdarts_jax.search import methods
+from prdarts_jax.search import hypergradients, methods
 from prdarts_jax.spaces import discretizations, tabular
 
-_HALVES = "a factorised reduction makes half of the channels with each of two convolutions"
-_EVEN = Range(lambda value: 2 <= value <= 4096 and value % 2 == 0, lambda: f"even and from 2 to 4096, since {_HALVES}")
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
 # Upper limits of whole numbers: more than anyone needs, and too small to make a machine hang or crash.
 _MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, sources.LARGEST, 2**31 - 1
@@ -120,7 +120,7 @@ class _Cost:
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    channels: Annotated[int, _EVEN, "of the first cells"] = 36
+    channels: Annotated[int, from_to(2, 4096), "of the first cells"] = 36
     cells: Annotated[int, from_to(1, _SOME)] = 20
     auxiliary_weight: Annotated[float, at_least(0), "of the auxiliary head's loss; 0: no auxiliary head"] = 0.0
     drop_path: Annotated[float, below(1), "probability at the end; it grows linearly from 0"] = 0.3
@@ -181,7 +181,7 @@ class _Search(_Images):
         str, one_of(DISCRETIZATIONS), "how the supernet becomes a cell; 'own': the method's own way, by the logits"
     ] = "own"
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
-    channels: Annotated[int, _EVEN, "of the first cells"] = 16
+    channels: Annotated[int, from_to(2, 4096), "of the first cells"] = 16
     cells: Annotated[
         int, from_to(1, _SOME), "number of cells in all; in NAS-Bench-201's network, in each of its three stages"
     ] = 8
@@ -223,14 +223,18 @@ def search(method: str = "pr_darts") -> ConfigDict:
     For a method of your own (MODULE:FUNCTION) the settings are those of PR-DARTS.
 
     Raises:
-      ValueError: there is no such method.
+      ValueError, OSError: there is no such method, or a setting of its paper is unknown or out of range.
 
     >>> search("darts").batch_size
     64
     """
-    config = fields.defaults(_search_schema(method))
+    schema, paper = _search_schema(method), dict(methods.find(method).paper)
+    config, flat = fields.defaults(schema), flatten_dict(schema, sep=".")
+    fields.check_names(paper, flat, f"a search, which method={refusals.shown(method)} sets")
+    for name, value in paper.items():
+        fields.check(flat[name], f"config.{name}", value)
     config.method = method
-    config.update_from_flattened_dict(dict(methods.find(method).paper))
+    config.update_from_flattened_dict(paper)
     return config
 
 
@@ -244,18 +248,19 @@ def training() -> ConfigDict:
 
 
 def section_of(method: str) -> str:
-    """The name of the section that holds a method's settings: 'mine' for 'my_module:mine'.
+    """The name of the section that holds a method's settings: 'mine' for 'my_module:mine'; a method of a TOML file has
+    none, but a name.
 
-    >>> section_of("pr_darts"), section_of("my_module:mine")
-    ('pr_darts', 'mine')
+    >>> section_of("pr_darts"), section_of("my_module:mine"), section_of("some/deep.toml")
+    ('pr_darts', 'mine', 'deep')
     """
-    return method.rpartition(":")[2]
+    return Path(method).stem if method.endswith(".toml") else method.rpartition(":")[2]
 
 
 def _search_schema(method: str) -> dict[str, Any]:
     own = methods.find(method).schema
     sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(_Search) | sections | {section_of(method): own}
+    return fields.schema_of(_Search) | sections | ({section_of(method): own} if own else {})
 
 
 def validate(config: ConfigDict) -> None:
@@ -273,8 +278,10 @@ def validate(config: ConfigDict) -> None:
             schema = _search_schema(method)
         except ValueError as error:
             raise ValueError(f"config.{error}") from error
+        except OSError as error:
+            raise ValueError(f"config.method={refusals.shown(method)}: {error}") from error
         if method not in methods.NAMED and section_of(method) not in config:
-            del schema[section_of(method)]  # a config made for another method: the user's own gets its defaults
+            schema.pop(section_of(method), None)  # a config made for another method: the user's own gets its defaults
         fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":
@@ -306,8 +313,9 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
             f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "
             f"{space.name}, whose edges have candidates of their own"
         )
-    if config.nodes and config.nodes <= space.inputs:
-        raise ValueError(f"config.nodes={config.nodes} must be above {space.inputs}, the inputs of a cell; or 0")
+    least = space.inputs + max(space.outputs, 1)
+    if 0 < config.nodes < least:
+        raise ValueError(f"config.nodes={config.nodes} must be at least {least} in the space {space.name}; or 0")
     names = tuple(name.strip() for name in config.ops.split(",")) if config.ops else space.ops
     try:
         return dataclasses.replace(space, nodes=config.nodes or space.nodes, ops=names)
@@ -345,24 +353,23 @@ def _check_search(config):
         made = method(**config.get(section, {}))
     except ValueError as error:
         raise ValueError(f"config.{section}: {error}") from error
+    searches = [stage.method for stage in made.stages] or [made]
     if config.cost.target:
-        _check_cost(config, made)
-    if config.accumulate > 1 and made.second_order:
+        _check_cost(config, searches)
+    if config.accumulate > 1 and isinstance(made.hypergradient, (hypergradients.Unrolled, hypergradients.Neumann)):
         raise ValueError(
-            f"config.accumulate={config.accumulate} must be 1 with a method of second order, config.{section}, which "
-            "looks ahead to the weights after each step"
+            f"config.accumulate={config.accumulate} must be 1 with config.{section}, whose hypergradient looks "
+            "ahead to the weights after each step"
         )
-    if config.channels % (2 * made.supernet.get("partial", 1)):
-        partial = made.supernet["partial"]
-        raise ValueError(
-            f"config.channels={config.channels} must be a multiple of {2 * partial}, twice config.{section}.partial"
-        )
+    for partial in {search.supernet.get("partial", 1) for search in searches}:
+        if config.channels % partial:
+            where = f"config.{section}.partial" if section in config else "supernet.partial"
+            raise ValueError(f"config.channels={config.channels} must be a multiple of {where}={partial}")
 
 
-def _check_cost(config, made):
+def _check_cost(config, searches):
     """Refuses a target for the cost if the cell is not that of the strongest ops by the logits."""
-    methods_of = [stage.method for stage in made.stages] or [made]
-    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in methods_of)
+    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in searches)
     if not by_logits or config.discretization != "own":
         raise ValueError(
             f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "

@@ -3,11 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from prdarts_jax.search.schedules import Linear
+
+Tree = Any
+Loss = Callable[..., tuple[jax.Array, Any]]  # (value, aux)
 
 
 def cosine(gradients: jax.Array) -> jax.Array:
@@ -49,3 +53,39 @@ class Alignment:
 
     weight: Linear
     measure: Callable[[jax.Array], jax.Array] = cosine
+
+
+def aligned_gradient(
+    train_loss: Loss,
+    alignment: Callable[[jax.Array], jax.Array],
+    weight: jax.Array,
+    params: Tree,
+    layer_weights: jax.Array,
+    grad: Callable = jax.grad,
+) -> tuple[Tree, jax.Array, Any]:
+    """The gradient in the weights of L_train - weight * alignment(dL_train/d layer_weights), exactly.
+
+    With p = d alignment / dg at g = dL_train/d layer_weights, the gradient of the alignment is d/dt dL_train/dw at
+    t = 0, for layer weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite
+    difference).
+
+    Args:
+      train_loss: (params, layer_weights) -> (value, aux); params are w.
+      alignment: of the gradients of all layers.
+      weight: lambda, f32[].
+      params: the weights.
+      layer_weights: f32[layers, edges, ops].
+      grad: takes derivatives of the loss; see `devices.grad`.
+
+    Returns:
+      (gradient in the weights, dL_train/d layer_weights, aux).
+    """
+    gradients, _ = grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
+    direction = jax.grad(alignment)(gradients)
+    gradient, of_alignment, aux = jax.jvp(
+        lambda layer_weights: grad(train_loss, has_aux=True)(params, layer_weights),
+        (layer_weights,),
+        (direction,),
+        has_aux=True,
+    )
+    return jax.tree.map(lambda g, a: g - weight * a, gradient, of_alignment), gradients, aux

@@ -1,15 +1,57 @@
 """The curvature of the validation loss in the logits, and early stopping by it (Zela et al., ICLR 2020)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.data.epochs import Batch, key_for
-from prdarts_jax.search import hypergradients
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
+
+Tree = Any
+
+
+def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Array, steps: int) -> jax.Array:
+    """The eigenvalue of largest absolute value of a Hessian, from products with vectors alone (Lanczos's method).
+
+    Args:
+      gradient: the function whose derivative is the Hessian.
+      at: the point at which the Hessian is taken; entries that are not finite are left out.
+      key: for the first vector; consumed.
+      steps: number of products with the Hessian; as many as there are entries give the exact value.
+    """
+    flat, unravel = ravel_pytree(at)
+    free = jnp.isfinite(flat)
+
+    def product(vector):
+        tangent = unravel(vector)
+        return jnp.where(free, ravel_pytree(jax.jvp(gradient, (at,), (tangent,))[1])[0], 0.0)
+
+    def step(i, carry):
+        basis, diagonal, beside, size = carry
+        vector = product(basis[i])
+        diagonal, size = diagonal.at[i].set(vector @ basis[i]), jnp.maximum(size, jnp.linalg.norm(vector))
+        # Twice, since after the first time rounding leaves a part of the earlier vectors.
+        for _ in range(2):
+            vector -= basis.T @ (basis @ vector)
+        norm = jnp.linalg.norm(vector)
+        # A vector that is only a rounding error is no new direction: all that can be reached has been.
+        new = norm > 10 * flat.size * jnp.finfo(flat.dtype).eps * size
+        vector = jnp.where(new, vector / jnp.where(new, norm, 1.0), 0.0)
+        return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(jnp.where(new, norm, 0.0)), size
+
+    steps = min(steps, flat.size)
+    first = jnp.where(free, jax.random.normal(key, flat.shape, flat.dtype), 0.0)
+    basis = jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(first / jnp.linalg.norm(first))
+    zeros = jnp.zeros(steps, flat.dtype)
+    _, diagonal, beside, _ = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros, jnp.zeros((), flat.dtype)))
+    beside = beside[:-1]
+    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    return values[jnp.argmax(jnp.abs(values))]
 
 
 def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batch, products: int = 10) -> jax.Array:
@@ -22,7 +64,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
       products: number of products with the Hessian; each costs as much as two to three gradients.
 
     Returns:
-      f32[], the eigenvalue of the largest absolute value, with its sign; see `hypergradients.dominant_eigenvalue`.
+      f32[], the eigenvalue of the largest absolute value, with its sign; see `dominant_eigenvalue`.
     """
     key = key_for(state.key, 5, state.step)
 
@@ -34,7 +76,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
         gradients = jax.lax.map(lambda batch: problem.grad(loss)(arch, batch), batches)
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
-    return hypergradients.dominant_eigenvalue(gradient, state.arch, key, products)
+    return dominant_eigenvalue(gradient, state.arch, key, products)
 
 
 @dataclasses.dataclass(frozen=True)

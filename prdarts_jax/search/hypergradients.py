@@ -1,120 +1,189 @@
-"""Second derivatives of losses in weights and logits, by forward mode over reverse mode.
+"""How the logits' gradient takes account of the weights, which follow the logits: hypergradients.
 
-Losses are functions of pytrees and know nothing of supernets, so each function here can be checked on a problem of a
-few numbers.
+The weights w minimise the training loss at the logits a, so the validation loss depends on a in two ways:
+
+  d/da L_val(w(a), a) = dL_val/da + dL_val/dw dw/da
+
+A hypergradient is a frozen, hashable value that says what is taken for dw/da. It is called with a `Bilevel` and returns
+(gradient in the logits, aux). The losses are functions of pytrees and know nothing of supernets, so each hypergradient
+can be checked on a problem of a few numbers. All second derivatives are forward mode over reverse mode.
+
+>>> def val_loss(w, a):  # with the training loss below, w(a) = a, so the derivative of w(a)^2 / 2 in a is a
+...     return w**2 / 2
+>>> problem = Bilevel(
+...     train_loss=lambda w, a: (w - a) ** 2 / 2,
+...     val_gradient=lambda w, a, argnums: (jax.grad(val_loss, argnums)(w, a), {}),
+...     update=lambda gradient, w, opt_state: (w - 0.5 * gradient, opt_state),
+...     params=jnp.float32(1),
+...     opt_state=(),
+...     arch=jnp.float32(1),
+... )
+>>> ways = FirstOrder(), Unrolled(1), Unrolled(2), Neumann(1), ConjugateGradient(1, damping=0.0)
+>>> [float(way(problem)[0]) for way in ways]
+[0.0, 0.5, 0.75, 0.75, 1.0]
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 Tree = Any
-Loss = Callable[..., tuple[jax.Array, Any]]  # (value, aux)
 
 
-def unrolled_gradient(
-    train_loss: Callable[[Tree, Tree], jax.Array],
-    val_gradient: Callable[[Tree, Tree], tuple[tuple[Tree, Tree], Any]],
-    move: Callable[[Tree], Tree],
-    params: Tree,
-    arch: Tree,
-    grad: Callable = jax.grad,
-) -> tuple[Tree, Any]:
-    """The gradient of the validation loss after a step of the weights (DARTS; Liu et al., 2019, equation 7), exactly.
+@dataclasses.dataclass(frozen=True)
+class Bilevel:
+    """A point of a search, and the two losses there.
 
-    With w'(a) = move(dL_train/dw (w, a)) and v the product of dL_val/dw' (w', a) with the Jacobian of `move`,
-      d/da L_val(w'(a), a) = dL_val/da (w', a) + d/dt dL_train/da (w + t v, a) at t = 0.
-    For SGD, where move(g) = w - xi (g + ...), v is -xi dL_val/dw', as in the paper.
-
-    Args:
+    Attributes:
       train_loss: of (params, arch), that is w and a.
-      val_gradient: (params, arch) -> ((gradient in params, gradient in arch), aux).
-      move: the gradient of the training loss in the weights -> the weights after the step.
+      val_gradient: (params, arch, argnums) -> (the gradients of the validation loss in these arguments, aux).
+      update: (gradient in params, params, opt_state) -> (params, opt_state) after a step of the weights' optimizer.
+      params: the weights w.
+      opt_state: the state of their optimizer.
+      arch: the logits a.
       grad: takes derivatives of the training loss; see `devices.grad`.
-
-    Returns:
-      (gradient in arch, aux).
     """
-    moved, pull_back = jax.vjp(move, grad(train_loss)(params, arch))
-    (dmoved, darch), aux = val_gradient(moved, arch)
-    (direction,) = pull_back(dmoved)
-    _, mixed = jax.jvp(lambda params: grad(train_loss, argnums=1)(params, arch), (params,), (direction,))
-    return jax.tree.map(jnp.add, darch, mixed), aux
+
+    train_loss: Callable[[Tree, Tree], jax.Array]
+    val_gradient: Callable[[Tree, Tree, tuple[int, ...]], tuple[tuple[Tree, ...], Any]]
+    update: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+    params: Tree
+    opt_state: Tree
+    arch: Tree
+    grad: Callable = jax.grad
+
+    def slope(self, params: Tree, arch: Tree) -> Tree:
+        """dL_train/dw, which reverse mode can differentiate: its derivative here is that of forward mode."""
+        gradient = self.grad(self.train_loss)
+        slope = jax.custom_vjp(lambda params, arch: gradient(params, arch))
+
+        def backward(point, vector):
+            params, arch = point
+            return dataclasses.replace(self, params=params, arch=arch).along(vector, (0, 1))
+
+        slope.defvjp(lambda *point: (gradient(*point), point), backward)
+        return slope(params, arch)
+
+    def along(self, vector: Tree, argnums: int | tuple[int, ...]) -> Tree:
+        """The derivative, when the weights move along a vector, of dL_train/dw (argnums 0) or dL_train/da (argnums 1).
+
+        These are the products of the vector with the Hessian and with the mixed second derivatives.
+        """
+        gradient = self.grad(self.train_loss, argnums=argnums)
+        return jax.jvp(lambda params: gradient(params, self.arch), (self.params,), (vector,))[1]
 
 
-def aligned_gradient(
-    train_loss: Loss,
-    alignment: Callable[[jax.Array], jax.Array],
-    weight: jax.Array,
-    params: Tree,
-    layer_weights: jax.Array,
-    grad: Callable = jax.grad,
-) -> tuple[Tree, jax.Array, Any]:
-    """The gradient in the weights of L_train - weight * alignment(dL_train/d layer_weights), exactly.
+Hypergradient = Callable[[Bilevel], tuple[Tree, Any]]
 
-    With p = d alignment / dg at g = dL_train/d layer_weights, the gradient of the alignment is d/dt dL_train/dw at
-    t = 0, for layer weights shifted by t p (Lambda-DARTS; Movahedi et al., 2023, section 4, where it is a finite
-    difference).
 
-    Args:
-      train_loss: (params, layer_weights) -> (value, aux); params are w.
-      alignment: of the gradients of all layers.
-      weight: lambda, f32[].
-      params: the weights.
-      layer_weights: f32[layers, edges, ops].
-      grad: takes derivatives of the loss; see `devices.grad`.
+@dataclasses.dataclass(frozen=True)
+class FirstOrder:
+    """dw/da = 0: the weights are constants (DARTS; Liu et al., ICLR 2019, xi = 0)."""
 
-    Returns:
-      (gradient in the weights, dL_train/d layer_weights, aux).
+    def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
+        """(gradient in arch, aux)."""
+        (darch,), aux = problem.val_gradient(problem.params, problem.arch, (1,))
+        return darch, aux
+
+
+@dataclasses.dataclass(frozen=True)
+class Unrolled:
+    """The validation loss is that of the weights after some steps of their optimizer, all on the same training batch.
+
+    One step is the second order of DARTS (Liu et al., ICLR 2019, equation 7), exactly. With w'(a) the weights after it,
+    and v the product of dL_val/dw' (w', a) with the Jacobian of the step in dL_train/dw,
+      d/da L_val(w'(a), a) = dL_val/da (w', a) + d/dt dL_train/da (w + t v, a) at t = 0.
+    For SGD with the learning rate xi, v is -xi dL_val/dw', as in the paper. More steps repeat this, from the last to
+    the first. They need memory for the weights after each step, and each is compiled by itself.
+
+    Attributes:
+      steps: number of steps, at least 1.
     """
-    gradients, _ = grad(train_loss, argnums=1, has_aux=True)(params, layer_weights)
-    direction = jax.grad(alignment)(gradients)
-    gradient, of_alignment, aux = jax.jvp(
-        lambda layer_weights: grad(train_loss, has_aux=True)(params, layer_weights),
-        (layer_weights,),
-        (direction,),
-        has_aux=True,
-    )
-    return jax.tree.map(lambda g, a: g - weight * a, gradient, of_alignment), gradients, aux
+
+    steps: int = 1
+
+    def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
+        """(gradient in arch, aux); aux is that of the weights after the steps."""
+        gradient = problem.grad(problem.train_loss)(problem.params, problem.arch)
+        moved, pull_back = jax.vjp(functools.partial(self._move, problem), gradient, problem.arch)
+        (dmoved, darch), aux = problem.val_gradient(moved, problem.arch, (0, 1))
+        direction, of_later_steps = pull_back(dmoved)
+        return _sum(darch, problem.along(direction, 1), of_later_steps), aux
+
+    def _move(self, problem, gradient, arch):
+        """The weights after the steps, of which the first has this gradient."""
+        params, opt_state = problem.update(gradient, problem.params, problem.opt_state)
+        for _ in range(1, self.steps):
+            params, opt_state = problem.update(problem.slope(params, arch), params, opt_state)
+        return params
 
 
-def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Array, steps: int) -> jax.Array:
-    """The eigenvalue of largest absolute value of a Hessian, from products with vectors alone (Lanczos's method).
+@dataclasses.dataclass(frozen=True)
+class Neumann:
+    """The implicit gradient at weights that a step of their optimizer leaves where they are, by a Neumann series
+    (Lorraine, Vicol, Duvenaud, AISTATS 2020, equation 7; iDARTS; Zhang et al., ICML 2021, equation 9).
 
-    Args:
-      gradient: the function whose derivative is the Hessian.
-      at: the point at which the Hessian is taken; entries that are not finite are left out.
-      key: for the first vector; consumed.
-      steps: number of products with the Hessian; as many as there are entries give the exact value.
+    For SGD with the learning rate xi, and H the Hessian of the training loss in w,
+      d/da L_val(w(a), a) = dL_val/da - d2 L_train/da dw  xi (v + (1 - xi H) v + (1 - xi H)^2 v + ...),  v = dL_val/dw.
+    The sum tends to the solution of H p = v if no eigenvalue of xi H is outside (0, 2). Here 1 - xi H is the derivative
+    of the optimizer's next step, which has its current learning rate, weight decay (then a part of H) and clipping. All
+    derivatives are those at the current weights. As many terms as n steps are the gradient of n unrolled steps there.
+
+    Attributes:
+      products: number of products with the Hessian; the sum has one more term. Each costs as much as two to three
+        gradients. With 0, the Hessian is replaced by 1 / xi.
     """
-    flat, unravel = ravel_pytree(at)
-    free = jnp.isfinite(flat)
 
-    def product(vector):
-        tangent = unravel(vector)
-        return jnp.where(free, ravel_pytree(jax.jvp(gradient, (at,), (tangent,))[1])[0], 0.0)
+    products: int = 2
 
-    def step(i, carry):
-        basis, diagonal, beside, size = carry
-        vector = product(basis[i])
-        diagonal, size = diagonal.at[i].set(vector @ basis[i]), jnp.maximum(size, jnp.linalg.norm(vector))
-        # Twice, since after the first time rounding leaves a part of the earlier vectors.
-        for _ in range(2):
-            vector -= basis.T @ (basis @ vector)
-        norm = jnp.linalg.norm(vector)
-        # A vector that is only a rounding error is no new direction: all that can be reached has been.
-        new = norm > 10 * flat.size * jnp.finfo(flat.dtype).eps * size
-        vector = jnp.where(new, vector / jnp.where(new, norm, 1.0), 0.0)
-        return basis.at[i + 1].set(vector), diagonal, beside.at[i].set(jnp.where(new, norm, 0.0)), size
+    def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
+        """(gradient in arch, aux)."""
+        (vector, darch), aux = problem.val_gradient(problem.params, problem.arch, (0, 1))
+        gradient = problem.grad(problem.train_loss)(problem.params, problem.arch)
+        _, pull_back = jax.vjp(lambda g, w: problem.update(g, w, problem.opt_state)[0], gradient, problem.params)
 
-    steps = min(steps, flat.size)
-    first = jnp.where(free, jax.random.normal(key, flat.shape, flat.dtype), 0.0)
-    basis = jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(first / jnp.linalg.norm(first))
-    zeros = jnp.zeros(steps, flat.dtype)
-    _, diagonal, beside, _ = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros, jnp.zeros((), flat.dtype)))
-    beside = beside[:-1]
-    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
-    return values[jnp.argmax(jnp.abs(values))]
+        def add_term(_, carry):
+            (direction, kept), total = carry
+            term = pull_back(_sum(kept, problem.along(direction, 0)))
+            return term, _sum(total, term[0])
+
+        first = pull_back(vector)
+        _, direction = jax.lax.fori_loop(0, self.products, add_term, (first, first[0]))
+        return _sum(darch, problem.along(direction, 1)), aux
+
+
+@dataclasses.dataclass(frozen=True)
+class ConjugateGradient:
+    """The implicit gradient by the method of conjugate gradients (Pedregosa, ICML 2016, algorithm 1).
+
+    With H the Hessian of the training loss in w,
+      d/da L_val(w(a), a) = dL_val/da - d2 L_train/da dw p,  (H + damping) p = dL_val/dw,
+    both at the current weights, where p is found in a given number of iterations from 0 on. The matrix H + damping must
+    be positive definite. The Hessian of a network is not, so the damping must be above its lowest eigenvalue, negated.
+
+    Attributes:
+      products: number of iterations, with one product with the Hessian each; one product more is needed at the start.
+      damping: what is added to each eigenvalue of H, for instance the weight decay.
+    """
+
+    products: int
+    damping: float
+
+    def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
+        """(gradient in arch, aux)."""
+        (vector, darch), aux = problem.val_gradient(problem.params, problem.arch, (0, 1))
+
+        def product(p):
+            return jax.tree.map(lambda h, x: h + self.damping * x, problem.along(p, 0), p)
+
+        # The tolerance ends the iterations before rounding errors alone are left.
+        solution, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=1e-7, maxiter=self.products)
+        return jax.tree.map(jnp.subtract, darch, problem.along(solution, 1)), aux
+
+
+def _sum(*trees):
+    return jax.tree.map(lambda *leaves: functools.reduce(jnp.add, leaves), *trees)

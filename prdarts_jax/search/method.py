@@ -9,7 +9,10 @@ import jax
 from flax.core import FrozenDict
 
 from prdarts_jax.search.alignment import Alignment
+from prdarts_jax.search.freezing import OperationEarlyStopping
+from prdarts_jax.search.hypergradients import FirstOrder, Hypergradient
 from prdarts_jax.search.relaxations import Arch, Relaxation, Softmax
+from prdarts_jax.search.smoothing import Smoothing
 from prdarts_jax.search.terms import Term
 from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
@@ -25,15 +28,19 @@ class Method:
     True
 
     Attributes:
-      relaxation: how logits become op weights; see `relaxations.py`.
-      terms: what is added to the validation loss that the logits minimise; see `terms.py`.
+      relaxation: how logits become op weights; see the folder `relaxations`.
+      terms: what is added to the validation loss that the logits minimise; see the folder `terms`.
       inner: what is added to the training loss that the weights minimise; see `alignment.py`.
+      smoothing: how op weights are perturbed when the weights of the network are updated; see `smoothing.py`.
+      freezing: when the weights of single ops are no longer trained; see `freezing.py`.
       discretization: `(space, scores) -> genotype`; see `spaces/discretizations.py`.
       weights_first: whether a step updates the weights before the logits.
-      second_order: whether the logits minimise the validation loss of the weights after their next step.
+      hypergradient: how the gradient in the logits takes account of the weights, which follow the logits; see
+        `hypergradients.py`.
       logits_start: the fraction of the search, in [0, 1], after which the logits are updated.
       early_stopping: the rule by which a search ends before its last epoch, such as `curvature.EarlyStopping`.
-      after_epoch: `(problem, state, val_batches) -> state`, called after each epoch; see `selection.py`.
+      after_epoch: `(problem, state, val_batches) -> state`, called after each epoch; see `selection.py` and
+        `pruning.py`.
       after_search: `(problem, state, train_batch, val_batches) -> chosen`, which replaces the discretization; `chosen`
         are the ops of the cell, bool[edges, ops] for each cell type. `train_batch(number)`, i32[] from 0, is a training
         batch; see `perturbation.py` and `selection.py`.
@@ -44,15 +51,18 @@ class Method:
     `val_batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
 
     Raises:
-      ValueError: the relaxation is not a `Relaxation`, or the terms are not a tuple of functions as in `terms.py`.
+      ValueError: the relaxation is not a `Relaxation`, the hypergradient is not a value of `hypergradients.py` or like
+        one, the terms are not a tuple of functions as in the folder `terms`, or `logits_start` is out of range.
     """
 
     relaxation: Relaxation = Softmax()
     terms: tuple[Term, ...] = ()
     inner: Alignment | None = None
+    smoothing: Smoothing | None = None
+    freezing: OperationEarlyStopping | None = None
     discretization: Callable[[SearchSpace, Mapping[str, Any]], AnyGenotype] = discretizations.strongest()
     weights_first: bool = False
-    second_order: bool = False
+    hypergradient: Hypergradient = FirstOrder()
     logits_start: float = 0.0
     early_stopping: Any = None
     after_epoch: Callable | None = None
@@ -65,8 +75,12 @@ class Method:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
         if not isinstance(self.relaxation, Relaxation):
             raise ValueError(f"relaxation={self.relaxation!r} must be a value such as relaxations.Softmax()")
+        if not callable(self.hypergradient) or isinstance(self.hypergradient, type):
+            raise ValueError(f"hypergradient={self.hypergradient!r} must be a value such as hypergradients.Unrolled()")
         if not isinstance(self.terms, tuple) or not all(callable(t) and not isinstance(t, type) for t in self.terms):
             raise ValueError(f"terms={self.terms!r} must be a tuple of values such as terms.path_depth(0.005)")
+        if not 0 <= self.logits_start <= 1:
+            raise ValueError(f"logits_start={self.logits_start!r} must be from 0 to 1")
         for term in self.terms:
             try:
                 inspect.signature(term).bind("view", "op_weights", "progress")

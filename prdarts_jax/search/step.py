@@ -67,20 +67,24 @@ class SearchProblem:
         arch_optimizer, start = self.arch_optimizer, round(self.method.logits_start * self.total_steps)
         if start:
             arch_optimizer = optax.transforms.conditionally_mask(arch_optimizer, lambda step: step >= start)
-        return {"params": self.weight_optimizer, "arch": arch_optimizer}
+        freezing = self.method.freezing
+        weight_optimizer = freezing(self.weight_optimizer) if freezing else self.weight_optimizer
+        return {"params": weight_optimizer, "arch": arch_optimizer}
 
     def update(
-        self, collection: str, gradient: Any, variables: dict[str, Any], opt_state: Any
+        self, collection: str, gradient: Any, variables: dict[str, Any], opt_state: Any, **more: Any
     ) -> tuple[dict[str, Any], Any]:
         """(variables, opt_state) after `optimizer` has updated one collection, 'params' or 'arch', by its gradient.
 
-        The other collection and the state of its optimizer stay as they are.
+        The other collection and the state of its optimizer stay as they are. The optimizer gets all other arguments.
         """
         # The optimizer sees 0 for the logit of an op that is no candidate; that logit stays -inf.
         seen = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), variables["arch"])
         seen = {"params": variables["params"], "arch": seen}
         transform = optax.masked(self._optimizers[collection], {name: name == collection for name in seen})
-        updates, inner = transform.update(seen | {collection: gradient}, opt_state.inner_states[collection], seen)
+        updates, inner = transform.update(
+            seen | {collection: gradient}, opt_state.inner_states[collection], seen, **more
+        )
         moved = optax.apply_updates(seen[collection], updates[collection])
         if collection == "arch":
             moved = jax.tree.map(lambda old, new: jnp.where(jnp.isfinite(old), new, old), variables["arch"], moved)
@@ -92,6 +96,14 @@ class SearchProblem:
 
         They are drawn once for each cell type: all layers get the same weights.
         """
+        return self.in_each_layer(self.weigh(logits, key, progress))
+
+    def weigh(self, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
+        """Op weights of one forward pass, f32[edges, ops] for each cell type; consumes `key`.
+
+        Raises:
+          ValueError: the relaxation returns anything else.
+        """
         space, relaxation = self.supernet.space, self.method.relaxation
         weights = relaxation.weigh(space, logits, key, progress)
         shapes = {t: w.shape for t, w in weights.items()} if isinstance(weights, Mapping) else type(weights).__name__
@@ -100,7 +112,7 @@ class SearchProblem:
                 f"{type(relaxation).__name__}.weigh must return {{cell type: array of the shape {space.shape}}} for "
                 f"{', '.join(space.cell_types)}, but returns {shapes}"
             )
-        return self.in_each_layer(weights)
+        return weights
 
     def in_each_layer(self, weights: Arch) -> Arch:
         """Repeats the weights f32[edges, ops] of each cell type for all of its cells: f32[layers, edges, ops]."""
@@ -235,27 +247,38 @@ def search_step(
     variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
     metrics: Metrics = {}
     for collection in ("params", "arch") if problem.method.weights_first else ("arch", "params"):
+        more = {}
         if collection == "params":
             gradient, (found, batch_stats) = _weight_gradient(problem, state, variables, train_batch)
+            if problem.method.freezing:
+                more = {"val_gradient": _weight_gradient(problem, state, variables, val_batch)[0]}
         else:
             gradient, found = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
-        variables, opt_state = problem.update(collection, gradient, variables, opt_state)
+        variables, opt_state = problem.update(collection, gradient, variables, opt_state, **more)
         metrics |= found
+    if problem.method.freezing:
+        metrics |= problem.method.freezing.metrics(opt_state.inner_states["params"].inner_state)
     return state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables), metrics
 
 
 def _weight_gradient(problem, state, variables, batch):
     """(dL_train/dw with the inner term, (metrics, running statistics after the batch))."""
-    progress, key, inner = problem.progress(state.step), key_for(state.key, 0, state.step), problem.method.inner
-    op_weights = problem.op_weights(variables["arch"], key, progress)
+    method, progress, key = problem.method, problem.progress(state.step), key_for(state.key, 0, state.step)
 
     def loss(params, op_weights):
         value, (accuracy, stats) = batch_loss(problem, state, key, batch, variables | {"params": params}, op_weights)
         return value, ({"train_loss": value, "train_accuracy": accuracy}, stats)
 
+    def loss_of_types(weights):
+        return loss(variables["params"], problem.in_each_layer(weights))[0]
+
+    weights, inner = problem.weigh(variables["arch"], key, progress), method.inner
+    if method.smoothing:
+        weights = method.smoothing(weights, problem.grad(loss_of_types), key_for(state.key, 8, state.step), progress)
+    op_weights = problem.in_each_layer(weights)
     if inner is None:
         return problem.grad(loss, has_aux=True)(variables["params"], op_weights)
-    gradient, of_layers, (metrics, stats) = hypergradients.aligned_gradient(
+    gradient, of_layers, (metrics, stats) = alignment.aligned_gradient(
         lambda params, normal: loss(params, op_weights | {"normal": normal}),
         inner.measure,
         inner.weight(progress),
@@ -280,9 +303,10 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         op_weights = method.relaxation.weigh(space, logits, key, progress)
         return terms.total(method.terms, view, op_weights, progress)
 
-    def gradient(params, logits, argnums):
-        """((gradient in the weights, if 0 is in argnums; gradient in the logits), metrics); the gradient in the logits
-        is found from that in the op weights."""
+    def val_gradient(params, at, argnums):
+        """((gradient in the weights, if 0 is in argnums; gradient in `at`), metrics); the gradient in the logits is
+        found from that in the op weights."""
+        logits = at["logits"]
         op_weights, pull_back = jax.vjp(lambda logits: problem.op_weights(logits, key, progress), logits)
         (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
         dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
@@ -290,11 +314,8 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         metrics |= more | method.relaxation.metrics(progress)
         if "normal" in dweights:
             metrics["alignment_val"] = alignment.cosine(dweights["normal"])
-        return (*dparams, jax.tree.map(jnp.add, dlogits, dadded)), metrics
-
-    if not method.second_order:
-        (dlogits,), metrics = gradient(variables["params"], variables["arch"], argnums=(1,))
-        return dlogits, metrics
+        dat = {"logits": jax.tree.map(jnp.add, dlogits, dadded), "images": jnp.zeros_like(at["images"])}
+        return (*dparams, dat), metrics
 
     key_weights = key_for(state.key, 0, state.step)
 
@@ -303,19 +324,15 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         batch = {**train_batch, "image": at["images"]}
         return batch_loss(problem, state, key_weights, batch, variables | {"params": params}, op_weights)[0]
 
-    def val_gradient(params, at):
-        (dparams, dlogits), metrics = gradient(params, at["logits"], argnums=(0, 1))
-        return (dparams, {"logits": dlogits, "images": jnp.zeros_like(at["images"])}), metrics
+    def update(gradient, params, opt_state):
+        moved, opt_state = problem.update("params", gradient, variables | {"params": params}, opt_state)
+        return moved["params"], opt_state
 
     # Forward mode works in the kernels of the stem only if the inner gradient goes through them too. The gradient in
     # the logits alone does not, the gradient in the images does.
-    dat, metrics = hypergradients.unrolled_gradient(
-        train_loss,
-        val_gradient,
-        lambda dparams: problem.update("params", dparams, variables, opt_state)[0]["params"],
-        variables["params"],
-        {"logits": variables["arch"], "images": train_batch["image"]},
-        problem.grad,
+    at = {"logits": variables["arch"], "images": train_batch["image"]}
+    dat, metrics = method.hypergradient(
+        hypergradients.Bilevel(train_loss, val_gradient, update, variables["params"], opt_state, at, problem.grad)
     )
     return dat["logits"], metrics
 

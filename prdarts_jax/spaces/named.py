@@ -1,5 +1,6 @@
 """The search spaces that a config can name. A new one is a function here and an entry of `NAMED`."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -66,8 +67,54 @@ def nas_bench_201() -> SearchSpace:
     )
 
 
+def transnas_bench_101() -> SearchSpace:
+    """The cells of TransNAS-Bench-101's micro space (Duan et al., CVPR 2021), those of NAS-Bench-201 without a pool.
+
+    Their network here is that of NAS-Bench-201. In TransNAS-Bench-101 cells, too, halve the image and double the width.
+    """
+    benchmark = nas_bench_201()
+    return dataclasses.replace(benchmark, name="transnas_bench_101", ops=benchmark.ops[:-1])
+
+
+def darts_no_skip() -> SearchSpace:
+    """The DARTS space without skip connections, as in confopt's suite of benchmarks (Jha et al., AutoML 2025)."""
+    ops = tuple(op for op in darts().ops if op != "skip_connect")
+    return SearchSpace(name="darts_no_skip", ops=ops)
+
+
+def darts_all_skip() -> SearchSpace:
+    """The DARTS space with a skip connection beside every op, the op `none` included, as in the same suite."""
+    return SearchSpace(name="darts_all_skip", ops=tuple(f"{op}_with_skip" for op in darts().ops))
+
+
+def single_cell() -> SearchSpace:
+    """The space of the same suite for a network of one cell: eight nodes beside the inputs, of which the last four are
+    concatenated."""
+    return _of_a_single_cell(darts(), "single_cell")
+
+
+def single_cell_no_skip() -> SearchSpace:
+    """`single_cell` with the ops of `darts_no_skip`."""
+    return _of_a_single_cell(darts_no_skip(), "single_cell_no_skip")
+
+
+def single_cell_all_skip() -> SearchSpace:
+    """`single_cell` with the ops of `darts_all_skip`."""
+    return _of_a_single_cell(darts_all_skip(), "single_cell_all_skip")
+
+
+def _of_a_single_cell(space, name):
+    return dataclasses.replace(space, name=name, nodes=10, outputs=4)
+
+
 NAMED: Mapping[str, Callable[[], SearchSpace]] = MappingProxyType(
-    {make.__name__: make for make in (darts, darts_no_none, s1, s2, s3, s4, nas_bench_201)}
+    {
+        make.__name__: make
+        for make in (
+            *(darts, darts_no_none, darts_no_skip, darts_all_skip, s1, s2, s3, s4, nas_bench_201, transnas_bench_101),
+            *(single_cell, single_cell_no_skip, single_cell_all_skip),
+        )
+    }
 )
 
 

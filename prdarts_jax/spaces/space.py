@@ -30,6 +30,7 @@ class SearchSpace:
       edge_ops: `edge_ops[i][e]` are the candidates, among `ops`, of edge e in the cell of type cell_types[i]; empty if
         all edges have all ops.
       entries_per_node: number of (op, input) pairs that a node of a derived cell keeps; 0 if every edge keeps one op.
+      outputs: number of last nodes whose concatenation is the output of a cell that keeps pairs; 0: all but its inputs.
       macro: the network around the cells: 'darts' or 'nas_bench_201'.
 
     Raises:
@@ -43,6 +44,7 @@ class SearchSpace:
     cell_types: tuple[str, ...] = CELL_TYPES
     edge_ops: tuple[EdgeOps, ...] = ()
     entries_per_node: int = 2
+    outputs: int = 0
     macro: str = "darts"
 
     def __post_init__(self) -> None:
@@ -57,6 +59,11 @@ class SearchSpace:
             raise ValueError(
                 f"{space} must have ops, inputs and more nodes than inputs, but has ops={self.ops}, "
                 f"inputs={self.inputs} and nodes={self.nodes}"
+            )
+        if not 0 <= self.outputs <= self.nodes - self.inputs:
+            raise ValueError(
+                f"{space} has outputs={self.outputs}, which must be from 0 to {self.nodes - self.inputs}, the number "
+                "of nodes that are no inputs"
             )
         if len(set(self.ops)) < len(self.ops) or all(ops.group(op) == "none" for op in self.ops):
             raise ValueError(
@@ -77,6 +84,11 @@ class SearchSpace:
     def edges(self) -> tuple[tuple[int, int], ...]:
         """The edges (source, target), sorted by target, then source: the order of the first axis of the logits."""
         return genotypes.edges(self.nodes, self.inputs)
+
+    @property
+    def concat(self) -> tuple[int, ...]:
+        """The nodes whose concatenation is the output of a cell that keeps pairs."""
+        return tuple(range(self.nodes - self.outputs if self.outputs else self.inputs, self.nodes))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,12 +127,11 @@ class SearchSpace:
         """The genotype of these cells: {cell type: (op, input) pairs, `entries_per_node` for each node}, or {'normal':
         the op of each edge} if every edge keeps one.
 
-        All intermediate nodes of a Genotype are concatenated.
+        The nodes `concat` of a Genotype are concatenated.
 
         Raises:
           ValueError: an entry is impossible, or no class of genotypes can describe the space's cells.
         """
         if self.genotype_class is EdgeGenotype:
             return EdgeGenotype(tuple(cells["normal"]))
-        concat = tuple(range(self.inputs, self.nodes))
-        return Genotype(tuple(cells["normal"]), concat, tuple(cells["reduce"]), concat)
+        return Genotype(tuple(cells["normal"]), self.concat, tuple(cells["reduce"]), self.concat)

@@ -1,11 +1,13 @@
 """The test accuracies of all NAS-Bench-201 cells (Dong, Yang, ICLR 2020) on one data set, from a text file.
 
-A line is `[o1, o2, o3, o4, o5, o6],accuracy`: for each edge in the order of `spaces.nas_bench_201().edges` the index of
-its op in `spaces.nas_bench_201().ops`, and the test accuracy in percent. There are 5^6 = 15,625 lines, in any order.
+The first line, `dataset NAME`, names the data set; a file without it is of cifar10. Each other line is
+`[o1, o2, o3, o4, o5, o6],accuracy`: for each edge in the order of `spaces.nas_bench_201().edges` the index of its op in
+`spaces.nas_bench_201().ops`, and the test accuracy in percent. There are 5^6 = 15,625 of them, in any order.
 """
 
 import dataclasses
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -20,9 +22,23 @@ _BYTES = 2**24  # largest file; those of NAS-Bench-201 have half a million bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Test accuracies in percent, f64[5, 5, 5, 5, 5, 5]: one axis per edge, one index per op."""
+    """The test accuracies of all cells on one data set.
+
+    Attributes:
+      accuracies: in percent, f64[5, 5, 5, 5, 5, 5]: one axis per edge, one index per op.
+      dataset: the name of the data set.
+    """
 
     accuracies: np.ndarray
+    dataset: str
+
+    def is_of(self, name: str) -> bool:
+        """Whether the data set has this name, or is in a file or folder of this path.
+
+        >>> Table(np.zeros((5,) * 6), "ImageNet16-120").is_of("data/ImageNet16-120.npz")
+        True
+        """
+        return self.dataset in (name, pathlib.Path(name).stem)
 
     def accuracy(self, genotype: EdgeGenotype) -> float:
         """Test accuracy of the cell in percent."""
@@ -57,13 +73,15 @@ def load(path: str | os.PathLike[str]) -> Table:
     edges, ops = space.shape
     form = re.compile(rf"\[([0-{ops - 1}](?:, [0-{ops - 1}]){{{edges - 1}}})\],([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
     accuracies = np.full((ops,) * edges, np.nan)
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    lines = list(enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1))
+    named = re.fullmatch(r"dataset (\S.{0,199})", lines[0][1]) if lines else None
+    for number, line in lines[1:] if named else lines:
         found = form.fullmatch(line)
         if not found or not 0 <= (accuracy := float(found[2])) <= 100:
             raise ValueError(
                 f"accuracy table {file} line {number} is {line[:60]!r}, but must be "
                 f"[{', '.join(f'o{i}' for i in range(1, edges + 1))}],accuracy "
-                f"with ops from 0 to {ops - 1} and an accuracy from 0 to 100"
+                f"with ops from 0 to {ops - 1} and an accuracy from 0 to 100; the first line may be: dataset NAME"
             )
         cell = tuple(map(int, found[1].split(", ")))
         if not np.isnan(accuracies[cell]):
@@ -73,4 +91,4 @@ def load(path: str | os.PathLike[str]) -> Table:
         raise ValueError(
             f"accuracy table {file} has {accuracies.size - missing} cells, but must have all {accuracies.size}"
         )
-    return Table(accuracies)
+    return Table(accuracies, named[1] if named else "cifar10")

@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from prdarts_jax import refusals
-from prdarts_jax.search.methods.named import function_of
+from prdarts_jax.search.methods.named import object_of
 from prdarts_jax.theory.findings import LEVEL, TESTS
 
 PAPERS = Path(__file__).with_name("claims.toml")
@@ -141,7 +141,9 @@ def _claim(name, table, tables, file, thorough):
     _check(table, where, {"statement": str, "measure": str, "replicates": dict, "predictions": dict}, _SIZES)
     place, _, function = table["measure"].rpartition(":")
     beside = file.parent / place if place.endswith(".py") else place
-    measure = function_of("measure", f"{beside}:{function}")
+    measure = object_of("measure", f"{beside}:{function}")
+    if not callable(measure):
+        raise ValueError(f"measure={refusals.shown(table['measure'])} must be a function")
     fields = {
         field: {size: _frozen(value) for size, value in table.get(field, {}).items()}
         for field in ("for_all", "replicates", "sizes")

@@ -65,9 +65,23 @@ def test_methods(stand_in, capsys):
     assert name == f"`{method}`" and np.isfinite([float(number) for number in numbers]).all()
 
 
+def test_hypergradients(stand_in, monkeypatch, capsys):
+    hypergradients = scripts.load("hypergradients")
+    few = [hypergradients.Neumann(1), hypergradients.ConjugateGradient(4, 0.5)]
+    monkeypatch.setattr(hypergradients, "ways", lambda damping: few)
+    monkeypatch.chdir(scripts.ROOT)
+    tiny = "--set=num_examples=64,batch_size=4"
+    scripts.run("hypergradients", "--rounds=1", tiny, "--damping=0.5", "--iterations=4", "--after", 0, 3)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert [name for name, *_ in rows] == [f"`{way}`" for way in few]
+    assert np.isfinite([float(number) for _, *numbers in rows for number in numbers]).all()
+    assert rows[1][-1] == "1.000"  # it is the exact one, as far as four iterations go
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        (["hypergradients", "--set=batch_size=999"], "config.batch_size=999 must be at most 450"),
         (["benchmark_methods", "--methods", "enas"], "method='enas' must be one of pr_darts,"),
         (["benchmark_methods", "--methods", "darts:speed=1"], "config.darts.speed is not a field"),
         (["benchmark_step", "--config=configs/digits.py:enas"], "method='enas' must be one of pr_darts,"),

@@ -45,7 +45,8 @@ def table(tmp_path_factory):
     """Of NAS-Bench-201, made up."""
     path = tmp_path_factory.mktemp("table") / "table.txt"
     cells = itertools.product(range(5), repeat=6)
-    path.write_text("".join(f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells))
+    lines = [f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells]
+    path.write_text("".join(["dataset digits\n", *lines]))
     return path
 
 
@@ -164,6 +165,48 @@ def test_the_differences_of_ways_are_means_of_pairs_with_standard_errors(table):
     text = script.make_table(results, tabular.load(table))
     assert "| `darts` | 1 | 6.00 (10.0) | 24.00 (10.0) | 0.00 (10.0) |\n" in text
     assert "| `darts` | 2 | +12.00 ± 6.00 | -3.00 ± 3.00 |\n| `gdas` | 1 | +0.00 | +6.00 |\n| all | 3 | +8.00" in text
+
+
+def test_compositions_are_searched_and_their_parts_compared(table, supernet_of_a_table, tmp_path):
+    few = f"{TINY},epochs=1,selection.val_batches=1,selection.finetuning_steps=1,selection.samples=2"
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={few}", "--relaxations", "softmax", "gates"]
+    scripts.run("compose", *arguments, "--seeds", 1, "--terms", "path and sparsity")
+    made = rows(tmp_path)
+    assert [row[:2] for row in made[:2]] == [["softmax", "path and sparsity"], ["gates", "path and sparsity"]]
+    written = tmp_path / "methods/gates_path_and_sparsity.toml"
+    assert methods.find(str(written))().terms == methods.pr_darts().terms[2:] + methods.pr_darts().terms[:2]
+    for name, row in (("softmax", made[0]), ("gates", made[1])):
+        for way, accuracy in zip(("", "perturbation", "best_of"), row[2:], strict=True):
+            genotype = genotypes.load(tmp_path / way / f"{name}_path_and_sparsity_seed_1/genotype.json")
+            assert float(accuracy) == round(tabular.load(table).accuracy(genotype), 2)
+
+
+def test_the_effects_of_parts_are_means_of_pairs_with_t_intervals():
+    """Accuracies 90 + what the relaxation, the term and the way add, and noise of +-1 between the seeds."""
+    adds = {"softmax": 0, "gates": 3, "none": 0, "path": -1, "logits": 0, "perturbation": 2, "best_of": 0}
+    script = scripts.load("compose")
+    accuracies = {
+        (relaxation, term, way, seed): 90 + adds[relaxation] + adds[term] + adds[way] + (seed * (relaxation == "gates"))
+        for relaxation in ("softmax", "gates")
+        for term in ("none", "path")
+        for way in script.WAYS
+        for seed in (-1, 1)
+    }
+    (first, gates), (_, path), (_, perturbation, best) = (script.effects(accuracies, factor) for factor in range(3))
+    assert first[:3] == ("softmax", pytest.approx(90 - 0.5 + 2 / 3), 0)
+    # Pairs: two terms and two seeds, with differences 2, 4, 2, 4; t of three degrees of freedom.
+    assert gates == (
+        "gates",
+        pytest.approx(93 - 0.5 + 2 / 3),
+        pytest.approx(3),
+        pytest.approx(3.1824 * 1.1547 / 2, rel=1e-4),
+    )
+    assert path[2:] == (pytest.approx(-1), pytest.approx(0, abs=1e-9))
+    assert perturbation[2] == pytest.approx(2) and best[2] == 0
+    text = script.make_table(accuracies)
+    assert (
+        "| gates | 93.17 | +3.00 ± 1.84 | differs |" in text and "| best_of | 91.00 | +0.00 ± 0.00 | cannot be" in text
+    )
 
 
 def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_path):

@@ -9,7 +9,7 @@ from shared import get_config
 from table import make_table
 
 from prdarts_jax import spaces
-from prdarts_jax.run import problems, reporting, search
+from prdarts_jax.run import compare, evaluate, problems, reporting, search
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -80,6 +80,17 @@ def test_methods_search_with_the_supernet(config, tmp_path):
     if config.method == "p_darts":
         config.p_darts.cells = (1,)
     check(config, *run(config, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_cell_of_transnas_bench_101_is_found_and_trained(tmp_path):
+    config = make_config("darts", "transnas_bench_101", cells=1)
+    genotype, records = run(config, tmp_path / "search")
+    check(config, genotype, records)
+    training = compare.training_config(config)
+    training.update({"channels": 4, "epochs": 1})
+    (row,) = evaluate.evaluate({"found": genotype}, training, tmp_path / "cells").values()
+    assert 0 <= row["accuracy"] <= 1
 
 
 @pytest.mark.slow

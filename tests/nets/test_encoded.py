@@ -179,7 +179,10 @@ GENOTYPE = reference_cells.random(SPACE, np.random.default_rng(0))
     ("genotype", "message"),
     [
         (genotypes.EdgeGenotype(("none",)), "must be a Genotype in the space small"),
-        (dataclasses.replace(GENOTYPE, normal_concat=(2,)), "normal cell must have 4 nodes and concatenate all"),
+        (
+            dataclasses.replace(GENOTYPE, normal_concat=(2,)),
+            r"normal cell must have 4 nodes and concatenate \(2, 3\) in",
+        ),
         (
             dataclasses.replace(GENOTYPE, normal=(("sep_conv_7x7", 0), *GENOTYPE.normal[1:])),
             "'sep_conv_7x7' must be one of",

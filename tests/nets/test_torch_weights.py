@@ -349,8 +349,8 @@ def test_an_op_without_names_in_pytorch_is_named(own_registry):
     (
         (0, "PRDARTS", "genotype='PRDARTS' must be a Genotype"),
         (1, "svhn", "form='svhn' must be one of cifar, imagenet"),
-        (2, 3, "channels=3 must be an even integer of at least 2"),
-        (2, 4.0, "channels=4.0 must be an even integer"),
+        (2, 0, "channels=0 must be an integer of at least 1"),
+        (2, 4.0, "channels=4.0 must be an integer of at least 1"),
         (3, 0, "cells=0 must be an integer of at least 1"),
         (4, True, "num_classes=True must be an integer of at least 1"),
     ),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import xla_kernels as xla
+from chex import assert_trees_all_close
 
 from prdarts_jax import ops
 
@@ -165,3 +166,27 @@ def test_a_shuffle_brings_another_part_to_the_front():
 def test_channels_that_cannot_be_divided_are_refused():
     with pytest.raises(ValueError, match="channels=6 must be a multiple of 4, since an op sees 1/4 of them"):
         ops.candidate("skip_connect", channels=6, stride=1, partial=4)
+
+
+# A skip connection beside an op ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("name", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"))
+def test_an_op_with_a_skip_connection_is_the_sum_of_both(name, stride):
+    fields = {"channels": 6, "stride": stride, "affine": True}
+    both, alone, skip = (
+        ops.candidate(n, pool_norm=True, **fields) for n in (f"{name}_with_skip", name, "skip_connect")
+    )
+    assert both.shapes == {**alone.shapes, **{f"skip_{key}": shape for key, shape in skip.shapes.items()}}
+    x, params = normal(2, 5, 4, 6), {key: normal(*shape, seed=len(key)) for key, shape in both.shapes.items()}
+    stats = {key: {"mean": normal(6, seed=len(key)), "var": normal(6) ** 2} for key in both.norms}
+    prefixed = {key.removeprefix("skip_"): leaf for key, leaf in params.items() if key.startswith("skip_")}
+    beside = {key.removeprefix("skip_"): leaf for key, leaf in stats.items() if key.startswith("skip_")}
+    for train in (True, False):
+        norm = ops.batch_normalizer(train=train, axis_name=None)
+        y, moments = jax.jit(lambda p, s, x, norm=norm: both.apply(p, s, x, norm))(params, stats, x)
+        of_op = jax.jit(lambda p, s, x, norm=norm: alone.apply(p, s, x, norm))(params, stats, x)
+        of_skip = jax.jit(lambda p, s, x, norm=norm: skip.apply(p, s, x, norm))(prefixed, beside, x)
+        np.testing.assert_allclose(y, of_op[0] + of_skip[0], rtol=1e-5, atol=1e-5)
+        assert_trees_all_close(moments, of_op[1] | {f"skip_{key}": m for key, m in of_skip[1].items()}, rtol=1e-5)

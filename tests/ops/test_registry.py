@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import refused
+from shared import OPS_ALLOWED, refused
 
 from prdarts_jax import ops
 from prdarts_jax.nets.supernet import Supernet
@@ -90,10 +90,16 @@ def test_a_pool_that_normalises_itself_is_not_normalised_again():
 
 
 @pytest.mark.parametrize(
-    "name, like", (("other", ""), (None, ""), (["none"], ""), ("Skip_conect", "; did you mean 'skip_connect'?"))
+    "name, like",
+    (
+        ("other", ""),
+        (None, ""),
+        (["none"], ""),
+        ("Skip_conect", "; did you mean 'skip_connect' or 'skip_connect_with_skip'?"),
+    ),
 )
 def test_an_unknown_op_is_refused(name, like):
-    with refused(f"op {name!r} is not registered; allowed are {', '.join(ops.names())}{like}"):
+    with refused(f"op {name!r} is not registered; allowed are {OPS_ALLOWED}{like}"):
         ops.candidate(name, channels=4, stride=1)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import make_toy, read_records, stop_at, tiny_config
+from shared import make_toy, read_records, refused, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
@@ -310,8 +310,15 @@ def test_a_first_stage_of_another_config_is_refused(staged, tmp_path):
 def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_true_accuracy(toy, no_pictures, tmp_path):
     table, cells = tmp_path / "table.txt", list(itertools.product(range(5), repeat=6))
     accuracies = {cell: sum(5**i * op for i, op in enumerate(cell)) / 200 for cell in cells}
-    table.write_text("".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items()))
+    lines = "".join(f"{list(cell)},{accuracy}\n" for cell, accuracy in accuracies.items())
+    table.write_text(lines)
     config = changing_config("random_search", "nas_bench_201", **{"table": str(table), "random_search.samples": 3})
+    with refused(
+        f"config.table={str(table)!r} is of cifar10, but must be of the data set of the search, 'digits'; the first "
+        "line of a table, 'dataset NAME', says of which it is (without it: cifar10)"
+    ):
+        search.run(config, tmp_path / "run")
+    table.write_text("dataset digits\n" + lines)
     (found,) = search.run(config, tmp_path / "run").values()
     records = reporting.read_records(tmp_path / "run")
     assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])

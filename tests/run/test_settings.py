@@ -59,7 +59,7 @@ OUTSIDE = {
     **dict.fromkeys(("samples", "val_batches"), [0]),
     **dict.fromkeys(("seed", "split_seed"), [2**32]),
     "ratio": [0.0, 1.1],
-    "channels": [0, 3],
+    "channels": [1, 4097],
     "partial": [1],
     "p_darts.ops": [(8, 1, 3), (8, 2.5, 3)],
     "skip_dropout": [(0.0, 1.0, 0.7)],
@@ -149,12 +149,23 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
             "config.ops='none, none' must be '' or the names of ops, separated by commas: space 'darts' has "
             "ops=('none', 'none'), but must name each op once, and one or more that compute something",
         ),
-        ("search", {"nodes": 2}, "config.nodes=2 must be above 2, the inputs of a cell; or 0"),
+        ("search", {"nodes": 2}, "config.nodes=2 must be at least 3 in the space darts; or 0"),
+        (
+            "search",
+            {"space": "single_cell", "nodes": 5},
+            "config.nodes=5 must be at least 6 in the space single_cell; or 0",
+        ),
         (
             "search",
             {"method": "darts", "darts__second_order": True, "accumulate": 2},
-            "config.accumulate=2 must be 1 with a method of second order, config.darts, which looks ahead to the "
-            "weights after each step",
+            "config.accumulate=2 must be 1 with config.darts, whose hypergradient looks ahead to the weights after "
+            "each step",
+        ),
+        (
+            "search",
+            {"method": "idarts", "accumulate": 2},
+            "config.accumulate=2 must be 1 with config.idarts, whose hypergradient looks ahead to the weights after "
+            "each step",
         ),
         (
             "search",
@@ -163,13 +174,13 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ),
         (
             "search",
-            {"method": "pc_darts", "channels": 12},
-            "config.channels=12 must be a multiple of 8, twice config.pc_darts.partial",
+            {"method": "pc_darts", "channels": 14},
+            "config.channels=14 must be a multiple of config.pc_darts.partial=4",
         ),
         (
             "search",
             {"method": "pc_darts", "pc_darts__partial": 3},
-            "config.channels=16 must be a multiple of 6, twice config.pc_darts.partial",
+            "config.channels=16 must be a multiple of config.pc_darts.partial=3",
         ),
         (
             "search",
@@ -217,7 +228,7 @@ def test_fields_that_do_not_fit_together_are_refused(job, fields, message):
     [
         {"space": "nas_bench_201", "table": "accuracies.txt"},
         {"space": "nas_bench_201", "evaluation__random_cells": 3},
-        {"channels": 12},  # PC-DARTS's channels and P-DARTS's stages matter to their methods alone
+        {"channels": 14},  # PC-DARTS's channels and P-DARTS's stages matter to their methods alone
         {"p_darts__ops": (8, 5)},
         {"method": "pc_darts", "pc_darts__partial": 8},
         {"method": "p_darts", "p_darts__cells": (1,), "p_darts__ops": (8,), "p_darts__skip_dropout": (0.1,)},

@@ -23,7 +23,7 @@ from chain import (
     weights_of,
 )
 
-from prdarts_jax.search import alignment, hypergradients, methods
+from prdarts_jax.search import alignment, methods
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
 
@@ -100,7 +100,7 @@ def layer_gradients(params, layer_weights):
 
 @functools.partial(jax.jit, static_argnums=0)
 def aligned_gradient(measure, params, layer_weights, strength):
-    return hypergradients.aligned_gradient(layered_loss, measure, strength, params, layer_weights)
+    return alignment.aligned_gradient(layered_loss, measure, strength, params, layer_weights)
 
 
 def test_the_finite_difference_of_the_released_code_tends_to_the_aligned_gradient():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from chain import Normed, loss, make_batch, make_logits, make_problem, split, start, state_of, weights_of
 
-from prdarts_jax.search import hypergradients, methods
-from prdarts_jax.search.curvature import hessian_eigenvalue
+from prdarts_jax.search import methods
+from prdarts_jax.search.curvature import dominant_eigenvalue, hessian_eigenvalue
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
 
@@ -29,7 +29,7 @@ def by_products(matrix, at, steps):
         return {"normal": product[:4].reshape(2, 2), "reduce": product[4:]}
 
     tree = {"normal": at[:4].reshape(2, 2), "reduce": at[4:]}
-    return hypergradients.dominant_eigenvalue(gradient, tree, jax.random.key(0), steps)
+    return dominant_eigenvalue(gradient, tree, jax.random.key(0), steps)
 
 
 def found_eigenvalue(matrix, steps, at=None, dtype=np.float64):

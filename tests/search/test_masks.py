@@ -31,8 +31,11 @@ SPARSE = spaces.SearchSpace(
 CANDIDATES = {t: SPARSE.candidates(t) for t in SPARSE.cell_types}
 
 
-# Less those whose step is that of DARTS, and PR-DARTS without a term.
-NAMES = sorted(methods.NAMED.keys() - {"p_darts", "r_darts", "pr_darts_gates"})
+# Less those whose op weights are those of DARTS, PR-DARTS without a term, and DARTS-, whose auxiliary skip connection
+# is on every edge.
+NAMES = sorted(
+    methods.NAMED.keys() - {"p_darts", "r_darts", "oles", "sdarts_rs", "sdarts_adv", "pr_darts_gates", "darts_minus"}
+)
 METHODS = {name: methods.find(name)() for name in NAMES} | {
     "second order": methods.darts(second_order=True),
     "several terms": dataclasses.replace(

@@ -16,6 +16,7 @@ import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.program import instructions, program
 from prdarts_jax.search import gates, methods
+from prdarts_jax.search.hypergradients import FirstOrder, Neumann, Unrolled
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
@@ -51,29 +52,45 @@ def test_methods_are_values_and_all_different():
 
 def test_arguments_reach_the_parts_of_a_method():
     """Their defaults are those of tests/test_configs.py; what PR-DARTS does with its own is in test_terms.py."""
+    assert methods.darts(second_order=True).hypergradient == Unrolled(1)
+    assert methods.idarts(products=5).hypergradient == Neumann(5)
     assert methods.gdas(start_temperature=8.0).relaxation.temperature == Linear(8.0, 0.1)
     assert methods.pr_darts_released(drop=0.3).relaxation.drop == 0.3
     assert methods.pc_darts(partial=2).supernet == {"partial": 2}
     assert methods.lambda_darts(strength=0.25).inner == pdx.alignment.Alignment(Linear(0.0, 0.25))
     assert methods.lambda_darts(variant="signcorr").inner.measure == pdx.alignment.sign_correlation
     assert methods.random_search(samples=7).after_epoch == pdx.BestOf(7)
+    assert methods.snas(end_temperature=0.1).relaxation.temperature == Linear(1.0, 0.1)
+    assert methods.sdarts_adv(end_radius=0.1, steps=3).smoothing == pdx.smoothing.AdversarialSmoothing(
+        Linear(0.03, 0.1), 3
+    )
+    assert methods.darts_minus(auxiliary_skip=0.5).relaxation.weight == Linear(0.5, 0.0)
+    assert methods.beta_darts(weight=5.0).terms == (pdx.terms.scheduled(pdx.terms.beta_decay(1.0), Linear(0.0, 5.0)),)
+    assert methods.drnas(kl=0.1).terms == (pdx.terms.dirichlet_kl(0.1),) and not methods.drnas().terms
+    stages = methods.drnas(partial=(6, 4), ops=(7, 4)).stages
+    assert [(s.method.supernet["partial"], s.ops) for s in stages] == [(6, 7), (4, 4)]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_method_has_its_parts_and_no_others(name):
-    """Weights come first in PR-DARTS; what one method alone has, the others lack."""
+    """Weights come first in PR-DARTS and iDARTS; what one method alone has, the others lack."""
     method = methods.find(name)()
-    assert method.weights_first == name.startswith("pr_darts")
+    assert method.weights_first == (name.startswith("pr_darts") or name == "idarts")
     assert (method.logits_start, bool(method.stages)) == (
         {"p_darts": 0.4, "pc_darts": 0.3}.get(name, 0),
         name == "p_darts",
     )
-    assert [part for part in ("inner", "early_stopping", "after_epoch") if getattr(method, part)] == {
+    assert [
+        part for part in ("inner", "smoothing", "freezing", "early_stopping", "after_epoch") if getattr(method, part)
+    ] == {
         "lambda_darts": ["inner"],
+        "sdarts_rs": ["smoothing"],
+        "sdarts_adv": ["smoothing"],
+        "oles": ["freezing"],
         "r_darts": ["early_stopping"],
         "random_search": ["after_epoch"],
     }.get(name, [])
-    assert not method.second_order and methods.darts(second_order=True).second_order
+    assert method.hypergradient == (Neumann(2) if name == "idarts" else FirstOrder())
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------

@@ -70,12 +70,12 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     [
         (
             "dart",
-            r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION of your own; did you mean 'darts'.*$",
+            r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION or FILE.toml of your own; did you mean '",
         ),
         ("no_such_module:f", r"^method='no_such_module:f' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
         ("no_such_file.py:f", r"^method='no_such_file.py:f' cannot be imported as "),
         ("math:no_such_function", r"^method='math:no_such_function' cannot be imported as "),
-        ("math:pi", r"^method='math:pi' must be a function$"),
+        ("math:pi", r"^method='math:pi' must be a function that returns a Method$"),
     ],
 )
 def test_what_is_no_method_is_refused_by_one_sentence(name, message):

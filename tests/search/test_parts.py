@@ -22,6 +22,8 @@ from prdarts_jax.search.terms import View, total
             "must be called with .view, op_weights, progress., but <function path_depth",
         ),
         ({"relaxation": pdx.relaxations.Softmax}, "must be a value such as relaxations.Softmax"),
+        ({"hypergradient": pdx.hypergradients.Unrolled}, "must be a value such as hypergradients.Unrolled"),
+        ({"hypergradient": True}, "hypergradient=True must be a value such as hypergradients.Unrolled"),
     ),
 )
 def test_a_method_is_made_of_values(fields, message):

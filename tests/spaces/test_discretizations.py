@@ -31,7 +31,7 @@ def offers(space, cell, scores, node):
         (scores[edge][i], op, source)
         for edge, (source, target) in enumerate(space.edges)
         for i, op in enumerate(space.ops)
-        if target == node and allowed[edge][i] and op != "none" and scores[edge][i] != -np.inf
+        if target == node and allowed[edge][i] and not op.startswith("none") and scores[edge][i] != -np.inf
     ]
 
 

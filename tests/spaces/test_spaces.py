@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from shared import refused
+from shared import OPS_ALLOWED, refused
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.spaces import genotypes
@@ -105,6 +105,32 @@ def test_nas_bench_201_has_six_edges_and_one_kind_of_cell():
     assert space.candidates("normal").all() and space.shape == (6, 5)
 
 
+def test_transnas_bench_101_has_the_published_number_of_cells():
+    space = spaces.transnas_bench_101()
+    assert space.ops == ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+    assert space.edges == spaces.nas_bench_201().edges and len(space.ops) ** len(space.edges) == 4096
+
+
+def test_the_spaces_of_confopt_s_suite():
+    darts = spaces.darts().ops
+    names = {"": darts, "_no_skip": tuple(op for op in darts if op != SKIP)}
+    names["_all_skip"] = tuple(f"{op}_with_skip" for op in darts)
+    for suffix, expected in names.items():
+        plain, single = spaces.named(f"darts{suffix}"), spaces.named(f"single_cell{suffix}")
+        assert plain.ops == single.ops == expected
+        assert (plain.shape, plain.concat) == ((14, len(expected)), (2, 3, 4, 5))
+        assert (single.shape, single.concat) == ((44, len(expected)), (6, 7, 8, 9))
+        assert [ops.group(op) for op in expected] == [ops.group(op.removesuffix("_with_skip")) for op in expected]
+
+
+@pytest.mark.parametrize("outputs", [-1, 3])
+def test_outputs_are_nodes_that_are_no_inputs(outputs):
+    with refused(
+        f"space 'own' has outputs={outputs}, which must be from 0 to 2, the number of nodes that are no inputs"
+    ):
+        spaces.SearchSpace("own", (SKIP,), nodes=4, outputs=outputs)
+
+
 @pytest.mark.parametrize("name", spaces.NAMED)
 def test_every_edge_has_a_candidate_and_a_config_finds_the_space(name):
     space = spaces.named(name)
@@ -131,7 +157,7 @@ def test_a_space_of_ones_own():
 
 
 def test_an_op_that_is_not_registered_is_refused():
-    with refused(f"space 'own' has the op 'other', which is not registered; allowed are {', '.join(ops.names())}"):
+    with refused(f"space 'own' has the op 'other', which is not registered; allowed are {OPS_ALLOWED}"):
         spaces.SearchSpace("own", (SKIP, "other"))
     for names in ((SKIP, SKIP), ("none",)):
         with pytest.raises(ValueError, match="must name each op once, and one or more that compute something"):

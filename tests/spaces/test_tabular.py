@@ -14,7 +14,10 @@ from prdarts_jax.spaces.genotypes import EdgeGenotype, depth
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELLS = list(itertools.product(range(5), repeat=6))
-FORM = "must be [o1, o2, o3, o4, o5, o6],accuracy with ops from 0 to 4 and an accuracy from 0 to 100"
+FORM = (
+    "must be [o1, o2, o3, o4, o5, o6],accuracy with ops from 0 to 4 and an accuracy from 0 to 100; "
+    "the first line may be: dataset NAME"
+)
 
 
 def score(cell):
@@ -81,6 +84,26 @@ def test_a_malformed_line_is_named(path, lines, line):
     lines[41] = line
     path.write_text("\n".join(lines))
     with refused(f"accuracy table {path} line 42 is {line!r}, but {FORM}"):
+        tabular.load(path)
+
+
+def test_the_first_line_names_the_data_set(path, lines):
+    path.write_text("\n".join(lines))
+    assert tabular.load(path).dataset == "cifar10"
+    path.write_text("\n".join(["dataset ImageNet16-120", *lines]))
+    table = tabular.load(path)
+    assert table.dataset == "ImageNet16-120"
+    np.testing.assert_array_equal(table.accuracies.ravel(), list(map(score, CELLS)))
+    found = {
+        name: table.is_of(name) for name in ("ImageNet16-120", "/data/ImageNet16-120.npz", "ImageNet16", "cifar10")
+    }
+    assert list(found.values()) == [True, True, False, False]
+    for first in ("dataset", "dataset ", "dataset:cifar10"):
+        path.write_text("\n".join([first, *lines]))
+        with refused(f"accuracy table {path} line 1 is {first!r}, but {FORM}"):
+            tabular.load(path)
+    path.write_text("\n".join([lines[0], "dataset cifar10", *lines[1:]]))
+    with refused(f"accuracy table {path} line 2 is 'dataset cifar10', but {FORM}"):
         tabular.load(path)
 
 

@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from prdarts_jax.search import hypergradients
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.named import named
 
@@ -19,4 +20,4 @@ def darts(second_order: bool = False) -> Method:
         weight decay and gradient clipping; the authors' code leaves out the clipping. False: the validation loss is
         that of the current weights (first order, xi = 0).
     """
-    return Method(second_order=second_order)
+    return Method(hypergradient=hypergradients.Unrolled() if second_order else hypergradients.FirstOrder())

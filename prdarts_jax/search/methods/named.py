@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -55,37 +56,55 @@ def named(paper: Mapping[str, Any] = MappingProxyType({})) -> Callable[[Callable
     return lambda build: Named(build, paper)
 
 
+def constant(name: str, method: Method, paper: Mapping[str, Any] = MappingProxyType({})) -> Named:
+    """A `Named` without arguments, which makes this method."""
+
+    def build() -> Method:
+        return method
+
+    build.__name__ = name
+    return Named(build, paper)
+
+
 def imported(name: str) -> Named:
     """Imports a method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
-    The function may be decorated by `named`, but need not be. A file is run only once per process, as a module is, so
-    that two calls give equal methods and compiled functions are reused.
+    The function may be decorated by `named`, but need not be; a `Method` in its place is a method without arguments. A
+    file is run only once per process, as a module is, so that two calls give equal methods and compiled functions are
+    reused.
 
     Raises:
-      ValueError: there is no such module, file or function, or the name is not that of a function.
+      ValueError: there is no such module, file or function, or the name is not that of a function or a `Method`.
     """
-    build = function_of("method", name)
+    build = object_of("method", name)
+    if isinstance(build, Method):
+        return constant(name.rpartition(":")[2], build)
+    if not callable(build):
+        raise ValueError(f"method={shown(name)} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
 
 
-def function_of(field: str, name: str) -> Callable[..., Any]:
-    """Imports a function: 'module:function' or 'path/to/file.py:function'; `field` names it in messages.
+def object_of(field: str, name: str) -> Any:
+    """Imports what 'module:name' or 'path/to/file.py:name' names; `field` is its name in messages.
 
     Raises:
-      ValueError: there is no such module, file or function, or the name is not that of a function.
+      ValueError: there is no such module, file or name.
     """
-    place, _, function = name.rpartition(":")
+    place, _, attribute = name.rpartition(":")
     try:
         module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
-        found = getattr(module, function)
+        return getattr(module, attribute)
     except Exception as error:  # running the module may raise anything
         reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
             f"{field}={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
         ) from error
-    if not callable(found):
-        raise ValueError(f"{field}={shown(name)} must be a function")
-    return found
+
+
+def file_of(name: str) -> Path | None:
+    """The file that `find` reads for a method of the user's own: 'file.py:function' or 'file.toml'."""
+    place = name if name.endswith(".toml") else name.rpartition(":")[0]
+    return path("file", place) if place.endswith((".py", ".toml")) else None
 
 
 @functools.cache

@@ -23,7 +23,7 @@ def pc_darts(partial: Annotated[int, from_to(2, 4096)] = 4) -> Method:
     The logits are frozen for the first 30 % of the search (15 of 50 epochs).
 
     Args:
-      partial: K: ops process 1/K of the channels, and the others bypass them. A config is refused if 2K does not
+      partial: K: ops process 1/K of the channels, and the others bypass them. A config is refused if K does not
         divide its `channels`.
     """
     return Method(relaxation=relaxations.EdgeSoftmax(), logits_start=0.3, supernet={"partial": partial})

@@ -1,0 +1,174 @@
+"""A method composed of parts in a TOML file, without any Python:
+
+    [relaxation]
+    part = "HardConcrete"
+    temperature = {part = "Linear", start = 5.0, end = 0.1}
+
+    [[terms]]
+    part = "beta_decay"
+    weight = 0.1
+
+    [paper]
+    "logits.learning_rate" = 1e-3
+
+The fields are those of `Method`. A table with `part` is a call: of the class or function of that name in the modules of
+parts (see `PARTS`), with the other entries as its arguments. `paper` has fields of a config, which the method sets.
+"""
+
+import inspect
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from prdarts_jax import ops, refusals
+from prdarts_jax.refusals import cut, listed, shown
+from prdarts_jax.search import (
+    alignment,
+    curvature,
+    freezing,
+    hypergradients,
+    pruning,
+    relaxations,
+    schedules,
+    selection,
+    smoothing,
+    terms,
+)
+from prdarts_jax.search.method import Method
+from prdarts_jax.search.methods.named import Named, constant
+from prdarts_jax.spaces import discretizations
+
+
+def _public(module, *names):
+    return {name: getattr(module, name) for name in names}
+
+
+# For each field, the parts that it may have; `arguments` are those that only other parts have.
+PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "relaxation": {
+            name: part
+            for name, part in vars(relaxations).items()
+            if isinstance(part, type)
+            and issubclass(part, relaxations.Relaxation)
+            and part is not relaxations.Relaxation
+        },
+        "terms": _public(
+            terms,
+            "beta_decay",
+            "dirichlet_kl",
+            "entropy",
+            "nonskip_sparsity",
+            "path_depth",
+            "scheduled",
+            "skip_sparsity",
+            "zero_one",
+        )
+        | {"score_function": lambda: terms.score_function},
+        "inner": _public(alignment, "Alignment"),
+        "hypergradient": _public(hypergradients, "ConjugateGradient", "FirstOrder", "Neumann", "Unrolled"),
+        "smoothing": _public(smoothing, "AdversarialSmoothing", "RandomSmoothing"),
+        "freezing": _public(freezing, "OperationEarlyStopping"),
+        "discretization": _public(discretizations, "above", "limited_skips", "strongest"),
+        "early_stopping": _public(curvature, "EarlyStopping"),
+        "after_epoch": _public(selection, "BestOf") | _public(pruning, "Pruning"),
+        "dropout_rate": _public(schedules, "Linear", "LinearThenExponential"),
+    }
+)
+_ARGUMENTS = {
+    **{name: part for parts in PARTS.values() for name, part in parts.items()},
+    "cosine": lambda: alignment.cosine,
+    "sign_correlation": lambda: alignment.sign_correlation,
+}
+_PLAIN = {"weights_first": bool, "logits_start": float, "supernet": dict, "paper": dict}
+_SUPERNET = {"partial": int, "dropout": ops.Dropout}
+
+
+def read(name: str) -> Named:
+    """The method that a TOML file describes.
+
+    Raises:
+      ValueError, OSError: the file does not exist or describes no method; the message says which entry is wrong.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "deep.toml")
+    >>> _ = file.write_text('[relaxation]\\npart = "Sigmoid"\\n[[terms]]\\npart = "path_depth"\\nweight = 0.005')
+    >>> read(str(file))().relaxation
+    Sigmoid(initial=0.0, noise=0.001)
+    """
+    file = refusals.file("method", name, most=10**5)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"method={shown(name)} is not a TOML file: {cut(str(error), 200)}") from error
+    try:
+        made = _method(table)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"method={shown(name)}: {error}") from error
+    return constant(file.stem, made, flatten_dict(table.get("paper", {}), sep="."))
+
+
+def _method(table):
+    fields = [*PARTS, *_PLAIN]
+    for field, value in table.items():
+        if field not in fields:
+            raise ValueError(f"{field} is not a field of a method; the fields are {listed(field, fields, len(fields))}")
+        if field in _PLAIN:
+            _check(field, _PLAIN[field], value)
+    for field, value in table.get("supernet", {}).items():
+        if field not in _SUPERNET:
+            raise ValueError(f"supernet.{field} is not a field that a method sets; the fields are partial, dropout")
+        _check(f"supernet.{field}", _SUPERNET[field], value)
+        if field == "partial" and value < 1:
+            raise ValueError(f"supernet.partial={value} must be at least 1")
+    of_terms = table.get("terms", [])
+    if not isinstance(of_terms, list):
+        raise ValueError(f"terms={shown(of_terms)} must be a list of parts, written as [[terms]]")
+    parts: dict[str, Any] = {
+        field: _made(field, table[field], of_field)
+        for field, of_field in PARTS.items()
+        if field in table and field != "terms"
+    }
+    parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
+    return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
+
+
+def _made(what, table, parts):
+    """The part that a table describes; `what` names the table in messages."""
+    if not isinstance(table, dict) or not isinstance(table.get("part"), str):
+        raise ValueError(f"{what}={shown(table)} must be a table with an entry part, one of {', '.join(parts)}")
+    name = table["part"]
+    if name not in parts:
+        raise ValueError(f"{what}.part={shown(name)} must be one of {', '.join(parts)}{refusals.near(name, parts)}")
+    part, arguments = parts[name], {key: value for key, value in table.items() if key != "part"}
+    try:
+        inspect.signature(part).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{what} must have the arguments {inspect.signature(part)} of {name}: {error}") from error
+    hints = typing.get_type_hints(inspect.unwrap(part) if not isinstance(part, type) else vars(part)["__init__"])
+    for key, value in arguments.items():
+        if isinstance(value, dict):
+            arguments[key] = _made(f"{what}.{key}", value, _ARGUMENTS)
+        _check(f"{what}.{key}", hints[key], arguments[key])
+    return part(**arguments)
+
+
+def _check(what, kind, value):
+    """Refuses a value of another type, as far as annotations tell, and numbers that are not finite."""
+    if isinstance(value, int | float) and not math.isfinite(value):
+        raise ValueError(f"{what}={value} must be finite")
+    if typing.get_origin(kind) is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{what}={shown(value)} must be one of {', '.join(typing.get_args(kind))}")
+    elif kind is float and type(value) is int:
+        return
+    elif isinstance(kind, type):
+        if not isinstance(value, kind) or (kind is int and type(value) is bool):
+            raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}")
+    elif isinstance(value, int | float | str | list):
+        raise ValueError(f"{what}={shown(value)} must be a table with an entry part")

@@ -1,0 +1,32 @@
+"""Progressive pruning: candidates of the edges are removed during the search."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from prdarts_jax.data.epochs import Batch
+from prdarts_jax.search.schedules import Linear
+from prdarts_jax.search.step import SearchProblem, SearchState
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+    """After an epoch, each edge keeps its candidates with the largest scores; the logits of the others become -inf.
+
+    A removed op is not executed any more and never comes back, so the steps become shorter. P-DARTS and DrNAS prune
+    between stages, ASAP (Noy et al., 2020) during the search.
+
+    Attributes:
+      ops: a schedule of the number of candidates of each edge, rounded up; with Linear(8.0, 2.0) it falls from 8 to 2.
+    """
+
+    ops: Linear
+
+    def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
+        """The state with these logits; the batches are not used."""
+        keep = jnp.ceil(self.ops(problem.progress(state.step)))
+        logits = {t: state.arch[t] for t in problem.supernet.space.cell_types}
+        scores = problem.method.relaxation.scores(problem.supernet.space, state.arch)
+        ranks = {t: jnp.argsort(jnp.argsort(-scores[t], axis=1), axis=1) for t in logits}
+        pruned = {t: jnp.where(ranks[t] < keep, beta, -jnp.inf) for t, beta in logits.items()}
+        return state.replace(arch=state.arch | pruned)

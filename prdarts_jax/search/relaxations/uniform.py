@@ -1,0 +1,29 @@
+"""A cell drawn uniformly (random search)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.search import gates
+from prdarts_jax.search.relaxations.base import Arch, Relaxation, keys
+from prdarts_jax.spaces import SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Relaxation):
+    """A cell drawn uniformly, whose ops have the weight 1 (Li, Talwalkar, 2019).
+
+    `selection.BestOf` sets the logits: 1 for the ops of the best cell so far, 0 for the others.
+    """
+
+    def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
+        """A uniformly drawn cell of each type."""
+        return {
+            t: gates.choose_cell(k, space, jnp.isfinite(logits[t])).astype(jnp.float32)
+            for t, k in keys(key, logits).items()
+        }
+
+    def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
+        """1 for each op of the best cell so far, 0 for the others; all are 0 before there is one."""
+        return {t: (beta > 0.5).astype(jnp.float32) for t, beta in logits.items()}

@@ -1,0 +1,115 @@
+"""What a term sees, the sum of terms, and the base of those that are a mean over cells."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.search.relaxations import Arch, Metrics
+from prdarts_jax.spaces import SearchSpace
+
+
+class View(NamedTuple):
+    """The part of a search that a term sees.
+
+    An op that is no candidate of its edge has the logit -inf and the activation 0. Leave such ops out (see
+    `candidates`) before you take a logarithm or a root, whose derivatives are not finite there.
+
+    Attributes:
+      space: the search space, which names the edges and ops.
+      logits: of the relaxation.
+      activation: the probability or strength with which each op takes part.
+      val_loss: the validation loss, f32[], without a gradient.
+    """
+
+    space: SearchSpace
+    logits: Arch
+    activation: Arch
+    val_loss: jax.Array
+
+    @property
+    def candidates(self) -> Arch:
+        """Which ops are candidates of which edge, bool[edges, ops] for each cell type."""
+        return {t: jnp.isfinite(self.logits[t]) for t in self.space.cell_types}
+
+
+Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
+
+# The metrics that a search step reports without any term.
+STEP_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "alignment_val", "alignment_train")
+
+
+def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+    """The sum of the terms, f32[], and all their metrics.
+
+    Raises:
+      ValueError: a term returns anything but a scalar and a dict, two terms have a metric of the same name, or a metric
+        has the name of one that the step itself reports.
+    """
+    found = [term(view, op_weights, progress) for term in terms]
+    names = [*STEP_METRICS, *(name for result in found for name in _metrics(result))]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
+    value = sum((value for value, _ in found), jnp.float32(0))
+    return value, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
+
+
+@dataclasses.dataclass(frozen=True)
+class CellTerm:
+    """The base of terms that are a mean over the cell types.
+
+    A subclass defines `of_cell`, the value of one cell. It may define `added`, which turns the mean of these values
+    over the cell types into the term; by default that is `weight` times the mean.
+
+    Attributes:
+      weight: of the term.
+      name: of the metric as which the mean is reported.
+    """
+
+    weight: float
+    name: str
+
+    def of_cell(
+        self, space: SearchSpace, probability: jax.Array, weights: jax.Array, candidates: jax.Array
+    ) -> jax.Array:
+        """The value of one cell, f32[].
+
+        Args:
+          space: the search space, which names the edges and ops.
+          probability: the probability or strength of each op (`View.activation`), f32[edges, ops].
+          weights: op weights of this step, f32[edges, ops].
+          candidates: which ops are candidates of which edge, bool[edges, ops].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define of_cell, its value for one cell")
+
+    def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The weighted term, and the metric."""
+        values = [
+            self.of_cell(view.space, view.activation[t], op_weights[t], view.candidates[t])
+            for t in view.space.cell_types
+        ]
+        mean: jax.Array = sum(values) / len(values)  # type: ignore[assignment]
+        return self.added(mean), {self.name: mean}
+
+    def added(self, mean: jax.Array) -> jax.Array:
+        """The term, f32[], for this mean over the cell types: here `weight` times the mean."""
+        return self.weight * mean
+
+
+def mean_of(values, counted):
+    """The mean of the counted values, 0 if none is counted."""
+    return jnp.sum(values * counted) / jnp.maximum(jnp.sum(counted), 1)
+
+
+def _metrics(result):
+    """The metrics in the result of a term."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
+        raise ValueError(f"a term must return (scalar, dict of metrics), not {result!r:.100}")
+    for name, value in result[1].items():
+        if jnp.ndim(value):
+            raise ValueError(f"the metric {name!r} of a term must be a scalar, but has the shape {jnp.shape(value)}")
+    return result[1]

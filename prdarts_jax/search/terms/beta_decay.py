@@ -1,0 +1,30 @@
+"""A decay of the softmax of the logits (Beta-DARTS)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from prdarts_jax.search.terms.base import Term
+
+
+def beta_decay(weight: float) -> Term:
+    """Beta-DARTS's L_Beta: the mean over the edges of log(sum of exp(logit)) (Ye et al., CVPR 2022).
+
+    Its gradient in the logits of an edge is their softmax, so strong ops decay most. With several cell types it is the
+    mean over them. The metric is `l_beta`.
+
+    Args:
+      weight: lambda.
+    """
+    return _BetaDecay(weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BetaDecay:
+    weight: float
+
+    def __call__(self, view, op_weights, progress):
+        of_types = [jax.nn.logsumexp(view.logits[t], axis=1) for t in view.space.cell_types]
+        mean = jnp.mean(jnp.stack(of_types))
+        return self.weight * mean, {"l_beta": mean}

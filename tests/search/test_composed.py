@@ -1,0 +1,175 @@
+"""Methods composed in TOML files: equal to those composed in Python, searched, and refused by one sentence."""
+
+import pytest
+from shared import read_records, tiny_config, without_pictures
+
+import prdarts_jax as pdx
+from prdarts_jax.run import problems, search, settings
+from prdarts_jax.search import methods
+from prdarts_jax.search.methods import composed
+from prdarts_jax.search.schedules import Linear
+
+DEEP = """
+weights_first = true
+logits_start = 0.25
+
+[relaxation]
+part = "AuxiliarySkip"
+relaxation = {part = "HardConcrete", temperature = {part = "Linear", start = 5, end = 0.1}, draw = "largest"}
+
+[[terms]]
+part = "path_depth"
+weight = 0.005
+
+[[terms]]
+part = "scheduled"
+term = {part = "beta_decay", weight = 1}
+schedule = {part = "Linear", start = 0, end = 2}
+
+[inner]
+part = "Alignment"
+weight = {part = "Linear", start = 0, end = 0.1}
+measure = {part = "sign_correlation"}
+
+[hypergradient]
+part = "Neumann"
+products = 1
+
+[smoothing]
+part = "RandomSmoothing"
+
+[freezing]
+part = "OperationEarlyStopping"
+window = 2
+
+[discretization]
+part = "strongest"
+distinct_inputs = false
+
+[after_epoch]
+part = "Pruning"
+ops = {part = "Linear", start = 3, end = 2}
+
+[supernet]
+partial = 2
+dropout = "skip"
+
+[dropout_rate]
+part = "Linear"
+start = 0.2
+end = 0.0
+
+[paper]
+"logits.learning_rate" = 0.05
+epochs = 1
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="deep.toml"):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_a_file_is_the_method_that_python_composes(write):
+    expected = pdx.Method(
+        relaxation=pdx.relaxations.AuxiliarySkip(
+            relaxation=pdx.relaxations.HardConcrete(temperature=Linear(5, 0.1), draw="largest")
+        ),
+        terms=(pdx.terms.path_depth(0.005), pdx.terms.scheduled(pdx.terms.beta_decay(1), Linear(0, 2))),
+        inner=pdx.alignment.Alignment(Linear(0, 0.1), pdx.alignment.sign_correlation),
+        hypergradient=pdx.hypergradients.Neumann(products=1),
+        smoothing=pdx.smoothing.RandomSmoothing(),
+        freezing=pdx.OperationEarlyStopping(window=2),
+        discretization=pdx.discretizations.strongest(distinct_inputs=False),
+        weights_first=True,
+        logits_start=0.25,
+        after_epoch=pdx.Pruning(Linear(3, 2)),
+        supernet={"partial": 2, "dropout": "skip"},
+        dropout_rate=Linear(0.2, 0.0),
+    )
+    config = settings.search(write(DEEP))
+    assert (config.logits.learning_rate, config.epochs) == (0.05, 1)
+    assert problems.make_method(config) == expected == methods.find(write(DEEP))()
+    assert methods.find(write("", "plain.toml"))() == pdx.Method()
+
+
+def test_all_of_its_parts_are_searched_together(write, tmp_path, compiled_quickly):
+    config = tiny_config(write(DEEP), "s2", channels=4, cells=2, epochs=1)
+    with without_pictures():
+        found = search.run(config, tmp_path / "run")
+    (record,) = read_records(tmp_path / "run")
+    assert (
+        found[0] and {"temperature", "auxiliary_skip", "l_path", "l_beta", "alignment_train", "frozen"} <= record.keys()
+    )
+
+
+def test_every_part_that_a_file_may_name_is_there():
+    for field, parts in composed.PARTS.items():
+        assert parts and all(callable(part) for part in parts.values()), field
+    public = {name for name in pdx.relaxations.__all__ if name not in ("Arch", "Metrics", "Relaxation", "keys")}
+    assert set(composed.PARTS["relaxation"]) == public
+    rest = {"STEP_METRICS", "CellTerm", "Term", "View", "total", "expected_cost", "group_sparsity"}
+    assert set(composed.PARTS["terms"]) == set(pdx.terms.__all__) - rest
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("weights_first = 1", "weights_first=1 must be of type bool"),
+        ("logits_start = 2.0", "logits_start=2.0 must be from 0 to 1"),
+        ("logits_start = nan", "logits_start=nan must be finite"),
+        ("relaxatoin = 1", "relaxatoin is not a field of a method; the fields are relaxation, "),
+        ('relaxation = "Softmax"', "relaxation='Softmax' must be a table with an entry part, one of AuxiliarySkip, "),
+        ('[relaxation]\npart = "Sofmax"', "relaxation.part='Sofmax' must be one of .*; did you mean 'Softmax'"),
+        (
+            '[relaxation]\npart = "Softmax"\ntau = 1',
+            r"relaxation must have the arguments \(initial.* of Softmax: got an",
+        ),
+        ('[relaxation]\npart = "Gumbel"\ntemperature = 1.0', "relaxation.temperature=1.0 must be of type Linear"),
+        ('[relaxation]\npart = "HardConcrete"\ndraw = "all"', "relaxation.draw='all' must be one of uniform, largest"),
+        ('[terms]\npart = "entropy"', "terms={.*} must be a list of parts, written as .*"),
+        ('[[terms]]\npart = "entropy"', r"terms\[0\] must have the arguments \(weight.*missing a required argument"),
+        ('[[terms]]\npart = "entropy"\nweight = "big"', r"terms\[0\].weight='big' must be of type float"),
+        ('[[terms]]\npart = "Linear"\nstart = 1\nend = 0', r"terms\[0\].part='Linear' must be one of beta_decay, "),
+        ("[supernet]\ncells = 3", "supernet.cells is not a field that a method sets; the fields are partial, dropout"),
+        ('[supernet]\ndropout = "all"', "supernet.dropout='all' must be one of , skip, path, nonskip"),
+        ("[supernet]\npartial = 0", "supernet.partial=0 must be at least 1"),
+        ("paper = 3", "paper=3 must be of type dict"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(write, text, message):
+    with pytest.raises(ValueError, match=r"^method='.*deep.toml': " + message) as error:
+        methods.find(write(text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_none_is_refused(write, tmp_path):
+    with pytest.raises(ValueError, match=r"^method='.*deep.toml' is not a TOML file: "):
+        methods.find(write("[relaxation"))
+    with pytest.raises(FileNotFoundError, match=r"^method .*none.toml does not exist or is not a file$"):
+        methods.find(str(tmp_path / "none.toml"))
+    config = tiny_config()
+    config.method = str(tmp_path / "none.toml")
+    with pytest.raises((ValueError, FileNotFoundError), match="none.toml"):
+        settings.validate(config)
+
+
+@pytest.mark.parametrize(
+    "paper", ["epohcs = 3", '"logits.learning_rate" = "fast"', '"logits.speed" = 1', "epochs = -1"]
+)
+def test_settings_of_its_paper_are_checked_like_others(write, paper):
+    with pytest.raises(ValueError, match=r"^(config\.|method=)"):
+        settings.validate(settings.search(write(f"[paper]\n{paper}")))
+
+
+def test_a_method_may_be_a_value_of_a_module(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import prdarts_jax as pdx\nDEEP = pdx.Method(terms=(pdx.terms.path_depth(0.1),))\n"
+    )
+    name = f"{tmp_path / 'mine.py'}:DEEP"
+    assert methods.find(name)() == pdx.Method(terms=(pdx.terms.path_depth(0.1),))
+    assert problems.make_method(settings.search(name)) == methods.find(name)()
