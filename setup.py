@@ -10,7 +10,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     package_dir={"": "."},  # so that an editable install is found from the folder above a clone named prdarts_jax
     packages=setuptools.find_packages(include=["prdarts_jax", "prdarts_jax.*"]),
-    package_data={"prdarts_jax": ["py.typed", "__init__.pyi", "run/report.html"]},
+    package_data={"prdarts_jax": ["py.typed", "__init__.pyi", "run/report.html", "theory/claims.toml"]},
     entry_points={"console_scripts": ["prdarts = prdarts_jax.main:cli"]},
     python_requires=">=3.11",
     install_requires=[

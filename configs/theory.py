@@ -1,8 +1,8 @@
 """A numerical check of the convergence claims of PR-DARTS and Lambda-DARTS.
 
-It takes four minutes on two CPU cores, compilation included. --config.claim=theorem4_depth checks one claim.
---config.thorough=True has more draws and widths up to 4096, and takes 36 minutes and 15 GB; experiments/theory.md has
-its results.
+--config.claim=theorem4_constants checks one claim. --config.sizes='width = [256], activation = ["tanh"]' has other
+sizes, and --config.claims=FILE.toml other claims. --config.thorough=True takes all sizes of the file of claims;
+experiments/theory.md has its results.
 
     python -m prdarts_jax.main --config=configs/theory.py --workdir=runs/theory
 """

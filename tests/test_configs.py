@@ -221,7 +221,7 @@ OF_ONE_JOB = {
     "own_method": DARTS
     | {"method": f"{FOLDER}/own_method.py:annealed_darts", "dataset": "digits", "epochs": 10}
     | {"augmentation.pad": 1, "augmentation.flip": False, "channels": 4, "cells": 3, "logits.learning_rate": 0.01},
-    "theory": {"job": "theory", "claim": "", "thorough": False, "seed": 0},
+    "theory": {"job": "theory", "claim": "", "claims": "", "sizes": "", "thorough": False},
 }
 
 

@@ -34,11 +34,9 @@ def results(name: str, _: str) -> str:
 
 
 def verdicts(_: str, top: str) -> str:
-    """A table of the claims and what became of them."""
-    lines = ["| claim | verdict |", "|---|---|"]
-    for heading, claim, verdict in re.findall(r"^## ((.*) — (.*))$", _OF_CLAIMS, re.MULTILINE):
-        lines.append(f"| {_link(claim, heading, top + CLAIMS)} | {verdict} |")
-    return "\n".join(lines)
+    """The answers at the beginning of the page of all claims."""
+    (answers,) = re.findall(r"^## Answers\n((?:(?!##).*\n?)*)", _OF_CLAIMS, re.MULTILINE)
+    return re.sub(r"\]\((?!http|#)", f"]({top}experiments/", answers)
 
 
 def _link(text, heading, page):

@@ -1,6 +1,5 @@
 """Lambda-DARTS's claims: in DARTS layers lose their alignment and the last ones dominate; its penalty prevents this."""
 
-import functools
 from typing import Any
 
 import jax
@@ -14,9 +13,6 @@ from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.search import diagnostics, methods
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss, init_search, search_epoch
-from prdarts_jax.theory import report
-from prdarts_jax.theory.report import ClaimReport, Panel, Series
-from prdarts_jax.theory.settings import Settings
 
 _BATCH_SIZE = 64
 _METHODS = {"DARTS": methods.darts(), "Lambda-DARTS": methods.lambda_darts()}
@@ -31,11 +27,11 @@ def layer_gradients(problem: SearchProblem, state: SearchState, batch: Batch) ->
     return gradient(problem, state, state.key, batch, variables, op_weights)[0]["normal"]
 
 
-def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarray]]:
+def searches(key: jax.Array, channels: int, draws: int, epochs: int) -> dict[str, dict[str, np.ndarray]]:
     """Searches with both methods on the digits, with the same seeds, in float32.
 
     Returns:
-      For each method `alignment` and `entropy`, [searches, epochs], and `shares`, [searches, epochs, layers]: the share
+      For each method `alignment` and `entropy`, [draws, epochs], and `shares`, [draws, epochs, layers]: the share
       of each layer in the norm of the gradient.
     """
     dataset = sources.load("digits")
@@ -47,11 +43,11 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
     start = jax.jit(init_search, static_argnums=0)
     advance = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
     gradients = jax.jit(layer_gradients, static_argnums=0)
-    total = settings.epochs * steps_per_epoch
+    total = epochs * steps_per_epoch
     results = {}
     for name, method in _METHODS.items():
         problem = SearchProblem(
-            supernet=Supernet201(space=spaces.nas_bench_201(), channels=8, cells=2),
+            supernet=Supernet201(space=spaces.nas_bench_201(), channels=channels, cells=2),
             method=method,
             weight_optimizer=optax.chain(
                 optax.clip_by_global_norm(5.0),
@@ -62,10 +58,10 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
             total_steps=total,
         )
         runs: list[dict[str, list[Any]]] = []
-        for seed in range(settings.searches):
+        for seed in range(draws):
             state = start(problem, jax.random.fold_in(key, seed), batch["image"][:_BATCH_SIZE])
             run: dict[str, list[Any]] = {"alignment": [], "entropy": [], "shares": []}
-            for _ in range(settings.epochs):
+            for _ in range(epochs):
                 state, metrics = advance(problem, state, train_data, val_data, augmentation, _BATCH_SIZE)
                 run["alignment"].append(float(metrics["alignment_val"]))
                 activation = method.activation(problem.supernet.space, state.arch, problem.progress(state.step - 1))
@@ -77,71 +73,24 @@ def searches(key: jax.Array, settings: Settings) -> dict[str, dict[str, np.ndarr
     return results
 
 
-def alignment(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Alignment, entropy and the layers' shares of the gradient along searches with DARTS and Lambda-DARTS."""
+def alignment(key: jax.Array, *, channels: int, draws: int, epochs: int) -> dict[str, np.ndarray]:
+    """Of `draws` searches with each method and `channels` channels, in float32: how alignment, entropy and the layers'
+    shares of the gradient change.
+
+    `fall` is the first third of the epochs minus the last, for the alignment; the entropy, of the last epoch, is over
+    that of equal op weights; `last layer` is its share of the gradient's norm in the last epoch over that of equal
+    layers.
+    """
     with jax.enable_x64(False):
-        found = searches(key, settings)
-    third = max(1, settings.epochs // 3)
-    early = {name: runs["alignment"][:, :third].mean(1) for name, runs in found.items()}
-    late = {name: runs["alignment"][:, -third:].mean(1) for name, runs in found.items()}
-    entropy = {name: runs["entropy"] for name, runs in found.items()}
-    shares = {name: runs["shares"][:, -1] for name, runs in found.items()}  # in the last epoch
-    layers = shares["DARTS"].shape[1]
-    epochs = range(1, settings.epochs + 1)
-
-    def curves(x, values):
-        return [Series(name, x, of_runs.mean(0), of_runs.min(0), of_runs.max(0)) for name, of_runs in values.items()]
-
-    above = functools.partial(report.mean_above, tests=5)
-    return ClaimReport(
-        claim="lambda_alignment",
-        statement=(
-            "In DARTS the layers' gradients in the op weights lose their alignment, those near the output dominate and "
-            "the logits saturate; Lambda-DARTS keeps the layers aligned (Movahedi et al., 2023)."
-        ),
-        setting=(
-            f"NAS-Bench-201's space, C = 8, {layers} cells, digits, {settings.epochs} epochs of batch {_BATCH_SIZE}, "
-            f"{settings.searches} seeds, the same for both; lambda grows to 0.125"
-        ),
-        findings=(
-            above("DARTS: alignment falls (first third of the epochs minus the last)", early["DARTS"] - late["DARTS"]),
-            above(
-                "Lambda-DARTS ends better aligned than DARTS (last third, same seeds)",
-                late["Lambda-DARTS"] - late["DARTS"],
-            ),
-            above(
-                "Lambda-DARTS: alignment does not fall (last third minus first above 0)",
-                late["Lambda-DARTS"] - early["Lambda-DARTS"],
-            ),
-            above("DARTS: the entropy of the op weights falls", entropy["DARTS"][:, 0] - entropy["DARTS"][:, -1]),
-            above(
-                f"DARTS: in the last epoch the last layer has more than its share, 1/{layers}, of the gradient's norm",
-                shares["DARTS"][:, -1],
-                1 / layers,
-            ),
-        ),
-        panels=(
-            Panel(
-                "layer alignment of the validation loss",
-                "epoch",
-                "mean cosine, range of seeds",
-                curves(epochs, {name: runs["alignment"] for name, runs in found.items()}),
-            ),
-            Panel("entropy of the op weights", "epoch", "nats, range of seeds", curves(epochs, entropy)),
-            Panel(
-                "share of the gradient's norm, last epoch",
-                "layer, from the input",
-                "mean, range of seeds",
-                curves(range(layers), shares),
-            ),
-        ),
-        details={
-            "alignment, first and last third": {
-                name: [float(early[name].mean()), float(late[name].mean())] for name in found
-            },
-            "entropy, first and last epoch": {
-                name: [float(values[:, 0].mean()), float(values[:, -1].mean())] for name, values in entropy.items()
-            },
-            "shares of the layers in the last epoch": {name: values.mean(0) for name, values in shares.items()},
-        },
+        found = searches(key, channels, draws, epochs)
+    third = max(1, epochs // 3)
+    early, late = (
+        {name: runs["alignment"][:, part].mean(1) for name, runs in found.items()}
+        for part in (slice(third), slice(-third, None))
     )
+    result = {"ahead": late["Lambda-DARTS"] - late["DARTS"]}
+    for name, runs in found.items():
+        result[f"{name}: fall"] = early[name] - late[name]
+        result[f"{name}: entropy"] = runs["entropy"][:, -1] / np.log(len(spaces.nas_bench_201().ops))
+        result[f"{name}: last layer"] = runs["shares"][:, -1, -1] * runs["shares"].shape[2]
+    return result

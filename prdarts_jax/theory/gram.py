@@ -1,18 +1,47 @@
-"""Gram matrices of the network of the analysis, and the kernel of its inputs.
+"""Gram matrices: of any function, and of the network of the analysis.
 
 G_ij = <d u_i / d W, d u_j / d W> over all weights W. A step of gradient descent on F changes the outputs by
 -eta / n G (u - y), so the smallest eigenvalue of G bounds the speed.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from prdarts_jax.theory.model import ACTIVATIONS, Alpha, Model, Params, forward
+from prdarts_jax.theory.model import Alpha, Model, Params, forward
 
-Kernel = Literal["printed", "activations"]
+
+def of(
+    f: Callable[[Any, Any], jax.Array], params: Any, inputs: Any, groups: Callable[[str], str] = lambda name: "all"
+) -> dict[str, jax.Array]:
+    """The Gram matrices of the gradients of any function, one for each group of its weights; their sum is G.
+
+    It keeps the gradient of every output in every weight.
+
+    Args:
+      f: (params, inputs) -> outputs of any shape, of which there are n. Outputs may depend on all inputs, as with batch
+        normalisation.
+      params: a tree of arrays.
+      inputs: given to f.
+      groups: the name of a weight, such as 'cell_0/conv/kernel', -> the name of its group.
+
+    Returns:
+      {group: f[n, n]}
+
+    >>> f = lambda params, x: params["w"] * x + params["b"]
+    >>> found = of(f, {"w": 2.0, "b": 1.0}, jnp.array([1.0, 3.0]), groups=lambda name: name)
+    >>> found["b"].tolist(), found["w"].tolist()
+    ([[1.0, 1.0], [1.0, 1.0]], [[1.0, 3.0], [3.0, 9.0]])
+    """
+    gradients = jax.jacrev(lambda params: jnp.ravel(f(params, inputs)))(params)
+    result: dict[str, jax.Array] = {}
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        group = groups(jax.tree_util.keystr(path, simple=True, separator="/"))
+        flat = gradient.reshape(len(gradient), -1)
+        result[group] = result.get(group, 0.0) + flat @ flat.T
+    return result
 
 
 def blocks(model: Model, params: Params, alpha: Alpha, inputs: jax.Array) -> Params:
@@ -53,35 +82,10 @@ def smallest_eigenvalue(matrix: jax.Array) -> jax.Array:
     return jnp.linalg.eigvalsh(matrix)[0]
 
 
-def input_kernel(inputs: jax.Array, reading: Kernel = "activations", activation: str = "softplus") -> jax.Array:
-    """The kernel K of the inputs, in one of two readings of the paper; k_ij = <X_i, X_j>.
+def conditioning(matrix: jax.Array) -> jax.Array:
+    """The smallest eigenvalue of a symmetric matrix over its largest, f[].
 
-    Args:
-      inputs: f[n, c, p].
-      reading: 'printed': the symmetric part of the matrix of blocks [[k_ij, k_ij], [k_ji, k_jj]], as printed in the
-        paper. 'activations': E[sigma(a) sigma(b)] with (a, b) ~ N(0, [[k_ii, k_ij], [k_ji, k_jj]]), by quadrature, as
-        in the source of the proof (Du et al., 2019, section 6).
-      activation: sigma; not used for 'printed'.
-
-    Returns:
-      'printed': f[2n, 2n]; 'activations': f[n, n].
+    It is the relative speed of the slowest direction with the largest stable step, and does not depend on scale.
     """
-    flat = inputs.reshape(len(inputs), -1)
-    k = flat @ flat.T
-    if reading == "printed":
-        own = jnp.broadcast_to(jnp.diag(k), k.shape)
-        full = jnp.stack([jnp.stack([k, k], axis=-1), jnp.stack([k, own], axis=-1)], axis=-2)  # [i, j, row, column]
-        full = full.transpose(0, 2, 1, 3).reshape(2 * len(k), 2 * len(k))
-        return (full + full.T) / 2
-    sigma = ACTIVATIONS[activation]
-    places, weights = (jnp.asarray(a, k.dtype) for a in np.polynomial.hermite_e.hermegauss(60))
-    weights /= jnp.sum(weights)
-
-    def expectation(kii, kij, kjj):
-        a = jnp.sqrt(kii) * places
-        spread = jnp.sqrt(jnp.maximum(kjj - kij**2 / kii, 0.0))
-        b = kij / jnp.sqrt(kii) * places[:, None] + spread * places
-        return jnp.einsum("a,b,a,ab->", weights, weights, sigma(a), sigma(b))
-
-    own = jnp.diag(k)
-    return jax.vmap(jax.vmap(expectation, (None, 0, 0)), (0, 0, None))(own, k, own)
+    eigenvalues = jnp.linalg.eigvalsh(matrix)
+    return eigenvalues[0] / eigenvalues[-1]

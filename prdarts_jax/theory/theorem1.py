@@ -1,296 +1,231 @@
-"""Theorem 1: the weights of skip connections and convolutions decide how fast the loss falls."""
+"""Theorem 1: the weights of skip connections and convolutions decide how fast the loss falls.
 
-import functools
+Each function measures; `claims.toml` has what is predicted of the result.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 
-from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory import draws as drawing
+from prdarts_jax.theory import gram, kernel, model, rates
 from prdarts_jax.theory.model import Model
-from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
-from prdarts_jax.theory.settings import Settings
+
+Measured = dict[str, jax.Array]
 
 
-def _draw(key, settings, shape):
-    """(weights, alpha, inputs, targets) of one draw."""
-    key_data, key_alpha, key_params = jax.random.split(key, 3)
-    inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
-    params = model.init(shape, key_params, settings.channels, settings.positions)
-    return params, model.draw_alpha(key_alpha, shape), inputs, targets
-
-
-def _floats(shape):
+def floats(shape: Model) -> int:
     """The number of floats of a network's weights and of their gradients, about."""
-    return 3 * (3 * len(shape.edges) * shape.width**2)
+    return 9 * len(shape.edges) * shape.width**2
 
 
-def descent(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Check (i): the loss stays below the linear rate that G(0) gives, and G stays near G(0) in wide networks."""
-    n, steps = settings.samples, settings.steps
-    keys = jax.random.split(key, settings.runs)  # the same data and alpha for all widths
-    margins, printed_margins, drifts, slacks = [], [], [], {}
-    for width in settings.widths:
-        shape = Model(4, width)
-
-        def run(key, shape=shape):
-            params, alpha, inputs, targets = _draw(key, settings, shape)
-            before = gram.whole(gram.blocks(shape, params, alpha, inputs))
-            step_size = rates.stable_step(before)
-            params, losses = model.descend(shape, params, alpha, inputs, targets, step_size, steps)
-            after = gram.whole(gram.blocks(shape, params, alpha, inputs))
-            drift = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
-            return losses, step_size * gram.smallest_eigenvalue(before), drift
-
-        losses, speed, drift = report.over_draws(run, keys, _floats(shape))
-        falls = np.log(losses / losses[:, :1])  # [runs, steps + 1]
-        k = np.arange(steps + 1)
-        bound, printed = k * np.log1p(-speed[:, None] / (4 * n)), k * np.log1p(-speed[:, None] / 4)
-        margins.append((bound - falls)[:, 1:])
-        printed_margins.append((printed - falls)[:, 1:])
-        drifts.append(drift)
-        slacks[str(width)] = float(np.mean(falls[:, -1] / bound[:, -1]))
-    drift = np.array(drifts)  # [widths, runs]
-    slopes, _ = np.polyfit(np.log(settings.widths), np.log(drift), 1)
-    return ClaimReport(
-        claim="theorem1_descent",
-        statement="F(k) <= (1 - eta lambda / 4)^k F(0); step (i) of the proof has lambda_min(G(0)) for lambda.",
-        setting=(
-            f"h = 4, n = {n}, p = {settings.positions}, c = {settings.channels}, softplus, {settings.runs} draws for "
-            f"each width of {settings.widths}, {steps} steps of eta = n / (2 lambda_max(G(0)))"
-        ),
-        findings=(
-            report.always_above(
-                "F(k) <= (1 - eta lambda_min(G(0)) / (4n))^k F(0) at every step, the 1/n of F minded",
-                np.concatenate(margins, axis=None),
-                "steps",
-            ),
-            report.always_above(
-                "the same as printed, without 1/n", np.concatenate(printed_margins, axis=None), "steps"
-            ),
-            report.mean_above(
-                "|G(K) - G(0)| / |G(0)| shrinks with the width: minus the slope of the logarithms is positive (in the "
-                "analysis 1/2)",
-                -slopes,
-            ),
-        ),
-        panels=(
-            Panel(
-                f"m = {settings.widths[-1]}",
-                "step",
-                "log10 F(k) / F(0), mean",
-                (
-                    Series("measured", range(steps + 1), falls.mean(0) / np.log(10)),
-                    Series("bound (i)", range(steps + 1), bound.mean(0) / np.log(10)),
-                ),
-            ),
-            Panel(
-                "drift of the Gram matrix",
-                "width m",
-                "|G(K) - G(0)| / |G(0)|",
-                (
-                    Series("draws", np.repeat(settings.widths, settings.runs), drift.ravel(), points=True),
-                    Series("mean", settings.widths, np.exp(np.log(drift).mean(1))),
-                ),
-                "xy",
-            ),
-        ),
-        details={
-            "drift": dict(zip(slacks, map(float, drift.mean(1)), strict=True)),
-            "measured fall over that of the bound (logarithms)": slacks,
-        },
-    )
+def draw(key: jax.Array, shape: Model, samples: int, channels: int, positions: int) -> tuple:
+    """(weights, alpha, inputs, targets) of one draw; consumes `key`."""
+    key_data, key_alpha, key_params = jax.random.split(key, 3)
+    inputs, targets = model.draw_data(key_data, samples, channels, positions)
+    return model.init(shape, key_params, channels, positions), model.draw_alpha(key_alpha, shape), inputs, targets
 
 
-def _measure(key, settings, activation):
-    """S in all readings, eigenvalues of G(0), and the rate, for many draws of weights and alpha and one of the data."""
-    shape = Model(settings.nodes, settings.width, activation=activation)
-    key_data, key_params, key_alpha = jax.random.split(key, 3)
-    inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
-    into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
+@drawing.compiled
+def descent(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    samples: int,
+    nodes: int,
+    channels: int,
+    positions: int,
+    draws: int,
+    steps: int,
+) -> Measured:
+    """Step (i): by how much log F(k) / F(0) stays below its bound at the worst of `steps` steps of descent.
 
-    def draw(keys):
-        params = model.init(shape, keys[0], settings.channels, settings.positions)
-        return params, model.draw_alpha(keys[1], shape)
+    The targets are random, or such that u - y is along the eigenvector of G(0) with the smallest eigenvalue (slowest)
+    and as long. The bound is k log(1 - eta lambda / 4) (printed), or has 4n in place of 4 (with 1/n).
+    """
+    shape = Model(nodes, width, activation=activation)
 
-    def eigenvalues(keys):
-        params, alpha = draw(keys)
-        parts = gram.blocks(shape, params, alpha, inputs)
-        full = gram.whole(parts)
+    def of_draw(key):
+        params, alpha, inputs, targets = draw(key, shape, samples, channels, positions)
+        matrix = gram.whole(gram.blocks(shape, params, alpha, inputs))
+        eigenvalues, vectors = jnp.linalg.eigh(matrix)
+        step_size = rates.stable_step(matrix)
+        start = model.outputs(shape, params, alpha, inputs)
+        slowest = start + jnp.linalg.norm(targets - start) * vectors[:, 0]
+
+        def falls(y):
+            losses = model.descend(shape, params, alpha, inputs, y, step_size, steps)[1]
+            return jnp.log(losses[1:] / losses[0])
+
+        both = jax.lax.map(falls, jnp.stack([targets, slowest]))
+        k = jnp.arange(1, steps + 1)
         return {
-            "strength": {reading: rates.path_strength(shape, alpha, reading) for reading in rates.READINGS},
-            "whole": gram.smallest_eigenvalue(full),
-            "last": gram.smallest_eigenvalue(jnp.sum(parts["conv"][into_last], 0)),
-            "step": rates.stable_step(full),
+            f"{bound}, {name}": jnp.min(k * jnp.log1p(-step_size * eigenvalues[0] / divisor) - of_targets)
+            for bound, divisor in {"printed": 4, "with 1/n": 4 * samples}.items()
+            for name, of_targets in zip(("random", "slowest"), both, strict=True)
         }
 
-    keys = jnp.stack([jax.random.split(k, settings.draws) for k in (key_params, key_alpha)], axis=1)
-    found = report.over_draws(eigenvalues, keys, 2 * _floats(shape))
-    step_size = float(found["step"].min())  # one for all, stable for all
-
-    def descend(keys):
-        params, alpha = draw(keys)
-        return model.descend(shape, params, alpha, inputs, targets, step_size, settings.steps)[1]
-
-    losses = report.over_draws(descend, keys, _floats(shape))
-    found["rate"] = -np.log(losses[:, -1] / losses[:, 0]) / settings.steps
-    found["kernel"] = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, activation=activation)))
-    found["printed kernel"] = float(gram.smallest_eigenvalue(gram.input_kernel(inputs, "printed")))
-    return found
+    return drawing.each(of_draw, jax.random.split(key, draws), floats(shape))
 
 
-def gram_bound(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Check (ii): whether S(alpha), in one of its readings, decides lambda_min(G(0)) and the rate."""
-    findings, panels, details = [], [], {}
-    tests = 3 * len(settings.activations)
-    for activation in settings.activations:
-        found = _measure(jax.random.fold_in(key, 0), settings, activation)
-        strengths, printed = found["strength"], found["strength"]["printed"]
-        constants = {
-            reading: float(np.min(found["whole"] / (0.75 * found["kernel"] * strength)))
-            for reading, strength in strengths.items()
-        }
-        table = {
-            reading: {
-                "c_sigma, the largest that keeps the bound": constants[reading],
-                "median of lambda_min(G(0)) / bound, at that c_sigma": float(
-                    np.median(found["whole"] / (0.75 * found["kernel"] * constants[reading] * strength))
-                ),
-                "Spearman with lambda_min(G(0))": report.spearman(strength, found["whole"]),
-                "Spearman with lambda_min of the convolutions into the last node": report.spearman(
-                    strength, found["last"]
-                ),
-                "Spearman with the rate": report.spearman(strength, found["rate"]),
+@drawing.compiled
+def drift(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    factors: tuple[int, ...],
+    samples: int,
+    nodes: int,
+    channels: int,
+    positions: int,
+    draws: int,
+    steps: int,
+) -> Measured:
+    """The exponent of the width, from `width` times the first factor to that times the last, in
+    |G(K) - G(0)| / |G(0)| after `steps` steps; a drift that is proportional to 1/m has the exponent 1."""
+    logs = []
+    for factor in factors:
+        shape = Model(nodes, width * factor, activation=activation)
+
+        def of_draw(key, shape=shape):
+            params, alpha, inputs, targets = draw(key, shape, samples, channels, positions)
+            before = gram.whole(gram.blocks(shape, params, alpha, inputs))
+            params, _ = model.descend(shape, params, alpha, inputs, targets, rates.stable_step(before), steps)
+            after = gram.whole(gram.blocks(shape, params, alpha, inputs))
+            return jnp.log(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
+
+        logs.append(drawing.each(of_draw, jax.random.split(key, draws), floats(shape)))
+    centred = np.log(factors) - np.mean(np.log(factors))
+    return {"exponent": -centred @ jnp.stack(logs) / (centred @ centred)}
+
+
+@drawing.compiled
+def eigenvalues(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    nodes: int,
+    calibration: int,
+    samples: int,
+    channels: int,
+    positions: int,
+    draws: int,
+) -> Measured:
+    """Step (ii): S(alpha) and the eigenvalues of G(0) of many weights and alpha on one data set.
+
+    The margin is that of ln lambda_min(G(0)) over the bound 3/4 c_sigma lambda_min(K) S, in which c_sigma is the
+    largest that keeps the bound in cells with `calibration` nodes.
+    """
+    key_data, key_cells, key_calibration = jax.random.split(key, 3)
+    inputs, _ = model.draw_data(key_data, samples, channels, positions)
+
+    def measure(key, shape):
+        into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
+
+        def of_draw(key):
+            key_params, key_alpha = jax.random.split(key)
+            alpha = model.draw_alpha(key_alpha, shape)
+            parts = gram.blocks(shape, model.init(shape, key_params, channels, positions), alpha, inputs)
+            full = gram.whole(parts)
+            smallest = gram.smallest_eigenvalue(full)
+            last, readout = jnp.sum(parts["conv"][into_last], 0), jnp.sum(parts["readout"], 0)
+            found = {f"S {reading}": rates.path_strength(shape, alpha, reading) for reading in rates.READINGS}
+            return found | {
+                "lambda_min": smallest,
+                "lambda_min / lambda_max": gram.conditioning(full),
+                "lambda_min of last convs": gram.smallest_eigenvalue(last),
+                "share of last convs": gram.smallest_eigenvalue(last) / smallest,
+                "share of readout": gram.smallest_eigenvalue(readout) / smallest,
             }
-            for reading, strength in strengths.items()
+
+        return drawing.each(of_draw, jax.random.split(key, draws), floats(shape))
+
+    found = measure(key_cells, Model(nodes, width, activation=activation))
+    known = measure(key_calibration, Model(calibration, width, activation=activation))
+    # 3/4 lambda_min(K) is the same on both sides, since the data set is.
+    logs = [jnp.log(of["lambda_min"] / of["S printed"]) for of in (found, known)]
+    return found | {"margin": logs[0] - jnp.min(logs[1])}
+
+
+@drawing.compiled
+def kernels(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    nodes: int,
+    samples: int,
+    channels: int,
+    positions: int,
+    draws: int,
+) -> Measured:
+    """ln lambda_min of the convolutions into the last node and that of two kernels of the inputs, for many data sets,
+    with all op weights 1/3.
+
+    The kernels are K of whole inputs, and that of their patches: <X_0(X_i), X_0(X_j)> at infinite width. Beside them
+    the smallest eigenvalue of K as printed.
+    """
+    shape = Model(nodes, width, activation=activation)
+    first = Model(1, width, activation=activation)
+    into_last = np.array([target == nodes - 1 for _, target in shape.edges])
+    alpha = dict.fromkeys(("skip", "conv"), jnp.full(len(shape.edges), 1 / 3))
+
+    def of_draw(key):
+        params, _, inputs, _ = draw(key, shape, samples, channels, positions)
+        block = jnp.sum(gram.blocks(shape, params, alpha, inputs)["conv"][into_last], 0)
+        of_patches = kernel.infinite_blocks(first, dict.fromkeys(("skip", "conv"), jnp.zeros(0)), inputs)["readout"][0]
+        matrices = {
+            "block": block,
+            "K": kernel.input_kernel(inputs, activation=activation),
+            "K of patches": of_patches,
         }
-        details[activation] = {
-            "lambda_min(K), activations": found["kernel"],
-            "readings": table,
-            "how often a reading correlates best with lambda_min(G(0)), of 2,000 resamples": _best(
-                strengths, found["whole"]
-            ),
-        }
-        findings += [
-            report.correlation_above(f"{activation}: {what} rises with S as printed", printed, found[name], tests=tests)
-            for name, what in {
-                "whole": "lambda_min(G(0))",
-                "last": "lambda_min of the blocks that S is derived from, the convolutions into the last node,",
-                "rate": "the measured rate",
-            }.items()
-        ]
-        best = max(table, key=lambda reading: table[reading]["Spearman with lambda_min(G(0))"])
-        for reading in dict.fromkeys(("printed", best)):
-            bound = 0.75 * found["kernel"] * constants[reading] * np.sort(strengths[reading])
-            series = (
-                Series("draws", strengths[reading], found["whole"], points=True),
-                Series("bound, fitted c_sigma", np.sort(strengths[reading]), bound),
-            )
-            panels.append(Panel(f"{activation}: S {reading}", "S(alpha)", "lambda_min(G(0))", series, "xy"))
-    eigenvalue = found["printed kernel"]  # of the data, the same for all
-    findings.append(
-        Finding(
-            "K of the blocks as printed has a positive smallest eigenvalue, without which the bound says nothing",
-            eigenvalue,
-            eigenvalue,
-            eigenvalue,
-            "smallest eigenvalue of its symmetric part",
-            "holds" if eigenvalue > 0 else "fails",
-            eigenvalue,
-        )
-    )
-    return ClaimReport(
-        claim="theorem1_gram",
-        statement=(
-            "lambda_min(G(0)) >= 3/4 c_sigma lambda_min(K) S(alpha), S(alpha) = sum_{s<=h-2} (alpha^conv_{s,h-1})^2 "
-            "prod_{t<s} (alpha^skip_t)^2; K with positive smallest eigenvalue (Theorem 1, step (ii) of the proof)."
-        ),
-        setting=(
-            f"h = {settings.nodes}, m = {settings.width}, n = {settings.samples}, p = {settings.positions}, c = "
-            f"{settings.channels}, {settings.draws} draws of weights and alpha (skip, conv and zero uniform on the "
-            f"simplex of each edge) on one draw of the data; rate: mean fall of log F over {settings.steps} steps of "
-            "one step size for all"
-        ),
-        findings=tuple(findings),
-        panels=tuple(panels),
-        details=details,
-    )
+        found = {name: jnp.log(gram.smallest_eigenvalue(matrix)) for name, matrix in matrices.items()}
+        return found | {"lambda_min of K as printed": gram.smallest_eigenvalue(kernel.input_kernel(inputs, "printed"))}
+
+    return drawing.each(of_draw, jax.random.split(key, draws), floats(shape))
 
 
-def _best(strengths, eigenvalue):
-    """{reading: share of resamples in which it has the largest correlation}."""
-    names = list(strengths)
+@drawing.compiled
+def weights(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    nodes: int,
+    samples: int,
+    channels: int,
+    positions: int,
+    draws: int,
+) -> Measured:
+    """Differences of the elasticities d log value / d log alpha, for lambda_min(G(0)) and lambda_min / lambda_max.
 
-    def winner(i):
-        return int(np.argmax([report.spearman(strengths[name][i], eigenvalue[i]) for name in names]))
+    They are means over the edges that do not enter the last node (shared), over 0 -> 1 -> ... -> h-2 (chain), and over
+    those into the last node (last); for zero, of d log value / d logit under a softmax, over all edges.
+    """
+    shape = Model(nodes, width, activation=activation)
+    shared = np.array([target < nodes - 1 for _, target in shape.edges])
+    chain = np.array([target < nodes - 1 and target == source + 1 for source, target in shape.edges])
+    values = {"lambda_min": gram.smallest_eigenvalue, "lambda_min / lambda_max": gram.conditioning}
 
-    winners = report.bootstrap(winner, len(eigenvalue))
-    return {name: float(np.mean(winners == number)) for number, name in enumerate(names)}
+    def of_draw(key):
+        params, alpha, inputs, _ = draw(key, shape, samples, channels, positions)
+        found: Measured = {}
+        for name, value in values.items():
 
+            def of_alpha(alpha, value=value):
+                return value(gram.whole(gram.blocks(shape, params, alpha, inputs)))
 
-def weights(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Check which op weights matter: the elasticity of lambda_min(G(0)) in each, on the path and into the last node."""
-    shape = Model(settings.nodes, settings.width)
-    edges = shape.edges
-    last = shape.nodes - 1
-    shared = np.array([target < last for _, target in edges])
-    chain = np.array([target < last and target == source + 1 for source, target in edges])
+            raw = rates.elasticities(of_alpha, alpha)
+            heavier = raw["skip"] - raw["conv"]
+            found |= {
+                f"{name}: skip over conv, shared": jnp.mean(heavier[shared]),
+                f"{name}: skip over conv, chain": jnp.mean(heavier[chain]),
+                f"{name}: conv over skip, last": -jnp.mean(heavier[~shared]),
+                f"{name}: fall by zero": -jnp.mean(rates.normalized_elasticities(raw, alpha)["zero"]),
+            }
+        return found
 
-    def measure(key):
-        params, alpha, inputs, _ = _draw(key, settings, shape)
-
-        def eigenvalue(alpha):
-            return gram.smallest_eigenvalue(gram.whole(gram.blocks(shape, params, alpha, inputs)))
-
-        raw = rates.elasticities(eigenvalue, alpha)
-        strength = rates.elasticities(lambda alpha: rates.path_strength(shape, alpha, "printed"), alpha)
-        return raw, rates.normalized_elasticities(raw, alpha), strength
-
-    raw, softmax, strength = report.over_draws(
-        measure, jax.random.split(key, settings.draws), 4 * _floats(shape)
-    )  # each {op: [draws, edges]}
-
-    above = functools.partial(report.mean_above, tests=4)
-    heavier, ops = raw["skip"] - raw["conv"], ("skip", "conv", "zero")
-    names = [f"{source},{target}" for source, target in edges]
-
-    def series(values):
-        errors = {op: 1.96 * scipy.stats.sem(values[op]) for op in ops}
-        means = {op: values[op].mean(0) for op in ops}
-        at = range(len(edges))
-        return [Series(op, at, means[op], means[op] - errors[op], means[op] + errors[op], points=True) for op in ops]
-
-    def by_edge(values):
-        return {op: dict(zip(names, map(float, values[op].mean(0)), strict=True)) for op in ops}
-
-    return ClaimReport(
-        claim="theorem1_weights",
-        statement=(
-            "Skip connections on the shared path, and convolutions into the last node, weigh more in the rate than the "
-            "others; zero ops slow it (section 3.2, after Theorem 1)."
-        ),
-        setting=(
-            f"h = {settings.nodes}, m = {settings.width}, n = {settings.samples}, softplus, {settings.draws} draws of "
-            "data, weights and alpha; elasticity d log lambda_min(G(0)) / d log alpha, exact"
-        ),
-        findings=(
-            above("skip is heavier than conv on the edges that do not enter the last node", heavier[:, shared].mean(1)),
-            above("skip is heavier than conv on the chain 0 -> 1 -> ... -> h-2", heavier[:, chain].mean(1)),
-            above("conv is heavier than skip on the edges into the last node", -heavier[:, ~shared].mean(1)),
-            above(
-                "under a softmax, raising the logit of a zero op lowers lambda_min: minus its elasticity is positive",
-                -softmax["zero"].mean(1),
-            ),
-        ),
-        panels=(
-            Panel(
-                "elasticity of lambda_min(G(0))",
-                f"edge (from, to), {', '.join(names)}",
-                "d log / d log alpha",
-                series(raw),
-            ),
-            Panel("of S(alpha) as printed", "edge, in the same order", "d log / d log alpha", series(strength)),
-        ),
-        details={"mean elasticity": by_edge(raw), "mean elasticity under a softmax": by_edge(softmax)},
-    )
+    return drawing.each(of_draw, jax.random.split(key, draws), 4 * floats(shape))

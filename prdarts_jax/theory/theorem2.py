@@ -1,136 +1,111 @@
-"""Theorem 2: raising a gate does not raise the smallest loss, so that independent gates become dense."""
+"""Theorem 2: raising a gate does not raise the smallest loss, so that independent gates become dense.
 
-from typing import Any
+Lemma. Let R(W, g) = F(W, g) + decay / 2 |W|^2, and W a minimum of R for the gates g. The slopes of the minimum of R in
+the gates into the last node, weighted with these gates, add up to -decay |W_{h-1}|^2, where W_{h-1} are the readout's
+weights of the last node:
+
+    sum_{s, op} g^op_{s,h-1} dR / dg^op_{s,h-1} = -decay |W_{h-1}|^2.
+
+Proof. By the envelope theorem dR / dg is the partial derivative of F. The gates into the last node enter F only through
+<W_{h-1}, X_{h-1}>, and X_{h-1} is linear in them, so the sum is <W_{h-1}, dF / dW_{h-1}>; at a minimum of R that
+gradient is -decay W_{h-1}.
+
+Without decay the sum is 0: if one gate into the last node lowers the smallest loss to first order, another raises it. A
+skip connection into it has the slope -decay <W_s, W_{h-1}>, which is 0 without decay, so the sum over the convolutions
+alone is 0 too, and part (2) of the theorem cannot hold for all of them.
+"""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
+from jax.flatten_util import ravel_pytree
 
-from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory import draws as drawing
+from prdarts_jax.theory import model
+from prdarts_jax.theory.minimum import minimize, slope_at_minimum
 from prdarts_jax.theory.model import Model
-from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
-from prdarts_jax.theory.settings import Settings
+from prdarts_jax.theory.theorem1 import Measured
 
-_EPSILONS = (0.05, 0.1)
-_SAMPLES = 128  # more than the 84 weights of the network below, so that its loss does not reach 0
-_SHAPE = Model(nodes=3, width=2)
-_POSITIONS = 4
-
-# By whether the theorem's second part is about the kind of gate. That a loss "does not rise" is shown if it falls.
-_CLAIMED = {True: "lowers the loss", False: "does not raise the loss"}
+_TEACHER = 32  # width
 
 
-def _kinds(shape: Model) -> dict[str, np.ndarray]:
-    """{kind: bool[2 * edges], which gates are of this kind}; skip of all edges comes first, then conv of all edges."""
-    into_last = np.array([target == shape.nodes - 1 for _, target in shape.edges])
-    none = np.zeros_like(into_last)
-    return {
-        "skip, not into the last node": np.concatenate([~into_last, none]),
-        "conv into the last node": np.concatenate([none, into_last]),
-        "skip into the last node": np.concatenate([into_last, none]),
-        "conv, not into the last node": np.concatenate([none, ~into_last]),
-    }
+def teacher_data(key: jax.Array, shape: Model, samples: tuple[int, ...], channels: int, positions: int) -> list[tuple]:
+    """(inputs, targets) of each of several sets, with the targets of one random network: of the same form, with 32
+    channels and all op weights 1/2. All targets together have the mean 0 and the variance 1; consumes `key`."""
+    key_data, key_teacher = jax.random.split(key)
+    teacher = Model(shape.nodes, _TEACHER, activation=shape.activation)
+    inputs, _ = model.draw_data(key_data, sum(samples), channels, positions)
+    params = model.init(teacher, key_teacher, channels, positions)
+    targets = model.outputs(teacher, params, dict.fromkeys(("skip", "conv"), jnp.full(len(teacher.edges), 0.5)), inputs)
+    targets = (targets - jnp.mean(targets)) / jnp.std(targets)
+    sets, begin = [], 0
+    for number in samples:
+        sets.append((inputs[begin : begin + number], targets[begin : begin + number]))
+        begin += number
+    return sets
 
 
-def gates_raised(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Trains the same weights with gates g and with one of them raised, for every gate."""
-    shape, edges = _SHAPE, len(_SHAPE.edges)
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, settings.gate_steps))
+@drawing.compiled
+def gates(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    nodes: int,
+    samples: int,
+    validation: int,
+    channels: int,
+    positions: int,
+    decay: float,
+    rough: int,
+    fine: int,
+    draws: int,
+) -> Measured:
+    """Slopes at a minimum W of R in the weights, for gates drawn in [0.2, 0.8].
 
-    def converge(params, gates, inputs, targets):
-        def step(carry, _):
-            params, state = carry
-            gradient = jax.grad(model.loss, argnums=1)(shape, params, gates, inputs, targets)
-            updates, state = optimizer.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), None
+    For each gate, such as 'skip 0,1': -d ln R / d gate of the minimum (smallest loss); and -d ln F_val / d gate, where
+    F_val is the loss of `validation` other samples at the minimum of R (validation loss). Beside them the error of the
+    lemma, its sum over R, F_val itself, and how many decades the norm of the gradient of R is below 1e-6 (convergence):
+    all else is NaN where it is not.
+    """
+    shape = Model(nodes, width, activation=activation)
+    edges = len(shape.edges)
+    names = [f"{op} {source},{target}" for op in ("skip", "conv") for source, target in shape.edges]
+    into_last = jnp.array([target == nodes - 1 for _, target in shape.edges] * 2)
 
-        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=settings.gate_steps)
-        return params, model.loss(shape, params, gates, inputs, targets)
-
-    def measure(key):
-        """F with the gates as they are and with each gate raised, f[1 + epsilons * gates], converged and after a few
-        steps; -d ln F / d gate at the converged weights, f[gates]; and the norm of d ln F / d weights there."""
+    def of_draw(key):
         key_data, key_gates, key_params = jax.random.split(key, 3)
-        inputs, targets = model.draw_data(key_data, _SAMPLES, settings.channels, _POSITIONS)
-        params = model.init(shape, key_params, settings.channels, _POSITIONS)
+        train, held_out = teacher_data(key_data, shape, (samples, validation), channels, positions)
+        start, unravel = ravel_pytree(model.init(shape, key_params, channels, positions))
         g = jax.random.uniform(key_gates, (2 * edges,), minval=0.2, maxval=0.8)
-        raised = g + (jnp.array(_EPSILONS)[:, None, None] * jnp.eye(2 * edges)).reshape(-1, 2 * edges)
-        all_gates = jnp.concatenate([g[None], raised])
 
-        def named(g):
-            return {"skip": g[:edges], "conv": g[edges:]}
+        def loss(w, g, data):
+            return model.loss(shape, unravel(w), {"skip": g[:edges], "conv": g[edges:]}, *data)
 
-        step_size = rates.stable_step(gram.whole(gram.blocks(shape, params, named(g), inputs)), 0.2)
+        def regularised(w, g):
+            return loss(w, g, train) + decay / 2 * jnp.sum(w**2)
 
-        def after_few(g):
-            return model.descend(shape, params, named(g), inputs, targets, step_size, settings.steps)[1][-1]
+        def residuals(w):
+            found = model.outputs(shape, unravel(w), {"skip": g[:edges], "conv": g[edges:]}, train[0])
+            return (found - train[1]) / samples**0.5
 
-        trained, losses = jax.vmap(lambda g: converge(params, named(g), inputs, targets))(all_gates)
-        # At a minimum over the weights, the derivative of the minimum is that of F alone (envelope theorem).
-        weights = jax.tree.map(lambda w: w[0], trained)
-
-        def log_loss(weights, g):
-            return jnp.log(model.loss(shape, weights, named(g), inputs, targets))
-
-        left, slope = jax.grad(log_loss, argnums=(0, 1))(weights, g)
-        return losses, jax.vmap(after_few)(all_gates), -slope, optax.tree.norm(left)
-
-    keys = jax.random.split(key, settings.gate_draws)
-    *results, slopes, left = report.over_draws(measure, keys, 100_000)
-    findings: list[Finding] = []
-    panels: list[Panel] = []
-    details: dict[str, Any] = {}
-    kinds = _kinds(shape)
-    tests = 3 * len(kinds)
-    for name, losses in zip(("converged", f"after {settings.steps} steps"), results, strict=True):
-        base = losses[:, 0]
-        falls = (1 - losses[:, 1:] / base[:, None]).reshape(len(losses), len(_EPSILONS), 2 * edges)
-        of_kind = {kind: falls[:, :, where].mean(2) for kind, where in kinds.items()}
-        for number, (kind, values) in enumerate(of_kind.items()):
-            findings.append(
-                report.mean_above(f"{name}: raising a gate ({kind}) {_CLAIMED[number < 2]}", values[:, 1], tests=tests)
-            )
-        panels.append(
-            Panel(
-                f"{name}: share of the loss that goes away",
-                "how much one gate is raised",
-                "1 - F(g + epsilon) / F(g), mean",
-                [Series(kind, (0.0, *_EPSILONS), (0.0, *values.mean(0))) for kind, values in of_kind.items()],
-            )
-        )
-        details[name] = {
-            kind: {
-                "mean fall of the loss for 0.05 and 0.1": values.mean(0),
-                "share of draws in which it falls": np.mean(values > 0, axis=0),
-                "fall for 0.1 over that for 0.05 (linear: 2)": float(values[:, 1].mean() / values[:, 0].mean()),
-            }
-            for kind, values in of_kind.items()
+        w = minimize(residuals, start, decay, rough, fine)
+        smallest = regularised(w, g)
+        slopes = jax.grad(regularised, argnums=1)(w, g)
+        of_validation = slope_at_minimum(lambda w, g: jnp.log(loss(w, g, held_out)), regularised, w, g)
+        total = jnp.sum(jnp.where(into_last, g * slopes, 0))
+        readout = unravel(w)["readout"][-1]
+        found = {
+            "convergence": -6 - jnp.log10(jnp.linalg.norm(jax.grad(regularised)(w, g))),
+            "error of the lemma": total + decay * jnp.sum(readout**2),
+            "sum of the lemma over R": total / smallest,
+            "validation loss": loss(w, g, held_out),
         }
-        details[name]["loss before"] = float(base.mean())
-    of_kind = {kind: slopes[:, where].mean(1) for kind, where in kinds.items()}
-    for number, (kind, values) in enumerate(of_kind.items()):
-        text = f"converged: -d ln F / d gate ({kind}) is positive, so that raising it a little {_CLAIMED[number < 2]}"
-        findings.append(report.mean_above(text, values, tests=tests))
-    details["slopes where Adam stopped"] = {
-        "share of gates with a positive one, by kind": {
-            kind: float(np.mean(slopes[:, where] > 0)) for kind, where in kinds.items()
-        },
-        "their standard deviation, by kind": {kind: float(np.std(slopes[:, where])) for kind, where in kinds.items()},
-        "norm of the gradient of ln F in the weights, median": float(np.median(left)),
-    }
-    return ClaimReport(
-        claim="theorem2_gates",
-        statement=(
-            "(1) Raising any gate does not raise min_W F; (2) raising a skip gate (l < h-1) or a conv gate into the "
-            "last node by epsilon lowers it by C epsilon in expectation (Theorem 2)."
-        ),
-        setting=(
-            f"h = {shape.nodes}, m = {shape.width}, n = {_SAMPLES}, p = {_POSITIONS}, softplus: more samples than "
-            f"weights; {settings.gate_draws} draws of data, weights and gates in [0.2, 0.8]; converged: Adam for "
-            f"{settings.gate_steps} steps; after {settings.steps} steps: of gradient descent; all from the same weights"
-        ),
-        findings=tuple(findings),
-        panels=tuple(panels),
-        details=details,
-    )
+        for number, name in enumerate(names):
+            found[f"smallest loss: {name}"] = -slopes[number] / smallest
+            found[f"validation loss: {name}"] = -of_validation[number]
+        reached = found["convergence"] > 0
+        return found | {
+            name: jnp.where(reached, value, jnp.nan) for name, value in found.items() if name != "convergence"
+        }
+
+    return drawing.each(of_draw, jax.random.split(key, draws), 200 * (3 * width * width * edges) ** 2)

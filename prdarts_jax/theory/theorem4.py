@@ -1,15 +1,12 @@
 """Theorem 4: a shallow cell of two branches converges faster than a deep one with the same gates."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from prdarts_jax.theory import gram, model, rates, report
+from prdarts_jax.theory import draws as drawing
+from prdarts_jax.theory import gram, model, rates
 from prdarts_jax.theory.model import Model, Params
-from prdarts_jax.theory.report import ClaimReport, Panel, Series
-from prdarts_jax.theory.settings import Settings
+from prdarts_jax.theory.theorem1 import Measured, floats
 
 
 def shallow(deep: Model) -> Model:
@@ -23,93 +20,92 @@ def restrict(deep: Model, arrays: Params) -> Params:
     return {name: values[jnp.array(at)] for name, values in arrays.items()}
 
 
-def depth(key: jax.Array, settings: Settings) -> ClaimReport:
-    """Compares smallest eigenvalues and losses of deep and shallow cells, which share the weights that both have."""
-    findings, details, quotients = [], {}, []
-    above = functools.partial(report.mean_above, tests=2 * len(settings.depths))
-    for nodes in settings.depths:
-        deep = Model(nodes, settings.width)
-        wide = shallow(deep)
+def draw_gates(key: jax.Array, shape: Model) -> Params:
+    """Gates `skip` and `conv`, each f[edges], independent and uniform in [0, 1]."""
+    return dict(zip(("skip", "conv"), jax.random.uniform(key, (2, len(shape.edges))), strict=True))
 
-        def measure(key, deep=deep, wide=wide):
-            key_data, key_gates, key_params, key_kernels = jax.random.split(key, 4)
-            inputs, targets = model.draw_data(key_data, settings.samples, settings.channels, settings.positions)
-            # The deep cell has a second stem that it does not use, and the shallow one does.
-            both = model.init(wide, key_params, settings.channels, settings.positions)
-            kernels = jax.random.normal(key_kernels, (len(deep.edges), deep.width, 3 * deep.width))
-            gates = dict(zip(("skip", "conv"), jax.random.uniform(key_gates, (2, len(deep.edges))), strict=True))
-            cells: tuple[tuple[Model, Params, Params], ...] = (
-                (deep, both | {"stem": both["stem"][:1], "conv": kernels}, gates),
-                (wide, both | restrict(deep, {"conv": kernels}), restrict(deep, gates)),
-            )
-            matrices = [gram.whole(gram.blocks(*cell, inputs)) for cell in cells]
-            step_size = jnp.min(jnp.stack([rates.stable_step(matrix) for matrix in matrices]))
-            kernel = gram.smallest_eigenvalue(gram.input_kernel(inputs))
-            descents = [model.descend(*cell, inputs, targets, step_size, settings.steps) for cell in cells]
-            return {
-                "eigenvalue": jnp.stack([gram.smallest_eigenvalue(matrix) for matrix in matrices]),
-                "condition": jnp.stack([rates.stable_step(m, 1.0) * gram.smallest_eigenvalue(m) for m in matrices]),
-                "losses": jnp.stack([losses for _, losses in descents]),
-                "increment": 0.75 * kernel * rates.path_strength(wide, cells[1][2], "printed", branch=1),
-            }
 
-        keys = jax.random.split(jax.random.fold_in(key, nodes), settings.draws)
-        found = report.over_draws(measure, keys, 8 * len(deep.edges) * deep.width**2)
-        (of_deep, of_shallow), losses, increment = found["eigenvalue"].T, found["losses"], found["increment"]
-        quotient = np.log(of_shallow / of_deep)
-        quotients.append(quotient)
-        falls = np.log10(losses / losses[:, :, :1])
-        findings += [
-            report.always_above(
-                f"h = {nodes}: lambda_min(G) of the shallow cell is at least that of the deep one", quotient, "draws"
-            ),
-            above(f"h = {nodes}: it is larger on average (mean of ln lambda_B / lambda_A above 0)", quotient),
-            above(
-                f"h = {nodes}: with one step size the loss of the shallow cell falls further (log10, after "
-                f"{settings.steps} steps)",
-                falls[:, 0, -1] - falls[:, 1, -1],
-            ),
-        ]
-        surplus = of_shallow - of_deep
-        conditions = np.log(found["condition"][:, 1] / found["condition"][:, 0])
-        details[f"h = {nodes}"] = {
-            "share of draws with lambda_B >= lambda_A": float(np.mean(quotient >= 0)),
-            "mean of lambda_B / lambda_A (geometric)": float(np.exp(quotient.mean())),
-            "the same of lambda_min / lambda_max": float(np.exp(conditions.mean())),
-            "c_sigma, the largest that keeps the bound (below 0: none does)": float((surplus / increment).min()),
-            "Spearman of lambda_B - lambda_A with the bound's increment": report.spearman(increment, surplus),
-        }
-    return ClaimReport(
-        claim="theorem4_depth",
-        statement=(
-            "lambda_B >= lambda_A + 3/4 c_sigma lambda_min(K) sum_{s>=h/2} (g^conv_{s,h-1})^2 prod_t (g^skip_t)^2: the "
-            "shallow cell B converges faster than the deep cell A (Theorem 4)."
-        ),
-        setting=(
-            f"h in {settings.depths}, m = {settings.width}, n = {settings.samples}, p = {settings.positions}, "
-            f"softplus, {settings.draws} draws of data, weights and gates (independent, uniform in [0, 1]), "
-            f"shared where both have them; one step size for both, n / (2 lambda_max) of the larger"
-        ),
-        findings=tuple(findings),
-        panels=(
-            Panel(
-                "smallest eigenvalues",
-                "depth h",
-                "ln lambda_B / lambda_A",
-                (
-                    Series("draws", np.repeat(settings.depths, settings.draws), np.ravel(quotients), points=True),
-                    Series("equal", settings.depths, np.zeros(len(settings.depths))),
-                ),
-            ),
-            Panel(
-                f"loss, h = {settings.depths[-1]}",
-                "step",
-                "log10 F(k) / F(0), mean",
-                [
-                    Series(name, range(settings.steps + 1), curve)
-                    for name, curve in zip(("deep", "shallow"), falls.mean(0), strict=True)
-                ],
-            ),
-        ),
-        details=details,
-    )
+def draw_cells(key: jax.Array, deep: Model, samples: int, channels: int, positions: int) -> tuple:
+    """([(model, weights, gates) of the deep and of the shallow cell], inputs, targets): the same weights and gates
+    where both have them; consumes `key`."""
+    key_data, key_gates, key_params, key_kernels = jax.random.split(key, 4)
+    wide = shallow(deep)
+    both = model.init(wide, key_params, channels, positions)  # the deep cell does not use the second stem
+    kernels = jax.random.normal(key_kernels, (len(deep.edges), deep.width, 3 * deep.width))
+    gates = draw_gates(key_gates, deep)
+    cells: list[tuple[Model, Params, Params]] = [
+        (deep, both | {"stem": both["stem"][:1], "conv": kernels}, gates),
+        (wide, both | restrict(deep, {"conv": kernels}), restrict(deep, gates)),
+    ]
+    return cells, *model.draw_data(key_data, samples, channels, positions)
+
+
+@drawing.compiled
+def constants(key: jax.Array, *, nodes: int, draws: int) -> Measured:
+    """The rate constants of the two bounds, without the factors that they share: S_B - S_A and S_B - S_A - increment,
+    as printed and with the readout as the last node. S_B is the sum over the branches."""
+    deep = Model(nodes, 1)
+    wide = shallow(deep)
+
+    def of_draw(key):
+        gates = draw_gates(key, deep)
+        found: Measured = {}
+        for name, reading in {"printed": "printed", "readout": "printed, readout"}.items():
+            branches = [rates.path_strength(wide, restrict(deep, gates), reading, branch) for branch in (0, 1)]
+            surplus = sum(branches) - rates.path_strength(deep, gates, reading)
+            found |= {f"S_B - S_A, {name}": surplus, f"S_B - S_A - increment, {name}": surplus - branches[1]}
+        return found
+
+    return jax.vmap(of_draw)(jax.random.split(key, draws))
+
+
+@drawing.compiled
+def speed(
+    key: jax.Array,
+    *,
+    activation: str,
+    width: int,
+    nodes: int,
+    samples: int,
+    channels: int,
+    positions: int,
+    draws: int,
+    descents: int,
+    steps: int,
+) -> Measured:
+    """By how much the shallow cell is ahead: ln lambda_B / lambda_A, and the same of lambda_min / lambda_max, of all
+    draws; and the difference of log10 F(0) / F(steps) in the first `descents` draws, with a step size of its own for
+    each cell, or the smaller one for both.
+
+    Both cells have the same data, and the same weights and gates where both have them.
+    """
+    deep = Model(nodes, width, activation=activation)
+
+    def draw(key):
+        cells, inputs, targets = draw_cells(key, deep, samples, channels, positions)
+        return (
+            cells,
+            [gram.whole(gram.blocks(shape, params, gates, inputs)) for shape, params, gates in cells],
+            inputs,
+            targets,
+        )
+
+    def eigenvalues(key):
+        _, matrices, *_ = draw(key)
+        values = {"lambda_min": gram.smallest_eigenvalue, "lambda_min / lambda_max": gram.conditioning}
+        return {f"ln {name}": jnp.log(value(matrices[1]) / value(matrices[0])) for name, value in values.items()}
+
+    def losses(key):
+        cells, matrices, inputs, targets = draw(key)
+        own, found = jnp.stack([rates.stable_step(matrix) for matrix in matrices]), {}
+        for name, sizes in {"own": own, "common": jnp.full(2, jnp.min(own))}.items():
+            curves = [
+                model.descend(shape, params, gates, inputs, targets, size, steps)[1]
+                for (shape, params, gates), size in zip(cells, sizes, strict=True)
+            ]
+            of_deep, of_shallow = (jnp.log10(curve[0] / curve[-1]) for curve in curves)
+            found[f"loss, {name} step size"] = of_shallow - of_deep
+        return found
+
+    keys, size = jax.random.split(key, draws), 2 * floats(deep)
+    return drawing.each(eigenvalues, keys, size) | drawing.each(losses, keys[:descents], size)

@@ -31,7 +31,9 @@ def all_fields():
 def test_commands_name_what_there_is(path):
     for line in commands(path):
         # What examples add to the package stands for what is there.
-        line = re.sub(r":my_methods\.py:\w+|:deep_dirichlet\.toml|:NAME", "", line).replace("entropy_darts", "lambda_darts")
+        line = re.sub(r":my_methods\.py:\w+|:deep_dirichlet\.toml|:NAME", "", line).replace(
+            "entropy_darts", "lambda_darts"
+        )
         names = re.findall(r"configs/\w+\.py(?::\w+)?", line)
         fields = re.findall(r"--config\.([a-z_.]+)=", line)
         if "--config=" in line and names:

@@ -5,21 +5,20 @@ import runpy
 import signal
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from test_claims import MEASURE, OWN
 
 from prdarts_jax.run import loop, reporting
-from prdarts_jax.theory import claims, job, report
-from prdarts_jax.theory.report import ClaimReport, Finding, Panel, Series
-from prdarts_jax.theory.settings import Settings
+from prdarts_jax.theory import claims, job, report, verdicts
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 CONFIG = Path(__file__).parents[2] / "configs/theory.py"
-NAMES = list(claims.NAMED)
-SMALL = Settings(gate_samples=500)
+NAMES = list(claims.read())
 PNG = b"\x89PNG\r\n\x1a\n"
-HEADER = "| claim | prediction | measured (interval) | test | verdict | margin |"
 
 
 def make_config(**fields):
@@ -28,50 +27,32 @@ def make_config(**fields):
     return config
 
 
-def read(workdir, name):
-    return json.loads((workdir / "claims" / f"{name}.json").read_text())
-
-
 def contents(workdir):
     return {str(path.relative_to(workdir)): path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
-def made_up(name):
-    """The report of a claim, in no time."""
-    findings = (
-        Finding(f"|{name}| is large", 0.12345678, -1.0, 2.5, "by a test", "inconclusive", -1.0),
-        Finding("a | b", 3.0, 3.0, 3.0, "of 2", "holds", 0.00012345),
-    )
-    panel = Panel("title", "x", "y", (Series("line", range(2), (0.5, 1.0)),))
-    return ClaimReport(name, "so", "there", findings, (panel,), {"verdicts": 1})
+@pytest.fixture
+def own(tmp_path_factory):
+    """A file of two claims with the same measure, in two cases and four replicates."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_measures.py").write_text(MEASURE)
+    (folder / "my_claims.toml").write_text(OWN)
+    return str(folder / "my_claims.toml")
 
 
 @pytest.fixture
-def checked(monkeypatch):
-    """The (name, seed, settings) of what has been checked; nothing is computed, and a figure is a line of text."""
-    calls = []
+def measured(monkeypatch):
+    """The (name, sizes) of what has been measured, which is cheap; a figure is a line of text."""
+    calls, original = [], verdicts.measure_one
 
-    def check(name, seed, size):
-        calls.append((name, seed, size))
-        return made_up(name)
+    def measure_one(claim, sizes):
+        calls.append((claim.name, sizes))
+        return original(claim, sizes)
 
-    monkeypatch.setattr(claims, "check", check)
-    monkeypatch.setattr(report, "claim_figure", lambda report: f"figure of {report.claim}")
+    monkeypatch.setattr(verdicts, "measure_one", measure_one)
+    monkeypatch.setattr(report, "figure", lambda judged: f"figure of {judged['claim']}")
     monkeypatch.setattr(reporting, "save_figure", lambda text, path: reporting.write_bytes(path, text.encode()))
     return calls
-
-
-def rows(text):
-    """The cells of the table, whose text may have escaped bars."""
-    first, second, *lines = text.splitlines()
-    assert first == HEADER and second.strip("|-") == ""
-    return [
-        [
-            cell.strip()
-            for cell in line.strip("|").replace(r"\|", "\0").replace("|", "\n").replace("\0", "|").split("\n")
-        ]
-        for line in lines
-    ]
 
 
 # What a run leaves behind ---------------------------------------------------------------------------------------------
@@ -79,118 +60,96 @@ def rows(text):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(workdir, what the run gave) of one claim, really checked."""
+    """(workdir, what the run gave) of one claim of the papers."""
     workdir = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "QUICK", SMALL)
-        return workdir, job.run(make_config(claim="theorem3_distribution", seed=3), workdir)
+    config = make_config(claim="theorem4_constants", sizes="draws = 20, nodes = [4, 6], seed = [3, 4]")
+    return workdir, job.run(config, workdir)
 
 
-def test_a_claim_leaves_its_report_its_figure_and_a_row_a_finding(finished):
+def test_a_claim_leaves_its_draws_its_report_its_figure_and_rows(finished):
     workdir, text = finished
-    report = claims.check("theorem3_distribution", 3, SMALL)
-    written = read(workdir, "theorem3_distribution")
-    assert written["verdict"] == report.verdict
-    for field in ("claim", "statement", "setting", "details"):
-        assert written[field] == getattr(report, field)
-    assert written["findings"] == [finding._asdict() for finding in report.findings]
-    (panel,), (expected,) = written["panels"], report.panels
-    assert panel["title"] == expected.title and panel["series"][0]["y"] == list(expected.series[0].y)
-    assert (workdir / "claims/theorem3_distribution.png").read_bytes().startswith(PNG)
-    assert (workdir / "claims.md").read_text() == text
-    assert [(row[0], row[1], row[3], row[4]) for row in rows(text)] == [
-        ("theorem3_distribution", finding.predicted, finding.test, finding.verdict) for finding in report.findings
-    ]
-    assert set(contents(workdir)) == {
-        "config.json",
-        "claims.md",
-        "claims/theorem3_distribution.json",
-        "claims/theorem3_distribution.png",
-    }
+    claim = claims.read()["theorem4_constants"].with_sizes({"draws": 20, "nodes": [4, 6], "seed": [3, 4]})
+    draws = verdicts.measure(claim)
+    expected = report.as_json(verdicts.judge(claim, draws))
+    written = reporting.read_json(workdir / "claims/theorem4_constants.json")
+    assert written == json.loads(json.dumps(expected))
+    assert (workdir / "claims/theorem4_constants.png").read_bytes().startswith(PNG)
+    assert (workdir / "claims.md").read_text() == text == report.table([written])
+    for sizes, expected in zip(verdicts.steps(claim), draws, strict=True):
+        path = job.draws_path(workdir, claim, sizes)
+        found = job.read_draws(path)
+        assert found.keys() == expected.keys() and all(map(np.array_equal, found.values(), expected.values()))
+        with np.load(path) as file:
+            assert json.loads(str(file["sizes of the measurement"])) == sizes
+    assert len(list((workdir / "draws/constants").iterdir())) == 4
 
 
-def test_a_second_call_computes_nothing_and_changes_nothing(finished, monkeypatch):
+def test_a_second_call_measures_nothing_and_changes_nothing(finished, measured):
     workdir, text = finished
     before = contents(workdir)
-
-    def check(*_):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(claims, "check", check)
-    assert job.run(make_config(claim="theorem3_distribution", seed=3), workdir) == text
-    assert contents(workdir) == before
+    config = make_config(claim="theorem4_constants", sizes="draws = 20, nodes = [4, 6], seed = [3, 4]")
+    assert job.run(config, workdir) == text
+    before["claims/theorem4_constants.png"] = b"figure of theorem4_constants"
+    assert not measured and contents(workdir) == before
 
 
-def test_all_claims_are_checked_by_default_and_bars_are_escaped(checked, tmp_path):
-    text = job.run(make_config(seed=5), tmp_path)
-    assert checked == [(name, 5, job.QUICK) for name in NAMES]
-    assert text.splitlines()[2] == (
-        rf"| {NAMES[0]} | \|{NAMES[0]}\| is large | 0.1235 (-1 to 2.5) | by a test | inconclusive | -1 |"
-    )
-    assert [row for row in rows(text) if row[0] == NAMES[-1]] == [
-        [NAMES[-1], f"|{NAMES[-1]}| is large", "0.1235 (-1 to 2.5)", "by a test", "inconclusive", "-1"],
-        [NAMES[-1], "a | b", "3 (3 to 3)", "of 2", "holds", "0.000123"],
-    ]
-    assert [row[0] for row in rows(text)] == [name for name in NAMES for _ in range(2)]
-    assert all(len(row) == 6 for row in rows(text))
-    for name in NAMES:
-        assert (tmp_path / f"claims/{name}.png").read_text() == f"figure of {name}"
-    written = read(tmp_path, NAMES[0])
-    assert written["verdict"] == "inconclusive"
-    assert written["panels"][0]["series"][0] == {
-        "label": "line",
-        "x": [0, 1],
-        "y": [0.5, 1.0],
-        "low": [],
-        "high": [],
-        "points": False,
-    }
+def test_claims_of_ones_own_are_checked_and_those_with_the_same_measure_share_the_draws(own, measured, tmp_path):
+    text = job.run(make_config(claims=own, thorough=True), tmp_path)
+    assert [name for name, _ in measured] == ["large"] * 8
+    assert "| **large** |" in text and "| **small** |" in text
+    large = reporting.read_json(tmp_path / "claims/large.json")
+    assert [case["median"] > 1 for case in large["findings"]["above"]["cases"].values()] == [True, True]
+    assert large["share"] == "holds 4/4"
+    assert reporting.read_json(tmp_path / "claims/small.json")["share"] == "fails 4/4"
+
+
+def test_sizes_are_those_of_the_command_line(own, measured, tmp_path):
+    job.run(make_config(claims=own, sizes='width = [9], activation = ["tanh"], draws = 7'), tmp_path)
+    assert [(sizes["width"], sizes["activation"], sizes["draws"]) for _, sizes in measured] == [(9, "tanh", 7)] * 2
 
 
 # Going on -------------------------------------------------------------------------------------------------------------
 
 
-def test_claims_may_be_added_one_by_one(checked, tmp_path):
-    for name in (NAMES[1], NAMES[0], NAMES[1]):
-        text = job.run(make_config(claim=name), tmp_path)
-    assert [row[0] for row in rows(text)] == [NAMES[0], NAMES[0], NAMES[1], NAMES[1]]
-    assert [name for name, *_ in checked] == [NAMES[1], NAMES[0]]
-    text = job.run(make_config(), tmp_path)
-    assert [name for name, *_ in checked] == [NAMES[1], NAMES[0], *NAMES[2:]]
-    assert [row[0] for row in rows(text)][::2] == NAMES
-
-
-def test_a_stop_between_claims_keeps_those_before_and_the_next_call_goes_on(checked, tmp_path, monkeypatch):
+def test_claims_may_be_added_one_by_one(own, measured, tmp_path):
+    for name in ("small", "large", "small"):
+        text = job.run(make_config(claims=own, claim=name), tmp_path)
+    assert len(measured) == 4 and text.index("large") < text.index("small")
     whole = tmp_path / "whole"
-    job.run(make_config(), whole)
-    checked.clear()
-    check = claims.check
+    job.run(make_config(claims=own), whole)
+    for part in ("claims", "draws"):
+        assert contents(whole / part) == contents(tmp_path / part)
 
-    def stopping(name, *rest):
-        if name == NAMES[1]:
+
+def test_a_stop_ends_the_run_after_the_measurement_and_the_same_command_goes_on(own, measured, tmp_path, monkeypatch):
+    whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+    job.run(make_config(claims=own), whole)
+    measured.clear()
+    measure_one = verdicts.measure_one
+
+    def stopping(claim, sizes):
+        if len(measured) == 1:
             signal.raise_signal(signal.SIGTERM)
-        return check(name, *rest)
+        return measure_one(claim, sizes)
 
     before = signal.getsignal(signal.SIGTERM)
-    workdir = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "check", stopping)
-        with pytest.raises(loop.Stopped, match=f"^stopped before {NAMES[2]}; the same command resumes it$"):
-            job.run(make_config(), workdir)
+        patch.setattr(verdicts, "measure_one", stopping)
+        with pytest.raises(loop.Stopped, match="^stopped during large; the same command resumes it$"):
+            job.run(make_config(claims=own), workdir)
     assert signal.getsignal(signal.SIGTERM) == before
-    assert [name for name, *_ in checked] == NAMES[:2]  # the second, during which it came, is complete
-    assert sorted(path.stem for path in (workdir / "claims").glob("*.json")) == sorted(NAMES[:2])
+    assert len(measured) == 2  # the second, during which it came, is complete
     assert not (workdir / "claims.md").exists()
-    job.run(make_config(), workdir)
-    assert [name for name, *_ in checked] == NAMES
-    assert contents(workdir) == contents(whole)
+    job.run(make_config(claims=own), workdir)
+    assert len(measured) == 4 and contents(workdir) == contents(whole)
 
 
-def test_a_claim_that_was_killed_before_its_report_is_checked_again(checked, tmp_path):
-    job.run(make_config(claim=NAMES[0]), tmp_path)
-    (tmp_path / "claims" / f"{NAMES[0]}.json").unlink()  # the figure is written first
-    job.run(make_config(claim=NAMES[0]), tmp_path)
-    assert [name for name, *_ in checked] == [NAMES[0]] * 2
+def test_draws_of_other_sizes_in_the_file_are_not_taken_for_these(own, measured, tmp_path):
+    job.run(make_config(claims=own, claim="large"), tmp_path)
+    path = Path(own)
+    path.write_text(path.read_text().replace("draws = 3", "draws = 4"))
+    job.run(make_config(claims=own, claim="large"), tmp_path)
+    assert [sizes["draws"] for _, sizes in measured] == [3] * 4 + [4] * 4
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
@@ -199,42 +158,49 @@ def test_a_claim_that_was_killed_before_its_report_is_checked_again(checked, tmp
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"seed": 1}, "config.seed is 0 there and 1 here"),
+        ({"sizes": "draws = 2"}, "config.sizes is '' there and 'draws = 2' here"),
         ({"thorough": True}, "config.thorough is false there and true"),
     ],
 )
-def test_a_workdir_of_another_config_is_refused_in_one_sentence(fields, said, checked, tmp_path):
-    job.run(make_config(claim=NAMES[0]), tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match=f"^{tmp_path} belongs to another run: {said}") as error:
-        job.run(make_config(claim=NAMES[1], **fields), tmp_path)
-    assert "\n" not in str(error.value)
-    assert len(checked) == 1 and contents(tmp_path) == before
+def test_a_workdir_of_another_config_is_refused_in_one_sentence(fields, said, own, measured, tmp_path):
+    job.run(make_config(claims=own, claim="large"), tmp_path)
+    before, count = contents(tmp_path), len(measured)
+    with pytest.raises(ValueError, match=f"^{tmp_path} belongs to another run: ") as error:
+        job.run(make_config(claims=own, claim="small", **fields), tmp_path)
+    assert said.replace("'", '"') in str(error.value).replace("'", '"') and "\n" not in str(error.value)
+    assert len(measured) == count and contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(
     "field, value, said",
     [
-        ("claim", "theorem5", f"config.claim='theorem5' must be '' (all), or one of {', '.join(NAMES)}"),
+        ("claim", "theorem5", f"config.claim='theorem5' must be '' (all), or one of {', '.join(NAMES[:3])}"),
         ("claim", 3, "config.claim=3 must be of type str"),
-        ("seed", -1, "config.seed=-1 must be from 0 to 4294967295"),
+        ("claims", "none.toml", "file of claims none.toml does not exist or is not a file"),
+        ("sizes", "draws", "config.sizes='draws' must have the form NAME = VALUE, NAME = [VALUE, VALUE]: "),
+        ("sizes", "widths = [3]", "size 'widths' of claim theorem1_descent must be one of "),
         ("thorough", 1, "config.thorough=1 must be of type bool"),
-        ("epochs", 3, "config.epochs is not a field of this config; the fields are job, claim, thorough, seed"),
+        (
+            "epochs",
+            3,
+            "config.epochs is not a field of this config; the fields are job, claim, claims, sizes, thorough",
+        ),
     ],
 )
-def test_values_that_no_check_can_have_are_refused_before_anything_is_written(field, value, said, checked, tmp_path):
+def test_values_that_no_check_can_have_are_refused_before_anything_is_written(field, value, said, measured, tmp_path):
     config = ConfigDict(make_config().to_dict() | {field: value})
-    with pytest.raises(ValueError) as error:
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
         job.run(config, tmp_path / "run")
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
-    assert not checked and not (tmp_path / "run").exists()
+    assert not measured and not (tmp_path / "run").exists()
 
 
-def test_the_config_is_valid_and_every_claim_may_be_named(checked, tmp_path):
-    assert make_config() == job.settings() == ConfigDict({"job": "theory", "claim": "", "thorough": False, "seed": 0})
+def test_the_config_is_valid_and_every_claim_may_be_named():
+    expected = {"job": "theory", "claim": "", "claims": "", "sizes": "", "thorough": False}
+    assert make_config() == job.settings() == ConfigDict(expected)
     for name in NAMES:
-        job.run(make_config(claim=name, thorough=True, seed=2**32 - 1), tmp_path)
-    assert checked == [(name, 2**32 - 1, job.THOROUGH) for name in NAMES]
+        assert list(job.chosen(make_config(claim=name, thorough=True))) == [name]
+    assert list(job.chosen(make_config())) == NAMES
 
 
 # The command line -----------------------------------------------------------------------------------------------------
@@ -242,21 +208,22 @@ def test_the_config_is_valid_and_every_claim_may_be_named(checked, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections, where it reads the config
 def test_the_program_prints_the_table_or_one_sentence_and_ends_with_143_after_a_stop(
-    checked, command, tmp_path, monkeypatch
+    own, measured, command, tmp_path, monkeypatch
 ):
-    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}"]
-    ended = command(*arguments, f"--config.claim={NAMES[4]}")
-    assert ended.code == 0 and [name for name, *_ in checked] == [NAMES[4]]
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}", f"--config.claims={own}"]
+    ended = command(*arguments, "--config.claim=small", "--config.sizes=width = [5], draws = 4")
+    assert ended.code == 0 and [sizes["width"] for _, sizes in measured] == [5] * 2
     assert (tmp_path / "claims.md").read_text() in ended.out and ended.out.endswith(f"results in {tmp_path}\n")
-    ended = command(*arguments, "--config.seed=8")
-    assert ended.code.startswith(f"error: {tmp_path} belongs to another run: config.seed is 0 there and 8 here")
-    check = claims.check
+    ended = command(*arguments)
+    assert ended.code.startswith(f"error: {tmp_path} belongs to another run: config.sizes is ")
+    measure_one = verdicts.measure_one
 
     def stopping(*arguments):
         signal.raise_signal(signal.SIGTERM)
-        return check(*arguments)
+        return measure_one(*arguments)
 
-    monkeypatch.setattr(claims, "check", stopping)
-    ended = command(*arguments)
+    monkeypatch.setattr(verdicts, "measure_one", stopping)
+    ended = command(*arguments[:1], f"--workdir={tmp_path / 'other'}", *arguments[2:])
     assert ended.code == 128 + signal.SIGTERM == 143
-    assert f"stopped before {NAMES[1]}; the same command resumes it\n" in ended.out
+    assert "stopped during large; the same command resumes it\n" in ended.out
+    assert not jax.config.jax_enable_x64

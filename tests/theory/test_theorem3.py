@@ -10,12 +10,12 @@ import scipy.stats
 from shared import LEVEL, logistic
 
 from prdarts_jax.search import gates
-from prdarts_jax.theory import claims, theorem3
-from prdarts_jax.theory.settings import Settings
+from prdarts_jax.theory import theorem3
+from prdarts_jax.theory.findings import fits
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-GATES = Settings(gate_samples=5000)
+SIZE = 5000
 
 
 def draw_gates(rng, size, beta, tau, a, b):
@@ -70,9 +70,20 @@ def test_gates_of_other_intervals_follow_the_closed_forms(a, b):
         assert float(found(jnp.array(beta), jnp.array(tau), a, b)) == pytest.approx(closed, rel=1e-5)
 
 
+def verdicts(found):
+    """Of the four laws and of the one as printed, each at 1 %."""
+    names = ("P(g != 0)", "P(g = 1)", "between", "E[g]", "as printed")
+    return {name: fits(found[name], level=0.01).verdict for name in names}
+
+
+def run(seed, size=SIZE):
+    with jax.enable_x64(True):
+        return theorem3.distribution(jax.random.key(seed), gate_samples=size)
+
+
 @pytest.fixture(scope="module")
 def distributed():
-    """(report, dtypes of the gates drawn)."""
+    """(p values, dtypes of the gates drawn)."""
     dtypes, original = [], gates.hard_concrete
 
     def spy(*arguments):
@@ -82,14 +93,16 @@ def distributed():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "hard_concrete", spy)
-        return claims.check("theorem3_distribution", 0, GATES), dtypes
+        return run(0), dtypes
 
 
 def test_the_gates_have_their_distribution_and_not_the_misread_one(distributed):
-    checked, dtypes = distributed
-    assert [found.verdict for found in checked.findings] == ["holds"] * 4
-    assert checked.details["verdict on gtilde as printed"] == "fails"
+    found, dtypes = distributed
+    assert verdicts(found) == dict.fromkeys(("P(g != 0)", "P(g = 1)", "between", "E[g]"), "holds") | {
+        "as printed": "fails"
+    }
     assert set(dtypes) == {np.dtype(np.float64)}
+    assert len(found["P(g != 0)"]) == 75 and np.abs(found["difference"]).max() < 5 * math.sqrt(0.25 / SIZE)
 
 
 def gates_by_inversion(key, logits, tau, a, b):
@@ -137,10 +150,10 @@ def fewer_points(monkeypatch):
     "module, name, wrong, failing",
     [
         (gates, "hard_concrete", gates_by_inversion, []),
-        (gates, "hard_concrete", bent_gates, [2, 3]),
-        (gates, "activation_probability", off_activation, [0]),
-        (gates, "saturation_probability", off_saturation, [1]),
-        (theorem3, "expectation", lambda *point: 0.04 + closed_form(*point), [3]),
+        (gates, "hard_concrete", bent_gates, ["between", "E[g]"]),
+        (gates, "activation_probability", off_activation, ["P(g != 0)"]),
+        (gates, "saturation_probability", off_saturation, ["P(g = 1)"]),
+        (theorem3, "expectation", lambda *point: 0.04 + closed_form(*point), ["E[g]"]),
     ],
     ids=["none", "gates", "activation", "saturation", "expectation"],
 )
@@ -148,32 +161,30 @@ def test_the_distribution_fails_where_gates_or_a_closed_form_are_wrong_and_only_
     module, name, wrong, failing, fewer_points, monkeypatch
 ):
     monkeypatch.setattr(module, name, wrong)
-    checked = claims.check("theorem3_distribution", 2, GATES)
-    assert [i for i, found in enumerate(checked.findings) if found.verdict == "fails"] == failing
-    assert checked.verdict == ("fails" if failing else "holds")
+    found = verdicts(run(2))
+    found.pop("as printed")
+    assert [name for name, verdict in found.items() if verdict == "fails"] == failing
 
 
 def test_the_misread_law_is_that_of_thresholds_on_gtilde(fewer_points, monkeypatch):
     monkeypatch.setattr(gates, "hard_concrete", misread_gates)
-    checked = claims.check("theorem3_distribution", 2, GATES)
-    assert checked.details["verdict on gtilde as printed"] == "holds"
-    assert checked.findings[0].verdict == "fails"
+    found = verdicts(run(2))
+    assert found["as printed"] == "holds" and found["P(g != 0)"] == "fails"
 
 
-SLOPES = Settings(gate_samples=2000)
+def slopes(seed=0):
+    with jax.enable_x64(True):
+        return theorem3.gradient(jax.random.key(seed), gate_samples=2000)
 
 
 def test_the_mean_gradient_is_the_derivative_of_the_mean_and_straight_through_is_not():
-    checked = claims.check("theorem3_gradient", 0, SLOPES)
-    (found,) = checked.findings
-    assert found.verdict == "holds"
-    ratio = checked.details[
-        "straight-through gradient (forward 1) over the derivative, median over the grid, by function"
-    ]
-    assert abs(ratio["g"] - 1) < 0.05  # whose derivative does not depend on the gate
-    assert ratio["g^2"] > 1.1 and ratio["exp(-2g)"] < 0.9
-    spread = checked.details["median of the standard deviation over the derivative, by temperature"]
-    assert list(spread) == ["0.1", "0.5", "1.0", "3.0", "10.0"] and spread["0.1"] > 3 * spread["10.0"]
+    found = slopes()
+    assert fits(found["mean gradient"], level=0.01).verdict == "holds"
+    straight = {name: np.median(found[f"straight-through, {name}"]) for name in ("g", "g^2", "exp(-2g)")}
+    assert abs(straight["g"] - 1) < 0.05  # whose derivative does not depend on the gate
+    assert straight["g^2"] > 1.1 and straight["exp(-2g)"] < 0.9
+    spread = [np.median(found[f"spread, tau {tau}"]) for tau in (0.1, 0.5, 1.0, 3.0, 10.0)]
+    assert spread[0] > 3 * spread[-1]
 
 
 def test_a_gradient_scaled_by_a_tenth_fails(monkeypatch):
@@ -184,9 +195,11 @@ def test_a_gradient_scaled_by_a_tenth_fails(monkeypatch):
         return g + 0.1 * (g - jax.lax.stop_gradient(g))
 
     monkeypatch.setattr(gates, "hard_concrete", scaled)
-    assert claims.check("theorem3_gradient", 0, SLOPES).verdict == "fails"
+    assert fits(slopes()["mean gradient"], level=0.05).verdict == "fails"
 
 
-def test_the_seed_is_the_only_source_of_randomness(distributed):
-    assert claims.check("theorem3_distribution", 0, GATES) == distributed[0]
-    assert claims.check("theorem3_distribution", 1, GATES).findings != distributed[0].findings
+def test_the_key_is_the_only_source_of_randomness(distributed):
+    again, other = run(0), run(1)
+    for name, values in distributed[0].items():
+        np.testing.assert_array_equal(again[name], values)
+    assert (other["P(g != 0)"] != distributed[0]["P(g != 0)"]).any()

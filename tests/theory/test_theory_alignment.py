@@ -5,15 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from theory_spies import check_interval
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.search.step import SearchState
-from prdarts_jax.theory import alignment, claims
-from prdarts_jax.theory.settings import Settings
+from prdarts_jax.theory import alignment
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -84,16 +82,17 @@ def test_alignment_compares_the_ends_of_the_searches_that_it_makes_in_float32(mo
         for name in ("DARTS", "Lambda-DARTS")
     }
 
-    def searches(key, settings):
-        dtypes.append(jax.random.normal(key).dtype)
+    def searches(key, *sizes):
+        dtypes.append((jax.random.normal(key).dtype, *sizes))
         return made
 
     monkeypatch.setattr(alignment, "searches", searches)
-    found = claims.check("lambda_alignment", 0, Settings(searches=4, epochs=7)).findings
-    assert dtypes == [np.dtype(np.float32)]
+    with jax.enable_x64(True):
+        found = alignment.alignment(jax.random.key(0), channels=3, draws=4, epochs=7)
+    assert dtypes == [(np.dtype(np.float32), 3, 4, 7)]
     early, late = ({name: made[name]["alignment"][:, part].mean(1) for name in made} for part in ([0, 1], [5, 6]))
-    check_interval(found[0], early["DARTS"] - late["DARTS"], 5)
-    check_interval(found[1], late["Lambda-DARTS"] - late["DARTS"], 5)
-    check_interval(found[2], late["Lambda-DARTS"] - early["Lambda-DARTS"], 5)
-    check_interval(found[3], made["DARTS"]["entropy"][:, 0] - made["DARTS"]["entropy"][:, 6], 5)
-    check_interval(found[4], made["DARTS"]["shares"][:, 6, 5], 5, threshold=1 / 6)
+    np.testing.assert_allclose(found["ahead"], late["Lambda-DARTS"] - late["DARTS"])
+    for name, runs in made.items():
+        np.testing.assert_allclose(found[f"{name}: fall"], early[name] - late[name])
+        np.testing.assert_allclose(found[f"{name}: entropy"], runs["entropy"][:, 6] / np.log(5))
+        np.testing.assert_allclose(found[f"{name}: last layer"], runs["shares"][:, 6, 5] * 6)

@@ -70,26 +70,35 @@ def imported(name: str) -> Named:
     """Imports a method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
     The function may be decorated by `named`, but need not be; a `Method` in its place is a method without arguments. A
-    file is run only once per process, as a module is, so
-    that two calls give equal methods and compiled functions are reused.
+    file is run only once per process, as a module is, so that two calls give equal methods and compiled functions are
+    reused.
 
     Raises:
-      ValueError: there is no such module, file or function, or the name is not that of a function.
+      ValueError: there is no such module, file or function, or the name is not that of a function or a `Method`.
     """
-    place, _, function = name.rpartition(":")
-    try:
-        module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
-        build = getattr(module, function)
-    except Exception as error:  # running the module may raise anything
-        reason = cut(f"{type(error).__name__}: {error}", 200)
-        raise ValueError(
-            f"method={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
-        ) from error
+    build = object_of("method", name)
     if isinstance(build, Method):
-        return constant(function, build)
+        return constant(name.rpartition(":")[2], build)
     if not callable(build):
         raise ValueError(f"method={shown(name)} must be a function that returns a Method")
     return build if isinstance(build, Named) else Named(build, {})
+
+
+def object_of(field: str, name: str) -> Any:
+    """Imports what 'module:name' or 'path/to/file.py:name' names; `field` is its name in messages.
+
+    Raises:
+      ValueError: there is no such module, file or name.
+    """
+    place, _, attribute = name.rpartition(":")
+    try:
+        module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
+        return getattr(module, attribute)
+    except Exception as error:  # running the module may raise anything
+        reason = cut(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(
+            f"{field}={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
+        ) from error
 
 
 def file_of(name: str) -> Path | None:
