@@ -32,7 +32,7 @@ def get_config(text: str = "deep_regular") -> ConfigDict:
     """The settings of a benchmark, BENCHMARK or BENCHMARK:METHOD.
 
     Raises:
-      ValueError: there is no such benchmark or method.
+      ValueError: there is no such benchmark.
     """
     name, _, method = text.partition(":")
     if name not in BENCHMARKS:

@@ -5,10 +5,11 @@ NAS-Bench-201 on real CIFAR-10.
 
 Network, images and schedule are those of compare_nasbench201.py, but a search has 10 epochs (3,900 steps) instead of
 50, and the logits' learning rate is five times as large. A composition of a relaxation and a term is a TOML file in the
-workdir, which the package's command line takes too. From each supernet the cell is derived by the logits, by
-perturbation and by best of N. The script writes a run folder for each search and table.md: the benchmark's accuracies
-of the cells, and what each part is worth on average. A search takes some minutes on one core; the script may be stopped
-and started again, and several, with --seeds or --relaxations of their own, may share the workdir.
+workdir, which the package's command line takes too. All have weight decay of the logits, Beta-DARTS's decay as well.
+From each supernet the cell is derived by the logits, by perturbation and by best of N. The script writes a run folder
+for each search and table.md: the benchmark's accuracies of the cells, and what each part is worth on average. A search
+takes some minutes on one core; the script may be stopped and started again, and several, with --seeds or --relaxations
+of their own, may share the workdir.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import family
 import numpy as np
 import scipy.stats
 
-from prdarts_jax.run import loop
+from prdarts_jax.run import loop, reporting
 from prdarts_jax.spaces import tabular
 
 RELAXATIONS = {
@@ -54,8 +55,10 @@ Accuracies = Mapping[tuple[str, str, str, int], float]  # of (relaxation, term, 
 def write_method(folder: Path, relaxation: str, term: str) -> str:
     """Writes the file of a composition, and returns its path."""
     path = folder / f"{relaxation}_{term.replace(' ', '_')}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{RELAXATIONS[relaxation]}\n{TERMS[term]}")
+    text = f"{RELAXATIONS[relaxation]}\n{TERMS[term]}"
+    if not path.exists() or path.read_text() != text:  # other processes may read it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reporting.write_bytes(path, text.encode())
     return str(path)
 
 

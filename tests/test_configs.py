@@ -124,7 +124,8 @@ PAPERS = {
     "darts_minus": DARTS | section("darts_minus", auxiliary_skip=1.0),
     "beta_darts": DARTS | section("beta_darts", weight=50.0) | {"logits.weight_decay": 0.0},
     "drnas": DARTS
-    | section("drnas", kl=0.0, partial=(1,), ops=(8,))
+    | NO_NONE
+    | section("drnas", kl=0.0, partial=(1,), ops=(7,))
     | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4},
     "snas": DARTS | section("snas", start_temperature=1.0, end_temperature=0.33) | {"epochs": 150},
     "reinmax": DARTS,

@@ -23,7 +23,7 @@ from prdarts_jax.spaces.genotypes import AnyGenotype
 def make_method(config: ConfigDict) -> Method:
     """The search method that `config.method` names, with the settings of its section, `config.logits.start` and
     `config.discretization`."""
-    method = methods.find(config.method)(**config.get(settings.section_of(config.method), {}))
+    method = methods.find(config.method)(**settings.settings_of(config))
     changes: dict[str, Any] = {}
     if config.logits.start is not None:
         changes["logits_start"] = config.logits.start

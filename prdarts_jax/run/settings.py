@@ -230,7 +230,7 @@ def search(method: str = "pr_darts") -> ConfigDict:
     """
     schema, paper = _search_schema(method), dict(methods.find(method).paper)
     config, flat = fields.defaults(schema), flatten_dict(schema, sep=".")
-    fields.check_names(paper, flat, f"a search, which method={refusals.shown(method)} sets")
+    fields.check_names(paper, flat.keys() - {"method", "job"}, f"a search, which method={refusals.shown(method)} sets")
     for name, value in paper.items():
         fields.check(flat[name], f"config.{name}", value)
     config.method = method
@@ -255,6 +255,11 @@ def section_of(method: str) -> str:
     ('pr_darts', 'mine', 'deep')
     """
     return Path(method).stem if method.endswith(".toml") else method.rpartition(":")[2]
+
+
+def settings_of(config: ConfigDict) -> dict[str, Any]:
+    """The settings of the method of a search; one of a TOML file has none."""
+    return {} if config.method.endswith(".toml") else dict(config.get(section_of(config.method), {}))
 
 
 def _search_schema(method: str) -> dict[str, Any]:
@@ -350,20 +355,21 @@ def _check_search(config):
         raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the number of seeds from config.seed on")
     section = section_of(config.method)
     try:
-        made = method(**config.get(section, {}))
+        made = method(**settings_of(config))
     except ValueError as error:
         raise ValueError(f"config.{section}: {error}") from error
     searches = [stage.method for stage in made.stages] or [made]
     if config.cost.target:
         _check_cost(config, searches)
-    if config.accumulate > 1 and isinstance(made.hypergradient, (hypergradients.Unrolled, hypergradients.Neumann)):
+    ahead = (hypergradients.Unrolled, hypergradients.Neumann)
+    if config.accumulate > 1 and any(isinstance(search.hypergradient, ahead) for search in searches):
         raise ValueError(
-            f"config.accumulate={config.accumulate} must be 1 with config.{section}, whose hypergradient looks "
-            "ahead to the weights after each step"
+            f"config.accumulate={config.accumulate} must be 1 with config.method={config.method!r}, whose "
+            "hypergradient looks ahead to the weights after each step"
         )
     for partial in {search.supernet.get("partial", 1) for search in searches}:
         if config.channels % partial:
-            where = f"config.{section}.partial" if section in config else "supernet.partial"
+            where = f"config.{section}.partial" if "partial" in settings_of(config) else "supernet.partial"
             raise ValueError(f"config.channels={config.channels} must be a multiple of {where}={partial}")
 
 

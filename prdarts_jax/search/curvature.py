@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.data.epochs import Batch, key_for
+from prdarts_jax.fields import above, from_to
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 Tree = Any
@@ -91,8 +92,8 @@ class EarlyStopping:
       ratio: the search ends if the earlier mean is below `ratio` times the later one.
     """
 
-    window: int = 5
-    ratio: float = 0.75
+    window: Annotated[int, from_to(1, 10**6)] = 5
+    ratio: Annotated[float, above(0, 1)] = 0.75
 
     def stops(self, eigenvalues: Sequence[float]) -> int | None:
         """Whether the search ends after the epochs with these eigenvalues.

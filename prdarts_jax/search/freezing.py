@@ -2,12 +2,13 @@
 2023)."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from prdarts_jax.fields import from_to
 from prdarts_jax.nets.supernet import by_op
 
 
@@ -40,8 +41,8 @@ class OperationEarlyStopping:
       window: 20 in the authors' code.
     """
 
-    threshold: float = 0.4
-    window: int = 20
+    threshold: Annotated[float, from_to(0, 1)] = 0.4
+    window: Annotated[int, from_to(1, 10**6)] = 20
 
     def __call__(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
         """The optimizer of the supernet's weights, {'params': ...}, which leaves frozen weights as they are. Its update
@@ -73,7 +74,8 @@ class OperationEarlyStopping:
     def _judge(self, state, train, val):
         total, numbers, frozen = {}, {}, {}
         for op in state.frozen:
-            cosine = _dot(train[op], val[op]) * jax.lax.rsqrt(_dot(train[op], train[op]) * _dot(val[op], val[op]))
+            t, v = _scaled(train[op]), _scaled(val[op])
+            cosine = _dot(t, v) * jax.lax.rsqrt(_dot(t, t)) * jax.lax.rsqrt(_dot(v, v))
             ran = jnp.isfinite(cosine)  # the gradients of an op that did not run are 0
             sums = state.total[op] + jnp.where(ran, cosine, 0.0)
             number = state.number[op] + ran
@@ -85,6 +87,13 @@ class OperationEarlyStopping:
 
 def _edges(of_op):
     return len(jax.tree.leaves(of_op)[0])
+
+
+def _scaled(of_op):
+    """The parameters of an op divided by the largest on each edge, so that squares of small ones do not vanish."""
+    largest = jnp.stack([jnp.max(jnp.abs(x).reshape(len(x), -1), axis=1) for x in jax.tree.leaves(of_op)]).max(axis=0)
+    largest = jnp.where(largest > 0, largest, 1.0)
+    return jax.tree.map(lambda x: x / largest.reshape(-1, *[1] * (x.ndim - 1)), of_op)
 
 
 def _dot(a, b):

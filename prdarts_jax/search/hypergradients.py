@@ -26,10 +26,12 @@ can be checked on a problem of a few numbers. All second derivatives are forward
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+
+from prdarts_jax.fields import at_least, from_to
 
 Tree = Any
 
@@ -104,7 +106,7 @@ class Unrolled:
       steps: number of steps, at least 1.
     """
 
-    steps: int = 1
+    steps: Annotated[int, from_to(1, 1000)] = 1
 
     def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
         """(gradient in arch, aux); aux is that of the weights after the steps."""
@@ -131,14 +133,15 @@ class Neumann:
       d/da L_val(w(a), a) = dL_val/da - d2 L_train/da dw  xi (v + (1 - xi H) v + (1 - xi H)^2 v + ...),  v = dL_val/dw.
     The sum tends to the solution of H p = v if no eigenvalue of xi H is outside (0, 2). Here 1 - xi H is the derivative
     of the optimizer's next step, which has its current learning rate, weight decay (then a part of H) and clipping. All
-    derivatives are those at the current weights. As many terms as n steps are the gradient of n unrolled steps there.
+    derivatives are those at the current weights. For SGD without momentum, n terms give the gradient of n unrolled
+    steps from a minimum.
 
     Attributes:
       products: number of products with the Hessian; the sum has one more term. Each costs as much as two to three
         gradients. With 0, the Hessian is replaced by 1 / xi.
     """
 
-    products: int = 2
+    products: Annotated[int, from_to(0, 10**6)] = 2
 
     def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
         """(gradient in arch, aux)."""
@@ -170,8 +173,8 @@ class ConjugateGradient:
       damping: what is added to each eigenvalue of H, for instance the weight decay.
     """
 
-    products: int
-    damping: float
+    products: Annotated[int, from_to(1, 10**6)]
+    damping: Annotated[float, at_least(0)]
 
     def __call__(self, problem: Bilevel) -> tuple[Tree, Any]:
         """(gradient in arch, aux)."""

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch
+from prdarts_jax.search import gates
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem, SearchState
 
@@ -13,8 +14,9 @@ from prdarts_jax.search.step import SearchProblem, SearchState
 class Pruning:
     """After an epoch, each edge keeps its candidates with the largest scores; the logits of the others become -inf.
 
-    A removed op is not executed any more and never comes back, so the steps become shorter. P-DARTS and DrNAS prune
-    between stages, ASAP (Noy et al., 2020) during the search.
+    Nothing is removed before the logits are trained (`Method.logits_start`), and one candidate always stays. If nodes
+    keep a number of entries, the op `none` goes first. A removed op is not executed any more and never comes back, so
+    the steps become shorter. P-DARTS and DrNAS prune between stages, ASAP (Noy et al., 2020) during the search.
 
     Attributes:
       ops: a schedule of the number of candidates of each edge, rounded up; with Linear(8.0, 2.0) it falls from 8 to 2.
@@ -24,9 +26,16 @@ class Pruning:
 
     def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
         """The state with these logits; the batches are not used."""
-        keep = jnp.ceil(self.ops(problem.progress(state.step)))
+        progress = problem.progress(state.step)
+        keep = jnp.maximum(jnp.ceil(self.ops(progress)), 1)
         logits = {t: state.arch[t] for t in problem.supernet.space.cell_types}
-        scores = problem.method.relaxation.scores(problem.supernet.space, state.arch)
+        space = problem.supernet.space
+        scores = problem.method.relaxation.scores(space, state.arch)
+        if space.entries_per_node:  # the op `none` is never a part of a cell
+            scores = {t: jnp.where(gates.computes(space), s, -jnp.inf) for t, s in scores.items()}
         ranks = {t: jnp.argsort(jnp.argsort(-scores[t], axis=1), axis=1) for t in logits}
-        pruned = {t: jnp.where(ranks[t] < keep, beta, -jnp.inf) for t, beta in logits.items()}
+        pruned = {
+            t: jnp.where((ranks[t] < keep) | (progress < problem.method.logits_start), beta, -jnp.inf)
+            for t, beta in logits.items()
+        }
         return state.replace(arch=state.arch | pruned)

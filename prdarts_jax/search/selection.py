@@ -3,11 +3,13 @@ epoch or after the search."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch, key_for
+from prdarts_jax.fields import from_to
 from prdarts_jax.search import gates, relaxations
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
@@ -18,7 +20,7 @@ from prdarts_jax.search.step import SearchProblem, SearchState
 class BestOf:
     """After an epoch, the relaxation draws `samples` cells; the logits become 1 for the ops of the best one, else 0."""
 
-    samples: int
+    samples: Annotated[int, from_to(1, 10**6)]
 
     def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
         """The state with these logits. The best cell is the one with the smallest mean loss over the batches, with the
@@ -48,7 +50,7 @@ class BestCell:
     draws cells uniformly, these cells are drawn uniformly too. For the inputs of a node see `gates.draw_cell`.
     """
 
-    samples: int
+    samples: Annotated[int, from_to(1, 10**6)]
 
     def __call__(
         self,

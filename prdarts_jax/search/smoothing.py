@@ -8,13 +8,16 @@ gradient of the training loss in op weights. Op weights are {cell type: f32[edge
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import from_to
 from prdarts_jax.search.relaxations import Arch, keys
 from prdarts_jax.search.schedules import Linear
 
+_NEARLY_0 = 1e-30
 Gradient = Callable[[Arch], Arch]
 Smoothing = Callable[[Arch, Gradient, jax.Array, jax.Array], Arch]
 
@@ -51,22 +54,20 @@ class AdversarialSmoothing:
     """
 
     radius: Linear = Linear(0.03, 0.3)
-    steps: int = 7
+    steps: Annotated[int, from_to(1, 1000)] = 7
 
     def __call__(self, op_weights: Arch, gradient: Gradient, key: jax.Array, progress: jax.Array) -> Arch:
         """The perturbed op weights."""
         radius = self.radius(progress)
 
-        def perturbed(shift):
-            return jax.tree.map(shifted, op_weights, shift)
-
         def ascend(_, shift):
-            moved, pull_back = jax.vjp(perturbed, shift)
-            (slope,) = pull_back(gradient(moved))
+            moved, pull_back = jax.vjp(lambda shift: jax.tree.map(shifted, op_weights, shift), shift)
+            (slope,) = pull_back(gradient(jax.tree.map(_all_run, moved, op_weights)))
             step = 2 * radius / self.steps
             return jax.tree.map(lambda s, up: jnp.clip(s + step * jnp.sign(up), -radius, radius), shift, slope)
 
-        return perturbed(jax.lax.fori_loop(0, self.steps, ascend, _draw(key, op_weights, radius)))
+        shift = jax.lax.fori_loop(0, self.steps, ascend, _draw(key, op_weights, radius))
+        return jax.tree.map(shifted, op_weights, shift)
 
 
 def _draw(key, op_weights, radius):
@@ -82,7 +83,15 @@ def shifted(weights: jax.Array, shift: jax.Array) -> jax.Array:
 
     Weights of 0 stay 0. If all weights of an edge would become 0, they do not change.
     """
-    moved = jnp.maximum(jnp.where(weights != 0, weights + shift, 0.0), 0.0)
+    # The derivative is the one without the maximum, so that an op can come back in an ascent.
+    moved = jnp.where(weights != 0, weights + shift, 0.0)
+    moved = jnp.where(moved > 0, moved, moved - jax.lax.stop_gradient(moved))
     total = jnp.sum(moved, axis=1, keepdims=True)
     scaled = moved * jnp.sum(weights, axis=1, keepdims=True) / jnp.where(total > 0, total, 1.0)
     return jnp.where(total > 0, scaled, weights)
+
+
+def _all_run(moved, weights):
+    """The moved weights with hardly any weight, instead of none, for ops that ran before: only ops that run have a
+    gradient."""
+    return jnp.where((moved == 0) & (weights != 0), _NEARLY_0, moved)

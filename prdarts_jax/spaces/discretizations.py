@@ -14,11 +14,13 @@ the space's cells.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from prdarts_jax import ops
+from prdarts_jax.fields import from_to
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 from prdarts_jax.spaces.space import SearchSpace
@@ -77,7 +79,7 @@ class above:
     its scores are the sigmoids of the logits.
     """
 
-    threshold: float
+    threshold: Annotated[float, from_to(0, 1)]
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
         """The genotype of the scores."""
@@ -96,7 +98,7 @@ class limited_skips:
     `none` could replace it, the genotype keeps the skip connections that it has. The paper's `most`, M, is 2.
     """
 
-    most: int
+    most: Annotated[int, from_to(0, 1000)]
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
         """The genotype of the scores."""

@@ -38,13 +38,23 @@ def test_it_keeps_the_best_candidates_and_what_it_removed_stays_away():
             before, state = state, prune(state, None)
             keep = np.ceil(5 - 4 * (step + 1) / 8)
             for t, beta in state.arch.items():
-                old, kept = np.asarray(before.arch[t]), np.isfinite(beta)
+                old, kept = np.array(before.arch[t]), np.isfinite(beta)
+                old[:, SHUFFLED.ops.index("none")] = -np.inf  # goes first
                 np.testing.assert_array_equal(kept, np.argsort(np.argsort(-old, axis=1), axis=1) < keep)
                 np.testing.assert_array_equal(np.asarray(beta)[kept], old[kept])
                 assert not (kept & gone[t]).any()
                 gone[t] |= ~kept
     assert all((beta.sum(1) == len(SHUFFLED.ops) - 1).all() for beta in gone.values())
     assert method.derive(SHUFFLED, jax.device_get(state.arch))
+
+
+def test_nothing_is_removed_before_the_logits_are_trained_and_one_candidate_always_stays():
+    method = dataclasses.replace(pruned(methods.darts(), (0.0, 0.0)), logits_start=0.5)
+    problem = SearchProblem(Table(SHUFFLED), method, optax.sgd(0.1), optax.adam(0.5), total_steps=9)
+    state = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
+    for step, number in ((3, len(SHUFFLED.ops)), (4, 1)):
+        found = method.after_epoch(problem, state.replace(step=jnp.int32(step)), None)
+        assert all((np.isfinite(beta).sum(axis=1) == number).all() for beta in found.arch.values())
 
 
 @pytest.mark.parametrize("name", ["darts", "fair_darts", "pr_darts", "drnas", "snas", "reinmax", "gdas"])

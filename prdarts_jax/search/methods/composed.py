@@ -16,7 +16,6 @@ parts (see `PARTS`), with the other entries as its arguments. `paper` has fields
 """
 
 import inspect
-import math
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, refusals
+from prdarts_jax.fields import LARGEST
 from prdarts_jax.refusals import cut, listed, shown
 from prdarts_jax.search import (
     alignment,
@@ -48,7 +48,7 @@ def _public(module, *names):
     return {name: getattr(module, name) for name in names}
 
 
-# For each field, the parts that it may have; `arguments` are those that only other parts have.
+# For each field, the parts that it may have.
 PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "relaxation": {
@@ -80,10 +80,11 @@ PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "dropout_rate": _public(schedules, "Linear", "LinearThenExponential"),
     }
 )
+# The parts that an argument of a part may have; those of all others are schedules.
 _ARGUMENTS = {
-    **{name: part for parts in PARTS.values() for name, part in parts.items()},
-    "cosine": lambda: alignment.cosine,
-    "sign_correlation": lambda: alignment.sign_correlation,
+    "relaxation": PARTS["relaxation"],
+    "term": PARTS["terms"],
+    "measure": {"cosine": lambda: alignment.cosine, "sign_correlation": lambda: alignment.sign_correlation},
 }
 _PLAIN = {"weights_first": bool, "logits_start": float, "supernet": dict, "paper": dict}
 _SUPERNET = {"partial": int, "dropout": ops.Dropout}
@@ -107,10 +108,10 @@ def read(name: str) -> Named:
     except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"method={shown(name)} is not a TOML file: {cut(str(error), 200)}") from error
     try:
-        made = _method(table)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"method={shown(name)}: {error}") from error
-    return constant(file.stem, made, flatten_dict(table.get("paper", {}), sep="."))
+        made, paper = _method(table), flatten_dict(table.get("paper", {}), sep=".")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"method={shown(name)}: {cut(str(error), 400)}") from error
+    return constant(file.stem, made, paper)
 
 
 def _method(table):
@@ -126,6 +127,8 @@ def _method(table):
         _check(f"supernet.{field}", _SUPERNET[field], value)
         if field == "partial" and value < 1:
             raise ValueError(f"supernet.partial={value} must be at least 1")
+    if ("dropout_rate" in table) != ("dropout" in table.get("supernet", {})):
+        raise ValueError("supernet.dropout and dropout_rate must be given together")
     of_terms = table.get("terms", [])
     if not isinstance(of_terms, list):
         raise ValueError(f"terms={shown(of_terms)} must be a list of parts, written as [[terms]]")
@@ -135,6 +138,8 @@ def _method(table):
         if field in table and field != "terms"
     }
     parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
+    if terms.score_function in parts["terms"] and not isinstance(parts.get("relaxation"), relaxations.Policy):
+        raise ValueError("terms: score_function must be with relaxation.part='Policy', whose baseline it trains")
     return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
 
 
@@ -150,25 +155,32 @@ def _made(what, table, parts):
         inspect.signature(part).bind(**arguments)
     except TypeError as error:
         raise ValueError(f"{what} must have the arguments {inspect.signature(part)} of {name}: {error}") from error
-    hints = typing.get_type_hints(inspect.unwrap(part) if not isinstance(part, type) else vars(part)["__init__"])
+    hints = typing.get_type_hints(vars(part)["__init__"] if isinstance(part, type) else part, include_extras=True)
     for key, value in arguments.items():
         if isinstance(value, dict):
-            arguments[key] = _made(f"{what}.{key}", value, _ARGUMENTS)
+            arguments[key] = _made(f"{what}.{key}", value, _ARGUMENTS.get(key, PARTS["dropout_rate"]))
         _check(f"{what}.{key}", hints[key], arguments[key])
     return part(**arguments)
 
 
 def _check(what, kind, value):
-    """Refuses a value of another type, as far as annotations tell, and numbers that are not finite."""
-    if isinstance(value, int | float) and not math.isfinite(value):
-        raise ValueError(f"{what}={value} must be finite")
+    """Refuses a value of another type or out of range, as far as annotations tell, and numbers that are not finite."""
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, *ranges = typing.get_args(kind)
+        _check(what, kind, value)
+        for allowed in ranges:
+            if not allowed.allows(value):
+                raise ValueError(f"{what}={shown(value)} must be {allowed.text()}")
+        return
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise ValueError(f"{what}={shown(value)} must be finite and at most {LARGEST}")
     if typing.get_origin(kind) is typing.Literal:
         if value not in typing.get_args(kind):
-            raise ValueError(f"{what}={shown(value)} must be one of {', '.join(typing.get_args(kind))}")
+            raise ValueError(f"{what}={shown(value)} must be one of {', '.join(map(repr, typing.get_args(kind)))}")
     elif kind is float and type(value) is int:
         return
     elif isinstance(kind, type):
         if not isinstance(value, kind) or (kind is int and type(value) is bool):
             raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}")
-    elif isinstance(value, int | float | str | list):
+    elif not callable(value):
         raise ValueError(f"{what}={shown(value)} must be a table with an entry part")

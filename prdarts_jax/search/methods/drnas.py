@@ -11,17 +11,25 @@ from prdarts_jax.search.methods.darts import PAPER
 from prdarts_jax.search.methods.named import named
 
 
-@named(PAPER | {"weights.learning_rate": 0.1, "weights.end_learning_rate": 0.0, "logits.learning_rate": 6e-4})
+@named(
+    PAPER
+    | {
+        "weights.learning_rate": 0.1,
+        "weights.end_learning_rate": 0.0,
+        "logits.learning_rate": 6e-4,
+        "space": "darts_no_none",
+    }
+)
 def drnas(
     kl: Annotated[float, at_least(0)] = 0.0,
     partial: Annotated[tuple[int, ...], each(from_to(1, 4096), "whole numbers from 1 to 4096")] = (1,),
-    ops: Annotated[tuple[int, ...], each(from_to(2, 1000), "whole numbers from 2 to 1000")] = (8,),
+    ops: Annotated[tuple[int, ...], each(from_to(2, 1000), "whole numbers from 2 to 1000")] = (7,),
 ) -> Method:
     """Draws the op weights of an edge from a Dirichlet distribution whose concentration is trained.
 
     Args:
       kl: weight of the divergence from the uniform distribution. With 0, the authors' choice for CIFAR-10, weight decay
-        of the logits takes its place.
+        of the logits does its work; in their code it is 0 if `kl` is not. Set `config.logits.weight_decay` accordingly.
       partial: K, one number per stage of the search: ops process 1/K of the channels. The authors' progressive search
         has (6, 4) with 36 channels. A config is refused if K does not divide its `channels`.
       ops: the number of candidate ops per edge, one number per stage; (7, 4) in the authors' progressive search. The

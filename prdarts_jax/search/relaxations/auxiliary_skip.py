@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation
+from prdarts_jax.search.relaxations.policy import Policy
 from prdarts_jax.search.relaxations.softmax import Softmax
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.spaces import SearchSpace
@@ -17,7 +18,7 @@ class AuxiliarySkip(Relaxation):
     logits (DARTS-; Chu et al., ICLR 2021).
 
     It is added to the weight of the candidate op, so on an edge with stride 2 both have the same convolutions; in the
-    authors' code each has its own.
+    authors' code each has its own. It does not fit `Policy`, whose term takes every op with a weight for a drawn one.
 
     Attributes:
       relaxation: of the ops; `initial` and `noise` of this class have no effect.
@@ -26,6 +27,10 @@ class AuxiliarySkip(Relaxation):
 
     relaxation: Relaxation = Softmax()
     weight: Linear = Linear(1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.relaxation, Policy):
+            raise ValueError("relaxation=Policy() must be another one in AuxiliarySkip: its draws could not be told")
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:
         """Those of the relaxation.

@@ -1,11 +1,12 @@
 """Hard-concrete gates (PR-DARTS)."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import from_to
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -27,7 +28,7 @@ class HardConcrete(Relaxation):
 
     temperature: Linear = Linear(10.0, 0.1)
     draw: Literal["uniform", "largest"] = "uniform"
-    drop: float = 0.4
+    drop: Annotated[float, from_to(0, 1)] = 0.4
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
         """One draw of the gates; all but two candidates of every edge get the weight 0."""

@@ -40,7 +40,15 @@ class View(NamedTuple):
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
 # The metrics that a search step reports without any term.
-STEP_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "alignment_val", "alignment_train")
+STEP_METRICS = (
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "alignment_val",
+    "alignment_train",
+    "frozen",
+)
 
 
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
