@@ -33,12 +33,8 @@ from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
 
 KEPT = 3
-_CONTENTS = (
-    "images",
-    "accuracies",
-    "method_file",
-    "starting_weights",
-)  # fields of config.json that describe the content of files
+# Fields of config.json that describe the content of files.
+_CONTENTS = ("images", "accuracies", "method_file", "starting_weights")
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
 
 Records = list[list[dict[str, Any]]]  # of each run, those of all its epochs

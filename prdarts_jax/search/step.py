@@ -251,7 +251,7 @@ def search_step(
         if collection == "params":
             gradient, (found, batch_stats) = _weight_gradient(problem, state, variables, train_batch)
             if problem.method.freezing:
-                more = {"val_gradient": _weight_gradient(problem, state, variables, val_batch)[0]}
+                more = {"val_gradient": _val_gradient(problem, state, variables, val_batch)}
         else:
             gradient, found = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
         variables, opt_state = problem.update(collection, gradient, variables, opt_state, **more)
@@ -287,6 +287,17 @@ def _weight_gradient(problem, state, variables, batch):
         problem.grad,
     )
     return gradient, (metrics | {"alignment_train": alignment.cosine(of_layers)}, stats)
+
+
+def _val_gradient(problem, state, variables, batch):
+    """dL_val/dw, with the op weights of the step before they are perturbed, and without the inner term."""
+    key = key_for(state.key, 0, state.step)
+    op_weights = problem.op_weights(variables["arch"], key, problem.progress(state.step))
+
+    def loss(params):
+        return batch_loss(problem, state, key, batch, variables | {"params": params}, op_weights)[0]
+
+    return problem.grad(loss)(variables["params"])
 
 
 def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch):
