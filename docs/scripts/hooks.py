@@ -52,4 +52,7 @@ def on_page_markdown(markdown, page, **_):
 
 
 def _formula(found):
-    return latex2mathml.converter.convert(found[1].strip(), display="block")
+    converted = latex2mathml.converter.convert(found[1].strip(), display="block")
+    if "\\" in converted:
+        raise ValueError(f"a formula has a command that cannot be converted: {found[1].strip()}")
+    return converted
