@@ -158,14 +158,14 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         (
             "search",
             {"method": "darts", "darts__second_order": True, "accumulate": 2},
-            "config.accumulate=2 must be 1 with config.method='darts', whose hypergradient looks ahead to the weights after "
-            "each step",
+            "config.accumulate=2 must be 1 with config.method='darts', whose hypergradient looks ahead to the weights "
+            "after each step",
         ),
         (
             "search",
             {"method": "idarts", "accumulate": 2},
-            "config.accumulate=2 must be 1 with config.method='idarts', whose hypergradient looks ahead to the weights after "
-            "each step",
+            "config.accumulate=2 must be 1 with config.method='idarts', whose hypergradient looks ahead to the weights "
+            "after each step",
         ),
         (
             "search",
