@@ -52,9 +52,10 @@ class OperationEarlyStopping:
         """
 
         def init(params: Any) -> FrozenState:
-            if not by_op(params["params"]):
+            ops = by_op(params["params"])
+            if not ops:
                 raise ValueError("OperationEarlyStopping needs a supernet of the package, whose ops it can tell apart")
-            zeros = {op: jnp.zeros(_edges(of_op)) for op, of_op in by_op(params["params"]).items()}
+            zeros = {op: jnp.zeros(_edges(of_op)) for op, of_op in ops.items()}
             number, frozen = ({op: z.astype(kind) for op, z in zeros.items()} for kind in (jnp.int32, bool))
             return FrozenState(optimizer.init(params), zeros, number, frozen)
 

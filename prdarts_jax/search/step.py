@@ -242,7 +242,7 @@ def search_step(
         val_loss, val_accuracy: of `val_batch`, before the update of the logits.
         alignment_val: `alignment.cosine` of the gradients of the validation loss in the normal cells.
         alignment_train: the same of the training loss, if the method has an inner term.
-        The metrics of the method's relaxation and terms.
+        The metrics of the method's relaxation, terms and freezing.
     """
     variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
     metrics: Metrics = {}

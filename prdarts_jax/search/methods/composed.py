@@ -1,4 +1,4 @@
-"""A method composed of parts in a TOML file, without any Python:
+"""A method composed of parts in a TOML file:
 
     [relaxation]
     part = "HardConcrete"
@@ -11,8 +11,9 @@
     [paper]
     "logits.learning_rate" = 1e-3
 
-The fields are those of `Method`. A table with `part` is a call: of the class or function of that name in the modules of
-parts (see `PARTS`), with the other entries as its arguments. `paper` has fields of a config, which the method sets.
+The fields are those of `Method`, without `stages` and `after_search`. A table with `part` is a call: of the class or
+function of that name in the modules of parts (see `PARTS`), with the other entries as its arguments. `paper` has fields
+of a config, which the method sets.
 """
 
 import inspect
