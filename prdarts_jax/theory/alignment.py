@@ -13,6 +13,7 @@ from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.search import diagnostics, methods
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss, init_search, search_epoch
+from prdarts_jax.theory import draws as drawing
 
 _BATCH_SIZE = 64
 _METHODS = {"DARTS": methods.darts(), "Lambda-DARTS": methods.lambda_darts()}
@@ -40,9 +41,9 @@ def searches(key: jax.Array, channels: int, draws: int, epochs: int) -> dict[str
     steps_per_epoch = len(train_data["label"]) // _BATCH_SIZE
     batch = {name: array[: 4 * _BATCH_SIZE] for name, array in val_data.items()}
     batch["image"] = augment(plain, jax.random.key(0), batch["image"])
-    start = jax.jit(init_search, static_argnums=0)
-    advance = jax.jit(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
-    gradients = jax.jit(layer_gradients, static_argnums=0)
+    start = drawing.quickly(init_search, static_argnums=0)
+    advance = drawing.quickly(search_epoch, static_argnums=(0, 4, 5), donate_argnums=1)
+    gradients = drawing.quickly(layer_gradients, static_argnums=0)
     total = epochs * steps_per_epoch
     results = {}
     for name, method in _METHODS.items():

@@ -1,4 +1,4 @@
-"""Many draws of a measurement in one compiled function."""
+"""Compiling measurements, and many draws of one in one compiled function."""
 
 import inspect
 from collections.abc import Callable
@@ -7,10 +7,16 @@ from typing import Any
 import jax
 
 
+def quickly(function: Callable, **options: Any) -> Callable:
+    """`jax.jit` without the optimizations that take longer than they save: what is compiled here is called a few times
+    only."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}, **options)
+
+
 def compiled(measure: Callable) -> Callable:
     """A decorator: compiles a function of a key whose keyword arguments are sizes, once for each choice of sizes."""
     sizes = [name for name, given in inspect.signature(measure).parameters.items() if given.kind is given.KEYWORD_ONLY]
-    return jax.jit(measure, static_argnames=sizes)
+    return quickly(measure, static_argnames=sizes)
 
 
 def each(function: Callable, keys: jax.Array, floats: int) -> Any:
