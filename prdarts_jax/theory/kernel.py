@@ -21,23 +21,35 @@ class Moments(NamedTuple):
     slopes: jax.Array
 
 
-def moments(sigma: Callable[[jax.Array], jax.Array], covariance: jax.Array, order: int = 40) -> Moments:
-    """The moments of Gaussian variables with this covariance f[n, n], by Gauss and Hermite's quadrature."""
-    places, weights = (jnp.asarray(a, covariance.dtype) for a in np.polynomial.hermite_e.hermegauss(order))
-    weights /= jnp.sum(weights)
-    slope = jax.vmap(jax.grad(sigma))
+def _hermite(terms: int, places: np.ndarray) -> np.ndarray:
+    """The orthonormal Hermite polynomials of N(0, 1): f[terms, places]."""
+    found = [np.ones_like(places), places]
+    for k in range(1, terms - 1):
+        found.append((places * found[k] - k**0.5 * found[k - 1]) / (k + 1) ** 0.5)
+    return np.stack(found)
+
+
+def moments(sigma: Callable[[jax.Array], jax.Array], covariance: jax.Array, terms: int = 160) -> Moments:
+    """The moments of Gaussian variables of mean 0 with this covariance f[n, n], whose diagonal is positive.
+
+    Mehler's formula: with f_ik = E[f(a_i) h_k(a_i / s_i)], s_i the standard deviation and h_k a Hermite polynomial,
+    E[f(a_i) f(a_j)] is the sum over k of f_ik f_jk corr(a_i, a_j)^k.
+    """
+    places = np.linspace(-10.0, 10.0, 401)
+    density = np.exp(-(places**2) / 2)
+    weights = jnp.asarray(_hermite(terms, places) * density / density.sum(), covariance.dtype)
     deviation = jnp.sqrt(jnp.diag(covariance))
+    a = deviation[:, None] * places.astype(covariance.dtype)
+    values = jnp.stack([sigma(a), jax.vmap(jax.grad(sigma))(a.ravel()).reshape(a.shape)])
+    coefficients = jnp.einsum("fip,kp->kfi", values, weights)
+    correlation = covariance / jnp.outer(deviation, deviation)
 
-    def of_row(scale, row):  # a_i = scale z, a_j = row / scale z + spread z'
-        a = scale * places
-        along = row / scale
-        spread = jnp.sqrt(jnp.maximum(deviation**2 - along**2, 0.0))
-        b = along[:, None, None] * places[:, None] + spread[:, None, None] * places  # [j, z, z']
-        of_b = jnp.stack([sigma(b), slope(b.ravel()).reshape(b.shape)]) @ weights
-        return jnp.einsum("z,fz,fjz->fj", weights, jnp.stack([sigma(a), slope(a)]), of_b)
+    def horner(total, of_term):
+        return total * correlation + of_term[:, :, None] * of_term[:, None, :], None
 
-    products = jax.lax.map(lambda given: of_row(*given), (deviation, covariance))
-    return Moments(sigma(deviation[:, None] * places) @ weights, products[:, 0], products[:, 1])
+    start = jnp.zeros((len(values), *covariance.shape), covariance.dtype)
+    (product, slopes), _ = jax.lax.scan(horner, start, coefficients, reverse=True)
+    return Moments(coefficients[0, 0], product, slopes)
 
 
 def input_kernel(inputs: jax.Array, reading: Kernel = "activations", activation: str = "softplus") -> jax.Array:
@@ -56,7 +68,7 @@ def input_kernel(inputs: jax.Array, reading: Kernel = "activations", activation:
     flat = inputs.reshape(len(inputs), -1)
     k = flat @ flat.T
     if reading == "activations":
-        return moments(ACTIVATIONS[activation], k, 60).product
+        return moments(ACTIVATIONS[activation], k).product
     own = jnp.broadcast_to(jnp.diag(k), k.shape)
     full = jnp.stack([jnp.stack([k, k], axis=-1), jnp.stack([k, own], axis=-1)], axis=-2)  # [i, j, row, column]
     full = full.transpose(0, 2, 1, 3).reshape(2 * len(k), 2 * len(k))

@@ -135,3 +135,28 @@ def test_the_first_block_at_infinite_width_is_the_kernel_of_the_patches(float64)
     for name, of_name in expected.items():
         np.testing.assert_allclose(found[name][0], of_name, rtol=1e-10)
     assert found["conv"].shape == (0, n, n)
+
+
+# The kernels of neural-tangents 0.6.5 (with JAX 0.4.23; it does not run with a current one) for a chain of three nodes
+# on three inputs, upper triangles: the sum over l of the network
+#   serial(conv, node_1, .., node_l, Flatten(), Dense(1, W_std=positions ** 0.5)),
+#   conv = serial(Conv(1, (3,), padding="SAME", W_std=(3 * channels) ** 0.5), ElementwiseNumerical(sigma, deg=100)),
+# where node_l is DotGeneral(rhs=weight) for a skip connection, and the same after conv, with channels = 1, for a
+# convolution. Sums of both are not there: neural-tangents adds Gaussian branches of mean zero only.
+NEURAL_TANGENTS = {
+    ("softplus", "conv"): [19.169460, 8.474280, 9.612350, 8.041877, 7.070922, 11.384397],
+    ("tanh", "conv"): [9.156187, 1.181222, 1.463773, 4.761175, 0.702455, 6.717005],
+    ("sigmoid", "skip"): [3.484522, 2.546609, 2.607882, 2.770252, 2.470574, 3.055253],
+}
+
+
+@pytest.mark.parametrize("activation, first", NEURAL_TANGENTS)
+def test_the_infinite_kernel_is_that_of_neural_tangents(float64, activation, first):
+    shape = Model(3, 1, activation=activation)
+    alpha = {op: np.zeros(len(shape.edges)) for op in ("skip", "conv")}
+    alpha[first][shape.edges.index((0, 1))] = 0.4 if first == "conv" else 0.7
+    alpha["conv"][shape.edges.index((1, 2))] = 0.9
+    inputs = jnp.array(np.random.default_rng(6).normal(size=(3, 2, 4)) / 2)
+    blocks = jax.jit(lambda alpha: kernel.infinite_blocks(shape, alpha, inputs))(jax.tree.map(jnp.array, alpha))
+    found = np.asarray(gram.whole(blocks))[np.triu_indices(3)]
+    np.testing.assert_allclose(found, NEURAL_TANGENTS[activation, first], rtol=1e-4 if activation == "tanh" else 2e-6)
