@@ -247,6 +247,23 @@ def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
     assert (tmp_path / "cells.png").exists()
 
 
+def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypatch):
+    """With made-up accuracies, which are the share of skip connections."""
+    digits = scripts.load("compare_digits")
+
+    def evaluate(cells, config, workdir, *, space):
+        assert config.test_on_rest and config.num_examples == 900
+        return {name: {"accuracy": family.skips(cell) / 100, "params": 1} for name, cell in cells.items()}
+
+    monkeypatch.setattr(digits.pdx, "evaluate", evaluate)
+    chosen = ["--methods", "gdas", "darts", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
+    scripts.run("compare_digits", *chosen)
+    found = {row[0]: row[1:3] for row in rows(tmp_path)}
+    assert list(found) == ["gdas", "darts", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
+    for accuracy, skips in found.values():  # both are means
+        assert float(accuracy.partition(" ")[0]) == pytest.approx(float(skips.partition(" ")[0]), abs=0.51)
+
+
 def test_a_prediction_is_confirmed_refuted_or_not_decided():
     paper = scripts.load("paper_in_miniature")
     better, worse, near = [93.0, 94.0, 95.0], [90.0, 91.0, 92.5], [92.0, 95.5, 94.0]

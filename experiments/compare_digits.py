@@ -1,0 +1,51 @@
+"""What every method finds on the digits: skips, depth and accuracy of the cells, at the scale of the main job.
+
+Images, network and schedule are those of configs/digits.py. The found cells, random cells and that of skip connections
+alone are then trained from scratch in the same way, on the same 900 images, and tested on images that no search saw.
+
+    python experiments/compare_digits.py --workdir=runs/methods_digits
+
+A search takes about a minute on one core; the script may be stopped and started again, and several, with --seeds or
+--methods of their own, may share the workdir. It writes a run folder for each search, evaluation/ and table.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import family
+import paper_in_miniature
+
+import prdarts_jax as pdx
+from prdarts_jax import devices
+from prdarts_jax.run import compare, loop
+from prdarts_jax.search import methods
+
+CONFIG = Path(__file__).parents[1] / "configs/digits.py"
+
+
+def main() -> None:
+    """Runs the missing searches and trainings, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    family.add_arguments(parser)
+    parser.add_argument("--methods", nargs="+", default=methods.NAMED, help="NAME or NAME:FIELD=VALUE,...: only these")
+    arguments = parser.parse_args()
+    devices.use_every_core()
+    space = pdx.spaces.nas_bench_201()
+    try:
+        fields = {"seeds": 1, "data_dir": arguments.data_dir} | family.parse_fields(arguments.set)
+        config = family.with_fields(family.read_config(str(CONFIG)), fields)
+        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
+        cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
+        cells |= compare.reference(config, space)
+        training = compare.training_config(config)
+        rows = pdx.evaluate(cells, training, arguments.workdir / "evaluation", space=space)
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+    text = paper_in_miniature.make_table(paper_in_miniature.collect(rows, cells))
+    (arguments.workdir / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
