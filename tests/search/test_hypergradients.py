@@ -304,6 +304,7 @@ METHODS = {
     "Neumann": methods.idarts(),
     "conjugate gradients": Method(hypergradient=ConjugateGradient(3, 10.0)),
     "cosine": methods.lambda_darts(strength=0.2),
+    "adversarial": methods.sdarts_adv(steps=2),
 }
 
 
