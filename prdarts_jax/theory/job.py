@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -78,6 +79,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
     checkpoints.check_config(workdir, shared)
     checkpoints.write_config(workdir, shared)
     todo = [(claim, sizes) for claim in found.values() for sizes in verdicts.steps(claim)]
+    compiled = None
     with signals.stop_signals() as asked_to_stop, loop.Bar(iterable=todo, unit="measurement") as bar:
         for claim, sizes in bar:
             bar.set_description(claim.name)
@@ -85,6 +87,10 @@ def run(config: ConfigDict, workdir: Path) -> str:
             if not path.exists():
                 if received := asked_to_stop():
                     raise loop.Stopped(f"stopped during {claim.name}; the same command resumes it", received)
+                needed = [claim.measure, {name: of for name, of in sizes.items() if name not in ("seed", "replicate")}]
+                if needed != compiled:
+                    jax.clear_caches()  # a process may map so much code only; past functions have no more use
+                    compiled = needed
                 _write_draws(path, sizes, verdicts.measure_one(claim, sizes))
     for name, claim in found.items():
         draws = [read_draws(draws_path(workdir, claim, sizes)) for sizes in verdicts.steps(claim)]
