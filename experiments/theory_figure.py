@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from prdarts_jax.theory import job
 
+INFINITE = "infinite width"
 NAMES = {"conditioning": "ln lambda_min / lambda_max", "speed": "log10 F(0) / F(steps)"}
 
 
@@ -28,10 +29,10 @@ def curves(found: list, activation: str, name: str) -> dict[str, tuple[np.ndarra
     result: dict[str, list[np.ndarray]] = {}
     for sizes, draws in found:
         if sizes["activation"] == activation:
-            nodes = f"h = {sizes['nodes']}" if "nodes" in sizes else "finite"
-            result.setdefault(nodes, []).append(draws[name])
+            nodes = f"h = {sizes['nodes']}" if "nodes" in sizes else ""
+            result.setdefault(nodes or "finite width", []).append(draws[name])
             if name == "conditioning":
-                result.setdefault(f"{nodes}, infinite", []).append(draws["infinite"])
+                result.setdefault(", ".join(filter(None, [nodes, INFINITE])), []).append(draws["infinite"])
             x = np.array(sizes.get("shares") or sizes["depths"])
     return {label: (x, np.concatenate(rows)) for label, rows in sorted(result.items())}
 
@@ -47,11 +48,11 @@ def make_figure(workdir: Path) -> Figure:
     for row, (label, found, name) in enumerate(rows):
         for panel, activation in zip(panels[row], activations, strict=True):
             lines = curves(found, activation, name)
-            solid = [key for key in lines if "infinite" not in key]
+            solid = [key for key in lines if INFINITE not in key]
             for key, (x, draws) in lines.items():
-                colour = f"C{solid.index(key.removesuffix(', infinite'))}"
+                dashed = INFINITE in key
+                colour = f"C{solid.index(key.removesuffix(f', {INFINITE}')) if len(solid) > 1 else 0}"
                 mean, error = draws.mean(0), 1.96 * draws.std(0, ddof=1) / len(draws) ** 0.5
-                dashed = "infinite" in key
                 panel.plot(x, mean, "--" if dashed else "o-", color=colour, label=key, markersize=3)
                 if not dashed:
                     panel.fill_between(x, mean - error, mean + error, color=colour, alpha=0.25)
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="folder of a run of the theory lab")
     parser.add_argument("--out", type=Path, default=Path("figure.png"), help="the picture")
     arguments = parser.parse_args()
-    make_figure(arguments.workdir).savefig(arguments.out, dpi=110)
+    make_figure(arguments.workdir).savefig(arguments.out, dpi=100)
     print(arguments.out)
 
 

@@ -119,8 +119,8 @@ def test_the_figure_shows_the_draws_of_a_run(tmp_path):
     script = scripts.load("theory_figure")
     found = script.read(workdir, "share")
     lines = script.curves(found, "softplus", "conditioning")
-    assert list(lines) == ["h = 3", "h = 3, infinite"]
-    (_, draws), (x, infinite) = lines["h = 3"], lines["h = 3, infinite"]
+    assert list(lines) == ["h = 3", "h = 3, infinite width"]
+    (_, draws), (x, infinite) = lines["h = 3"], lines["h = 3, infinite width"]
     np.testing.assert_array_equal(draws, found[0][1]["conditioning"])
     assert x.tolist() == [0, 0.25, 0.5, 0.75, 1] and infinite.shape == (2, 5)
     assert len(script.make_figure(workdir).axes) == 4
