@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from prdarts_jax.theory import job
+from prdarts_jax.theory import job, model
 
 INFINITE = "infinite width"
-NAMES = {"conditioning": "ln lambda_min / lambda_max", "speed": "log10 F(0) / F(steps)"}
+NAMES = {"conditioning": "ln (lambda_min / lambda_max)", "speed": "log10 F(0) / F(steps)"}
 
 
 def read(workdir: Path, measure: str) -> list[tuple[dict, dict[str, np.ndarray]]]:
@@ -41,7 +41,8 @@ def make_figure(workdir: Path) -> Figure:
     """A row for each quantity and abscissa, a column for each activation; means with 95 % of the draws' mean, and the
     infinite width as a dashed line."""
     sources = {"share of skip connections": read(workdir, "share"), "number of nodes h": read(workdir, "depth")}
-    activations = sorted({sizes["activation"] for found in sources.values() for sizes, _ in found})
+    there = {sizes["activation"] for found in sources.values() for sizes, _ in found}
+    activations = [name for name in model.ACTIVATIONS if name in there]
     figure = Figure(figsize=(3.6 * len(activations) + 1, 11), layout="constrained")
     panels = figure.subplots(4, len(activations), squeeze=False, sharey="row")
     rows = [(label, found, name) for label, found in sources.items() for name in NAMES]
