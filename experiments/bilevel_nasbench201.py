@@ -10,7 +10,7 @@ gain over the 30 pairs of an edge and an op.
 
     python experiments/bilevel_nasbench201.py --data_dir=DIR --workdir=runs/bilevel_nasbench201
 
-A search takes about a minute, the gains ten; the script may be stopped and started again. It writes gains.npz, a run
+A search takes about a minute, the gains two; the script may be stopped and started again. It writes gains.npz, a run
 folder for each search, and table.md.
 """
 

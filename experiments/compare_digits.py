@@ -5,8 +5,7 @@ alone are then trained from scratch in the same way, on the same 900 images, and
 
     python experiments/compare_digits.py --workdir=runs/methods_digits
 
-A search takes about a minute on one core; the script may be stopped and started again, and several, with --seeds or
---methods of their own, may share the workdir. It writes a run folder for each search, evaluation/ and table.md.
+The script may be stopped and started again. It writes a run folder for each search, evaluation/ and table.md.
 """
 
 import argparse
