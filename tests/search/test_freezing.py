@@ -1,5 +1,9 @@
 """Operation-level early stopping, beside a loop over ops in NumPy, and in a step of a supernet."""
 
+import functools
+
+import chain
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +16,7 @@ import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import by_op
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.search.step import SearchProblem, search_step
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -97,6 +101,50 @@ def test_a_search_freezes_ops_on_the_edges_that_disagree():
                 assert still[np.asarray(now[op])].all() and not still[~np.asarray(now[op])].any()
             assert (now[op] | ~old[op]).all()
     assert shares[0] == 0 and shares[-1] > 0 and sorted(shares) == shares
+
+
+class Stage(nn.Module):
+    """The weights of one op, on every edge."""
+
+    @nn.compact
+    def __call__(self):
+        return Op(name="op")()
+
+
+class Op(nn.Module):
+    @nn.compact
+    def __call__(self):
+        return self.param("kernel", nn.initializers.normal(1.0), (chain.EDGES, chain.WIDTH, chain.WIDTH))
+
+
+class Staged(chain.Normed):
+    """The chain with weights named as a supernet of the package names them."""
+
+    @nn.compact
+    def __call__(self, images, op_weights=None, *, train):
+        logits = self.variable("arch", "normal", jnp.zeros, chain.SHAPE).value
+        kernel = jnp.stack([Stage(name=f"stage_{layer}")() for layer in range(chain.LAYERS)])
+        head = self.param("head", nn.initializers.normal(1.0), (chain.WIDTH, chain.CLASSES))
+        weights = chain.weights_of(logits) if op_weights is None else op_weights["normal"]
+        return chain.predict({"kernel": kernel, "head": head}, weights, self.stem(images))
+
+
+def test_parts_of_a_batch_freeze_the_ops_that_the_batch_freezes():
+    method, weights = methods.oles(threshold=0.3, window=1), optax.sgd(0.01)
+    batches = chain.make_batch(1, 8), chain.make_batch(2, 8)
+    problem = chain.make_problem(Staged(), method, weights)
+    state = jit_init(problem, jax.random.key(0), batches[0]["image"])
+    expected, _ = jit_step(problem, state, *batches)
+    step = functools.partial(search_step, chain.make_problem(Staged(axis_name="data"), method, weights), state)
+    found, metrics = jax.jit(jax.vmap(step, axis_name="data"))(*chain.split(batches))
+    assert 0 < metrics["frozen"][0] < 1
+    for name in ("params", "opt_state"):
+        for part in range(4):
+            jax.tree.map(
+                lambda a, b, part=part: np.testing.assert_allclose(a[part], b, rtol=0, atol=1e-5),
+                getattr(found, name),
+                getattr(expected, name),
+            )
 
 
 def test_a_supernet_whose_ops_cannot_be_told_apart_is_refused():
