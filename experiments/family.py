@@ -30,8 +30,8 @@ VARIANTS = (
     "r_darts:drop_path=0.2,weights.weight_decay=3e-4",  # drop-path instead of weight decay
 )
 
-# The settings of a method's paper that a comparison uses: those that regularise the weights are a part of the method.
-_REGULARISING = ("weights.weight_decay", "weights.nesterov")
+# The settings of a method's paper that a comparison uses: those that regularise are a part of the method.
+_REGULARISING = ("weights.weight_decay", "weights.nesterov", "logits.weight_decay")
 
 
 def read_config(text: str) -> ConfigDict:

@@ -15,7 +15,7 @@ def oles(threshold: Annotated[float, from_to(0, 1)] = 0.4, window: Annotated[int
     """DARTS in which the weights of an op are frozen when its gradients on training and validation images disagree.
 
     Args:
-      threshold: weights are frozen if the mean cosine of the two gradients is below it.
+      threshold: weights are frozen if the mean of cos(g_train, g_train + g_val) is below it.
       window: number of steps over which the mean is taken.
     """
     return Method(freezing=freezing.OperationEarlyStopping(threshold, window))
