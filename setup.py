@@ -31,7 +31,7 @@ setuptools.setup(
         "pillow>=10",
         "pyyaml>=6",
         "scikit-learn>=1.5",
-        "scipy>=1.13",
+        "scipy>=1.15",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",

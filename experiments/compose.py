@@ -7,15 +7,17 @@ Network, images and schedule are those of compare_nasbench201.py, but a search h
 50, and the logits' learning rate is five times as large. A composition of a relaxation and a term is a TOML file in the
 workdir, which the package's command line takes too. All have weight decay of the logits, Beta-DARTS's decay as well.
 From each supernet the cell is derived by the logits, by perturbation and by best of N. The script writes a run folder
-for each search and table.md: the benchmark's accuracies of the cells, and what each part is worth on average. A search
-takes some minutes on one core; the script may be stopped and started again, and several, with --seeds or --relaxations
-of their own, may share the workdir.
+for each search and table.md: the benchmark's accuracies of the cells, and what each part is worth on average. This is
+measured by the rank, the share of all cells that are no better: a single cell without a path, of 10 %, would decide a
+mean of accuracies. A search takes some minutes on one core. The script may be stopped and started again. Several, with
+--seeds or --relaxations of their own, may share the workdir; then run it once more with all of them, for the table.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import compare_discretizations
 import compare_nasbench201
@@ -24,7 +26,7 @@ import numpy as np
 import scipy.stats
 
 from prdarts_jax.run import loop, reporting
-from prdarts_jax.spaces import tabular
+from prdarts_jax.spaces import genotypes, tabular
 
 RELAXATIONS = {
     "softmax": '[relaxation]\npart = "Softmax"\n',
@@ -49,7 +51,7 @@ TERMS = {
 }
 WAYS = ("logits", *compare_discretizations.WAYS)
 
-Accuracies = Mapping[tuple[str, str, str, int], float]  # of (relaxation, term, way, seed), in percent
+Cells = Mapping[tuple[str, str, str, int], genotypes.EdgeGenotype]  # of (relaxation, term, way, seed)
 
 
 def write_method(folder: Path, relaxation: str, term: str) -> str:
@@ -62,48 +64,58 @@ def write_method(folder: Path, relaxation: str, term: str) -> str:
     return str(path)
 
 
-def effects(accuracies: Accuracies, factor: int) -> list[tuple[str, float, float, float]]:
+def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> dict[str, list[float]]:
     """What the levels of a factor (0: relaxation, 1: term, 2: way) are worth beside its first level.
 
-    The accuracies of the three ways from one supernet are not independent: but for the effect of the way itself, their
-    mean is taken first. Two levels are compared in pairs in which all else is the same, and so is the seed.
+    Two levels are compared in pairs in which all else is the same, and so is the seed. The pairs of a seed are not
+    independent, since supernets and images have much in common: so there is one number a seed.
 
     Returns:
-      (level, its mean accuracy, mean difference to the first level, half width of its 95 % t interval) for each level.
+      {level: the mean difference of the pairs of each seed}, without the first level.
     """
-    by_place: dict[str, dict[tuple, list[float]]] = {}
-    for place, accuracy in accuracies.items():
-        others = tuple(entry for i, entry in enumerate(place) if i != factor and (i != 2 or factor == 2))
-        by_place.setdefault(place[factor], {}).setdefault(others, []).append(accuracy)
-    means = {level: {others: np.mean(a) for others, a in of_level.items()} for level, of_level in by_place.items()}
-    first, found = next(iter(means.values())), []
-    for level, of_level in means.items():
-        pairs = [value - first[others] for others, value in of_level.items() if others in first]
-        half = np.nan
-        if len(pairs) > 1:
-            half = scipy.stats.t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / len(pairs) ** 0.5
-        found.append((level, float(np.mean(list(of_level.values()))), float(np.mean(pairs)), float(half)))
-    return found
+    levels = list(dict.fromkeys(place[factor] for place in ranks))
+    found: dict[str, dict[int, list[float]]] = {level: {} for level in levels[1:]}
+    for place, rank in ranks.items():
+        first = ranks.get((*place[:factor], levels[0], *place[factor + 1 :]))
+        if place[factor] != levels[0] and first is not None:
+            found[place[factor]].setdefault(place[3], []).append(rank - first)
+    return {level: [float(np.mean(pairs)) for pairs in of_seeds.values()] for level, of_seeds in found.items()}
 
 
-def make_table(accuracies: Accuracies) -> str:
-    """The accuracies of all compositions over the seeds, and the effects of the parts."""
+def interval(of_seeds: Sequence[float], comparisons: int) -> tuple[float, float]:
+    """The mean, and the half width of its t interval: so wide that as many of them hold together with 95 %
+    (Bonferroni); infinite for a single seed."""
+    mean, n = float(np.mean(of_seeds)), len(of_seeds)
+    if n == 1:
+        return mean, np.inf
+    return mean, float(scipy.stats.t.ppf(1 - 0.025 / comparisons, n - 1) * scipy.stats.sem(of_seeds))
+
+
+def make_table(cells: Cells, table: tabular.Table) -> str:
+    """The accuracies of all compositions over the seeds, and the effects of the parts on the rank of the cell."""
     lines = [f"| relaxation | term | {' | '.join(WAYS)} |", f"|---|---|{'---|' * len(WAYS)}"]
-    for relaxation, term in dict.fromkeys(place[:2] for place in accuracies):
-        of_ways = [[a for place, a in accuracies.items() if place[:3] == (relaxation, term, way)] for way in WAYS]
+    for relaxation, term in dict.fromkeys(place[:2] for place in cells):
+        of_ways = [
+            [table.accuracy(cell) for place, cell in cells.items() if place[:3] == (relaxation, term, way)]
+            for way in WAYS
+        ]
         lines.append(f"| {relaxation} | {term} | {' | '.join(family.spread(of_way) for of_way in of_ways)} |")
-    for factor, name in enumerate(("relaxation", "term", "way to the cell")):
-        lines += ["", f"| {name} | mean accuracy, % | beside the first | |", "|---|---|---|---|"]
-        for i, (level, mean, difference, half) in enumerate(effects(accuracies, factor)):
-            verdict = "" if i == 0 else "cannot be told apart" if not abs(difference) > half else "differs"
-            beside = "" if i == 0 else f"{difference:+.2f} ± {half:.2f}"
-            lines.append(f"| {level} | {mean:.2f} | {beside} | {verdict} |")
+    ranks = {place: table.percentile(cell) for place, cell in cells.items()}
+    factors = {name: effects(ranks, number) for number, name in enumerate(("relaxation", "term", "way to the cell"))}
+    comparisons = sum(map(len, factors.values()))
+    for name, found in factors.items():
+        if found:
+            lines += ["", f"| {name} | rank beside the first, points | seeds | |", "|---|---|---|---|"]
+        for level, of_seeds in found.items():
+            mean, half = interval(of_seeds, comparisons)
+            verdict = "differs" if abs(mean) > half else "cannot be told apart"
+            lines.append(f"| {level} | {mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
-def measure(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str, str, int], float]:
-    """The accuracies of all compositions whose relaxation and term are named; runs what is missing."""
-    table, folder = tabular.load(arguments.table), arguments.workdir
+def search(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> dict[Any, genotypes.EdgeGenotype]:
+    """The cells of all compositions whose relaxation and term are named; runs what is missing."""
+    folder = arguments.workdir
     config = compare_nasbench201.make_config(arguments.data_dir, arguments.table)
     config.epochs, config.logits.learning_rate = 10, 1.5e-3
     fields = family.parse_fields(arguments.set)
@@ -113,14 +125,14 @@ def measure(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> 
     results = family.run(config, list(methods), folder, arguments.seeds)
     found = {}
     for (method, seed), result in results.items():
-        found[*methods[method], "logits", seed] = table.accuracy(result.genotype)
+        found[*methods[method], "logits", seed] = result.genotype
         run = family.workdir(folder, method, seed)
         for way in compare_discretizations.WAYS:
             print(f"{run.name}, {way}", flush=True)
             choice = compare_discretizations.choose(run, folder / way / run.name, of_choice | {"discretization": way})[
                 "chosen"
             ]
-            found[*methods[method], way, seed] = table.accuracy(choice.genotype)
+            found[*methods[method], way, seed] = choice.genotype
     return found
 
 
@@ -133,12 +145,12 @@ def main() -> None:
     parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS))
     arguments = parser.parse_args()
     try:
-        found = measure(
-            arguments, [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms]
-        )
+        table = tabular.load(arguments.table)
+        names = [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms]
+        cells = search(arguments, names)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    text = make_table(found)
+    text = make_table(cells, table)
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

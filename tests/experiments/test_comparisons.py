@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import scripts
 from table import make_table
 
@@ -181,32 +182,51 @@ def test_compositions_are_searched_and_their_parts_compared(table, supernet_of_a
             assert float(accuracy) == round(tabular.load(table).accuracy(genotype), 2)
 
 
-def test_the_effects_of_parts_are_means_of_pairs_with_t_intervals():
-    """Accuracies 90 + what the relaxation, the term and the way add, and noise of +-1 between the seeds."""
-    adds = {"softmax": 0, "gates": 3, "none": 0, "path": -1, "logits": 0, "perturbation": 2, "best_of": 0}
+def compositions(value):
+    """{(relaxation, term, way, seed): value of it}, of three seeds."""
+    ways = scripts.load("compose").WAYS
+    places = itertools.product(("softmax", "gates", "gumbel"), ("none", "path"), ways, range(3))
+    return {place: value(*place) for place in places}
+
+
+def test_the_effect_of_a_part_is_a_number_a_seed():
+    """Ranks of 50, what the relaxation, the term and the way add, and with gates the number of the seed."""
+    adds = {"gates": 3, "path": -1, "perturbation": 2}
     script = scripts.load("compose")
-    accuracies = {
-        (relaxation, term, way, seed): 90 + adds[relaxation] + adds[term] + adds[way] + (seed * (relaxation == "gates"))
-        for relaxation in ("softmax", "gates")
-        for term in ("none", "path")
-        for way in script.WAYS
-        for seed in (-1, 1)
-    }
-    (first, gates), (_, path), (_, perturbation, best) = (script.effects(accuracies, factor) for factor in range(3))
-    assert first[:3] == ("softmax", pytest.approx(90 - 0.5 + 2 / 3), 0)
-    # Pairs: two terms and two seeds, with differences 2, 4, 2, 4; t of three degrees of freedom.
-    assert gates == (
-        "gates",
-        pytest.approx(93 - 0.5 + 2 / 3),
-        pytest.approx(3),
-        pytest.approx(3.1824 * 1.1547 / 2, rel=1e-4),
-    )
-    assert path[2:] == (pytest.approx(-1), pytest.approx(0, abs=1e-9))
-    assert perturbation[2] == pytest.approx(2) and best[2] == 0
-    text = script.make_table(accuracies)
-    assert (
-        "| gates | 93.17 | +3.00 ± 1.84 | differs |" in text and "| best_of | 91.00 | +0.00 ± 0.00 | cannot be" in text
-    )
+    ranks = compositions(lambda r, t, w, seed: 50 + sum(adds.get(x, 0) for x in (r, t, w)) + seed * (r == "gates"))
+    del ranks["gates", "path", "logits", 0]  # its pair is left out
+    relaxations, terms, ways = (script.effects(ranks, factor) for factor in range(3))
+    assert relaxations == {"gates": pytest.approx([3, 4, 5]), "gumbel": [0, 0, 0]}
+    assert terms == {"path": pytest.approx([-1, -1, -1])} and ways["perturbation"] == pytest.approx([2, 2, 2])
+    assert script.interval([3, 4, 5], 1) == (4, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
+    assert script.interval([3, 4, 5], 5) == (4, pytest.approx(9.9248 / 3**0.5, rel=1e-4))  # t of 0.995
+    assert script.interval([3.0], 5) == (3.0, np.inf)
+
+
+def test_parts_without_an_effect_seldom_differ():
+    """Also where the supernets of a relaxation and a seed have most of their luck in common: in at most one table of
+    twenty a part is said to differ."""
+    script, false = scripts.load("compose"), 0
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        of_relaxation = {(r, seed): rng.normal() for r in ("softmax", "gates", "gumbel") for seed in range(3)}
+        ranks = compositions(lambda r, t, w, seed, rng=rng, luck=of_relaxation: luck[r, seed] + 0.5 * rng.normal())
+        effects = [of_seeds for factor in range(3) for of_seeds in script.effects(ranks, factor).values()]
+        intervals = [script.interval(of_seeds, len(effects)) for of_seeds in effects]
+        false += any(abs(mean) > half for mean, half in intervals)
+    assert false <= scipy.stats.binom.ppf(0.999, 200, 0.05)
+
+
+def test_compositions_are_judged_by_the_ranks_of_their_cells(table):
+    """In the made-up table the cell with op o on every edge has 6 o, and is better than those with a smaller o."""
+    script, cells = scripts.load("compose"), [genotypes.EdgeGenotype((op,) * 6) for op in spaces.nas_bench_201().ops]
+    found = compositions(lambda r, t, w, seed: cells[2 + (r == "gates") + (w == "best_of")])
+    text, made = script.make_table(found, tabular.load(table)), tabular.load(table)
+    assert "| gates | path | 18.00 ± 0.00 (18.00, 18.00, 18.00) | 18.00 " in text
+    gain = (2 * made.percentile(cells[3]) - 2 * made.percentile(cells[2])) / 3
+    gain += (made.percentile(cells[4]) - made.percentile(cells[3])) / 3
+    assert f"| gates | {gain:+.1f} ± 0.0 | 3 | differs |" in text
+    assert "| path | +0.0 ± 0.0 | 3 | cannot be told apart |" in text
 
 
 def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_path):
@@ -258,10 +278,31 @@ def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypa
     monkeypatch.setattr(digits.pdx, "evaluate", evaluate)
     chosen = ["--methods", "gdas", "darts", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
     scripts.run("compare_digits", *chosen)
-    found = {row[0]: row[1:3] for row in rows(tmp_path)}
+    found = {row[0]: row[1:3] for row in rows(tmp_path)[:4]}
     assert list(found) == ["gdas", "darts", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
     for accuracy, skips in found.values():  # both are means
         assert float(accuracy.partition(" ")[0]) == pytest.approx(float(skips.partition(" ")[0]), abs=0.51)
+    assert [row[0] for row in rows(tmp_path)[7:]] == ["gdas", "darts"]
+
+
+def test_methods_are_told_from_random_cells_by_intervals_that_hold_together():
+    """Dunnett's critical value for two groups of equal size and 16 degrees of freedom is 2.42 (his table of 1964). Here
+    the control is larger; the value is between that of a single t test and Bonferroni's."""
+    digits, rng = scripts.load("compare_digits"), np.random.default_rng(0)
+    groups = {"good": 3 + rng.normal(size=5), "same": rng.normal(size=5), "random": rng.normal(size=9)}
+    numbers = {kind: {"accuracy": list(values)} for kind, values in groups.items()}
+    numbers["good"]["accuracy"].append(np.nan)  # a training that diverged
+    found = {
+        row.split(" | ")[0].strip("| "): row.strip("| ").split(" | ")[1:]
+        for row in digits.beside_random(numbers).splitlines()[2:]
+    }
+    pooled = sum(((v - v.mean()) ** 2).sum() for v in groups.values()) / 16
+    error = (pooled * (1 / 5 + 1 / 9)) ** 0.5
+    for kind, verdict in {"good": "better", "same": "cannot be told apart"}.items():
+        mean, half = map(float, found[kind][0].split(" ± "))
+        assert mean == pytest.approx(groups[kind].mean() - groups["random"].mean(), abs=0.005)
+        assert scipy.stats.t.ppf(0.975, 16) < half / error < scipy.stats.t.ppf(1 - 0.025 / 2, 16)
+        assert half / error == pytest.approx(2.42, abs=0.05) and found[kind][1] == verdict
 
 
 def test_a_prediction_is_confirmed_refuted_or_not_decided():
