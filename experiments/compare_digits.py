@@ -35,7 +35,7 @@ def beside_random(numbers: paper_in_miniature.Numbers) -> str:
     lines = ["| method | test accuracy beside random cells, points | |", "|---|---|---|"]
     for kind, low, high in zip(found, *test.confidence_interval(), strict=True):
         verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-        lines.append(f"| {kind} | {(low + high) / 2:+.2f} ± {(high - low) / 2:.2f} | {verdict} |")
+        lines.append(f"| `{kind}` | {(low + high) / 2:+.2f} ± {(high - low) / 2:.2f} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -101,7 +101,7 @@ def make_table(numbers: Numbers) -> str:
         cells = [
             family.spread(found[measure], form) for measure, form in zip(MEASURES, (".2f", ".0f", ".1f"), strict=True)
         ]
-        lines.append(f"| {kind} | {' | '.join(cells)} | {np.mean(found['weights']):,.0f} |")
+        lines.append(f"| `{kind}` | {' | '.join(cells)} | {np.mean(found['weights']):,.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -255,7 +255,7 @@ def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
     chosen = ["--methods", "darts", "pr_darts", "--seeds", 0, 1, f"--workdir={tmp_path}", f"--set={TINY}"]
     scripts.run("paper_in_miniature", *chosen)
     table, verdicts = (tmp_path / "table.md").read_text().split("\n\n")
-    kinds = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]]
+    kinds = [line.split(" | ")[0].strip("| `") for line in table.splitlines()[2:]]
     assert kinds == ["darts", "pr_darts", "random", "darts_v2", "all_skip"] and len(evaluated) == 2 * 2 + 10 + 2
     judged = [line.split(" | ")[0].strip("| ") for line in verdicts.splitlines()[2:]]
     assert judged == [
@@ -278,11 +278,11 @@ def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypa
     monkeypatch.setattr(digits.pdx, "evaluate", evaluate)
     chosen = ["--methods", "gdas", "darts", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
     scripts.run("compare_digits", *chosen)
-    found = {row[0]: row[1:3] for row in rows(tmp_path)[:4]}
+    found = {row[0].strip("`"): row[1:3] for row in rows(tmp_path)[:4]}
     assert list(found) == ["gdas", "darts", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
     for accuracy, skips in found.values():  # both are means
         assert float(accuracy.partition(" ")[0]) == pytest.approx(float(skips.partition(" ")[0]), abs=0.51)
-    assert [row[0] for row in rows(tmp_path)[7:]] == ["gdas", "darts"]
+    assert [row[0] for row in rows(tmp_path)[7:]] == ["`gdas`", "`darts`"]
 
 
 def test_methods_are_told_from_random_cells_by_intervals_that_hold_together():
@@ -293,7 +293,7 @@ def test_methods_are_told_from_random_cells_by_intervals_that_hold_together():
     numbers = {kind: {"accuracy": list(values)} for kind, values in groups.items()}
     numbers["good"]["accuracy"].append(np.nan)  # a training that diverged
     found = {
-        row.split(" | ")[0].strip("| "): row.strip("| ").split(" | ")[1:]
+        row.split(" | ")[0].strip("| `"): row.strip("| ").split(" | ")[1:]
         for row in digits.beside_random(numbers).splitlines()[2:]
     }
     pooled = sum(((v - v.mean()) ** 2).sum() for v in groups.values()) / 16
