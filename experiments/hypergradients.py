@@ -15,6 +15,7 @@ import argparse
 import functools
 import statistics
 import sys
+from pathlib import Path
 from typing import Any
 
 import family
@@ -32,6 +33,7 @@ from prdarts_jax.search.hypergradients import ConjugateGradient, FirstOrder, Hyp
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_step
 
+CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 FIELDS = {"channels": 4, "cells": 1, "batch_size": 64}
 AFTER = (30, 300)
 
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     arguments = parser.parse_args()
     try:
-        config = family.with_fields(family.read_config("configs/digits.py:darts"), FIELDS)
+        config = family.with_fields(family.read_config(f"{CONFIG}:darts"), FIELDS)
         config = family.with_fields(config, family.parse_fields(arguments.set))
         settings.validate(config)
         batches, num_classes = make_batches(config)

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.search.schedules import Linear
 
 Tree = Any
@@ -51,7 +52,7 @@ class Alignment:
       measure: `cosine` or `sign_correlation`.
     """
 
-    weight: Linear
+    weight: Annotated[Linear, at_least(0)]
     measure: Callable[[jax.Array], jax.Array] = cosine
 
 

@@ -1,10 +1,12 @@
 """Progressive pruning: candidates of the edges are removed during the search."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch
+from prdarts_jax.fields import at_least
 from prdarts_jax.search import gates
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem, SearchState
@@ -22,7 +24,7 @@ class Pruning:
       ops: a schedule of the number of candidates of each edge, rounded up; with Linear(8.0, 2.0) it falls from 8 to 2.
     """
 
-    ops: Linear
+    ops: Annotated[Linear, at_least(0)]
 
     def __call__(self, problem: SearchProblem, state: SearchState, batches: Batch) -> SearchState:
         """The state with these logits; the batches are not used."""

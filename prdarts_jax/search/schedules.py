@@ -1,10 +1,16 @@
 """Schedules over the progress of a search: frozen, hashable dataclasses, so that equal methods share one compiled
-function."""
+function.
+
+A range of a schedule, as in `Annotated[Linear, above(0)]`, is one of its `start` and its `end`.
+"""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+
+from prdarts_jax.fields import at_least, from_to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +37,8 @@ class LinearThenExponential:
     """
 
     start: float
-    knee: float
-    rate: float
+    knee: Annotated[float, from_to(0, 1)]
+    rate: Annotated[float, at_least(0)]
 
     def __call__(self, progress: jax.Array) -> jax.Array:
         """The value at a progress in [0, 1], f32[]."""

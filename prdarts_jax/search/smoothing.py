@@ -13,7 +13,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import from_to
+from prdarts_jax.fields import at_least, from_to
 from prdarts_jax.search.relaxations import Arch, keys
 from prdarts_jax.search.schedules import Linear
 
@@ -33,7 +33,7 @@ class RandomSmoothing:
       radius: a schedule; in the authors' code it grows from 0.03 to 0.3.
     """
 
-    radius: Linear = Linear(0.03, 0.3)
+    radius: Annotated[Linear, at_least(0)] = Linear(0.03, 0.3)
 
     def __call__(self, op_weights: Arch, gradient: Gradient, key: jax.Array, progress: jax.Array) -> Arch:
         """The perturbed op weights; the gradient is not used."""
@@ -53,7 +53,7 @@ class AdversarialSmoothing:
       steps: number of steps; each costs a gradient.
     """
 
-    radius: Linear = Linear(0.03, 0.3)
+    radius: Annotated[Linear, at_least(0)] = Linear(0.03, 0.3)
     steps: Annotated[int, from_to(1, 1000)] = 7
 
     def __call__(self, op_weights: Arch, gradient: Gradient, key: jax.Array, progress: jax.Array) -> Arch:

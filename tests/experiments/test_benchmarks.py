@@ -65,11 +65,11 @@ def test_methods(stand_in, capsys):
     assert name == f"`{method}`" and np.isfinite([float(number) for number in numbers]).all()
 
 
-def test_hypergradients(stand_in, monkeypatch, capsys):
+def test_hypergradients(stand_in, tmp_path, monkeypatch, capsys):
     hypergradients = scripts.load("hypergradients")
     few = [hypergradients.Neumann(1), hypergradients.ConjugateGradient(4, 0.5)]
     monkeypatch.setattr(hypergradients, "ways", lambda damping: few)
-    monkeypatch.chdir(scripts.ROOT)
+    monkeypatch.chdir(tmp_path)  # it may be run from any folder
     tiny = "--set=num_examples=64,batch_size=4"
     scripts.run("hypergradients", "--rounds=1", tiny, "--damping=0.5", "--iterations=4", "--after", 0, 3)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]

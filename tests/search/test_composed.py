@@ -65,6 +65,13 @@ epochs = 1
 """
 
 
+LINEAR = 'such as {part = "Linear", start = ..., end = ...}'
+
+
+def linear(start, end):
+    return f'{{part = "Linear", start = {start}, end = {end}}}'
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(text, name="deep.toml"):
@@ -112,8 +119,17 @@ def test_every_part_that_a_file_may_name_is_there():
         assert parts and all(callable(part) for part in parts.values()), field
     public = {name for name in pdx.relaxations.__all__ if name not in ("Arch", "Metrics", "Relaxation", "keys")}
     assert set(composed.PARTS["relaxation"]) == public
-    rest = {"STEP_METRICS", "CellTerm", "Term", "View", "total", "expected_cost", "group_sparsity"}
-    assert set(composed.PARTS["terms"]) == set(pdx.terms.__all__) - rest
+
+
+def test_every_term_that_a_file_may_name_can_be_written(write):
+    others = {
+        "scheduled": 'term = {part = "entropy", weight = 1}\nschedule = {part = "Linear", start = 0, end = 1}',
+        "score_function": "",
+    }
+    assert {"beta_decay", "path_depth", *others} < set(composed.PARTS["terms"])
+    for name in composed.PARTS["terms"]:
+        text = f'[relaxation]\npart = "Policy"\n[[terms]]\npart = "{name}"\n{others.get(name, "weight = 1")}'
+        assert len(methods.find(write(text))().terms) == 1
 
 
 @pytest.mark.parametrize(
@@ -127,15 +143,15 @@ def test_every_part_that_a_file_may_name_is_there():
         ('[relaxation]\npart = "Sofmax"', "relaxation.part='Sofmax' must be one of .*; did you mean 'Softmax'"),
         (
             '[relaxation]\npart = "Softmax"\ntau = 1',
-            r"relaxation must have the arguments \(initial.* of Softmax: got an",
+            "relaxation: got an unexpected keyword argument 'tau'; the arguments of Softmax are initial, noise$",
         ),
-        ('[relaxation]\npart = "Gumbel"\ntemperature = 1.0', "relaxation.temperature=1.0 must be of type Linear"),
+        ('[relaxation]\npart = "Gumbel"\ntemperature = 1.0', f"relaxation.temperature=1.0 must be a table .*{LINEAR}$"),
         (
             '[relaxation]\npart = "HardConcrete"\ndraw = "all"',
             "relaxation.draw='all' must be one of 'uniform', 'largest'",
         ),
         ('[terms]\npart = "entropy"', "terms={.*} must be a list of parts, written as .*"),
-        ('[[terms]]\npart = "entropy"', r"terms\[0\] must have the arguments \(weight.*missing a required argument"),
+        ('[[terms]]\npart = "entropy"', r"terms\[0\]: missing a required .*; the arguments of entropy are weight$"),
         ('[[terms]]\npart = "entropy"\nweight = "big"', r"terms\[0\].weight='big' must be of type float"),
         ('[[terms]]\npart = "Linear"\nstart = 1\nend = 0', r"terms\[0\].part='Linear' must be one of beta_decay, "),
         ("[supernet]\ncells = 3", "supernet.cells is not a field that a method sets; the fields are partial, dropout"),
@@ -152,6 +168,24 @@ def test_every_part_that_a_file_may_name_is_there():
         ('[freezing]\npart = "OperationEarlyStopping"\nwindow = 0', "freezing.window=0 must be from 1 to 1000000"),
         ('[[terms]]\npart = "score_function"', "terms: score_function must be with relaxation.part='Policy'"),
         ("paper = 3", "paper=3 must be of type dict"),
+        (
+            '[inner]\npart = "Alignment"\nweight = 0.125',
+            f"inner.weight=0.125 must be a table .*, one of Linear, {LINEAR}$",
+        ),
+        (
+            f'[inner]\npart = "Alignment"\nweight = {linear(0, 1)}\nmeasure = "cosine"',
+            "inner.measure='cosine' must be a table with an entry part, one of cosine, sign_correlation, such as",
+        ),
+        (
+            '[[terms]]\npart = "path_depth"\nweight = 1\n[[terms]]\npart = "scheduled"\n'
+            f'term = {{part = "path_depth", weight = 1}}\nschedule = {linear(0, 1)}',
+            "terms must be different parts, not path_depth, path_depth$",
+        ),
+        ('[[terms]]\npart = "expected_cost"\nweight = 1', r"terms\[0\].part=.*; set config.cost.target instead$"),
+        (
+            '[relaxation]\npart = "Gumbel"\n[smoothing]\npart = "AdversarialSmoothing"',
+            "smoothing has no effect with relaxation.part='Gumbel'",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(write, text, message):
@@ -160,9 +194,76 @@ def test_what_is_wrong_in_a_file_is_named(write, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            f'[relaxation]\npart = "Concrete"\ntemperature = {linear(1, 0.0)}',
+            "relaxation.temperature.end=0.0 must be above 0 and",
+        ),
+        (
+            '[relaxation]\npart = "AuxiliarySkip"\n'
+            f'relaxation = {{part = "HardConcrete", temperature = {linear(-1, 1)}}}',
+            "relaxation.relaxation.temperature.start=-1 must be above 0 and",
+        ),
+        (
+            f'[relaxation]\npart = "Gumbel"\ntemperature = {linear(1, 0.0)}',
+            "relaxation.temperature.end=0.0 must be above 0 and",
+        ),
+        (
+            f'[relaxation]\npart = "AuxiliarySkip"\nweight = {linear(1, -1)}',
+            "relaxation.weight.end=-1 must be from 0 to",
+        ),
+        ('[relaxation]\npart = "Softmax"\nnoise = -0.1', "relaxation.noise=-0.1 must be from 0 to"),
+        (
+            f'[smoothing]\npart = "RandomSmoothing"\nradius = {linear(-0.1, 1)}',
+            "smoothing.radius.start=-0.1 must be from 0 to",
+        ),
+        (
+            f'[smoothing]\npart = "AdversarialSmoothing"\nradius = {linear(0, -1)}',
+            "smoothing.radius.end=-1 must be from 0 to",
+        ),
+        (f'[inner]\npart = "Alignment"\nweight = {linear(0, -1)}', "inner.weight.end=-1 must be from 0 to"),
+        (f'[after_epoch]\npart = "Pruning"\nops = {linear(8, -1)}', "after_epoch.ops.end=-1 must be from 0 to"),
+        (
+            f'dropout_rate = {linear(0, 1.4)}\n[supernet]\ndropout = "skip"',
+            "dropout_rate.end=1.4 must be at least 0 and below 1",
+        ),
+        (
+            'dropout_rate = {part = "LinearThenExponential", start = 1.4, knee = 0, rate = 1}\n'
+            '[supernet]\ndropout = "skip"',
+            "dropout_rate.start=1.4 must be at least 0 and below 1",
+        ),
+        (
+            'dropout_rate = {part = "LinearThenExponential", start = 0.4, knee = 2, rate = 1}\n'
+            '[supernet]\ndropout = "skip"',
+            "dropout_rate.knee=2 must be from 0 to 1",
+        ),
+        (
+            'dropout_rate = {part = "LinearThenExponential", start = 0.4, knee = 0, rate = -1}\n'
+            '[supernet]\ndropout = "skip"',
+            "dropout_rate.rate=-1 must be from 0 to",
+        ),
+        *(
+            (f'[[terms]]\npart = "{term}"\nweight = -1', r"terms\[0\].weight=-1 must be from 0 to")
+            for term in ("beta_decay", "dirichlet_kl", "nonskip_sparsity", "path_depth", "skip_sparsity", "zero_one")
+        ),
+        (
+            '[[terms]]\npart = "skip_sparsity"\nweight = 1\nthreshold = -1',
+            r"terms\[0\].threshold=-1 must be from 0 to 1",
+        ),
+    ],
+)
+def test_a_number_out_of_range_is_named(write, text, message):
+    with pytest.raises(ValueError, match=r"^method='.*deep.toml': " + message):
+        methods.find(write(text))
+
+
 def test_a_file_that_is_none_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match=r"^method='.*deep.toml' is not a TOML file: "):
         methods.find(write("[relaxation"))
+    with pytest.raises(ValueError, match=r"; the terms are a list, each below a line \[\[terms\]\]$"):
+        methods.find(write('[[terms]]\npart = "entropy"\nweight = 1\n[terms]\npart = "beta_decay"'))
     with pytest.raises(FileNotFoundError, match=r"^method .*none.toml does not exist or is not a file$"):
         methods.find(str(tmp_path / "none.toml"))
     config = tiny_config()

@@ -1,5 +1,6 @@
 """Operation-level early stopping, beside a loop over ops in NumPy, and in a step of a supernet."""
 
+import dataclasses
 import functools
 
 import chain
@@ -75,6 +76,18 @@ def test_ops_are_frozen_by_the_mean_cosine_of_a_window_and_stay_so():
         )
 
 
+def test_a_window_forgets_the_cosines_before_it():
+    """The mean of the second window is -1/3, that of all six steps 1/3."""
+    stopping, train = pdx.OperationEarlyStopping(threshold=0.1, window=3), tree_of(np.random.default_rng(0))
+    optimizer, params = stopping(optax.sgd(0.1)), {"params": train, "arch": {}}
+    state, shares = optimizer.init(params), []
+    for agrees in (True, True, True, False, False, True):
+        val = train if agrees else jax.tree.map(lambda g: -2 * g, train)
+        _, state = optimizer.update(params, state, params, val_gradient=val)
+        shares.append(float(stopping.metrics(state)["frozen"]))
+    assert shares == [0, 0, 0, 0, 0, 1]
+
+
 def test_a_search_freezes_ops_on_the_edges_that_disagree():
     space = spaces.SearchSpace("two", ("skip_connect", "dil_conv_3x3"), nodes=3)
     supernet = pdx.Supernet(space, channels=2, cells=3)
@@ -146,6 +159,19 @@ def test_parts_of_a_batch_freeze_the_ops_that_the_batch_freezes():
                 getattr(found, name),
                 getattr(expected, name),
             )
+
+
+def test_both_gradients_are_those_of_the_same_drawn_ops():
+    """Then they are equal on the same images, and their cosine is 1."""
+    method = dataclasses.replace(methods.oles(window=100), relaxation=pdx.relaxations.Gumbel())
+    problem, batch = chain.make_problem(Staged(), method, optax.sgd(0.01)), chain.make_batch(1)
+    state = jit_init(problem, jax.random.key(0), batch["image"])
+    for step in range(1, 5):
+        state, _ = jit_step(problem, state, batch, batch)
+        found = state.opt_state.inner_states["params"].inner_state
+        for op, total in found.total.items():
+            assert (found.number[op] == step).all()
+            np.testing.assert_allclose(total, step, rtol=1e-5)
 
 
 def test_a_supernet_whose_ops_cannot_be_told_apart_is_refused():

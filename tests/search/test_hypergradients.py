@@ -29,7 +29,7 @@ from chain import (
 )
 from jax.flatten_util import ravel_pytree
 
-from prdarts_jax.search import methods
+from prdarts_jax.search import methods, relaxations
 from prdarts_jax.search.hypergradients import Bilevel, ConjugateGradient, FirstOrder, Neumann, Unrolled
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.step import search_step
@@ -262,6 +262,24 @@ def test_a_second_order_step_follows_the_unrolled_validation_loss():
     np.testing.assert_allclose(metrics["val_loss"], val_loss(moved(state.arch["normal"]), state.arch["normal"])[0])
     # The weights then follow where the logits have gone.
     assert_near(after.params, moved(after.arch["normal"]), 1e-10)
+
+
+def test_the_unrolled_step_is_taken_with_the_ops_that_the_weights_then_see():
+    """As the logits stay, the loss after the unrolled step is the loss after the step that is then taken."""
+    problems = [
+        dataclasses.replace(
+            make_problem(method=Method(relaxation=relaxations.Gumbel(), hypergradient=hypergradient)),
+            arch_optimizer=optax.set_to_zero(),
+        )
+        for hypergradient in (Unrolled(1), FirstOrder())
+    ]
+    for seed in range(4):
+        unrolled, plain = (
+            state_of(problem, 0, make_logits(3)).replace(key=jax.random.key(seed)) for problem in problems
+        )
+        after, metrics = jit_step(problems[0], unrolled, make_batch(1), make_batch(2))
+        _, expected = jit_step(problems[1], plain.replace(params=after.params), make_batch(1), make_batch(2))
+        np.testing.assert_allclose(metrics["val_loss"], expected["val_loss"], rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from table import Table, batch_of, jit_init, jit_step, tables
 import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.program import instructions, program
-from prdarts_jax.search import gates, methods
+from prdarts_jax.search import gates, methods, relaxations, smoothing
 from prdarts_jax.search.hypergradients import FirstOrder, Neumann, Unrolled
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
@@ -69,6 +69,15 @@ def test_arguments_reach_the_parts_of_a_method():
     assert methods.drnas(kl=0.1).terms == (pdx.terms.dirichlet_kl(0.1),) and not methods.drnas().terms
     stages = methods.drnas(partial=(6, 4), ops=(7, 4)).stages
     assert [(s.method.supernet["partial"], s.ops) for s in stages] == [(6, 7), (4, 4)]
+
+
+def test_the_defaults_of_parts_are_those_of_the_methods_that_they_come_from():
+    assert relaxations.Concrete() == methods.snas().relaxation
+    assert relaxations.Gumbel() == methods.gdas().relaxation
+    assert relaxations.AuxiliarySkip() == methods.darts_minus().relaxation
+    assert relaxations.HardConcrete(0.5, 0.0) == methods.pr_darts().relaxation
+    assert smoothing.RandomSmoothing() == methods.sdarts_rs().smoothing
+    assert smoothing.AdversarialSmoothing() == methods.sdarts_adv().smoothing
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -19,14 +19,14 @@ of a config, which the method sets.
 import inspect
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, refusals
-from prdarts_jax.fields import LARGEST
+from prdarts_jax.fields import LARGEST, below
 from prdarts_jax.refusals import cut, listed, shown
 from prdarts_jax.search import (
     alignment,
@@ -59,17 +59,11 @@ PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             and issubclass(part, relaxations.Relaxation)
             and part is not relaxations.Relaxation
         },
-        "terms": _public(
-            terms,
-            "beta_decay",
-            "dirichlet_kl",
-            "entropy",
-            "nonskip_sparsity",
-            "path_depth",
-            "scheduled",
-            "skip_sparsity",
-            "zero_one",
-        )
+        "terms": {
+            name: getattr(terms, name)
+            for name in terms.__all__
+            if name.islower() and name not in ("expected_cost", "group_sparsity", "total")
+        }
         | {"score_function": lambda: terms.score_function},
         "inner": _public(alignment, "Alignment"),
         "hypergradient": _public(hypergradients, "ConjugateGradient", "FirstOrder", "Neumann", "Unrolled"),
@@ -81,7 +75,7 @@ PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "dropout_rate": _public(schedules, "Linear", "LinearThenExponential"),
     }
 )
-# The parts that an argument of a part may have; those of all others are schedules.
+# The parts that an argument of a part may be; those of all others are schedules.
 _ARGUMENTS = {
     "relaxation": PARTS["relaxation"],
     "term": PARTS["terms"],
@@ -107,7 +101,10 @@ def read(name: str) -> Named:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"method={shown(name)} is not a TOML file: {cut(str(error), 200)}") from error
+        reason = cut(str(error), 200)
+        if "('terms',)" in reason:
+            reason += "; the terms are a list, each below a line [[terms]]"
+        raise ValueError(f"method={shown(name)} is not a TOML file: {reason}") from error
     try:
         made, paper = _method(table), flatten_dict(table.get("paper", {}), sep=".")
     except (ValueError, TypeError, RecursionError) as error:
@@ -138,50 +135,84 @@ def _method(table):
         for field, of_field in PARTS.items()
         if field in table and field != "terms"
     }
+    if "dropout_rate" in parts:
+        _check_ranges("dropout_rate", [below(1)], parts["dropout_rate"])
     parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
+    names = [_innermost(part) for part in of_terms]
+    if len({*names}) < len(names):
+        raise ValueError(f"terms must be different parts, not {', '.join(names)}")
     if terms.score_function in parts["terms"] and not isinstance(parts.get("relaxation"), relaxations.Policy):
         raise ValueError("terms: score_function must be with relaxation.part='Policy', whose baseline it trains")
+    one_op = relaxations.Gumbel | relaxations.Policy | relaxations.Uniform
+    if "smoothing" in parts and isinstance(parts.get("relaxation"), one_op):
+        name = table["relaxation"]["part"]
+        raise ValueError(f"smoothing has no effect with relaxation.part={name!r}: one op an edge runs, of weight 1")
     return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
+
+
+def _innermost(table):
+    """The name of a term's part, or of the part that is scheduled."""
+    return _innermost(table["term"]) if table["part"] == "scheduled" else table["part"]
 
 
 def _made(what, table, parts):
     """The part that a table describes; `what` names the table in messages."""
     if not isinstance(table, dict) or not isinstance(table.get("part"), str):
-        raise ValueError(f"{what}={shown(table)} must be a table with an entry part, one of {', '.join(parts)}")
+        raise ValueError(
+            f"{what}={shown(table)} must be a table with an entry part, one of {', '.join(parts)}, such as "
+            f"{_example(*next(iter(parts.items())))}"
+        )
     name = table["part"]
     if name not in parts:
-        raise ValueError(f"{what}.part={shown(name)} must be one of {', '.join(parts)}{refusals.near(name, parts)}")
+        cost = "; set config.cost.target instead" if name == "expected_cost" else ""
+        allowed = f"one of {', '.join(parts)}{refusals.near(name, parts)}{cost}"
+        raise ValueError(f"{what}.part={shown(name)} must be {allowed}")
     part, arguments = parts[name], {key: value for key, value in table.items() if key != "part"}
     try:
         inspect.signature(part).bind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{what} must have the arguments {inspect.signature(part)} of {name}: {error}") from error
+        allowed = ", ".join(inspect.signature(part).parameters) or "none"
+        raise ValueError(f"{what}: {error}; the arguments of {name} are {allowed}") from error
     hints = typing.get_type_hints(vars(part)["__init__"] if isinstance(part, type) else part, include_extras=True)
-    for key, value in arguments.items():
-        if isinstance(value, dict):
-            arguments[key] = _made(f"{what}.{key}", value, _ARGUMENTS.get(key, PARTS["dropout_rate"]))
-        _check(f"{what}.{key}", hints[key], arguments[key])
-    return part(**arguments)
+    return part(**{key: _argument(f"{what}.{key}", key, hints[key], value) for key, value in arguments.items()})
+
+
+def _example(name, part):
+    """How a part is written in TOML."""
+    arguments = inspect.signature(part).parameters.values()
+    needed = [f", {argument.name} = ..." for argument in arguments if argument.default is argument.empty]
+    return f'{{part = "{name}"{"".join(needed)}}}'
+
+
+def _argument(what, name, hint, value):
+    """The value of an argument with this name and annotation: as it is, or the part that it describes."""
+    kind, *ranges = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    parts = _ARGUMENTS.get(name, PARTS["dropout_rate"])
+    if typing.get_origin(kind) is not Callable:
+        parts = {of: part for of, part in parts.items() if isinstance(kind, type) and issubclass(part, kind)}
+    if parts:
+        value = _made(what, value, parts)
+    else:
+        _check(what, kind, value)
+    _check_ranges(what, ranges, value)
+    return value
 
 
 def _check(what, kind, value):
-    """Refuses a value of another type or out of range, as far as annotations tell, and numbers that are not finite."""
-    if typing.get_origin(kind) is typing.Annotated:
-        kind, *ranges = typing.get_args(kind)
-        _check(what, kind, value)
-        for allowed in ranges:
-            if not allowed.allows(value):
-                raise ValueError(f"{what}={shown(value)} must be {allowed.text()}")
-        return
+    """Refuses a value of another type, and numbers that are not finite."""
     if isinstance(value, int | float) and not abs(value) <= LARGEST:
         raise ValueError(f"{what}={shown(value)} must be finite and at most {LARGEST}")
     if typing.get_origin(kind) is typing.Literal:
         if value not in typing.get_args(kind):
             raise ValueError(f"{what}={shown(value)} must be one of {', '.join(map(repr, typing.get_args(kind)))}")
-    elif kind is float and type(value) is int:
-        return
-    elif isinstance(kind, type):
-        if not isinstance(value, kind) or (kind is int and type(value) is bool):
-            raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}")
-    elif not callable(value):
-        raise ValueError(f"{what}={shown(value)} must be a table with an entry part")
+    elif not isinstance(value, int | float if kind is float else kind) or (kind is not bool and type(value) is bool):
+        raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}")
+
+
+def _check_ranges(what, ranges, value):
+    """Refuses a number, or the start or end of a schedule, that is out of range."""
+    ends = {f"{what}.{end}": getattr(value, end) for end in ("start", "end") if hasattr(value, end)}
+    for name, number in (ends or {what: value}).items():
+        for allowed in ranges:
+            if not allowed.allows(number):
+                raise ValueError(f"{name}={shown(number)} must be {allowed.text()}")

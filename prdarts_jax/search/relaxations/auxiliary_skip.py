@@ -1,10 +1,12 @@
 """A skip connection beside the ops of every edge (DARTS-)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation
 from prdarts_jax.search.relaxations.policy import Policy
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -26,7 +28,7 @@ class AuxiliarySkip(Relaxation):
     """
 
     relaxation: Relaxation = Softmax()
-    weight: Linear = Linear(1.0, 0.0)
+    weight: Annotated[Linear, at_least(0)] = Linear(1.0, 0.0)
 
     def __post_init__(self) -> None:
         if isinstance(self.relaxation, Policy):

@@ -1,9 +1,11 @@
 """The base of all relaxations."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.spaces import SearchSpace
 
 Arch = dict[str, jax.Array]
@@ -24,7 +26,7 @@ class Relaxation:
     """
 
     initial: float = 0.0
-    noise: float = 1e-3
+    noise: Annotated[float, at_least(0)] = 1e-3
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:
         """The initial logits, with the shapes and dtypes of `logits`, whose values do not matter: `init_search` sets

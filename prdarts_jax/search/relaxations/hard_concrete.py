@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import from_to
+from prdarts_jax.fields import above, from_to
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -26,7 +26,7 @@ class HardConcrete(Relaxation):
       drop: for 'largest', the probability that a gate is dropped; see `gates.choose_largest`.
     """
 
-    temperature: Linear = Linear(10.0, 0.1)
+    temperature: Annotated[Linear, above(0)] = Linear(10.0, 0.1)
     draw: Literal["uniform", "largest"] = "uniform"
     drop: Annotated[float, from_to(0, 1)] = 0.4
 

@@ -1,14 +1,16 @@
 """A decay of the softmax of the logits (Beta-DARTS)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.search.terms.base import Term
 
 
-def beta_decay(weight: float) -> Term:
+def beta_decay(weight: Annotated[float, at_least(0)]) -> Term:
     """Beta-DARTS's L_Beta: the mean over the edges of log(sum of exp(logit)) (Ye et al., CVPR 2022).
 
     Its gradient in the logits of an edge is their softmax, so strong ops decay most. With several cell types it is the

@@ -1,13 +1,15 @@
 """The reward for depth (PR-DARTS)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.search.terms.base import CellTerm
 
 
-def path_depth(weight: float, *, chosen: bool = False) -> CellTerm:
+def path_depth(weight: Annotated[float, at_least(0)], *, chosen: bool = False) -> CellTerm:
     """PR-DARTS's reward -lambda3 L_path for depth (Zhou et al., 2020, section 4.3).
 
     L_path is the product over the chain 1 -> 2 -> ... -> h-1 of the sum over the parameterised ops of P(gate != 0).

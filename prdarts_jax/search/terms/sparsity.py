@@ -1,9 +1,11 @@
 """Group sparsity of gates (PR-DARTS)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least, from_to
 from prdarts_jax.search.terms.base import CellTerm, mean_of
 
 
@@ -21,7 +23,9 @@ def group_sparsity(weight: float, metric: str, *groups: str, chosen: bool = Fals
     return _GroupSparsity(weight, metric, groups, chosen, threshold)
 
 
-def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
+def skip_sparsity(
+    weight: Annotated[float, at_least(0)], *, chosen: bool = False, threshold: Annotated[float, from_to(0, 1)] = 0.0
+) -> CellTerm:
     """PR-DARTS's L_skip: `group_sparsity` of the group 'skip' (Zhou et al., 2020, section 4.2); weight is lambda1.
 
     >>> skip_sparsity(0.01).name
@@ -30,7 +34,7 @@ def skip_sparsity(weight: float, *, chosen: bool = False, threshold: float = 0.0
     return _GroupSparsity(weight, "l_skip", ("skip",), chosen, threshold)
 
 
-def nonskip_sparsity(weight: float) -> CellTerm:
+def nonskip_sparsity(weight: Annotated[float, at_least(0)]) -> CellTerm:
     """PR-DARTS's L_nonskip: `group_sparsity` of all other groups, 'none' too (section 4.2); weight is lambda2."""
     return _GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))
 

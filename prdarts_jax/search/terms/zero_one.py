@@ -1,13 +1,15 @@
 """The loss that pushes activations to 0 or 1 (Fair DARTS)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least
 from prdarts_jax.search.terms.base import CellTerm, mean_of
 
 
-def zero_one(weight: float) -> CellTerm:
+def zero_one(weight: Annotated[float, at_least(0)]) -> CellTerm:
     """Fair DARTS's L_0-1: minus the mean of (activation - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
     return _ZeroOne(weight, "l_01")
 
