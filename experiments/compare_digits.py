@@ -14,29 +14,14 @@ import sys
 from pathlib import Path
 
 import family
-import numpy as np
 import paper_in_miniature
-import scipy.stats
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
 from prdarts_jax.run import compare, loop
 from prdarts_jax.search import methods
 
-REFERENCE = ("random", "all_skip")  # cells that no method has found
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
-
-
-def beside_random(numbers: paper_in_miniature.Numbers) -> str:
-    """A row for each method: by how much its cells are better than random ones, and whether this can be told."""
-    trained = {kind: [a for a in found["accuracy"] if np.isfinite(a)] for kind, found in numbers.items()}
-    found = {kind: accuracies for kind, accuracies in trained.items() if accuracies and kind not in REFERENCE}
-    test = scipy.stats.dunnett(*found.values(), control=trained["random"], rng=0)
-    lines = ["| method | test accuracy beside random cells, points | |", "|---|---|---|"]
-    for kind, low, high in zip(found, *test.confidence_interval(), strict=True):
-        verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-        lines.append(f"| `{kind}` | {(low + high) / 2:+.2f} ± {(high - low) / 2:.2f} | {verdict} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -58,7 +43,9 @@ def main() -> None:
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     numbers = paper_in_miniature.collect(rows, cells)
-    text = paper_in_miniature.make_table(numbers) + "\n" + beside_random(numbers)
+    accuracies = {kind: found["accuracy"] for kind, found in numbers.items() if kind != "all_skip"}
+    beside = family.beside(accuracies, "random", "test accuracy, points,")
+    text = paper_in_miniature.make_table(numbers) + "\n" + beside
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

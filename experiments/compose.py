@@ -91,6 +91,14 @@ def interval(of_seeds: Sequence[float], comparisons: int) -> tuple[float, float]
     return mean, float(scipy.stats.t.ppf(1 - 0.025 / comparisons, n - 1) * scipy.stats.sem(of_seeds))
 
 
+def judged(of_seeds: Sequence[float], comparisons: int) -> str:
+    """Three cells of a table about a difference, of which each seed has one: its interval, the number of seeds, and
+    whether it can be told from 0."""
+    mean, half = interval(of_seeds, comparisons)
+    verdict = "differs" if abs(mean) > half else "cannot be told apart"
+    return f"{mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {verdict}"
+
+
 def make_table(cells: Cells, table: tabular.Table) -> str:
     """The accuracies of all compositions over the seeds, and the effects of the parts on the rank of the cell."""
     lines = [f"| relaxation | term | {' | '.join(WAYS)} |", f"|---|---|{'---|' * len(WAYS)}"]
@@ -106,10 +114,7 @@ def make_table(cells: Cells, table: tabular.Table) -> str:
     for name, found in factors.items():
         if found:
             lines += ["", f"| {name} | rank beside the first, points | seeds | |", "|---|---|---|---|"]
-        for level, of_seeds in found.items():
-            mean, half = interval(of_seeds, comparisons)
-            verdict = "differs" if abs(mean) > half else "cannot be told apart"
-            lines.append(f"| {level} | {mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {verdict} |")
+        lines += [f"| {level} | {judged(of_seeds, comparisons)} |" for level, of_seeds in found.items()]
     return "\n".join(lines) + "\n"
 
 

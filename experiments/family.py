@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.stats
 from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -186,6 +187,27 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
         return f"{values[0]:{form}}" if values else "diverged"
     each = ", ".join(f"{value:{form}}" for value in values)
     return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}} ({each})"
+
+
+def beside(samples: Mapping[str, Sequence[float]], control: str, label: str) -> str:
+    """A table with a row for each sample but one, the control: by how much its mean is larger, and whether this can be
+    told. The intervals are those of Dunnett's test, which hold together with 95 % if all spreads are alike.
+
+    Args:
+      samples: of independent values, those that are not finite are left out.
+      control: the name of the sample that all others are compared with.
+      label: what the values are.
+    """
+    finite = {name: [value for value in sample if np.isfinite(value)] for name, sample in samples.items()}
+    of_control = finite.pop(control)
+    others = {name: sample for name, sample in finite.items() if sample}
+    lines = [f"| | {label} beside `{control}` | |", "|---|---|---|"]
+    if sum(map(len, others.values())) + len(of_control) > len(others) + 1:  # else there is no spread to go by
+        test = scipy.stats.dunnett(*others.values(), control=of_control, rng=0)
+        for name, low, high in zip(others, *test.confidence_interval(), strict=True):
+            verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
+            lines.append(f"| `{name}` | {(low + high) / 2:+.2f} ± {(high - low) / 2:.2f} | {verdict} |")
+    return "\n".join(lines) + "\n"
 
 
 def skips(genotype: genotypes.AnyGenotype) -> float:
