@@ -21,6 +21,7 @@ from prdarts_jax import devices
 from prdarts_jax.run import compare, loop
 from prdarts_jax.search import methods
 
+P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # as in compare_nasbench201.py: for cells per stage
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     devices.use_every_core()
     space = pdx.spaces.nas_bench_201()
     try:
-        fields = {"seeds": 1, "data_dir": arguments.data_dir} | family.parse_fields(arguments.set)
+        fields = {"seeds": 1, "data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
