@@ -139,6 +139,10 @@ def test_every_term_that_a_file_may_name_can_be_written(write):
         ("logits_start = 2.0", "logits_start=2.0 must be from 0 to 1"),
         ("logits_start = nan", "logits_start=nan must be finite and at most"),
         ("relaxatoin = 1", "relaxatoin is not a field of a method; the fields are relaxation, "),
+        (
+            '[relaxation]\npart = "AuxiliarySkip"\nnoise = 0.1',
+            "relaxation: got an unexpected keyword argument 'noise'; the arguments of AuxiliarySkip are relaxation, weight",
+        ),
         ('relaxation = "Softmax"', "relaxation='Softmax' must be a table with an entry part, one of AuxiliarySkip, "),
         ('[relaxation]\npart = "Sofmax"', "relaxation.part='Sofmax' must be one of .*; did you mean 'Softmax'"),
         (

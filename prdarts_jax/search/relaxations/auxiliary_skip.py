@@ -23,10 +23,12 @@ class AuxiliarySkip(Relaxation):
     authors' code each has its own. It does not fit `Policy`, whose term takes every op with a weight for a drawn one.
 
     Attributes:
-      relaxation: of the ops; `initial` and `noise` of this class have no effect.
+      relaxation: of the ops; it also sets the initial logits.
       weight: beta, a schedule that falls from 1 to 0 by default.
     """
 
+    initial: float = dataclasses.field(default=0.0, init=False, repr=False)
+    noise: float = dataclasses.field(default=0.0, init=False, repr=False)
     relaxation: Relaxation = Softmax()
     weight: Annotated[Linear, at_least(0)] = Linear(1.0, 0.0)
 
