@@ -5,8 +5,9 @@ alone are then trained from scratch in the same way, on the same 900 images, and
 
     python experiments/compare_digits.py --workdir=runs/methods_digits
 
-Each method is compared with the random cells by Dunnett's test, whose intervals hold together with 95 %. The script may
-be stopped and started again. It writes a run folder for each search, evaluation/ and table.md.
+Each method is compared with the random cells by Dunnett's test. Its intervals hold together with 95 % if the cells of
+all methods spread alike. The script may be stopped and started again. It writes a run folder for each search,
+evaluation/ and table.md.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from prdarts_jax import devices
 from prdarts_jax.run import compare, loop
 from prdarts_jax.search import methods
 
-P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # as in compare_nasbench201.py: for cells per stage
+P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # a stage of the network has few cells
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     numbers = paper_in_miniature.collect(rows, cells)
     accuracies = {kind: found["accuracy"] for kind, found in numbers.items() if kind != "all_skip"}
     beside = family.beside(accuracies, "random", "test accuracy, points,")
-    text = paper_in_miniature.make_table(numbers) + "\n" + beside
+    text = paper_in_miniature.make_table(numbers) + beside
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

@@ -79,7 +79,7 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
         f"| skip connections alone | {table.accuracy(ALL_SKIP):.2f} | {table.percentile(ALL_SKIP):.1f} | 100 |"
     )
     ranks = {name: [table.percentile(result.genotype) for result in family.of(results, name)] for name in names}
-    return "\n".join(lines) + "\n\n" + family.beside(ranks, names[0], "rank of the cell, points,")
+    return "\n".join(lines) + "\n" + family.beside(ranks, names[0], "rank of the cell, points,")
 
 
 def draw_cells(results: family.Results, names: list[str], table: tabular.Table, lowest: float = 50) -> Figure:

@@ -15,7 +15,7 @@ mean of accuracies. A search takes some minutes on one core. The script may be s
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ def write_method(folder: Path, relaxation: str, term: str) -> str:
     return str(path)
 
 
+def first(places: Iterable[tuple[str, str, str, int]], factor: int) -> str:
+    """The level of a factor with which the others are compared."""
+    return min((place[factor] for place in places), key=list((RELAXATIONS, TERMS, WAYS)[factor]).index)
+
+
 def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> dict[str, list[float]]:
     """What the levels of a factor (0: relaxation, 1: term, 2: way) are worth beside its first level.
 
@@ -73,17 +78,16 @@ def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> di
     Returns:
       {level: the mean difference of the pairs of each seed}, without the first level.
     """
-    levels = list(dict.fromkeys(place[factor] for place in ranks))
-    found: dict[str, dict[int, list[float]]] = {level: {} for level in levels[1:]}
+    reference, found = first(ranks, factor), {}
     for place, rank in ranks.items():
-        first = ranks.get((*place[:factor], levels[0], *place[factor + 1 :]))
-        if place[factor] != levels[0] and first is not None:
-            found[place[factor]].setdefault(place[3], []).append(rank - first)
+        other = ranks.get((*place[:factor], reference, *place[factor + 1 :]))
+        if place[factor] != reference and other is not None:
+            found.setdefault(place[factor], {}).setdefault(place[3], []).append(rank - other)
     return {level: [float(np.mean(pairs)) for pairs in of_seeds.values()] for level, of_seeds in found.items()}
 
 
 def interval(of_seeds: Sequence[float], comparisons: int) -> tuple[float, float]:
-    """The mean, and the half width of its t interval: so wide that as many of them hold together with 95 %
+    """The mean, and the half width of its t interval: so wide that `comparisons` such intervals hold together with 95 %
     (Bonferroni); infinite for a single seed."""
     mean, n = float(np.mean(of_seeds)), len(of_seeds)
     if n == 1:
@@ -92,11 +96,9 @@ def interval(of_seeds: Sequence[float], comparisons: int) -> tuple[float, float]
 
 
 def judged(of_seeds: Sequence[float], comparisons: int) -> str:
-    """Three cells of a table about a difference, of which each seed has one: its interval, the number of seeds, and
-    whether it can be told from 0."""
+    """The interval, the number of seeds and the verdict, as cells of a table."""
     mean, half = interval(of_seeds, comparisons)
-    verdict = "differs" if abs(mean) > half else "cannot be told apart"
-    return f"{mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {verdict}"
+    return f"{mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {family.verdict(mean - half, mean + half)}"
 
 
 def make_table(cells: Cells, table: tabular.Table) -> str:
@@ -111,9 +113,9 @@ def make_table(cells: Cells, table: tabular.Table) -> str:
     ranks = {place: table.percentile(cell) for place, cell in cells.items()}
     factors = {name: effects(ranks, number) for number, name in enumerate(("relaxation", "term", "way to the cell"))}
     comparisons = sum(map(len, factors.values()))
-    for name, found in factors.items():
+    for number, (name, found) in enumerate(factors.items()):
         if found:
-            lines += ["", f"| {name} | rank beside the first, points | seeds | |", "|---|---|---|---|"]
+            lines += ["", f"| {name} | rank beside {first(ranks, number)}, points | seeds | |", "|---|---|---|---|"]
         lines += [f"| {level} | {judged(of_seeds, comparisons)} |" for level, of_seeds in found.items()]
     return "\n".join(lines) + "\n"
 

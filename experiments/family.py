@@ -194,20 +194,29 @@ def beside(samples: Mapping[str, Sequence[float]], control: str, label: str) -> 
     told. The intervals are those of Dunnett's test, which hold together with 95 % if all spreads are alike.
 
     Args:
-      samples: of independent values, those that are not finite are left out.
+      samples: of independent values; those that are not finite are left out.
       control: the name of the sample that all others are compared with.
       label: what the values are.
+
+    Returns:
+      The table after an empty line, or '' if there is nothing to compare or no sample of two values to find a spread.
     """
     finite = {name: [value for value in sample if np.isfinite(value)] for name, sample in samples.items()}
     of_control = finite.pop(control)
     others = {name: sample for name, sample in finite.items() if sample}
-    lines = [f"| | {label} beside `{control}` | |", "|---|---|---|"]
-    if sum(map(len, others.values())) + len(of_control) > len(others) + 1:  # else there is no spread to go by
-        test = scipy.stats.dunnett(*others.values(), control=of_control, rng=0)
-        for name, low, high in zip(others, *test.confidence_interval(), strict=True):
-            verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-            lines.append(f"| `{name}` | {(low + high) / 2:+.2f} ± {(high - low) / 2:.2f} | {verdict} |")
+    if not of_control or not others or max(map(len, [of_control, *others.values()])) == 1:
+        return ""
+    test = scipy.stats.dunnett(*others.values(), control=of_control, rng=0)
+    lines = ["", f"| | {label} beside `{control}` | |", "|---|---|---|"]
+    for name, low, high in zip(others, *test.confidence_interval(), strict=True):
+        difference = f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+        lines.append(f"| `{name}` | {difference} | {verdict(low, high)} |")
     return "\n".join(lines) + "\n"
+
+
+def verdict(low: float, high: float) -> str:
+    """What the ends of the interval of a difference say."""
+    return "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
 
 
 def skips(genotype: genotypes.AnyGenotype) -> float:

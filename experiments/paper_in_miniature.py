@@ -14,6 +14,7 @@ table.md, with the verdict on each prediction, and cells.png.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict
 import prdarts_jax as pdx
 from prdarts_jax import devices
 from prdarts_jax.run import compare, loop, settings
+from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 METHODS = ("darts", "pr_darts_gates", "pr_darts_path", "pr_darts", "lambda_darts")
@@ -62,7 +64,7 @@ def collect(rows: Mapping[str, Mapping], cells: Mapping[str, genotypes.AnyGenoty
     """The numbers of all trained cells by kind: the method that found them, 'random', 'darts_v2' or 'all_skip'."""
     numbers: Numbers = {}
     for name, cell in cells.items():
-        kind = "random" if name.startswith("random_") else name.partition("_seed_")[0]
+        kind = "random" if re.fullmatch(r"random_\d+", name) else name.partition("_seed_")[0]
         of_kind = numbers.setdefault(kind, {measure: [] for measure in (*MEASURES, "weights")})
         accuracy = rows[name]["accuracy"]
         of_kind["accuracy"].append(np.nan if accuracy is None else 100 * accuracy)
@@ -101,7 +103,8 @@ def make_table(numbers: Numbers) -> str:
         cells = [
             family.spread(found[measure], form) for measure, form in zip(MEASURES, (".2f", ".0f", ".1f"), strict=True)
         ]
-        lines.append(f"| `{kind}` | {' | '.join(cells)} | {np.mean(found['weights']):,.0f} |")
+        shown = f"`{kind}`" if kind in methods.NAMED else kind
+        lines.append(f"| {shown} | {' | '.join(cells)} | {np.mean(found['weights']):,.0f} |")
     return "\n".join(lines) + "\n"
 
 

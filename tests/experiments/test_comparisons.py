@@ -62,15 +62,17 @@ def test_fields_are_values_or_text():
         family.parse_fields("epochs")
 
 
-def test_a_variant_is_the_base_with_a_method_its_settings_and_what_regularises_its_weights():
+def test_a_variant_is_the_base_with_a_method_its_settings_and_what_regularises():
     base = family.small_config("darts", "")
     for name, method in methods.NAMED.items():
         config = family.variant(base, name)
         expected = family.with_fields(base, {"method": name})
         for field in ("weight_decay", "nesterov"):
             expected.weights[field] = method.paper.get(f"weights.{field}", base.weights[field])
+        expected.logits.weight_decay = method.paper.get("logits.weight_decay", base.logits.weight_decay)
         assert config.to_dict() == expected.to_dict()
     assert family.variant(base, "r_darts").weights.weight_decay == 27e-4
+    assert family.variant(base, "beta_darts").logits.weight_decay == 0 < base.logits.weight_decay
     config = family.variant(base, "r_darts:drop_path=0.2,weights.weight_decay=3e-4")
     assert (config.r_darts.drop_path, config.weights.weight_decay) == (0.2, 3e-4)
     assert base.to_dict() == family.small_config("darts", "").to_dict()
@@ -222,10 +224,11 @@ def test_compositions_are_judged_by_the_ranks_of_their_cells(table):
     script, cells = scripts.load("compose"), [genotypes.EdgeGenotype((op,) * 6) for op in spaces.nas_bench_201().ops]
     found = compositions(lambda r, t, w, seed: cells[2 + (r == "gates") + (w == "best_of")])
     text, made = script.make_table(found, tabular.load(table)), tabular.load(table)
+    assert "rank beside softmax, points" in text and "rank beside none, points" in text
     assert "| gates | path | 18.00 ± 0.00 (18.00, 18.00, 18.00) | 18.00 " in text
     gain = (2 * made.percentile(cells[3]) - 2 * made.percentile(cells[2])) / 3
     gain += (made.percentile(cells[4]) - made.percentile(cells[3])) / 3
-    assert f"| gates | {gain:+.1f} ± 0.0 | 3 | differs |" in text
+    assert f"| gates | {gain:+.1f} ± 0.0 | 3 | better |" in text
     assert "| path | +0.0 ± 0.0 | 3 | cannot be told apart |" in text
 
 
@@ -276,13 +279,13 @@ def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypa
         return {name: {"accuracy": family.skips(cell) / 100, "params": 1} for name, cell in cells.items()}
 
     monkeypatch.setattr(digits.pdx, "evaluate", evaluate)
-    chosen = ["--methods", "gdas", "darts", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
+    chosen = ["--methods", "gdas", "random_search", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
     scripts.run("compare_digits", *chosen)
     found = {row[0].strip("`"): row[1:3] for row in rows(tmp_path)[:4]}
-    assert list(found) == ["gdas", "darts", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
+    assert list(found) == ["gdas", "random_search", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
     for accuracy, skips in found.values():  # both are means
         assert float(accuracy.partition(" ")[0]) == pytest.approx(float(skips.partition(" ")[0]), abs=0.51)
-    assert [row[0] for row in rows(tmp_path)[7:]] == ["`gdas`", "`darts`"]  # beside random cells
+    assert [row[0] for row in rows(tmp_path)[7:]] == ["`gdas`", "`random_search`"]  # beside random cells
 
 
 def test_samples_are_told_apart_by_intervals_that_hold_together():
@@ -292,7 +295,7 @@ def test_samples_are_told_apart_by_intervals_that_hold_together():
     samples = {"good": 3 + rng.normal(size=5), "control": rng.normal(size=9), "same": rng.normal(size=5)}
     pooled = sum(((values - values.mean()) ** 2).sum() for values in samples.values()) / 16
     error = (pooled * (1 / 5 + 1 / 9)) ** 0.5
-    head, _, *found = family.beside(
+    _, head, _, *found = family.beside(
         samples | {"good": [*samples["good"], np.nan], "none": [np.nan]}, "control", "accuracy"
     ).splitlines()
     assert head == "| | accuracy beside `control` | |"
@@ -303,6 +306,11 @@ def test_samples_are_told_apart_by_intervals_that_hold_together():
         assert mean == pytest.approx(samples[name].mean() - samples["control"].mean(), abs=0.006)
         assert scipy.stats.t.ppf(0.975, 16) < half / error < scipy.stats.t.ppf(1 - 0.025 / 2, 16)
         assert half / error == pytest.approx(2.42, abs=0.05)
+
+
+@pytest.mark.parametrize("samples", [{"a": [1.0, 2.0]}, {"a": [np.nan], "b": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}])
+def test_samples_without_a_spread_or_another_are_not_compared(samples):
+    assert family.beside(samples, "a", "accuracy") == ""
 
 
 def test_a_prediction_is_confirmed_refuted_or_not_decided():

@@ -101,10 +101,7 @@ def read(name: str) -> Named:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        reason = cut(str(error), 200)
-        if "('terms',)" in reason:
-            reason += "; the terms are a list, each below a line [[terms]]"
-        raise ValueError(f"method={shown(name)} is not a TOML file: {reason}") from error
+        raise ValueError(f"method={shown(name)} is not a TOML file: {cut(str(error), 200)}") from error
     try:
         made, paper = _method(table), flatten_dict(table.get("paper", {}), sep=".")
     except (ValueError, TypeError, RecursionError) as error:
@@ -146,7 +143,9 @@ def _method(table):
     one_op = relaxations.Gumbel | relaxations.Policy | relaxations.Uniform
     if "smoothing" in parts and isinstance(parts.get("relaxation"), one_op):
         name = table["relaxation"]["part"]
-        raise ValueError(f"smoothing has no effect with relaxation.part={name!r}: one op an edge runs, of weight 1")
+        raise ValueError(
+            f"smoothing has no effect with relaxation.part={name!r}: only one op runs on each edge, with weight 1"
+        )
     return Method(**parts, **{field: table[field] for field in _PLAIN if field in table and field != "paper"})
 
 
