@@ -308,6 +308,12 @@ def test_samples_are_told_apart_by_intervals_that_hold_together():
         assert half / error == pytest.approx(2.42, abs=0.05)
 
 
+def test_the_ranks_of_cells_are_among_all_that_were_trained():
+    found = scripts.load("compare_digits").ranks({"darts": [10.0, 98.0, np.nan], "random": [97.0, 98.0]})
+    np.testing.assert_array_equal(found["darts"], [25, 100, np.nan])
+    np.testing.assert_array_equal(found["random"], [50, 100])
+
+
 @pytest.mark.parametrize("samples", [{"a": [1.0, 2.0]}, {"a": [np.nan], "b": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}])
 def test_samples_without_a_spread_or_another_are_not_compared(samples):
     assert family.beside(samples, "a", "accuracy") == ""
