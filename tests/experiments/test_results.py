@@ -32,6 +32,8 @@ def test_the_readme_has_the_numbers_of_the_results():
         )
     )
     assert f"PR-DARTS {of_methods['pr_darts']} %" in readme and f"DARTS {of_methods['darts']} %" in readme
+    perturbation = re.search(r"^\| perturbation \| (.+?) \|", RESULTS["compose"], re.MULTILINE)[1]
+    assert f"{perturbation} of 100 points" in readme
     step = (scripts.ROOT / "experiments/results/benchmark_step_pr_darts_released.txt").read_text()
     ratio = float(re.search(r"authors' step / ours: ([\d.]+)", step)[1])
     assert f"{ratio:.1f} times as fast" in readme
