@@ -37,6 +37,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     config.num_examples = 25_000
     config.epochs = 50
     config.logits.learning_rate = 3e-4
+    config.hessian = True  # each epoch's dominant eigenvalue; it changes nothing else
     config.r_darts.window = 5
     config.cells = 1
     config.p_darts.cells = (1, 1, 2)
@@ -55,6 +56,7 @@ PICTURES = (
     ),
     ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", None),
     ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", None),
+    ("eigenvalue", lambda record: record["eigenvalue"], "dominant eigenvalue of the Hessian in the logits", None),
 )
 
 
