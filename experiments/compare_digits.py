@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import family
+import kept
 import numpy as np
 import paper_in_miniature
 
@@ -40,18 +41,20 @@ def main() -> None:
     """Runs the missing searches and trainings, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    family.add_results(parser)
     parser.add_argument("--methods", nargs="+", default=methods.NAMED, help="NAME or NAME:FIELD=VALUE,...: only these")
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
     devices.use_every_core()
     space = pdx.spaces.nas_bench_201()
     try:
         fields = {"seeds": 1, "data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
-        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
+        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= compare.reference(config, space)
         training = compare.training_config(config)
-        rows = pdx.evaluate(cells, training, arguments.workdir / "evaluation", space=space)
+        rows = kept.evaluate(cells, training, arguments.workdir / "evaluation", kept_in, space=space)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     numbers = paper_in_miniature.collect(rows, cells)

@@ -8,7 +8,8 @@ cells are compared in pairs with the same supernet.
         --workdir=runs/discretizations
 
 The runs are copied, never changed. It takes some minutes for each run and way on one core, and may be stopped and
-started again. It writes a folder for each way with copies of the runs in it, and table.md.
+started again. It writes a folder for each way with copies of the runs in it, and table.md. The folder --results, by
+default the workdir, keeps both cells of each run and way, so that a later table has them without the run.
 """
 
 import argparse
@@ -52,10 +53,14 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
         shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
         search.run(family.with_fields(config, fields), folder)
         jax.clear_caches()
-    found = json.loads(result.read_text())
+    return read(result)
+
+
+def read(result: Path) -> dict[str, Choice]:
+    """Both cells of a discretization.json, as `choose` returns them."""
     return {
         name: Choice(genotypes.from_json(json.dumps(of["genotype"])), 100 * of["val_accuracy"])
-        for name, of in found.items()
+        for name, of in json.loads(result.read_text()).items()
     }
 
 
@@ -86,29 +91,39 @@ def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: t
 def main() -> None:
     """Makes the choices that are missing, and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--runs", nargs="+", type=Path, required=True, help="folders METHOD_seed_N of finished searches"
-    )
+    parser.add_argument("--runs", nargs="*", type=Path, default=(), help="folders METHOD_seed_N of finished searches")
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the results")
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance selection's")
+    family.add_results(parser)
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
+    runs = {run.name: run for run in arguments.runs}
     results = {}
     try:
         table = tabular.load(arguments.table)
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
-        for run in arguments.runs:
-            method, _, seed = run.name.rpartition("_seed_")
+        for name in sorted(runs.keys() | {path.stem for path in kept_in.glob(f"{WAYS[0]}/*.json")}):
+            method, _, seed = name.rpartition("_seed_")
             found = {}
             for way in WAYS:
-                print(f"{run.name}, {way}", flush=True)
-                choices = choose(run, arguments.workdir / way / run.name, fields | {"discretization": way})
+                result = kept_in / way / f"{name}.json"
+                if not result.exists():
+                    print(f"{name}, {way}", flush=True)
+                    if name not in runs:
+                        raise ValueError(f"{result} is missing: give the folder of its search to --runs")
+                    folder = arguments.workdir / way / name
+                    choose(runs[name], folder, fields | {"discretization": way})
+                    result.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(folder / "discretization.json", result)
+                choices = read(result)
                 found |= {"derived": choices["derived"], way: choices["chosen"]}
             results[method, int(seed)] = found
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, table)
+    arguments.workdir.mkdir(parents=True, exist_ok=True)
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

@@ -111,17 +111,19 @@ def main() -> None:
     """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    family.add_results(parser)
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
     parser.add_argument(
         "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
     )
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
     try:
         table = tabular.load(arguments.table)
         config = family.with_fields(
             make_config(arguments.data_dir, arguments.table), family.parse_fields(arguments.set)
         )
-        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
+        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)

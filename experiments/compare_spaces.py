@@ -61,15 +61,19 @@ def main() -> None:
     """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    family.add_results(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="only these")
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
     results = {}
     try:
         fields = family.parse_fields(arguments.set)
         for space in arguments.spaces:
             config = family.with_fields(make_config(space, arguments.data_dir), fields)
-            results[space] = family.run(config, arguments.methods, arguments.workdir / space, arguments.seeds)
+            results[space] = family.run(
+                config, arguments.methods, arguments.workdir / space, arguments.seeds, kept_in / space
+            )
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods)

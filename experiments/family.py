@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import kept
 import numpy as np
 import scipy.stats
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -103,6 +104,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for all runs")
 
 
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """The flag of comparisons that need no more of a finished search than `kept` has."""
+    parser.add_argument(
+        "--results", type=Path, help="folder of finished results, which are not run again; by default the workdir"
+    )
+
+
 def small_config(space: str, data_dir: str) -> ConfigDict:
     """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits."""
     config = settings.search()
@@ -142,7 +150,13 @@ def use_compilation_cache(folder: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compilation_cache"))
 
 
-def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Results:
+def run(
+    base: ConfigDict,
+    variants: Sequence[str],
+    folder: Path,
+    seeds: Sequence[int] = SEEDS,
+    results: Path | None = None,
+) -> Results:
     """Runs the missing searches, each in a folder of its own, seed by seed.
 
     Args:
@@ -150,30 +164,38 @@ def run(base: ConfigDict, variants: Sequence[str], folder: Path, seeds: Sequence
       variants: the variants to compare; see the module.
       folder: of all results.
       seeds: of each variant.
+      results: if given, the folder of results (see `kept`); what is there is not run again.
 
     Returns:
       The results of the searches that did not diverge.
 
     Raises:
-      ValueError, OSError, loop.Stopped: as `search.run`.
+      ValueError, OSError, loop.Stopped: as `search.run`; ValueError also if `results` has a search of other settings.
     """
     use_compilation_cache(folder)
     configs = {name: variant(base, name) for name in variants}  # all are checked before the first is run
-    results = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
     for seed in seeds:
         for name, config in configs.items():
-            place = workdir(folder, name, seed)
+            place, of_seed = workdir(folder, name, seed), with_fields(config, {"seed": seed})
+            path = results and results / f"{place.name}.jsonl"
+            if path and (known := kept.read_search(path, kept.settings_of(of_seed))):
+                found[name, seed] = Result(*known)
+                continue
             print(f"{name}, seed {seed}", flush=True)
             try:
-                genotype = search.run(with_fields(config, {"seed": seed}), place)[seed]
+                genotype = search.run(of_seed, place)[seed]
             except loop.Diverged as error:
                 print(error)
                 continue
             stages = (*sorted(place.glob("stage_*")), place)
             records = [record for stage in stages for record in reporting.read_records(stage)]
-            results[name, seed] = Result(records, genotype)
+            found[name, seed] = Result(records, genotype)
+            if path:
+                kept.write_search(path, kept.settings_of(of_seed), *found[name, seed])
             jax.clear_caches()  # the next search has no use for functions in memory, only for those on disk
-    return results
+    return found
 
 
 def of(results: Results, name: str) -> list[Result]:

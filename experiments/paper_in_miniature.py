@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import family
+import kept
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -124,20 +125,23 @@ def main() -> None:
     """Runs the missing searches and trainings, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    family.add_results(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")
     parser.set_defaults(seeds=SEEDS)
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
     devices.use_every_core()
     space = pdx.spaces.darts()
     try:
         config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
         settings.validate(config)
-        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds)
+        results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= compare.reference(config, space)
         training = compare.training_config(config)
         folder = arguments.workdir / "evaluation"
-        rows = pdx.evaluate(cells, training, folder, space=space, trainings=config.evaluation.trainings)
+        trainings = config.evaluation.trainings
+        rows = kept.evaluate(cells, training, folder, kept_in, space=space, trainings=trainings)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     numbers = collect(rows, cells)

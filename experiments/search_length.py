@@ -66,17 +66,21 @@ def main() -> None:
     """Runs the missing searches, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     family.add_arguments(parser)
+    family.add_results(parser)
     parser.add_argument("--table", required=True, help="NAS-Bench-201's accuracies, see prdarts_jax/spaces/tabular.py")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...")
     parser.add_argument("--epochs", nargs="+", type=int, default=EPOCHS, help="lengths of the searches")
     arguments = parser.parse_args()
+    kept_in = arguments.results or arguments.workdir
     accuracies: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.methods}
     try:
         table = tabular.load(arguments.table)
         fields = family.parse_fields(arguments.set)
         config = family.with_fields(make_config(arguments.data_dir, arguments.table), fields)
         for steps, (folder, shared) in lengths(config, arguments.epochs).items():
-            results = family.run(shared, arguments.methods, arguments.workdir / folder, arguments.seeds)
+            results = family.run(
+                shared, arguments.methods, arguments.workdir / folder, arguments.seeds, kept_in / folder
+            )
             for name, found in accuracies.items():
                 found[steps] = [table.accuracy(result.genotype) for result in family.of(results, name)]
     except (ValueError, OSError, loop.Stopped) as error:

@@ -132,9 +132,9 @@ def test_cells_of_nas_bench_201_are_compared(searches):
     found, others = rows(searches)[: len(NAMES)], rows(searches)[len(NAMES) :][:3]
     assert [row[0] for row in found] == [f"`{name}`" for name in NAMES]
     assert [row[0] for row in others] == ["all 15,625 cells", "the best cell", "skip connections alone"]
-    assert {"cells.png", "accuracy.png", "skips.png", "entropy.png", "alignment.png"} <= {
-        p.name for p in searches.iterdir()
-    }
+    names = ("cells", "accuracy", "skips", "entropy", "alignment", "eigenvalue")
+    assert {f"{name}.png" for name in names} <= {path.name for path in searches.iterdir()}
+    assert {path.stem for path in searches.glob("*.jsonl")} == {path.name for path in searches.glob("*_seed_1")}
 
 
 def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, capsys):
@@ -155,6 +155,11 @@ def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, 
     capsys.readouterr()
     scripts.run("compare_discretizations", *arguments, "--runs", run)
     assert "compiled" not in capsys.readouterr().out and rows(tmp_path) == made
+    scripts.run("compare_discretizations", f"--table={table}", f"--workdir={tmp_path / 'new'}", f"--results={tmp_path}")
+    assert rows(tmp_path / "new") == made  # without the run
+    (tmp_path / "best_of/gdas_seed_1.json").unlink()
+    with pytest.raises(SystemExit, match="^error: .*best_of/gdas_seed_1.json is missing: give the folder of its"):
+        scripts.run("compare_discretizations", *arguments)
 
 
 def test_the_differences_of_ways_are_means_of_pairs_with_standard_errors(table):
@@ -245,16 +250,15 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
 
 def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
     """With made-up accuracies, which grow with the number of weights."""
-    paper = scripts.load("paper_in_miniature")
     evaluated = {}
 
     def evaluate(cells, config, workdir, *, space, trainings):
         evaluated.update(cells)
         assert trainings == 3
         params = {name: sum(op.startswith("sep") for op, _ in cell.normal) for name, cell in cells.items()}
-        return {name: {"accuracy": number / 8, "params": number} for name, number in params.items()}
+        return {name: {"accuracy": number / 8, "params": number, "rank": 1} for name, number in params.items()}
 
-    monkeypatch.setattr(paper.pdx, "evaluate", evaluate)
+    monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
     chosen = ["--methods", "darts", "pr_darts", "--seeds", 0, 1, f"--workdir={tmp_path}", f"--set={TINY}"]
     scripts.run("paper_in_miniature", *chosen)
     table, verdicts = (tmp_path / "table.md").read_text().split("\n\n")
@@ -272,13 +276,12 @@ def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
 
 def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypatch):
     """With made-up accuracies, which are the share of skip connections."""
-    digits = scripts.load("compare_digits")
 
-    def evaluate(cells, config, workdir, *, space):
-        assert config.test_on_rest and config.num_examples == 900
-        return {name: {"accuracy": family.skips(cell) / 100, "params": 1} for name, cell in cells.items()}
+    def evaluate(cells, config, workdir, *, space, trainings):
+        assert config.test_on_rest and config.num_examples == 900 and trainings == 1
+        return {name: {"accuracy": family.skips(cell) / 100, "params": 1, "rank": 1} for name, cell in cells.items()}
 
-    monkeypatch.setattr(digits.pdx, "evaluate", evaluate)
+    monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
     chosen = ["--methods", "gdas", "random_search", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
     scripts.run("compare_digits", *chosen)
     found = {row[0].strip("`"): row[1:3] for row in rows(tmp_path)[:4]}
