@@ -1,0 +1,85 @@
+"""When does a search turn to worse cells, and which diagnostic says so before?
+
+It reads the kept results of searches in NAS-Bench-201 that recorded the dominant eigenvalue (compare_nasbench201.py),
+and runs nothing. A search turns in the first epoch from which on all cells are more than one point of true accuracy
+below the best cell of an earlier epoch. Beside it are the epoch after which R-DARTS would stop the search because the
+eigenvalue grows, the cell that it would then return, and the entropy and the layers' alignment just before the turn.
+
+    python experiments/turning_points.py --results=experiments/results/nasbench201
+
+It prints a table with a row for each search.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prdarts_jax import spaces
+from prdarts_jax.search.curvature import EarlyStopping
+
+DROP = 1.0  # of true accuracy, in percent, that makes a turn
+
+
+def turn(accuracies: Sequence[float]) -> int | None:
+    """The first epoch from which on every accuracy is more than DROP below the best one before that epoch."""
+    for epoch in range(1, len(accuracies)):
+        if max(accuracies[epoch:]) < max(accuracies[:epoch]) - DROP:
+            return epoch
+    return None
+
+
+def stop(eigenvalues: Sequence[float], rule: EarlyStopping) -> tuple[int, int] | None:
+    """(the epoch after which the rule ends a search, the epoch whose cell it returns), or None."""
+    for epoch in range(len(eigenvalues)):
+        if (returned := rule.stops(eigenvalues[: epoch + 1])) is not None:
+            return epoch, returned
+    return None
+
+
+def make_table(searches: dict[str, list[dict]]) -> str:
+    """A row for each search; epochs are counted from 1."""
+    most = np.log(len(spaces.nas_bench_201().ops))
+    lines = [
+        "| search | best cell, % (epoch) | turns in epoch | last cell, % | R-DARTS stops after epoch | and returns, % "
+        "| before the turn or the end: entropy, % of the largest | alignment |",
+        "|---" * 8 + "|",
+    ]
+    for name, records in searches.items():
+        accuracies = [record["benchmark"]["accuracy"] for record in records]
+        turned, best = turn(accuracies), int(np.argmax(accuracies))
+        stopped = stop([record["eigenvalue"] for record in records], EarlyStopping())
+        before = records[turned - 1 if turned else -1]
+        entries = [
+            f"`{name}`",
+            f"{accuracies[best]:.2f} ({best + 1})",
+            str(turned + 1) if turned else "never",
+            f"{accuracies[-1]:.2f}",
+            str(stopped[0] + 1) if stopped else "never",
+            f"{accuracies[stopped[1]]:.2f}" if stopped else "",
+            f"{100 * before['entropy']['normal'] / most:.1f}",
+            f"{before['alignment_val']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(entries)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True, help="folder of finished results")
+    paths = sorted(parser.parse_args().results.glob("*.jsonl"))
+    searches = {path.stem: [json.loads(line) for line in path.read_text().splitlines()[1:]] for path in paths}
+    if not searches:
+        sys.exit("error: --results must be a folder with files METHOD_seed_N.jsonl")
+    for name, records in searches.items():
+        if missing := {"benchmark", "eigenvalue"} - records[-1].keys():
+            sys.exit(f"error: the records of {name} have no {' and no '.join(sorted(missing))}")
+    print(make_table(searches))
+
+
+if __name__ == "__main__":
+    main()
