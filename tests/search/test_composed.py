@@ -157,6 +157,10 @@ def test_every_term_that_a_file_may_name_can_be_written(write):
         ('[terms]\npart = "entropy"', "terms={.*} must be a list of parts, written as .*"),
         ('[[terms]]\npart = "entropy"', r"terms\[0\]: missing a required .*; the arguments of entropy are weight$"),
         ('[[terms]]\npart = "entropy"\nweight = "big"', r"terms\[0\].weight='big' must be of type float"),
+        (
+            '[[terms]]\npart = "entropy"\nweight = {part = "Linear", start = 0, end = 1}',
+            r"terms\[0\].weight={.*} must be of type float; over time: {part = \"scheduled\", term = ..., schedule",
+        ),
         ('[[terms]]\npart = "Linear"\nstart = 1\nend = 0', r"terms\[0\].part='Linear' must be one of beta_decay, "),
         ("[supernet]\ncells = 3", "supernet.cells is not a field that a method sets; the fields are partial, dropout"),
         ('[supernet]\ndropout = "all"', "supernet.dropout='all' must be one of '', 'skip', 'path', 'nonskip'"),

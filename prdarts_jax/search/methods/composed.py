@@ -205,7 +205,9 @@ def _check(what, kind, value):
         if value not in typing.get_args(kind):
             raise ValueError(f"{what}={shown(value)} must be one of {', '.join(map(repr, typing.get_args(kind)))}")
     elif not isinstance(value, int | float if kind is float else kind) or (kind is not bool and type(value) is bool):
-        raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}")
+        of_weight = isinstance(value, dict) and what.endswith(".weight")
+        scheduled = '; over time: {part = "scheduled", term = ..., schedule = ...}' if of_weight else ""
+        raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}{scheduled}")
 
 
 def _check_ranges(what, ranges, value):
