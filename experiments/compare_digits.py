@@ -44,7 +44,7 @@ def main() -> None:
     family.add_results(parser)
     parser.add_argument("--methods", nargs="+", default=methods.NAMED, help="NAME or NAME:FIELD=VALUE,...: only these")
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     devices.use_every_core()
     space = pdx.spaces.nas_bench_201()
     try:

@@ -9,7 +9,7 @@ cells are compared in pairs with the same supernet.
 
 The runs are copied, never changed. It takes some minutes for each run and way on one core, and may be stopped and
 started again. It writes a folder for each way with copies of the runs in it, and table.md. The folder --results, by
-default the workdir, keeps both cells of each run and way, so that a later table has them without the run.
+default the workdir, keeps the cells: without --runs the table is of all that are there.
 """
 
 import argparse
@@ -18,13 +18,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import family
 import jax
 import numpy as np
 
-from prdarts_jax.run import loop, search, settings
+from prdarts_jax.run import loop, reporting, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
 WAYS = ("perturbation", "best_of")
@@ -53,15 +53,47 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
         shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
         search.run(family.with_fields(config, fields), folder)
         jax.clear_caches()
-    return read(result)
+    return read(reporting.read_json(result))
 
 
-def read(result: Path) -> dict[str, Choice]:
+def read(choices: Mapping[str, Any]) -> dict[str, Choice]:
     """Both cells of a discretization.json, as `choose` returns them."""
     return {
         name: Choice(genotypes.from_json(json.dumps(of["genotype"])), 100 * of["val_accuracy"])
-        for name, of in json.loads(result.read_text()).items()
+        for name, of in choices.items()
     }
+
+
+def complete(results: Path) -> list[str]:
+    """The names of the runs whose choices in every way are kept.
+
+    Raises:
+      ValueError: there are none.
+    """
+    names = set.intersection(*({path.stem for path in results.glob(f"{way}/*.json")} for way in WAYS))
+    if not names:
+        raise ValueError(f"{results} has no results: give finished searches to --runs")
+    return sorted(names)
+
+
+def keep(result: Path, run: Path | None, folder: Path, fields: Mapping[str, object]) -> dict[str, Choice]:
+    """The choice that `choose` makes, kept in the file `result`; if the file is there, the run may be missing.
+
+    Raises:
+      ValueError, OSError, loop.Stopped: the file is of other settings or of another search, or as `choose`.
+    """
+    config = family.with_fields(settings.search(), fields)
+    selection = {"discretization": config.discretization} | config.selection.to_dict()
+    if not result.exists():
+        assert run is not None  # else all files are there
+        choose(run, folder, fields)
+        reporting.write_json(result, {"settings": selection} | reporting.read_json(folder / "discretization.json"))
+    there = reporting.read_json(result)
+    if there.pop("settings") != selection:
+        raise ValueError(f"{result} is of other settings of the selection: use another --results or the old values")
+    if run and json.loads((run / "genotype.json").read_text()) != there["derived"]["genotype"]:
+        raise ValueError(f"{result} is of another search: use another --results")
+    return read(there)
 
 
 def difference(pairs: Sequence[float]) -> str:
@@ -97,34 +129,26 @@ def main() -> None:
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance selection's")
     family.add_results(parser)
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     runs = {run.name: run for run in arguments.runs}
     results = {}
     try:
         table = tabular.load(arguments.table)
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
-        for name in sorted(runs.keys() | {path.stem for path in kept_in.glob(f"{WAYS[0]}/*.json")}):
+        for name in sorted(runs) or complete(kept_in):
             method, _, seed = name.rpartition("_seed_")
             found = {}
             for way in WAYS:
-                result = kept_in / way / f"{name}.json"
-                if not result.exists():
-                    print(f"{name}, {way}", flush=True)
-                    if name not in runs:
-                        raise ValueError(f"{result} is missing: give the folder of its search to --runs")
-                    folder = arguments.workdir / way / name
-                    choose(runs[name], folder, fields | {"discretization": way})
-                    result.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(folder / "discretization.json", result)
-                choices = read(result)
+                print(f"{name}, {way}", flush=True)
+                place, of_way = Path(way) / name, fields | {"discretization": way}
+                choices = keep(kept_in / f"{place}.json", runs.get(name), arguments.workdir / place, of_way)
                 found |= {"derived": choices["derived"], way: choices["chosen"]}
             results[method, int(seed)] = found
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, table)
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
-    (arguments.workdir / "table.md").write_text(text)
+    reporting.write_bytes(arguments.workdir / "table.md", text.encode())
     print(text)
 
 

@@ -37,7 +37,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     config.num_examples = 25_000
     config.epochs = 50
     config.logits.learning_rate = 3e-4
-    config.hessian = True  # each epoch's dominant eigenvalue; it changes nothing else
+    config.hessian = True  # each epoch's record has the dominant eigenvalue, by which R-DARTS stops
     config.r_darts.window = 5
     config.cells = 1
     config.p_darts.cells = (1, 1, 2)
@@ -45,7 +45,8 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     return config
 
 
-# The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values).
+# The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values). The
+# last is only recorded with config.hessian.
 PICTURES = (
     ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", None),
     (
@@ -117,7 +118,7 @@ def main() -> None:
         "--methods", nargs="+", default=family.VARIANTS, help="NAME or NAME:FIELD=VALUE,...: only these"
     )
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     try:
         table = tabular.load(arguments.table)
         config = family.with_fields(
@@ -130,7 +131,7 @@ def main() -> None:
     (arguments.workdir / "table.md").write_text(text)
     draw_cells(results, arguments.methods, table).savefig(arguments.workdir / "cells.png")
     marks = {"the best cell": table.accuracies.max(), "all skip connections": table.accuracy(ALL_SKIP)}
-    for name, value, label, limits in PICTURES:
+    for name, value, label, limits in PICTURES if config.hessian else PICTURES[:-1]:
         figure = family.trajectories(
             results, arguments.methods, value, label, marks if name == "accuracy" else {}, limits
         )

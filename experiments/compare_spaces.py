@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="only these")
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     results = {}
     try:
         fields = family.parse_fields(arguments.set)

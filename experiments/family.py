@@ -105,10 +105,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """The flag of comparisons that need no more of a finished search than `kept` has."""
+    """The flag of comparisons that need no more of a finished search than `kept` has; see `results_of`."""
     parser.add_argument(
         "--results", type=Path, help="folder of finished results, which are not run again; by default the workdir"
     )
+
+
+def results_of(arguments: argparse.Namespace) -> Path:
+    """The folder of finished results."""
+    return arguments.results or arguments.workdir
 
 
 def small_config(space: str, data_dir: str) -> ConfigDict:
@@ -170,31 +175,34 @@ def run(
       The results of the searches that did not diverge.
 
     Raises:
-      ValueError, OSError, loop.Stopped: as `search.run`; ValueError also if `results` has a search of other settings.
+      ValueError, OSError, loop.Stopped: as `search.run`; ValueError also if `base` has several seeds, or `results` a
+        search of other settings.
     """
+    if base.seeds != 1:
+        raise ValueError(f"config.seeds={base.seeds} must be 1: the seeds of a comparison are those of --seeds")
     use_compilation_cache(folder)
-    configs = {name: variant(base, name) for name in variants}  # all are checked before the first is run
+    configs = {name: variant(base, name) for name in variants}
+    searches = {(name, seed): with_fields(configs[name], {"seed": seed}) for seed in seeds for name in variants}
+    paths = {key: results / f"{workdir(folder, *key).name}.jsonl" for key in searches} if results else {}
+    known = {key: kept.read_search(paths[key], searches[key]) for key in paths}  # all are checked before one is run
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
-    for seed in seeds:
-        for name, config in configs.items():
-            place, of_seed = workdir(folder, name, seed), with_fields(config, {"seed": seed})
-            path = results and results / f"{place.name}.jsonl"
-            if path and (known := kept.read_search(path, kept.settings_of(of_seed))):
-                found[name, seed] = Result(*known)
-                continue
-            print(f"{name}, seed {seed}", flush=True)
+    for key, config in searches.items():
+        if not (of_search := known.get(key)):
+            print("{}, seed {}".format(*key), flush=True)
+            place, genotype = workdir(folder, *key), None
             try:
-                genotype = search.run(of_seed, place)[seed]
+                genotype = search.run(config, place)[config.seed]
             except loop.Diverged as error:
                 print(error)
-                continue
             stages = (*sorted(place.glob("stage_*")), place)
-            records = [record for stage in stages for record in reporting.read_records(stage)]
-            found[name, seed] = Result(records, genotype)
-            if path:
-                kept.write_search(path, kept.settings_of(of_seed), *found[name, seed])
+            of_search = [record for stage in stages for record in reporting.read_records(stage)], genotype
+            if paths:
+                kept.write_search(paths[key], config, *of_search)
             jax.clear_caches()  # the next search has no use for functions in memory, only for those on disk
+        records, genotype = of_search
+        if genotype:
+            found[key] = Result(records, genotype)
     return found
 
 

@@ -1,8 +1,9 @@
 """Results in files that are small enough to be committed, and enough for every table and figure.
 
-In a folder of results NAME.jsonl is of a search: the first line has its settings and the found cell, each other line is
-the record of an epoch. evaluation.json has the settings of trainings from scratch, and of each cell what `pdx.evaluate`
-returns. What is there is not run again, though the folder of its run be gone.
+In a folder of results NAME.jsonl is of a search: the first line has its settings and the found cell, null if the search
+diverged; each other line is the record of an epoch. evaluation/NAME.json has the settings of a cell's trainings from
+scratch, the cell, and its accuracy. What is there is not run again, though the folder of its run be gone. Several
+processes may add different results to one folder.
 """
 
 import dataclasses
@@ -15,21 +16,25 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
-from prdarts_jax.run import reporting
+from prdarts_jax.refusals import shown
+from prdarts_jax.run import reporting, settings
 from prdarts_jax.run.evaluate import Row
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 Records = list[dict[str, Any]]
-Settings = Mapping[str, Any]
+Head = dict[str, Any]  # {'settings': ..., 'genotype': ...}
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
-    """What decides the result of a search or training: not where its data are, nor what follows it, nor the settings of
-    other methods; of a method in a file its text."""
+    """What decides the result of a search or training, by the fields of its config: neither where data and tables are,
+    nor what follows a search, nor the settings of other methods; of a method in a file its text."""
     fields = config.to_dict()
     method = fields.get("method", "")
-    for name in ("data_dir", "table", "evaluation", "genotype", *methods.NAMED):
+    network = fields.pop("evaluation", {})
+    if fields.get("cost", {}).get("target"):  # it limits the cost of this network
+        fields["evaluation"] = {name: network[name] for name in ("channels", "cells")}
+    for name in ("data_dir", "table", "genotype", *methods.NAMED):
         if name != method:
             fields.pop(name, None)
     if file := methods.file_of(method):
@@ -37,37 +42,58 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     return json.loads(reporting.json_bytes(flatten_dict(fields, sep=".")))
 
 
-def _check(path: Path, there: Settings, settings: Settings) -> None:
-    """Refuses results of other settings; a setting that only one of both has is newer or older than the other.
+def _check(path: Path, there: Mapping[str, Any], config: ConfigDict, **more: Any) -> None:
+    """Refuses results of other settings; what is newer than they are counts as having had its default.
 
     Raises:
       ValueError: naming each setting that differs with both values.
     """
-    both = {name: (there[name], value) for name, value in settings.items() if name in there}
-    differing = [f"{name}={old!r} there and {new!r} here" for name, (old, new) in both.items() if old != new]
+    default = settings.search() if "method" in config else settings.training()
+    if "method" in config:
+        default.method = config.method
+    old, new = settings_of(default) | there, settings_of(config) | more
+    differing = [
+        f"{name}={shown(old.get(name))} there and {shown(new.get(name))} here"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
     if differing:
         raise ValueError(
             f"{path} is of other settings: {', '.join(differing)}; use another --results or the old values"
         )
 
 
-def read_search(path: Path, settings: Settings) -> tuple[Records, genotypes.AnyGenotype] | None:
-    """The records and the cell of a search, or None if there is no such file.
+def read(path: Path) -> tuple[Head, Records]:
+    """The first line of the file of a search, and the records.
 
     Raises:
-      ValueError: they are of other settings.
+      ValueError: the file is damaged.
+    """
+    try:
+        head, *records = map(json.loads, path.read_text().splitlines())
+        if not head.keys() >= {"settings", "genotype"} or not all("epoch" in record for record in records):
+            raise ValueError("not the lines of a search")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    return head, records
+
+
+def read_search(path: Path, config: ConfigDict) -> tuple[Records, genotypes.AnyGenotype | None] | None:
+    """The records and the cell of a search, which has none if it diverged; None if there is no such file.
+
+    Raises:
+      ValueError: the file is of other settings, or damaged.
     """
     if not path.exists():
         return None
-    head, *records = map(json.loads, path.read_text().splitlines())
-    _check(path, head["settings"], settings)
-    return records, genotypes.from_json(json.dumps(head["genotype"]))
+    head, records = read(path)
+    _check(path, head["settings"], config)
+    return records, head["genotype"] and genotypes.from_json(json.dumps(head["genotype"]))
 
 
-def write_search(path: Path, settings: Settings, records: Records, genotype: genotypes.AnyGenotype) -> None:
+def write_search(path: Path, config: ConfigDict, records: Records, genotype: genotypes.AnyGenotype | None) -> None:
     """Writes what `read_search` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = {"settings": settings, "genotype": dataclasses.asdict(genotype)}
+    head = {"settings": settings_of(config), "genotype": genotype and dataclasses.asdict(genotype)}
     reporting.write_bytes(path, b"".join(map(reporting.json_bytes, [head, *records])))
 
 
@@ -80,26 +106,25 @@ def evaluate(
     space: pdx.SearchSpace,
     trainings: int = 1,
 ) -> dict[str, Row]:
-    """What `pdx.evaluate` returns, in the order of the cells and without ranks; what `results` has is taken from there.
+    """The rows of `pdx.evaluate`, in the order of the cells and without ranks; what `results` has is taken from there.
 
     Raises:
-      ValueError, OSError, loop.Stopped: as `pdx.evaluate`; ValueError also if the file in `results` is of other
-        settings, or has another cell of the same name.
+      ValueError, OSError, loop.Stopped: as `pdx.evaluate`; ValueError also if a file in `results` is of other settings
+        or of another cell.
     """
-    path = results / "evaluation.json"
-    settings = settings_of(config) | {"trainings": trainings, "ops": list(space.ops)}
-    there = reporting.read_json(path) if path.exists() else {"settings": settings, "cells": {}}
-    _check(path, there["settings"], settings)
-    known, left = there["cells"], {}
+    more = {"trainings": trainings, "ops": list(space.ops)}
+    rows: dict[str, Row] = {}
+    paths = {name: results / "evaluation" / f"{name}.json" for name in cells}
     for name, cell in cells.items():
-        if name not in known:
-            left[name] = cell
-        elif known[name]["genotype"] != json.loads(genotypes.to_json(cell)):
-            raise ValueError(f"{path} has another cell {name}: use another --results")
-    if left:
+        if paths[name].exists():
+            there = reporting.read_json(paths[name])
+            _check(paths[name], there["settings"], config, **more)
+            if there["genotype"] != json.loads(genotypes.to_json(cell)):
+                raise ValueError(f"{paths[name]} is of another cell: use another --results")
+            rows[name] = there["row"]
+    if left := {name: cell for name, cell in cells.items() if name not in rows}:
         for name, row in pdx.evaluate(left, config, workdir, space=space, trainings=trainings).items():
-            del row["rank"]  # among these cells only
-            known[name] = {"genotype": dataclasses.asdict(left[name])} | row
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reporting.write_json(path, there)
-    return {name: known[name] for name in cells}
+            rows[name] = {field: value for field, value in row.items() if field != "rank"}  # among the cells left
+            value = {"settings": settings_of(config) | more, "genotype": dataclasses.asdict(left[name])}
+            reporting.write_json(paths[name], value | {"row": rows[name]})
+    return {name: rows[name] for name in cells}

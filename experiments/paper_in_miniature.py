@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...: only these")
     parser.set_defaults(seeds=SEEDS)
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     devices.use_every_core()
     space = pdx.spaces.darts()
     try:

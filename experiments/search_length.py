@@ -1,7 +1,7 @@
 """How long must a search be? The cells that methods find in NAS-Bench-201 after searches of 100 to 20,000 steps.
 
 For each length there is a separate search, whose schedules end with it. Everything else is as in
-compare_nasbench201.py. The longest searches are the same: with the same --workdir they are not run again.
+compare_nasbench201.py. The longest searches are the same: with the same --workdir or --results they are not run again.
 
     python experiments/search_length.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, help="NAME or NAME:FIELD=VALUE,...")
     parser.add_argument("--epochs", nargs="+", type=int, default=EPOCHS, help="lengths of the searches")
     arguments = parser.parse_args()
-    kept_in = arguments.results or arguments.workdir
+    kept_in = family.results_of(arguments)
     accuracies: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.methods}
     try:
         table = tabular.load(arguments.table)

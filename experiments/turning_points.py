@@ -3,7 +3,8 @@
 It reads the kept results of searches in NAS-Bench-201 that recorded the dominant eigenvalue (compare_nasbench201.py),
 and runs nothing. A search turns in the first epoch from which on all cells are more than one point of true accuracy
 below the best cell of an earlier epoch. Beside it are the epoch after which R-DARTS would stop the search because the
-eigenvalue grows, the cell that it would then return, and the entropy and the layers' alignment just before the turn.
+eigenvalue grows, the cell that it would then return, and the entropy and the layers' alignment in the epoch before the
+turn, or in the last epoch.
 
     python experiments/turning_points.py --results=experiments/results/nasbench201
 
@@ -11,11 +12,11 @@ It prints a table with a row for each search.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import kept
 import numpy as np
 
 from prdarts_jax import spaces
@@ -44,8 +45,8 @@ def make_table(searches: dict[str, list[dict]]) -> str:
     """A row for each search; epochs are counted from 1."""
     most = np.log(len(spaces.nas_bench_201().ops))
     lines = [
-        "| search | best cell, % (epoch) | turns in epoch | last cell, % | R-DARTS stops after epoch | and returns, % "
-        "| before the turn or the end: entropy, % of the largest | alignment |",
+        "| search | best cell, % (epoch) | turns in epoch | cell of the last epoch, % | R-DARTS stops after epoch "
+        "| and returns, % | before the turn or the end: entropy, % of the largest | alignment |",
         "|---" * 8 + "|",
     ]
     for name, records in searches.items():
@@ -72,12 +73,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="folder of finished results")
     paths = sorted(parser.parse_args().results.glob("*.jsonl"))
-    searches = {path.stem: [json.loads(line) for line in path.read_text().splitlines()[1:]] for path in paths}
-    if not searches:
+    if not paths:
         sys.exit("error: --results must be a folder with files METHOD_seed_N.jsonl")
-    for name, records in searches.items():
-        if missing := {"benchmark", "eigenvalue"} - records[-1].keys():
-            sys.exit(f"error: the records of {name} have no {' and no '.join(sorted(missing))}")
+    searches = {}
+    for path in paths:
+        try:
+            head, searches[path.stem] = kept.read(path)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        settings = head["settings"]
+        if settings["space"] != "nas_bench_201" or not settings["hessian"] or settings["method"] == "p_darts":
+            sys.exit(f"error: {path} must be of a search of one stage in nas_bench_201 with config.hessian=True")
     print(make_table(searches))
 
 

@@ -17,7 +17,7 @@ from shared import without_pictures
 from prdarts_jax.ops import registry
 
 # What the compiler leaves out for less than half of its time: most of a test is compilation of what runs for a moment.
-# Flags that are given replace these: `XLA_FLAGS= make test` compiles as for users.
+# Flags that are given replace these: `XLA_FLAGS= make test` compiles as for users. (test_devices.py always does.)
 _QUICK = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"}
 if "XLA_FLAGS" not in os.environ:  # of a version that has not these flags, JAX does not start
     start = [sys.executable, "-c", "import jax; jax.devices()"]
@@ -73,7 +73,7 @@ def quick_compiler():
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """For files whose time is that of the compiler. test_cell.py, test_main.py and others run what users run."""
+    """For files whose time is that of the compiler. Others, such as test_cell.py, leave out only what _QUICK says."""
     with quick_compiler():
         yield
 

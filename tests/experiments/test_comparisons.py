@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -155,10 +156,18 @@ def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, 
     capsys.readouterr()
     scripts.run("compare_discretizations", *arguments, "--runs", run)
     assert "compiled" not in capsys.readouterr().out and rows(tmp_path) == made
-    scripts.run("compare_discretizations", f"--table={table}", f"--workdir={tmp_path / 'new'}", f"--results={tmp_path}")
+    elsewhere = [f"--workdir={tmp_path / 'new'}", f"--results={tmp_path}"]
+    scripts.run("compare_discretizations", *arguments, *elsewhere)
     assert rows(tmp_path / "new") == made  # without the run
+    with pytest.raises(SystemExit, match="^error: .*gdas_seed_1.json is of other settings of the selection"):
+        scripts.run("compare_discretizations", *arguments, "--runs", run, "--set=selection.samples=4")
+    shutil.copytree(run, tmp_path / "other/gdas_seed_1")
+    cell = json.dumps(dataclasses.asdict(genotypes.EdgeGenotype(("none",) * 6)))
+    (tmp_path / "other/gdas_seed_1/genotype.json").write_text(cell)
+    with pytest.raises(SystemExit, match="^error: .*gdas_seed_1.json is of another search"):
+        scripts.run("compare_discretizations", *arguments, "--runs", tmp_path / "other/gdas_seed_1")
     (tmp_path / "best_of/gdas_seed_1.json").unlink()
-    with pytest.raises(SystemExit, match="^error: .*best_of/gdas_seed_1.json is missing: give the folder of its"):
+    with pytest.raises(SystemExit, match="^error: .* has no results: give finished searches to --runs"):
         scripts.run("compare_discretizations", *arguments)
 
 
@@ -246,6 +255,37 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
     for folder, epochs in {"length_0": 1, "length_1": 1, ".": 2}.items():
         assert len(reporting.read_records(tmp_path / folder / "darts_seed_1")) == epochs
     assert (tmp_path / "length.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "table_name", "arguments"),
+    [
+        ("compare_spaces", "table.md", ["--spaces", "s2", f"--set={TINY}"]),
+        ("search_length", "length.md", ["--epochs", 1, "--set=num_examples=256,epochs=2,batch_size=32"]),
+        ("paper_in_miniature", "table.md", [f"--set={TINY}"]),
+        ("compare_digits", "table.md", ["--set=epochs=1"]),
+    ],
+)
+def test_what_is_kept_is_not_run_again(script, table_name, arguments, table, made_up_searches, tmp_path, monkeypatch):
+    def evaluate(cells, config, workdir, **options):
+        return {name: {"accuracy": 0.1 * len(name), "params": 1, "rank": 1} for name in cells}
+
+    monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
+    arguments = [*arguments, "--methods", "darts", "gdas", "--seeds", 0, 1, f"--results={tmp_path / 'results'}"]
+    arguments += [f"--table={table}"] * (script == "search_length")
+    scripts.run(script, *arguments, f"--workdir={tmp_path / 'first'}")
+    monkeypatch.delattr(family.search, "run")
+    monkeypatch.delattr(family.kept.pdx, "evaluate")
+    scripts.run(script, *arguments, f"--workdir={tmp_path / 'second'}")
+    assert (tmp_path / "first" / table_name).read_text() == (tmp_path / "second" / table_name).read_text()
+    assert not list((tmp_path / "second").glob("**/metrics.jsonl"))
+
+
+def test_kept_searches_of_nas_bench_201_are_drawn_again(searches, table, tmp_path, monkeypatch):
+    monkeypatch.delattr(family.search, "run")
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--results={searches}", "--seeds", 1, f"--set={TINY}"]
+    scripts.run("compare_nasbench201", *arguments, "--methods", *NAMES)
+    assert rows(tmp_path) == rows(searches) and (tmp_path / "eigenvalue.png").exists()
 
 
 def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):

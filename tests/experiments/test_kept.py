@@ -9,7 +9,7 @@ import pytest
 import scripts
 
 from prdarts_jax import spaces
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import loop, reporting, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, reference_cells
 
@@ -61,13 +61,14 @@ def test_without_a_folder_of_results_nothing_is_kept(searched, tmp_path):
     assert not list(tmp_path.glob("*.jsonl"))
 
 
-def test_a_result_of_other_settings_is_refused(searched, tmp_path):
+def test_a_result_of_other_settings_is_refused_before_any_search(searched, tmp_path):
     family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
     with pytest.raises(ValueError, match=re.escape("epochs=200 there and 7 here; use another --results or")):
-        family.run(config_of(epochs=7), ["darts"], tmp_path, [0], tmp_path)
+        family.run(config_of(epochs=7), ["gdas", "darts"], tmp_path, [0], tmp_path)
+    assert len(searched) == 1
 
 
-def test_settings_that_are_newer_than_a_result_are_no_hindrance(searched, tmp_path):
+def test_what_is_newer_than_a_result_counts_as_its_default(searched, tmp_path):
     family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
     path = tmp_path / "darts_seed_0.jsonl"
     head, *records = path.read_text().splitlines()
@@ -75,7 +76,49 @@ def test_settings_that_are_newer_than_a_result_are_no_hindrance(searched, tmp_pa
     del value["settings"]["hessian"]
     path.write_text("\n".join([json.dumps(value), *records]))
     family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
+    with pytest.raises(ValueError, match=re.escape("hessian=False there and True here")):
+        family.run(config_of(hessian=True), ["darts"], tmp_path, [0], tmp_path)
+    value["settings"]["gone"] = 3
+    path.write_text("\n".join([json.dumps(value), *records]))
+    with pytest.raises(ValueError, match=re.escape("gone=3 there and None here")):
+        family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
     assert len(searched) == 1
+
+
+def test_a_search_that_diverged_is_not_run_again(searched, tmp_path, monkeypatch):
+    def diverge(config, workdir):
+        searched.append(workdir)
+        raise loop.Diverged("diverged")
+
+    monkeypatch.setattr(family.search, "run", diverge)
+    for _ in range(2):
+        assert family.run(config_of(), ["darts"], tmp_path / "runs", [0], tmp_path) == {}
+    assert len(searched) == 1
+
+
+def test_the_records_of_all_stages_are_kept(searched, tmp_path, monkeypatch):
+    def run(config, workdir):
+        for place, loss in {workdir / "stage_1": 1, workdir: 2}.items():
+            reporting.write_bytes(place / reporting.METRICS, f'{{"epoch": 0, "val_loss": {loss}}}\n'.encode())
+        return {config.seed: CELLS["none"]}
+
+    monkeypatch.setattr(family.search, "run", run)
+    first = family.run(config_of(), ["p_darts"], tmp_path / "runs", [0], tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    again = family.run(config_of(), ["p_darts"], tmp_path / "runs", [0], tmp_path)
+    assert again == first and [record["val_loss"] for record in again["p_darts", 0].records] == [1, 2]
+
+
+def test_searches_of_several_seeds_are_refused(searched, tmp_path):
+    with pytest.raises(ValueError, match=r"config.seeds=2 must be 1: .* those of --seeds"):
+        family.run(config_of(seeds=2), ["darts"], tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", '{"settings": {}, "genotype": null}\n<<<<<<< HEAD\n', "[]\n", "3\n"])
+def test_a_damaged_file_is_named(text, tmp_path):
+    (tmp_path / "darts_seed_0.jsonl").write_text(text)
+    with pytest.raises(ValueError, match="darts_seed_0.jsonl is damaged"):
+        kept.read_search(tmp_path / "darts_seed_0.jsonl", config_of())
 
 
 def test_the_settings_of_a_search_are_its_own(tmp_path):
@@ -83,6 +126,9 @@ def test_the_settings_of_a_search_are_its_own(tmp_path):
     assert found["gdas.end_temperature"] == 0.1 and found["weights.momentum"] == 0.9 and found["method"] == "gdas"
     sections = {name.partition(".")[0] for name in found}
     assert not sections & ({*methods.NAMED, "data_dir", "table", "evaluation"} - {"gdas"})
+    limited = config_of()
+    limited.cost.target, limited.evaluation.cells = 1e6, 7
+    assert kept.settings_of(limited)["evaluation.cells"] == 7
     file = tmp_path / "own.toml"
     file.write_text('relaxation = "softmax"\n')
     assert kept.settings_of(config_of(method=str(file)))["method"] == 'relaxation = "softmax"\n'
@@ -104,21 +150,21 @@ def test_cells_whose_results_are_kept_are_not_trained_again(tmp_path, monkeypatc
 
     row = {"accuracy": 0.2, "params": 5}
     names = ["skip_connect", "nor_conv_1x1"]
-    first = run(names, trainings=2)
-    assert trained == list(first) == names and first["nor_conv_1x1"].items() >= row.items()
-    more = run(["nor_conv_3x3", *names], trainings=2)
-    assert list(more) == ["nor_conv_3x3", *names] and trained == [*names, "nor_conv_3x3"]
+    assert run(names, trainings=2) == dict.fromkeys(names, row) and trained == names
+    more = ["nor_conv_3x3", *names]
+    assert run(more, trainings=2) == dict.fromkeys(more, row) and trained == [*names, "nor_conv_3x3"]
     with pytest.raises(ValueError, match="trainings=2 there and 3 here"):
         run(names, trainings=3)
-    with pytest.raises(ValueError, match="has another cell skip_connect: use another --results"):
+    with pytest.raises(ValueError, match="skip_connect.json is of another cell: use another --results"):
         kept.evaluate({"skip_connect": CELLS["none"]}, config, tmp_path, tmp_path, space=space, trainings=2)
+    assert len(trained) == 3
 
 
 def test_a_search_is_written_with_one_record_a_line(tmp_path):
     cell, path = reference_cells.all_skip(spaces.darts()), tmp_path / "new/of.jsonl"
-    kept.write_search(path, {"seed": 1}, [{"epoch": 0}, {"epoch": 1}], cell)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines[0] == {"settings": {"seed": 1}, "genotype": json.loads(json.dumps(dataclasses.asdict(cell)))}
-    assert lines[1:] == [{"epoch": 0}, {"epoch": 1}]
-    assert kept.read_search(path, {"seed": 1}) == (lines[1:], cell)
-    assert kept.read_search(tmp_path / "absent.jsonl", {}) is None
+    kept.write_search(path, config_of(seed=7), [{"epoch": 0}, {"epoch": 1}], cell)
+    head, *records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert head["settings"]["seed"] == 7 and head["genotype"] == json.loads(json.dumps(dataclasses.asdict(cell)))
+    assert records == [{"epoch": 0}, {"epoch": 1}]
+    assert kept.read_search(path, config_of(seed=7)) == (records, cell)
+    assert kept.read_search(tmp_path / "absent.jsonl", config_of()) is None

@@ -5,7 +5,7 @@ import re
 import pytest
 import scripts
 
-FILES = sorted(scripts.ROOT.glob("experiments/results/*"))
+FILES = sorted(scripts.ROOT.glob("experiments/results/*.*"))
 RESULTS = {path.stem: path.read_text() for path in FILES}
 DOCUMENTS = [scripts.ROOT / name for name in ("README.md", "experiments/README.md")]
 DOCUMENTS += sorted(scripts.ROOT.glob("docs/**/*.md"))

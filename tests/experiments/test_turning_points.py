@@ -1,10 +1,9 @@
 """When a search turns, and what the rule of R-DARTS says."""
 
-import json
-
 import pytest
 import scripts
 
+from prdarts_jax.run import settings
 from prdarts_jax.search.curvature import EarlyStopping
 
 turning_points = scripts.load("turning_points")
@@ -17,6 +16,7 @@ turning_points = scripts.load("turning_points")
         ([90, 93, 91, 92.1, 54], 4),  # comes back to less than a point below the best
         ([54, 54, 90, 93], None),
         ([93, 92.5, 92.1], None),
+        ([90, 93, 93, 91.9], 3),
         ([93], None),
     ],
 )
@@ -33,11 +33,14 @@ def test_the_rule_stops_a_search_the_first_time_that_it_holds():
 
 def test_a_row_for_each_search(tmp_path, capsys):
     def write(name, accuracies, eigenvalues):
+        others = {"epoch": 0, "entropy": {"normal": 1.609438 / 2}, "alignment_val": 0.25}
         records = [
-            {"benchmark": {"accuracy": a}, "eigenvalue": e, "entropy": {"normal": 1.609438 / 2}, "alignment_val": 0.25}
+            {"benchmark": {"accuracy": a}, "eigenvalue": e} | others
             for a, e in zip(accuracies, eigenvalues, strict=True)
         ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{}, *records]))
+        config = settings.search()
+        config.update({"space": "nas_bench_201", "hessian": True})
+        scripts.load("kept").write_search(tmp_path / f"{name}.jsonl", config, records, None)
 
     write("darts_seed_0", [90, 93, *range(60, 70)], [1] * 9 + [9] * 3)
     write("gdas_seed_1", [50, 60, 70], [1, 2, 3])
@@ -48,9 +51,12 @@ def test_a_row_for_each_search(tmp_path, capsys):
     ]
 
 
-def test_a_folder_without_what_is_needed_is_refused(tmp_path):
+def test_searches_without_what_is_needed_are_refused(tmp_path):
     with pytest.raises(SystemExit, match="^error: --results must be a folder with files"):
         scripts.run("turning_points", f"--results={tmp_path}")
-    (tmp_path / "darts_seed_0.jsonl").write_text('{}\n{"benchmark": {}}\n')
-    with pytest.raises(SystemExit, match="^error: the records of darts_seed_0 have no eigenvalue"):
+    (tmp_path / "a.jsonl").write_text("<<<\n")
+    with pytest.raises(SystemExit, match="^error: .*a.jsonl is damaged"):
+        scripts.run("turning_points", f"--results={tmp_path}")
+    scripts.load("kept").write_search(tmp_path / "a.jsonl", settings.search(), [{"epoch": 0}], None)
+    with pytest.raises(SystemExit, match="^error: .*a.jsonl must be of a search of one stage in nas_bench_201"):
         scripts.run("turning_points", f"--results={tmp_path}")

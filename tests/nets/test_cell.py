@@ -29,7 +29,7 @@ FEW = SearchSpace("few", ("skip_connect", "dil_conv_3x3", "none", "max_pool_3x3"
 
 @pytest.fixture
 def compiled_quickly():
-    """For all but the main comparison, which compiles as users do."""
+    """For all but the main comparison, which compiles with optimizations."""
     with quick_compiler():
         yield
 
