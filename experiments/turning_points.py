@@ -4,7 +4,7 @@ It reads the kept results of searches in NAS-Bench-201 that recorded the dominan
 and runs nothing. A search turns in the first epoch from which on all cells are more than one point of true accuracy
 below the best cell of an earlier epoch. Beside it are the epoch after which R-DARTS would stop the search because the
 eigenvalue grows, the cell that it would then return, and the entropy and the layers' alignment in the epoch before the
-turn, or in the last epoch.
+turn, or in the last epoch. Searches whose logits have no gradient, such as random search, are left out.
 
     python experiments/turning_points.py --results=experiments/results/nasbench201
 
@@ -78,12 +78,14 @@ def main() -> None:
     searches = {}
     for path in paths:
         try:
-            head, searches[path.stem] = kept.read(path)
+            head, records = kept.read(path)
         except ValueError as error:
             sys.exit(f"error: {error}")
         settings = head["settings"]
         if settings["space"] != "nas_bench_201" or not settings["hessian"] or settings["method"] == "p_darts":
             sys.exit(f"error: {path} must be of a search of one stage in nas_bench_201 with config.hessian=True")
+        if any(record["eigenvalue"] for record in records):
+            searches[path.stem] = records
     print(make_table(searches))
 
 

@@ -1,11 +1,17 @@
 """Measured numbers in the documents are those of the committed results of the scripts."""
 
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 import scripts
 
+from prdarts_jax.spaces import genotypes, tabular
+
 FILES = sorted(scripts.ROOT.glob("experiments/results/*.*"))
+KEPT = scripts.ROOT / "experiments/results/nasbench201"
 RESULTS = {path.stem: path.read_text() for path in FILES}
 DOCUMENTS = [scripts.ROOT / name for name in ("README.md", "experiments/README.md")]
 DOCUMENTS += sorted(scripts.ROOT.glob("docs/**/*.md"))
@@ -23,6 +29,28 @@ def test_results_are_shown_as_the_script_wrote_them(path):
         assert any(f"```text\n{result}```" in text for text in texts)
 
 
+def test_turning_points_are_those_of_the_kept_results(capsys):
+    scripts.run("turning_points", f"--results={KEPT}")
+    assert capsys.readouterr().out.strip() == RESULTS["turning_points"].strip()
+
+
+@pytest.mark.skipif("PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR is not set")
+def test_kept_cells_have_the_accuracies_of_the_tables():
+    table = tabular.load(Path(os.environ["PRDARTS_DATA_DIR"], "nasbench201_cifar10.txt"))
+    for path in KEPT.glob("*.jsonl"):
+        (method, seed), (head, _) = path.stem.split("_seed_"), scripts.load("kept").read(path)
+        row = re.search(rf"^\| `{method}` \| [^(]*\(([^)]*)\)", RESULTS["nasbench201"], re.MULTILINE)
+        accuracy = table.accuracy(genotypes.from_json(json.dumps(head["genotype"])))
+        assert row[1].split(", ")[int(seed)] == f"{accuracy:.2f}", path.name
+    for path in KEPT.glob("perturbation/*.json"):
+        (method, seed), entries = path.stem.split("_seed_"), [json.loads(path.read_text())]
+        entries.append(json.loads((KEPT / "best_of" / path.name).read_text()))
+        cells = [entries[0]["derived"], *(entry["chosen"] for entry in entries)]
+        accuracies = [table.accuracy(genotypes.from_json(json.dumps(cell["genotype"]))) for cell in cells]
+        shown = [f"{a:.2f} ({100 * cell['val_accuracy']:.1f})" for a, cell in zip(accuracies, cells, strict=True)]
+        assert f"| `{method}` | {seed} | {' | '.join(shown)} |\n" in RESULTS["discretizations"]
+
+
 def test_the_readme_has_the_numbers_of_the_results():
     readme = " ".join(DOCUMENTS[0].read_text().replace("\n> ", " ").split())
     assert RESULTS["digits"].rstrip().rpartition("\n")[2] in readme  # the sentence that the main job ends with
@@ -34,6 +62,10 @@ def test_the_readme_has_the_numbers_of_the_results():
     assert f"PR-DARTS {of_methods['pr_darts']} %" in readme and f"DARTS {of_methods['darts']} %" in readme
     perturbation = re.search(r"^\| perturbation \| (.+?) \|", RESULTS["compose"], re.MULTILINE)[1]
     assert f"{perturbation} of 100 points" in readme
+    gain, error = re.search(
+        r"^\| `darts` \| \d+ \| \+([\d.]+) ± ([\d.]+) ", RESULTS["discretizations"], re.MULTILINE
+    ).groups()
+    assert f"+{gain} points, standard error {error}" in readme
     step = (scripts.ROOT / "experiments/results/benchmark_step_pr_darts_released.txt").read_text()
     ratio = float(re.search(r"authors' step / ours: ([\d.]+)", step)[1])
     assert f"{ratio:.1f} times as fast" in readme

@@ -44,10 +44,12 @@ def test_a_row_for_each_search(tmp_path, capsys):
 
     write("darts_seed_0", [90, 93, *range(60, 70)], [1] * 9 + [9] * 3)
     write("gdas_seed_1", [50, 60, 70], [1, 2, 3])
+    write("random_search_seed_0", [50, 60], [0, 0])
     scripts.run("turning_points", f"--results={tmp_path}")
-    assert capsys.readouterr().out.splitlines()[2:4] == [
+    assert capsys.readouterr().out.splitlines()[2:] == [
         "| `darts_seed_0` | 93.00 (2) | 3 | 69.00 | 10 | 62.00 | 50.0 | 0.250 |",
         "| `gdas_seed_1` | 70.00 (3) | never | 70.00 | never |  | 50.0 | 0.250 |",
+        "",
     ]
 
 
