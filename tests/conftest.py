@@ -16,7 +16,7 @@ from shared import without_pictures
 
 from prdarts_jax.ops import registry
 
-# What the compiler leaves out for less than half of its time: most of a test is compilation of what runs for a moment.
+# What the compiler leaves out saves more than a third of the time of all tests, most of which is compilation.
 # Flags that are given replace these: `XLA_FLAGS= make test` compiles as for users. (test_devices.py always does.)
 _QUICK = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"}
 if "XLA_FLAGS" not in os.environ:  # of a version that has not these flags, JAX does not start
