@@ -1,6 +1,5 @@
 """What all tests share: one persistent compilation cache, so that a second run compiles nothing again."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -16,13 +15,16 @@ from shared import without_pictures
 
 from prdarts_jax.ops import registry
 
-# What the compiler leaves out saves more than a third of the time of all tests, most of which is compilation.
-# Flags that are given replace these: `XLA_FLAGS= make test` compiles as for users. (test_devices.py always does.)
+# Most of the time of all tests is compilation, so the compiler leaves out what it can, here and in processes that tests
+# start. What is given is kept: `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles as for users.
 _QUICK = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"}
 if "XLA_FLAGS" not in os.environ:  # of a version that has not these flags, JAX does not start
     start = [sys.executable, "-c", "import jax; jax.devices()"]
     known = subprocess.run(start, env=os.environ | _QUICK, capture_output=True).returncode == 0
     os.environ.update(_QUICK if known else {"XLA_FLAGS": ""})
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)  # JAX has read its own settings already
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdarts_jax_tests"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
@@ -61,21 +63,6 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: runs with --slow"))
     place = {name: number for number, name in enumerate(_LONG_FILES)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-
-
-@contextlib.contextmanager
-def quick_compiler():
-    """Within it the compiler takes half of its time, for slower code."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """For files whose time is that of the compiler. Others, such as test_cell.py, leave out only what _QUICK says."""
-    with quick_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -41,13 +41,13 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
-def test_the_code_of_a_page_runs(name, run, compiled_quickly, own_registry):
+def test_the_code_of_a_page_runs(name, run, own_registry):
     if name in AFTER:
         run(AFTER[name])
     run(name)
 
 
-def test_the_code_of_the_readme_runs(tmp_path, compiled_quickly):
+def test_the_code_of_the_readme_runs(tmp_path):
     as_it_is = '"channels": 8, "cells": 1, "epochs": 20'
     smaller = '"channels": 2, "cells": 1, "epochs": 1, "num_examples": 64'
     text = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ import wrong_files
 import wrong_images
 import wrong_texts
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 FEW, MANY = 10, 500  # examples at once
 SECONDS = 20  # of an input

@@ -18,8 +18,6 @@ from imagenet_folder import encoded
 from prdarts_jax.data import augmentation, sources
 from prdarts_jax.data.augmentation import Augmentation
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 COUNT = 20
 augment = jax.jit(augmentation.augment, static_argnums=0)
 PLAIN = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)

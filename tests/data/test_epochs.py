@@ -9,8 +9,6 @@ from flax.struct import PyTreeNode
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import run_epoch
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 AUGMENTATION = Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
 IMAGES, BATCH = 14, 4
 EPOCH, POSITION = 2, 1

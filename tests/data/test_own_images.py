@@ -12,8 +12,6 @@ from PIL import Image
 from prdarts_jax.data import arrays, pictures, sources
 from prdarts_jax.data.source import class_counts, subset
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def photograph(seed: int, *shape: int) -> np.ndarray:
     """Smooth noise, so that filters can be told apart but not by much."""

@@ -17,8 +17,6 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.nets.supernet import BatchNorm
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CLASSES = 4
 AUGMENTATION = Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
 

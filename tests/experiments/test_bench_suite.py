@@ -12,7 +12,7 @@ from prdarts_jax.run import problems
 from prdarts_jax.spaces import genotypes
 
 suite, family = scripts.load("bench_suite"), scripts.load("family")
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TINY = "dataset=digits,num_examples=64,epochs=1,batch_size=16,channels=2,cells=1,augmentation.pad=1"
 TINY += ",evaluation.epochs=1,evaluation.channels=3,evaluation.cells=1,evaluation.batch_size=64"

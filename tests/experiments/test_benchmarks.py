@@ -22,8 +22,6 @@ from prdarts_jax.nets.program import EdgeGroup
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, settings
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TINY = spaces.SearchSpace("tiny", ops=("none", "dil_conv_3x3"), nodes=3)
 
 

@@ -18,7 +18,7 @@ from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, tabular
 
 family = scripts.load("family")
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2,random_search.samples=5"
 
@@ -118,7 +118,7 @@ def supernet_of_a_table():
 
 
 @pytest.fixture(scope="module")
-def searches(table, supernet_of_a_table, compiled_quickly, no_pictures, tmp_path_factory):
+def searches(table, supernet_of_a_table, no_pictures, tmp_path_factory):
     """The workdir of two searches."""
     workdir = tmp_path_factory.mktemp("searches")
     arguments = [f"--table={table}", f"--workdir={workdir}", "--seeds", 1, f"--set={TINY}"]

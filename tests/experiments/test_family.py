@@ -13,7 +13,7 @@ from prdarts_jax.run import compare, evaluate, problems, reporting, search
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 EPOCHS, STEPS = 2, 2
 

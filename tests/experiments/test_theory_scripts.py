@@ -18,7 +18,6 @@ from prdarts_jax.spaces import tabular
 from prdarts_jax.theory import job
 
 family, cells_script = scripts.load("family"), scripts.load("gram_nasbench201")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SPACE = cells_script.SPACE
 

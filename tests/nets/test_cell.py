@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xla_kernels as xla
-from conftest import quick_compiler
 from plain_executor import execute_by_ops
 from trees import assert_near
 
@@ -28,10 +27,12 @@ FEW = SearchSpace("few", ("skip_connect", "dil_conv_3x3", "none", "max_pool_3x3"
 
 
 @pytest.fixture
-def compiled_quickly():
-    """For all but the main comparison, which compiles with optimizations."""
-    with quick_compiler():
-        yield
+def optimized():
+    """Within it the compiler optimizes."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def problem(kind, *, space=None, channels=CHANNELS, pool_norm=True, train=True, **fields):
@@ -80,8 +81,7 @@ run_loop = functools.partial(jax.jit(run, static_argnums=(0, 1)), execute)
 
 def run_plain(*arguments):
     """The oracle: as many programs as there are ops, which may be slow."""
-    with quick_compiler():
-        return run(execute_by_ops, *arguments)
+    return run(execute_by_ops, *arguments)
 
 
 def executed(group, weights, name):
@@ -110,6 +110,7 @@ def assert_same_run(group, weights, found, expected):
         (REDUCE_1, False, True),
     ),
 )
+@pytest.mark.usefixtures("optimized")
 def test_loop_is_the_plain_sum(kind, pool_norm, train):
     group, *arguments, weights = problem(kind, pool_norm=pool_norm, train=train)
     everything = jnp.linspace(-1, 1, weights.size).reshape(weights.shape)
@@ -131,13 +132,11 @@ def test_loop_is_the_plain_sum(kind, pool_norm, train):
     ),
     ids=("noise and dropped skips", "dropped paths", "half", "half of a reduction", "NAS-Bench-201", "no parameters"),
 )
-@pytest.mark.usefixtures("compiled_quickly")
 def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names, inputs, fields):
     space = SearchSpace("small", names, nodes=kind[2], inputs=inputs)
     group, *arguments, weights = problem(kind, space=space, channels=4, **fields)
     everything = jnp.linspace(-1, 1, weights.size).reshape(weights.shape)
-    with quick_compiler():
-        loop, plain = (run(group, *arguments, everything) for run in (run_loop, run_plain))
+    loop, plain = (run(group, *arguments, everything) for run in (run_loop, run_plain))
     assert_same_run(group, everything, loop, plain)
     for path, gradient in jax.tree.leaves_with_path(plain["gradients"]):
         draw = getattr(path[-1], "key", None) in ("seed", "rate", "keep")
@@ -147,7 +146,6 @@ def test_loop_is_the_plain_sum_of_what_other_methods_and_spaces_need(kind, names
     assert dweights.tolist() == executed_ops
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_without_running_statistics_an_evaluation_is_differentiated_through_the_batch():
     group, params, _, *arguments = problem(SMALL, space=FEW)
     group = dataclasses.replace(group, train=False)
@@ -185,7 +183,6 @@ def reference(name, p, x, stride):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_each_op_is_the_papers(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     edge = 1
@@ -205,7 +202,6 @@ def test_each_op_is_the_papers(kind):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_what_has_no_weight_is_neither_read_nor_differentiated(kind):
     group, params, *arguments, weights = problem(kind)
     expected = run_loop(group, params, *arguments, weights)
@@ -229,7 +225,6 @@ def test_what_has_no_weight_is_neither_read_nor_differentiated(kind):
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_without_weights_the_states_stay_as_they_were(kind):
     group, *arguments, states, weights = problem(kind)
     found = run_loop(group, *arguments, states, jnp.zeros_like(weights))
@@ -262,7 +257,6 @@ def test_only_ops_with_a_weight_run(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", (SMALL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
     group, params, stats, inputs, states, weights = problem(kind, space=FEW)
     both = run_loop(group, params, stats, inputs, states, weights)["gradients"]
@@ -279,7 +273,6 @@ def test_a_gradient_is_the_same_whatever_else_is_asked_for(kind):
     assert products(1) < products((0, 1))  # the step of the logits does not pay for the gradients of the weights
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_vmap_over_weights_is_a_loop_over_them():
     group, *arguments, weights = problem(SMALL, space=FEW, train=False)
     many = jnp.stack([weights, jnp.roll(weights, 1), jnp.zeros_like(weights)])
@@ -290,7 +283,6 @@ def test_vmap_over_weights_is_a_loop_over_them():
 
 
 @pytest.mark.parametrize("kind", (NORMAL, REDUCE_0))
-@pytest.mark.usefixtures("compiled_quickly")
 def test_bfloat16_is_near_and_keeps_parameters_in_float32(kind):
     group, params, stats, inputs, states, weights = problem(kind)
     inputs16, states16 = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (inputs, states))

@@ -14,8 +14,6 @@ from prdarts_jax import ops, spaces
 from prdarts_jax.nets import encoded
 from prdarts_jax.spaces import genotypes, reference_cells
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FIELDS = {"channels": 4, "cells": 3, "num_classes": 5}
 IMAGES = (4, 32, 32, 3)
 SPACE = spaces.SearchSpace("small", ("max_pool_3x3", "skip_connect", "dil_conv_3x3"), nodes=4)

@@ -19,8 +19,6 @@ from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, SearchState, search_step
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = SearchSpace(
     "small", ("none", "skip_connect", "nor_conv_1x1"), nodes=3, inputs=1, cell_types=("normal",), entries_per_node=0
 )

@@ -16,8 +16,6 @@ from prdarts_jax.nets import discrete, sizes
 from prdarts_jax.nets.layers import AuxiliaryHead
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
 PUBLISHED = {
     "PRDARTS": (3444814, 476426, 529769088, 4981312, 1262312, 543374400),

@@ -14,8 +14,6 @@ from prdarts_jax.nets.program import EdgeGroup
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.spaces import genotypes, reference_cells
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 OPS = ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3")
 
 

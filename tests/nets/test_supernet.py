@@ -17,8 +17,6 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.nets.supernet import Supernet, init_logits
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)
 # Cell 0 is normal, 1 and 2 are reductions, the latter after a reduction.
 DARTS = Supernet(space=SMALL, channels=2, cells=3, num_classes=3)

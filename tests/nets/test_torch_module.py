@@ -14,8 +14,6 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_module
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
 
 OPS = (

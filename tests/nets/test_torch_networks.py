@@ -11,8 +11,6 @@ from prdarts_jax import ops
 from prdarts_jax.nets import discrete, torch_weights
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
 reference = pytest.importorskip("torch_reference")
 

@@ -16,8 +16,6 @@ from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def draw(seed, tree):
     """N(0, 1) in the shapes of a tree."""

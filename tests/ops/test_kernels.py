@@ -10,8 +10,6 @@ import xla_kernels as xla
 
 from prdarts_jax.ops import kernels
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZE, TINY = (7, 6), (2, 1)  # odd and even; smaller than every filter
 CHANNELS = 3
 

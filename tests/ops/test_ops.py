@@ -10,8 +10,6 @@ from chex import assert_trees_all_close
 
 from prdarts_jax import ops
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RATE = 0.3
 
 

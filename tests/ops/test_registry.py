@@ -13,7 +13,7 @@ from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "own_registry")
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 GROUPS = {
     "none": "none",

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import quick_compiler
 from shared import Toy, tiny_config, without_pictures
 
 from prdarts_jax import devices, spaces
@@ -204,5 +203,5 @@ def main(path, *jobs):
 
 
 if __name__ == "__main__":
-    with quick_compiler(), without_pictures():
+    with without_pictures():
         main(*sys.argv[1:])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import quick_compiler
 from shared import make_toy, tiny_config, without_pictures
 
 from prdarts_jax.run import loop, problems, reporting, search
@@ -21,7 +20,7 @@ EPOCHS = 20
 def run(network, workdir):
     """The search, or the rest of it."""
     config = tiny_config(epochs=EPOCHS, steps_per_call=1)
-    with quick_compiler(), without_pictures(), pytest.MonkeyPatch.context() as patch:
+    with without_pictures(), pytest.MonkeyPatch.context() as patch:
         if network == "stand-in":
             config = tiny_config("darts", epochs=EPOCHS, steps_per_call=1)  # compiles faster
             patch.setattr(problems, "make_supernet", make_toy)

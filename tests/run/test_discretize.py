@@ -18,7 +18,7 @@ from prdarts_jax.spaces import genotypes
 
 # The latter of ml_collections, where it reads a file of the flag.
 pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly", "no_pictures", "toy"),
+    pytest.mark.usefixtures("no_pictures", "toy"),
     pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
 ]
 

@@ -16,8 +16,6 @@ from prdarts_jax.nets import encoded, sizes
 from prdarts_jax.run import compare, evaluate, loop
 from prdarts_jax.spaces import genotypes, reference_cells
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CELL = genotypes.Genotype(
     (("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0), ("max_pool_3x3", 1)), (2,)
 )

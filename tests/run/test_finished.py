@@ -18,7 +18,7 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.run import feeds, finished, loop, problems, reporting, train
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def tiny_config(**fields):
@@ -26,7 +26,7 @@ def tiny_config(**fields):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, compiled_quickly, no_pictures):
+def trained(tmp_path_factory, no_pictures):
     workdir = tmp_path_factory.mktemp("trained")
     train.run(tiny_config(), workdir)
     return workdir

@@ -12,7 +12,7 @@ from prdarts_jax import devices
 from prdarts_jax.data import arrays
 from prdarts_jax.run import halves, loop, problems, search
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 COUNT = 40
 

@@ -13,8 +13,6 @@ from prdarts_jax import devices
 from prdarts_jax.run import compare, report, reporting, search, settings
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ROWS = {
     name: {
         "accuracy": a,

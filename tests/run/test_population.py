@@ -8,8 +8,6 @@ from shared import assert_same_run, make_toy, tiny_config
 from prdarts_jax.run import population, problems, reporting, search
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FIRST, SEEDS = 3, 2
 
 

@@ -10,8 +10,6 @@ from shared import CELL, ROOT
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.run import finished, predict
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 class Brightness(nn.Module):
     """The logits of 'dark' and 'light': minus and plus twice the mean of the normalised pixels."""

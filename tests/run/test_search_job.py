@@ -18,8 +18,6 @@ from prdarts_jax.run import halves, loop, problems, reporting, search, settings
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 STEPS = 3  # an epoch
 
 

@@ -285,7 +285,7 @@ def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
 # Images of one's own
 
 
-def test_arrays_of_ones_own_are_trained_and_no_others_after_them(compiled_quickly, tmp_path):
+def test_arrays_of_ones_own_are_trained_and_no_others_after_them(tmp_path):
     """Of 8x12 pixels, with names for labels; 4 of each class's 20 are held out."""
     rng = np.random.default_rng(0)
     arrays = {"image": rng.integers(0, 256, (40, 8, 12, 3)).astype(np.uint8), "label": np.array(["cat", "dog"] * 20)}
@@ -314,7 +314,7 @@ def imagenet_config(folder):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_imagenet_is_trained_from_its_files(workers, compiled_quickly, tmp_path, capsys):
+def test_imagenet_is_trained_from_its_files(workers, tmp_path, capsys):
     """And with a stop in the middle of an epoch, by no workers: the end is the same."""
     config = imagenet_config(tmp_path)
     config.workers = workers

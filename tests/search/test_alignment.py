@@ -25,7 +25,7 @@ from chain import (
 
 from prdarts_jax.search import alignment, methods
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def cosine_loop(gradients):

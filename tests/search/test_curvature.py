@@ -11,7 +11,7 @@ from chain import Normed, loss, make_batch, make_logits, make_problem, split, st
 from prdarts_jax.search import methods
 from prdarts_jax.search.curvature import dominant_eigenvalue, hessian_eigenvalue
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
+pytestmark = pytest.mark.usefixtures("float64")
 
 eigenvalue = jax.jit(hessian_eigenvalue, static_argnums=0)
 

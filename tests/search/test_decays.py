@@ -11,8 +11,6 @@ from prdarts_jax import spaces
 from prdarts_jax.search import methods, terms
 from prdarts_jax.search.schedules import Linear
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def value(term, space, logits, activation=None, progress=0.0):
     view = terms.View(space, logits, activation or {t: jax.nn.softmax(b) for t, b in logits.items()}, jnp.float32(0))

@@ -15,8 +15,6 @@ from prdarts_jax.search import diagnostics, methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 from prdarts_jax.spaces import genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)
 RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
 PROBLEM = SearchProblem(

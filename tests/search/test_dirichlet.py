@@ -10,8 +10,6 @@ from shared import LEVEL, SHUFFLED, logits_of, slope_of
 from prdarts_jax import spaces
 from prdarts_jax.search import relaxations, terms
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 DIRICHLET = relaxations.Dirichlet()
 ONE = spaces.SearchSpace("one", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
 KEYS = jax.random.split(jax.random.key(0), 8000)

@@ -15,8 +15,6 @@ from prdarts_jax.search.method import Method
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ONE = spaces.SearchSpace("one", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
 BETA = jnp.array([[0.4, -0.8, 0.2], [0.0, 1.5, -0.5]])
 KEYS = jax.random.split(jax.random.key(0), 4000)

@@ -12,8 +12,6 @@ from prdarts_jax.nets import costs
 from prdarts_jax.search import gates, terms
 from prdarts_jax.spaces import SearchSpace, discretizations, genotypes
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
 OF_SPACE = {
     space.name: costs.of_network(space, channels=4, cells=3, image_shape=(8, 8, 3))

@@ -19,8 +19,6 @@ from prdarts_jax.nets.supernet import by_op
 from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, search_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SHAPES = {
     "cell_0": {"stage_0": {"a": {"dw": (3, 2, 2), "pw": (3, 4)}, "b": {"pw": (3, 2)}}},
     "stem": {"kernel": (2, 2)},

@@ -34,7 +34,7 @@ from prdarts_jax.search.hypergradients import Bilevel, ConjugateGradient, FirstO
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.step import search_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "float64")
+pytestmark = pytest.mark.usefixtures("float64")
 
 RATE = 0.4
 OPTIMIZERS = {

@@ -15,8 +15,6 @@ from prdarts_jax import spaces
 from prdarts_jax.search import methods, relaxations, terms
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 OPS = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3")
 # Nodes 2 and 3: edges 02 12 03 13 23.
 SPARSE = spaces.SearchSpace(

@@ -20,8 +20,6 @@ from prdarts_jax.search.hypergradients import FirstOrder, Neumann, Unrolled
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CELL_TYPES = spaces.CELL_TYPES
 EACH = pytest.mark.parametrize("name", methods.NAMED)
 SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=3)

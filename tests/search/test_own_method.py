@@ -15,8 +15,6 @@ from prdarts_jax.search import methods
 
 OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_a_method_of_a_file_is_found_built_and_searched():
     config = get_config("own_method")

@@ -20,8 +20,6 @@ from prdarts_jax.search.selection import BestCell
 from prdarts_jax.search.step import SearchProblem
 from prdarts_jax.spaces import discretizations
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TWO_INPUTS = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=4)
 EVERY_EDGE = dataclasses.replace(
     spaces.nas_bench_201(), name="small", ops=("none", "skip_connect", "nor_conv_3x3"), nodes=3

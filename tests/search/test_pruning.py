@@ -18,8 +18,6 @@ from prdarts_jax.search import methods
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def pruned(method, keep):
     return dataclasses.replace(method, after_epoch=pdx.Pruning(Linear(*keep)))

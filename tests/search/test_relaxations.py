@@ -24,8 +24,6 @@ from prdarts_jax import spaces
 from prdarts_jax.search import methods, relaxations
 from prdarts_jax.search.schedules import Linear
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CELL_TYPES = spaces.CELL_TYPES
 PAPER = methods.pr_darts(start_temperature=4.0).relaxation
 RELEASED = methods.pr_darts_released().relaxation

@@ -16,8 +16,6 @@ from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)
 AS_IT_IS = Augmentation(mean=(0.0,), std=(1.0,), pad=0, flip=False)
 

@@ -7,14 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from table import Table, batch_of, jit_init, tables
 
 from prdarts_jax import spaces
 from prdarts_jax.search import methods
 from prdarts_jax.search.step import SearchProblem
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
 

@@ -16,8 +16,6 @@ from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.shared_weights import mean_weights, measure
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3", "dil_conv_3x3"), nodes=4)
 LOGITS = np.random.default_rng(0).normal(size=SPACE.shape).astype(np.float32)
 LEFT = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 1, 1]], bool)

@@ -16,8 +16,6 @@ from prdarts_jax.search.method import Method
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEYS = jax.random.split(jax.random.key(0), 2000)
 
 

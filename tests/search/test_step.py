@@ -20,8 +20,6 @@ from prdarts_jax.search.method import Method
 from prdarts_jax.search.step import SearchProblem, init_search, search_step
 from prdarts_jax.spaces import SearchSpace
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)
 
 jit_init = jax.jit(init_search, static_argnums=0)

@@ -14,8 +14,6 @@ from shared import SHUFFLED, logistic, logits_of, objective, slope_of, softmax_o
 from prdarts_jax import spaces
 from prdarts_jax.search import methods, terms
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KINDS = {
     "none": "none",
     "skip_connect": "skip",

@@ -9,8 +9,6 @@ import scipy.stats
 from prdarts_jax.search import gates
 from prdarts_jax.theory import bilevel, model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZES = {"activation": "tanh", "width": 2, "nodes": 4, "samples": 3, "channels": 1, "positions": 2, "draws": 2}
 
 

@@ -10,8 +10,6 @@ from prdarts_jax.theory import gram, kernel
 from prdarts_jax.theory import model as net
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 NETWORKS = [
     Model(4, 5, 1, "softplus"),
     Model(6, 5, 2, "tanh"),

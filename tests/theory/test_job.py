@@ -14,8 +14,6 @@ from test_claims import MEASURE, OWN
 from prdarts_jax.run import loop, reporting
 from prdarts_jax.theory import claims, job, report, verdicts
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CONFIG = Path(__file__).parents[2] / "configs/theory.py"
 NAMES = list(claims.read())
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,8 +11,6 @@ from prdarts_jax.theory import gram, kernel
 from prdarts_jax.theory import model as net
 from prdarts_jax.theory.model import ACTIVATIONS, Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 kernel_of = jax.jit(kernel.input_kernel, static_argnums=(1, 2))
 
 

@@ -8,8 +8,6 @@ import scipy.optimize
 
 from prdarts_jax.theory.minimum import minimize, slope_at_minimum
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 INPUTS = np.random.default_rng(0).normal(size=(4, 3))
 TARGETS = np.random.default_rng(1).normal(size=4)
 DECAY = 0.02

@@ -10,8 +10,6 @@ from shared import LEVEL
 from prdarts_jax.theory import model as net
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 NETWORKS = [Model(4, 5), Model(4, 5, activation="sigmoid"), Model(4, 5, activation="tanh"), Model(6, 5, 2, "tanh")]
 
 forward, init = (jax.jit(f, static_argnums=0) for f in (net.forward, lambda *args: net.init(*args[:2], 3, 5)))

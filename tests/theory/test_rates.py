@@ -13,8 +13,6 @@ from prdarts_jax.theory import gram, rates
 from prdarts_jax.theory import model as net
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PLAIN = ("printed", "chain", "paths")
 READOUT = tuple(f"{product}, readout" for product in PLAIN)
 

@@ -9,8 +9,6 @@ import theory_reference as reference
 from prdarts_jax.theory import gram, kernel, model, skips
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 DATA = {"samples": 2, "channels": 1, "positions": 2}
 
 

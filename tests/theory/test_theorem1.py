@@ -8,8 +8,6 @@ import theory_reference as reference
 from prdarts_jax.theory import gram, kernel, rates, theorem1
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 DATA = {"channels": 2, "positions": 3}
 KEY = 3
 

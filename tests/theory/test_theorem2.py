@@ -8,8 +8,6 @@ import theory_reference as reference
 from prdarts_jax.theory import theorem2
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZES = {"width": 2, "nodes": 3, "samples": 4, "validation": 6, "channels": 1, "positions": 2, "decay": 0.01}
 
 

@@ -13,8 +13,6 @@ from prdarts_jax.search import gates
 from prdarts_jax.theory import theorem3
 from prdarts_jax.theory.findings import fits
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZE = 5000
 
 

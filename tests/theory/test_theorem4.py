@@ -11,8 +11,6 @@ import theory_reference as reference
 from prdarts_jax.theory import theorem4
 from prdarts_jax.theory.model import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.mark.parametrize("nodes", [4, 6, 8])
 def test_the_shallow_cell_has_the_edges_of_the_deep_one_that_do_not_cross_the_middle(nodes):

@@ -4,7 +4,6 @@ import chain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import discrete
@@ -12,8 +11,6 @@ from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.search.step import SearchState
 from prdarts_jax.theory import alignment
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SPACE = spaces.SearchSpace(
     "small", ("none", "skip_connect", "nor_conv_1x1"), nodes=2, inputs=1, cell_types=("normal",), entries_per_node=0

@@ -15,8 +15,6 @@ from prdarts_jax.search.step import search_step
 from prdarts_jax.theory import claims, verdicts
 from prdarts_jax.theory.claims import Claim, Prediction
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PREDICTIONS = {
     "above": Prediction("above", "claim", ("x",), "mean_above", {}),
     "not_below": Prediction("not below", "claim", ("y",), "mean_above", {"threshold": -0.5}),
