@@ -1,6 +1,7 @@
-# `make search`: the main job on the embedded digits data. `make test`: lint, types, tests. `make fuzz`: draws wrong
-# inputs for MINUTES. `make kills`: kills small runs KILLS times. `make docs`: builds the documentation into site/.
-# Each creates .venv first, and installs again only when setup.py has changed.
+# `make search`: the main job on the embedded digits data. `make collapse`: DARTS's collapse, and PR-DARTS beside it, on
+# CIFAR-10 from the TFDS folder DATA, with accuracies from the file TABLE if it is given. `make test`: lint, types, tests.
+# `make fuzz`: draws wrong inputs for MINUTES. `make kills`: kills small runs KILLS times. `make docs`: builds the
+# documentation into site/. Each creates .venv first, and installs again only when setup.py has changed.
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -8,10 +9,13 @@ MINUTES ?= 5
 KILLS ?= 20
 BIN := .venv/bin
 
-.PHONY: search test fuzz kills docs clean
+.PHONY: search collapse test fuzz kills docs clean
 
 search: .venv/search.installed
 	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
+
+collapse: .venv/search.installed
+	$(BIN)/python experiments/collapse.py --workdir=runs/collapse $(DATA:%=--data_dir=%) $(TABLE:%=--table=%)
 
 test: .venv/test.installed
 	$(BIN)/ruff format --check .

@@ -38,7 +38,6 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table |
     """The cells derived at the end."""
     measures = {
         "skip connections, %": (family.skips, ".0f"),
-        "depth": (family.depth, ".0f"),
         **({"test accuracy of the cell, %": (table.accuracy, ".2f")} if table else {}),
     }
     lines = [f"| method | {' | '.join(measures)} |", "|---" * (1 + len(measures)) + "|"]

@@ -26,7 +26,7 @@ def test_both_searches_are_shown_and_run_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(problems, "make_supernet", None)  # the searches are finished
     scripts.run("collapse", *arguments, f"--table={accuracies}")
     lines = (tmp_path / "run/table.md").read_text().splitlines()
-    assert [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in lines] == [head, "|---|---|---|", *rows]
+    assert [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in lines] == [head, "|---|---|", *rows]
 
 
 def test_what_cannot_be_searched_is_refused_in_one_sentence(tmp_path):

@@ -35,6 +35,15 @@ def test_turning_points_are_those_of_the_kept_results(capsys):
 
 
 @pytest.mark.skipif("PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR is not set")
+def test_the_collapse_is_that_of_the_kept_results(tmp_path):
+    table = Path(os.environ["PRDARTS_DATA_DIR"], "nasbench201_cifar10.txt")
+    kept_in = KEPT.with_name("collapse")
+    seeds = sorted(int(path.stem.rpartition("_")[2]) for path in kept_in.glob("pr_darts_seed_*.jsonl"))
+    scripts.run("collapse", f"--table={table}", f"--workdir={tmp_path}", f"--results={kept_in}", "--seeds", *seeds)
+    assert (tmp_path / "table.md").read_text() == RESULTS["collapse"]
+
+
+@pytest.mark.skipif("PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR is not set")
 def test_kept_cells_have_the_accuracies_of_the_tables():
     table = tabular.load(Path(os.environ["PRDARTS_DATA_DIR"], "nasbench201_cifar10.txt"))
     for path in KEPT.glob("*.jsonl"):
@@ -60,6 +69,11 @@ def test_the_readme_has_the_numbers_of_the_results():
         )
     )
     assert f"PR-DARTS {of_methods['pr_darts']} %" in readme and f"DARTS {of_methods['darts']} %" in readme
+    collapse = [
+        re.search(rf"^\| `{name}` \|.*\| ([\d.]+ ± [\d.]+) \(", RESULTS["collapse"], re.MULTILINE)[1]
+        for name in ("pr_darts", "darts")
+    ]
+    assert "PR-DARTS {} %, DARTS {} %".format(*collapse) in readme
     perturbation = re.search(r"^\| perturbation \| (.+?) \|", RESULTS["compose"], re.MULTILINE)[1]
     assert f"{perturbation} of 100 points" in readme
     gain, error = re.search(
