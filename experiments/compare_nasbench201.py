@@ -45,8 +45,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     return config
 
 
-# The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values). The
-# last is only recorded with config.hessian.
+# The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values).
 PICTURES = (
     ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", None),
     (
@@ -57,7 +56,13 @@ PICTURES = (
     ),
     ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", None),
     ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", None),
-    ("eigenvalue", lambda record: record["eigenvalue"], "dominant eigenvalue of the Hessian in the logits", None),
+)
+# It is recorded with config.hessian only.
+EIGENVALUE = (
+    "eigenvalue",
+    lambda record: record["eigenvalue"],
+    "dominant eigenvalue of the Hessian in the logits",
+    None,
 )
 
 
@@ -131,7 +136,7 @@ def main() -> None:
     (arguments.workdir / "table.md").write_text(text)
     draw_cells(results, arguments.methods, table).savefig(arguments.workdir / "cells.png")
     marks = {"the best cell": table.accuracies.max(), "all skip connections": table.accuracy(ALL_SKIP)}
-    for name, value, label, limits in PICTURES if config.hessian else PICTURES[:-1]:
+    for name, value, label, limits in (*PICTURES, EIGENVALUE) if config.hessian else PICTURES:
         figure = family.trajectories(
             results, arguments.methods, value, label, marks if name == "accuracy" else {}, limits
         )
