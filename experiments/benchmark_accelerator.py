@@ -35,7 +35,7 @@ import unrolled
 from benchmark_step import alternate, compile_twice, edge_groups, paired
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, validation
 from prdarts_jax.search.step import init_search, search_step
 
 STEP = ["dtype, images", "tracing, s", "compilation, s", "again, from the cache, s", "a step, ms (range)"]
@@ -163,7 +163,7 @@ def main() -> None:
         base = family.with_fields(family.read_config(given.config), family.parse_fields(given.set))
         for size in given.batch_sizes:
             for dtype in given.dtypes:
-                settings.validate(family.with_fields(base, {"batch_size": size, "dtype": dtype}))
+                validation.validate(family.with_fields(base, {"batch_size": size, "dtype": dtype}))
         if device:
             theirs = authors_code.make_step(given.authors, base, 10, device)
     except (ValueError, OSError) as error:

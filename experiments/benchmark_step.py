@@ -31,7 +31,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.program import EdgeGroup, program
 from prdarts_jax.nets.supernet import Supernet
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, validation
 from prdarts_jax.search import terms
 from prdarts_jax.search.step import SearchProblem, batch_loss, init_search, search_epoch, search_step
 
@@ -177,11 +177,11 @@ def run(config: ConfigDict, rounds: int, against: Path | None) -> None:
     Raises:
       ValueError, OSError: the config, the data or the checkout cannot be used; nothing has then been compiled.
     """
-    settings.validate(config)
+    validation.validate(config)
     dataset = sources.load(
         config.dataset, config.data_dir or None, image_size=config.image_size, num_examples=config.num_examples
     )
-    settings.validate_against_data(config, dataset)
+    validation.validate_against_data(config, dataset)
     theirs = authors_code.make_step(against, config, dataset.num_classes) if against else None
     train_data, val_data = jax.device_put(sources.split_halves(dataset, config.split_seed))
     augmentation = Augmentation(*sources.statistics(dataset), **config.augmentation)

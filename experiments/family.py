@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.run import loop, reporting, search, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -92,7 +92,7 @@ def variant(base: ConfigDict, text: str) -> ConfigDict:
     regularising = {field: value for field, value in methods.find(name).paper.items() if field in _REGULARISING}
     own = {field if "." in field else f"{name}.{field}": value for field, value in parse_fields(given).items()}
     config = with_fields(base, {"method": name} | regularising | own)
-    settings.validate(config)
+    validation.validate(config)
     return config
 
 

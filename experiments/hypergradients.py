@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from prdarts_jax.data import sources
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, validation
 from prdarts_jax.search.hypergradients import ConjugateGradient, FirstOrder, Hypergradient, Neumann, Unrolled
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_step
@@ -57,7 +57,7 @@ def make_problem(config: ConfigDict, hypergradient: Hypergradient, num_classes: 
 def make_batches(config: ConfigDict) -> tuple[list[dict[str, jax.Array]], int]:
     """([a batch for the weights, one for the logits], number of classes)."""
     dataset = sources.load(config.dataset, config.data_dir or None, num_examples=config.num_examples)
-    settings.validate_against_data(config, dataset)
+    validation.validate_against_data(config, dataset)
     mean, std = sources.statistics(dataset)
     halves = sources.split_halves(dataset, config.split_seed)
     parts = [{name: array[: config.batch_size] for name, array in half.items()} for half in halves]
@@ -100,7 +100,7 @@ def main() -> None:
     try:
         config = family.with_fields(family.read_config(f"{CONFIG}:darts"), FIELDS)
         config = family.with_fields(config, family.parse_fields(arguments.set))
-        settings.validate(config)
+        validation.validate(config)
         batches, num_classes = make_batches(config)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

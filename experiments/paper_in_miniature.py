@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, settings
+from prdarts_jax.run import compare, loop, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -134,7 +134,7 @@ def main() -> None:
     space = pdx.spaces.darts()
     try:
         config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
-        settings.validate(config)
+        validation.validate(config)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= compare.reference(config, space)

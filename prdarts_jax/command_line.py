@@ -24,8 +24,8 @@ from prdarts_jax.run import (
     predict,
     reporting,
     search,
-    settings,
     train,
+    validation,
 )
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
@@ -148,7 +148,7 @@ def _run(config: ConfigDict, workdir: Path) -> None:
     elif config.get("job") == "theory":
         reporting.say(job.run(config, workdir))
     else:
-        settings.validate(config)
+        validation.validate(config)
         if config.evaluation.epochs:
             compare.check(config)  # before the search, not after it
         found = search.run(config, workdir)

@@ -13,7 +13,7 @@ from shared import refused
 
 from prdarts_jax import spaces
 from prdarts_jax.data import sources
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, settings, validation
 from prdarts_jax.search import methods, terms
 
 # Of ml_collections, where it reads a file of the flag.
@@ -257,7 +257,7 @@ def test_every_method_and_every_file_is_here():
 @pytest.mark.parametrize("method", PAPERS)
 def test_a_method_s_own_settings_are_those_of_its_paper(method):
     config = settings.search(method)
-    settings.validate(config)
+    validation.validate(config)
     check(config, PAPERS[method] | {"method": method})
 
 
@@ -265,7 +265,7 @@ def test_a_method_s_own_settings_are_those_of_its_paper(method):
 def test_a_file_takes_every_method_with_the_settings_of_its_paper_but_for_what_it_is_about(name, parsed):
     for method in methods.NAMED:
         config = parsed(f"--config={FOLDER}/{name}.py:{method}")
-        settings.validate(config)
+        validation.validate(config)
         check(
             config,
             (BENCHMARK if name == "nas_bench_201" else PAPERS.get(method, methods.NAMED[method].paper) | CHANGES[name])
@@ -277,7 +277,7 @@ def test_a_file_takes_every_method_with_the_settings_of_its_paper_but_for_what_i
 def test_a_file_of_one_job_has_the_published_numbers(name):
     config = MODULES[name].get_config()
     if name != "theory":
-        settings.validate(config)
+        validation.validate(config)
     check(config, OF_ONE_JOB[name])
 
 
@@ -292,7 +292,7 @@ def test_another_method_changes_nothing_else_and_has_the_defaults_of_its_functio
     for method in methods.NAMED:
         config = parsed(f"--config={FOLDER}/{name}.py", f"--config.method={method}")
         assert config.to_dict() == before.to_dict() | {"method": method}
-        settings.validate(config)
+        validation.validate(config)
         assert problems.make_method(config) == methods.NAMED[method]()
 
 
@@ -301,7 +301,7 @@ def test_a_file_takes_every_space(name):
     for space in spaces.NAMED:
         config = MODULES[name].get_config()
         config.space = space
-        settings.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.parametrize("ops", ["regular", "no_skip", "all_skip"])
@@ -314,7 +314,7 @@ def test_the_nine_benchmarks_of_the_suite(network, space, channels, cells, batch
     sizes = {"channels": channels, "cells": cells} | section("evaluation", channels=channels, cells=cells)
     for method in ("darts", "pr_darts"):
         config = parsed(f"--config={FOLDER}/bench_suite.py:{network}_{ops}:{method}")
-        settings.validate(config)
+        validation.validate(config)
         check(config, SUITE | sizes | {"space": space + suffix, "batch_size": batch_size, "method": method})
     assert parsed(f"--config={FOLDER}/bench_suite.py:{network}_{ops}").method == "darts"
 
@@ -346,14 +346,14 @@ def test_a_method_of_ones_own_is_named_by_its_file(parsed, tmp_path):
     made = parsed(f"--config={FOLDER}/cifar10.py:{method}", "--config.mine.strength=2.0")
     switched = parsed(f"--config={FOLDER}/cifar10.py", f"--config.method={method}")
     for config, strength in ((made, 2.0), (switched, 0.5)):
-        settings.validate(config)
+        validation.validate(config)
         assert problems.make_method(config).terms == (terms.zero_one(strength),)
     check(made, {"epochs": 200, "batch_size": 128, "method": method, "mine.strength": 2.0})
     switched.method += "s"
     with pytest.raises(
         ValueError, match=f"^config.method='{method}s' cannot be imported as MODULE:FUNCTION or FILE.py"
     ):
-        settings.validate(switched)
+        validation.validate(switched)
 
 
 def test_sections_of_the_digits_config_are_their_own():
@@ -365,6 +365,6 @@ def test_sections_of_the_digits_config_are_their_own():
 @pytest.mark.parametrize("method", methods.NAMED)
 def test_the_digits_config_fits_its_data_and_its_calls_are_epochs(method):
     config, digits = MODULES["digits"].get_config(method), sources.load("digits", num_examples=900)
-    settings.validate_against_data(config, digits)
+    validation.validate_against_data(config, digits)
     assert len(digits.labels) // 2 // config.batch_size == config.steps_per_call
     assert len(digits.labels) // config.evaluation.batch_size == config.evaluation.steps_per_call

@@ -13,7 +13,7 @@ from shared import ROOT, Toy, refused
 
 import prdarts_jax as pdx
 from prdarts_jax import command_line, refusals, spaces
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, settings, validation
 from prdarts_jax.spaces import genotypes, tabular
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -220,7 +220,7 @@ def test_too_little_memory_is_said_in_a_sentence(command, tmp_path, monkeypatch)
         pdx.ops.find,
         pdx.describe,
         settings.search,
-        settings.validate,
+        validation.validate,
         lambda value: pdx.SearchSpace("own", (value,)),
     ],
 )

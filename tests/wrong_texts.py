@@ -12,7 +12,7 @@ from wrong import ANYTHING, JSON, assert_sentence, changed, damaged, reader, ref
 import prdarts_jax as pdx
 from prdarts_jax import command_line, spaces
 from prdarts_jax.data import sources
-from prdarts_jax.run import checkpoints, settings
+from prdarts_jax.run import checkpoints, settings, validation
 from prdarts_jax.spaces import genotypes, published, tabular
 
 
@@ -81,7 +81,7 @@ def calls(folder):
     named = genotypes.named("GDAS")
     functions = [genotypes.find, genotypes.named, genotypes.load, genotypes.from_json, spaces.named, pdx.methods.find]
     functions += [tabular.load, sources.load, pdx.ops.find, pdx.ops.group, pdx.EdgeGenotype, pdx.describe]
-    functions += [settings.validate, settings.search, wrong_files.checkpoint_of_pytorch]
+    functions += [validation.validate, settings.search, wrong_files.checkpoint_of_pytorch]
     functions += [
         lambda value: pdx.describe(named, value),
         lambda value: pdx.Genotype(value, value, value, value),
@@ -107,18 +107,18 @@ def configs(folder):
             config = ConfigDict(fields)
         except (ValueError, TypeError):  # of ml_collections, which are no configs
             return
-        refused(settings.validate, config)
+        refused(validation.validate, config)
 
     return st.sampled_from(made).flatmap(changed), read
 
 
 def command_lines(folder, command, monkeypatch):
     """Fields of the command line; a search or training that is not refused does not begin."""
-    monkeypatch.setattr(command_line.search, "run", lambda config, workdir: [settings.validate(config)] and {})
+    monkeypatch.setattr(command_line.search, "run", lambda config, workdir: [validation.validate(config)] and {})
     monkeypatch.setattr(
         command_line.train,
         "run",
-        lambda config, workdir: settings.validate(config) or {"top1": 1, "top5": 1, "per_class": [1]},
+        lambda config, workdir: validation.validate(config) or {"top1": 1, "top5": 1, "per_class": [1]},
     )
     for name in ("check", "run"):
         monkeypatch.setattr(command_line.compare, name, lambda *_: "")

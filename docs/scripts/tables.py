@@ -12,7 +12,7 @@ from prdarts_jax.search import methods
 from prdarts_jax.theory import job
 
 ROOT = Path(__file__).parents[2]
-JOBS = {"search": settings._Search, "training": settings._Training, "theory": job._Theory}
+JOBS = {"search": settings.Search, "training": settings.Training, "theory": job._Theory}
 
 
 def of_job(name: str, top: str) -> str:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import spaces
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
-from prdarts_jax.run import evaluate, lock, report, reporting, search, settings
+from prdarts_jax.run import evaluate, lock, report, reporting, search, settings, validation
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -40,7 +40,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> None:
     Raises:
       ValueError, OSError: as `evaluate.prepare`.
     """
-    settings.validate(config)
+    validation.validate(config)
     space = settings.space_of(config)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
     evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.", data)

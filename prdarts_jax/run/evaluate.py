@@ -23,7 +23,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import checkpoints, feeds, lock, loop, problems, reporting, settings
+from prdarts_jax.run import checkpoints, feeds, lock, loop, problems, reporting, validation
 from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
@@ -72,7 +72,7 @@ def prepare(
     Raises:
       ValueError, OSError: something cannot be used; the message is one sentence.
     """
-    settings.validate(config)
+    validation.validate(config)
     if config.job != "train":
         raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
     if trainings < 1 or config.seed + trainings > 2**32:

@@ -19,7 +19,7 @@ from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import key_for
 from prdarts_jax.data.source import DataSet, subset
 from prdarts_jax.evaluation.training import TrainProblem, test_step, train_epoch, train_step
-from prdarts_jax.run import settings
+from prdarts_jax.run import validation
 from prdarts_jax.run.loop import Run
 
 
@@ -124,7 +124,7 @@ class InMemory(Feed):
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet, section: str = "") -> None:
         read = {"image_size": config.image_size}
         train = sources.load(data, num_examples=config.num_examples, **read)
-        settings.validate_against_data(config, train, section)
+        validation.validate_against_data(config, train, section)
         batch_size = config.batch_size // config.accumulate
         self.name, self.num_classes, self.classes, self.mesh = data.name, train.num_classes, train.classes, mesh
         self.image_shape = (batch_size, *train.images.shape[1:])

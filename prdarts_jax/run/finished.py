@@ -21,7 +21,7 @@ from prdarts_jax import refusals
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_module, torch_weights
-from prdarts_jax.run import checkpoints, problems, reporting, settings
+from prdarts_jax.run import checkpoints, problems, reporting, settings, validation
 from prdarts_jax.spaces import genotypes
 
 _CLASSIFIER = "classifier.json"
@@ -156,7 +156,7 @@ def _trained(folder: Path, config: dict[str, Any], genotype: Any) -> Trained:
     made = settings.training()
     try:
         made.update({name: config[name] for name in _OF_NETWORK})
-        settings.validate(made)
+        validation.validate(made)
         network = problems.make_network(made, genotype, len(classes))
         shapes = discrete.shapes_of(network, (1, *image_shape))
     except (KeyError, TypeError, ValueError) as error:

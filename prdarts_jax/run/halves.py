@@ -17,7 +17,7 @@ from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.data.source import DataSet, subset
-from prdarts_jax.run import feeds, settings
+from prdarts_jax.run import feeds, validation
 from prdarts_jax.run.loop import Run
 from prdarts_jax.search.step import SearchProblem, search_epoch, search_step
 
@@ -87,7 +87,7 @@ class InMemory(Halves):
                     f"config.{field}={config[field]} must be 0.5 for images in memory; config.memory=0 streams them"
                 )
         dataset = sources.load(data, image_size=config.image_size, num_examples=config.num_examples)
-        settings.validate_against_data(config, dataset)
+        validation.validate_against_data(config, dataset)
         self.train, self.val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
         self.num_classes, self.mesh = dataset.num_classes, mesh
         self.description = sources.describe(dataset, data.name, len(dataset.labels))

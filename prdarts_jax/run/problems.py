@@ -72,7 +72,7 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
 
 def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
     """The method with a term that keeps the cost of its cell at `config.cost.target` or below."""
-    strongest: Any = method.discretization  # `settings.validate` allows no other one
+    strongest: Any = method.discretization  # `validation.validate` allows no other one
     term = terms.expected_cost(
         config.cost.weight,
         config.cost.target,

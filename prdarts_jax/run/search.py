@@ -19,7 +19,18 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs
-from prdarts_jax.run import checkpoints, discretize, feeds, lock, loop, problems, report, reporting, settings
+from prdarts_jax.run import (
+    checkpoints,
+    discretize,
+    feeds,
+    lock,
+    loop,
+    problems,
+    report,
+    reporting,
+    settings,
+    validation,
+)
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, methods, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
@@ -55,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
       loop.Diverged: the searches of all seeds have diverged: a metric or the state is not finite.
       loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
-    settings.validate(config)
+    validation.validate(config)
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = data or feeds.find_data(config)

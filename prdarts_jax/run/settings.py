@@ -15,8 +15,7 @@ from prdarts_jax import fields, refusals, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.fields import LARGEST, SEED, Range, above, at_least, below, from_to, one_of
 from prdarts_jax.nets import costs, discrete
-from prdarts_jax.search import hypergradients, methods
-from prdarts_jax.spaces import discretizations, tabular
+from prdarts_jax.search import methods
 
 _CLIP = Range(lambda value: 0 < value <= LARGEST or value == math.inf, lambda: f"above 0 and at most {LARGEST}, or inf")
 # Upper limits of whole numbers: more than anyone needs, and too small to make a machine hang or crash.
@@ -152,7 +151,9 @@ class _Evaluation(_Network):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Search(_Images):
+class Search(_Images):
+    """The fields of a search that all methods share."""
+
     job: Annotated[str, one_of(("search",))] = "search"
     weights_share: Annotated[float, _OPEN, "share of the training images that trains the weights"] = 0.5
     logits_share: Annotated[
@@ -204,7 +205,9 @@ class _Search(_Images):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Training(_Network, _Images):
+class Training(_Network, _Images):
+    """The fields of the training of a cell."""
+
     job: Annotated[str, one_of(("train",))] = "train"
     genotype: Annotated[str, "the name of a published cell, the path of a genotype's file, or its text"] = "PRDARTS"
     torch_checkpoint: Annotated[str, "start from the weights of a checkpoint of the authors' code"] = ""
@@ -228,7 +231,7 @@ def search(method: str = "pr_darts") -> ConfigDict:
     >>> search("darts").batch_size
     64
     """
-    schema, paper = _search_schema(method), dict(methods.find(method).paper)
+    schema, paper = search_schema(method), dict(methods.find(method).paper)
     config, flat = fields.defaults(schema), flatten_dict(schema, sep=".")
     fields.check_names(paper, flat.keys() - {"method", "job"}, f"a search, which method={refusals.shown(method)} sets")
     for name, value in paper.items():
@@ -244,7 +247,7 @@ def training() -> ConfigDict:
     These are those of DARTS (Liu et al., 2019, section 3.2), except for the batch size, drop-path and the auxiliary
     head.
     """
-    return fields.defaults(fields.schema_of(_Training))
+    return fields.defaults(fields.schema_of(Training))
 
 
 def section_of(method: str) -> str:
@@ -262,43 +265,15 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     return {} if config.method.endswith(".toml") else dict(config.get(section_of(config.method), {}))
 
 
-def _search_schema(method: str) -> dict[str, Any]:
-    own = methods.find(method).schema
-    sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(_Search) | sections | ({section_of(method): own} if own else {})
-
-
-def validate(config: ConfigDict) -> None:
-    """Refuses a config with an unknown or missing field, a value of another type, or one out of range.
+def search_schema(method: str) -> dict[str, Any]:
+    """The fields of a search, those of `Search` and of each method in a section of its name, for `fields.check_config`.
 
     Raises:
-      ValueError: naming the field, its value and what is allowed.
+      ValueError, OSError: there is no such method.
     """
-    if not isinstance(config, ConfigDict):
-        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, such as settings.search()")
-    if config.get("job") == "search":
-        method = config.get("method")
-        fields.check(fields.schema_of(_Search)["method"], "config.method", method)
-        try:
-            schema = _search_schema(method)
-        except ValueError as error:
-            raise ValueError(f"config.{error}") from error
-        except OSError as error:
-            raise ValueError(f"config.method={refusals.shown(method)}: {error}") from error
-        if method not in methods.NAMED and section_of(method) not in config:
-            schema.pop(section_of(method), None)  # a config made for another method: the user's own gets its defaults
-        fields.check_config(schema, config)
-        _check_search(config)
-    elif config.get("job") == "train":
-        fields.check_config(fields.schema_of(_Training), config)
-        if config.torch_checkpoint and config.init_from:
-            raise ValueError(
-                f"config.init_from={refusals.shown(config.init_from)} must be '' with config.torch_checkpoint, since a "
-                "training starts from one of them"
-            )
-        _check_batches("", config, config.num_examples)
-    else:
-        raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be search or train")
+    own = methods.find(method).schema
+    sections = {name: named.schema for name, named in methods.NAMED.items()}
+    return fields.schema_of(Search) | sections | ({section_of(method): own} if own else {})
 
 
 def space_of(config: ConfigDict) -> spaces.SearchSpace:
@@ -328,102 +303,3 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
         raise ValueError(
             f"config.ops={refusals.shown(config.ops)} must be '' or the names of ops, separated by commas: {error}"
         ) from error
-
-
-def _check_search(config):
-    space, method = space_of(config), methods.find(config.method)
-    _ = space.genotype_class  # refuses a space whose cells no class of genotypes can describe
-    _check_batches("evaluation.", config.evaluation, config.num_examples)
-    _check_batches("", config, config.num_examples)
-    if config.form != "cifar" and (space.macro != "darts" or config.evaluation.epochs):
-        raise ValueError(
-            f"config.form={config.form!r} must be 'cifar' in the space {space.name} with config.evaluation.epochs="
-            f"{config.evaluation.epochs}: the form 'imagenet' is for networks like DARTS's, whose found cells are "
-            "trained by a job of their own, such as configs/imagenet_eval.py"
-        )
-    if config.weights_share + config.logits_share > 1:
-        raise ValueError(
-            f"config.weights_share={config.weights_share} and config.logits_share={config.logits_share} must be 1 or "
-            "less together"
-        )
-    if config.table and not tabular.covers(space):
-        raise ValueError(
-            f"config.table={refusals.shown(config.table)} must be '' in the space {space.name}: its cells are not in it"
-        )
-    if config.seed + config.seeds > 2**32:
-        most = 2**32 - config.seed
-        raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the number of seeds from config.seed on")
-    section = section_of(config.method)
-    try:
-        made = method(**settings_of(config))
-    except ValueError as error:
-        raise ValueError(f"config.{section}: {error}") from error
-    searches = [stage.method for stage in made.stages] or [made]
-    if config.cost.target:
-        _check_cost(config, searches)
-    ahead = (hypergradients.Unrolled, hypergradients.Neumann)
-    if config.accumulate > 1 and any(isinstance(search.hypergradient, ahead) for search in searches):
-        raise ValueError(
-            f"config.accumulate={config.accumulate} must be 1 with config.method={config.method!r}, whose "
-            "hypergradient looks ahead to the weights after each step"
-        )
-    for partial in {search.supernet.get("partial", 1) for search in searches}:
-        if config.channels % partial:
-            where = f"config.{section}.partial" if "partial" in settings_of(config) else "supernet.partial"
-            raise ValueError(f"config.channels={config.channels} must be a multiple of {where}={partial}")
-
-
-def _check_cost(config, searches):
-    """Refuses a target for the cost if the cell is not that of the strongest ops by the logits."""
-    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in searches)
-    if not by_logits or config.discretization != "own":
-        raise ValueError(
-            f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "
-            f"config.discretization={config.discretization!r}, since the cell is not that of the strongest ops alone"
-        )
-
-
-def _check_batches(prefix, section, num_examples):
-    warmup = section.weights.warmup_epochs
-    if section.epochs and warmup >= section.epochs:
-        raise ValueError(
-            f"config.{prefix}weights.warmup_epochs={warmup} must be below config.{prefix}epochs={section.epochs}"
-        )
-    if section.get("test_on_rest") and not num_examples:
-        raise ValueError(
-            f"config.num_examples={num_examples} must be above 0 with config.{prefix}test_on_rest=True, which tests on "
-            "the training images that it leaves out"
-        )
-    if section.batch_size % section.accumulate:
-        raise ValueError(
-            f"config.{prefix}accumulate={section.accumulate} must divide config.{prefix}batch_size={section.batch_size}"
-        )
-
-
-def validate_against_data(config: ConfigDict, dataset: sources.LoadedSplit, section: str = "") -> None:
-    """Refuses a batch or a crop that is too large for the data set.
-
-    `section` is put before field names in messages: 'evaluation.' if the config was made from this section of another.
-
-    Raises:
-      ValueError: naming the field, its value and what is allowed.
-    """
-    images, size = len(dataset.labels), min(dataset.images.shape[1:3])
-    in_use = f"images of {dataset.name} in use"
-    sections = [(section, config, images, f"the {in_use}")]
-    if config.job == "search":
-        half = f"half of the {images} {in_use}: one half trains the weights, the other the logits"
-        sections = [("", config, images // 2, half)]
-        if config.evaluation.epochs:
-            sections.append(("evaluation.", config.evaluation, images, f"the {in_use}"))
-    for prefix, fields_of, largest, what in sections:
-        if not largest:
-            raise ValueError(
-                f"config.num_examples={config.num_examples} must be at least 2 in a search, one for each half"
-            )
-        if fields_of.batch_size > largest:
-            raise ValueError(f"config.{prefix}batch_size={fields_of.batch_size} must be at most {largest}, {what}")
-        for field in ("pad", "cutout"):
-            if (value := fields_of.augmentation[field]) > size:
-                named = f"config.{prefix}augmentation.{field}={value}"
-                raise ValueError(f"{named} must be at most {size}, the images' size")

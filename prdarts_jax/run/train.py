@@ -21,7 +21,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, finished, lock, loop, problems, report, reporting, settings
+from prdarts_jax.run import checkpoints, finished, lock, loop, problems, report, reporting, validation
 from prdarts_jax.run.feeds import Feed, find_data, identity, is_streamed, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -60,7 +60,7 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
       ValueError, OSError: the config, the data or a checkpoint cannot be used; the message is one sentence.
       ImportError: a PyTorch checkpoint is given, and PyTorch is missing.
     """
-    settings.validate(config)
+    validation.validate(config)
     genotype = genotypes.find(config.genotype)
     mesh = devices.make_mesh()
     fields = f"config.{section}batch_size / config.{section}accumulate"

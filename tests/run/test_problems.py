@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from prdarts_jax import spaces
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, settings, validation
 from prdarts_jax.search import methods
 
 
@@ -39,7 +39,7 @@ def test_each_method_can_search_each_space():
     for method, space in itertools.product(methods.NAMED, spaces.NAMED):
         config = settings.search(method)
         config.space = space
-        settings.validate(config)
+        validation.validate(config)
         for stage in problems.stages_of(problems.make_method(config)):
             supernet = problems.make_supernet(config, stage.method, 10)
             assert supernet.space == spaces.named(space) and supernet.num_classes == 10

@@ -14,7 +14,7 @@ from shared import make_toy, read_records, refused, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
-from prdarts_jax.run import halves, loop, problems, reporting, search, settings
+from prdarts_jax.run import halves, loop, problems, reporting, search, settings, validation
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -222,7 +222,7 @@ def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
     """Whatever the method ranks its ops by."""
     config, space, rng = settings.search(method), spaces.s3(), np.random.default_rng(0)
     config.space, config.cost.target = "s3", 1.0
-    settings.validate(config)
+    validation.validate(config)
     of_space = costs.of_network(space, channels=4, cells=2)
     made = problems.with_target(config, problems.make_method(config), of_space)
     for _ in range(3):
@@ -242,7 +242,7 @@ def test_a_cost_that_nothing_would_keep_to_is_refused(fields):
     config.update(fields)
     config.cost.target = 1e6
     with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):
-        settings.validate(config)
+        validation.validate(config)
 
 
 def cell_of(op):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from shared import PUBLISHED
 
 from prdarts_jax.data import sources
-from prdarts_jax.run import settings
+from prdarts_jax.run import settings, validation
 from prdarts_jax.search import methods
 
 
@@ -31,7 +31,7 @@ def changed(config, **fields):
 
 def refusal(config):
     with pytest.raises(ValueError) as error:
-        settings.validate(config)
+        validation.validate(config)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -84,7 +84,7 @@ FREE = {"dataset", "data_dir", "table", "genotype", "torch_checkpoint", "init_fr
 
 def test_the_defaults_are_valid_and_fresh_each_time():
     for config in (settings.search(), settings.training()):
-        settings.validate(config)
+        validation.validate(config)
         config.weights.momentum = 0.1
     assert settings.search().weights.momentum == settings.training().weights.momentum == 0.9
 
@@ -98,7 +98,7 @@ def test_a_wrong_value_of_a_field_is_refused_in_a_sentence_with_both_and_a_right
             message = refusal(changed(config, **{name.replace(".", "__"): value}))
             assert message.startswith(f"config.{name}={value!r} must be ")
     for value in right:
-        settings.validate(changed(config, **{name.replace(".", "__"): value}))
+        validation.validate(changed(config, **{name.replace(".", "__"): value}))
 
 
 def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default():
@@ -236,7 +236,7 @@ def test_fields_that_do_not_fit_together_are_refused(job, fields, message):
     ],
 )
 def test_fields_that_fit_are_accepted(fields):
-    settings.validate(changed(settings.search(), **fields))
+    validation.validate(changed(settings.search(), **fields))
 
 
 def dataset(count=11, size=8):
@@ -250,7 +250,7 @@ def for_the_data(**fields):
 
 @pytest.mark.parametrize("fields", [{}, {"augmentation__pad": 8}, {"augmentation__cutout": 8}])
 def test_what_just_fits_the_data_is_accepted(fields):
-    settings.validate_against_data(for_the_data(**fields), dataset())
+    validation.validate_against_data(for_the_data(**fields), dataset())
 
 
 @pytest.mark.parametrize(
@@ -271,5 +271,5 @@ def test_what_just_fits_the_data_is_accepted(fields):
 )
 def test_what_does_not_fit_the_data_is_refused(fields, message):
     with pytest.raises(ValueError) as error:
-        settings.validate_against_data(for_the_data(**fields), dataset())
+        validation.validate_against_data(for_the_data(**fields), dataset())
     assert str(error.value) == message

@@ -4,7 +4,7 @@ import pytest
 from shared import read_records, tiny_config, without_pictures
 
 import prdarts_jax as pdx
-from prdarts_jax.run import problems, search, settings
+from prdarts_jax.run import problems, search, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.search.methods import composed
 from prdarts_jax.search.schedules import Linear
@@ -275,7 +275,7 @@ def test_a_file_that_is_none_is_refused(write, tmp_path):
     config = tiny_config()
     config.method = str(tmp_path / "none.toml")
     with pytest.raises(ValueError, match="^config.method='.*none.toml': "):
-        settings.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_file_that_is_none_is_refused(write, tmp_path):
 )
 def test_settings_of_its_paper_are_checked_like_others(write, paper):
     with pytest.raises(ValueError, match=r"^(config\.|method=)"):
-        settings.validate(settings.search(write(f"[paper]\n{paper}")))
+        validation.validate(settings.search(write(f"[paper]\n{paper}")))
 
 
 def test_a_method_may_be_a_value_of_a_module(tmp_path):

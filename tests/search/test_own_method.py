@@ -10,7 +10,7 @@ from shared import ROOT, get_config
 from table import Table, batch_of, jit_init, jit_step
 
 from prdarts_jax import spaces
-from prdarts_jax.run import problems, settings
+from prdarts_jax.run import problems, settings, validation
 from prdarts_jax.search import methods
 
 OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
@@ -18,7 +18,7 @@ OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
 
 def test_a_method_of_a_file_is_found_built_and_searched():
     config = get_config("own_method")
-    settings.validate(config)
+    validation.validate(config)
     problem = problems.make_search_problem(config, 10, total_steps=3)
     # It is one value, and so one compiled function.
     assert problem.method == problems.make_method(config) == methods.find(OWN)()
@@ -44,12 +44,12 @@ def test_a_setting_of_an_own_method_has_a_section_and_a_range(tmp_path):
     config = settings.search(f"{tmp_path / 'mine.py'}:deep")
     assert config.deep.to_dict() == {"weight": 0.5}
     config.deep.weight, config.logits.start = 0.25, 0.5
-    settings.validate(config)
+    validation.validate(config)
     method = problems.make_method(config)
     assert [term.weight for term in method.terms] == [0.25] and method.logits_start == 0.5
     config.deep.weight = -1.0
     with pytest.raises(ValueError, match=r"^config.deep.weight=-1.0 must be from 0 to 3.4e\+38$"):
-        settings.validate(config)
+        validation.validate(config)
 
 
 def test_two_files_of_one_name_are_two_modules(tmp_path):
