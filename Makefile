@@ -15,7 +15,7 @@ search: .venv/search.installed
 	$(BIN)/python -m prdarts_jax.main --config=configs/digits.py --workdir=runs/digits
 
 collapse: .venv/search.installed
-	$(BIN)/python experiments/collapse.py --workdir=runs/collapse $(DATA:%=--data_dir=%) $(TABLE:%=--table=%)
+	$(BIN)/python experiments/collapse.py --workdir=runs/collapse --data_dir="$(DATA)" --table="$(TABLE)"
 
 test: .venv/test.installed
 	$(BIN)/ruff format --check .

@@ -48,16 +48,11 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
 # The quantities that are drawn over the epochs: file, record -> number, label, limits (None: they fit the values).
 PICTURES = (
     ("accuracy", lambda record: record["benchmark"]["accuracy"], "test accuracy of the derived cell, %", None),
-    (
-        "skips",
-        lambda record: 100 * record["skip_share"]["normal"],
-        "skip connections in the derived cell, %",
-        (-5, 105),
-    ),
+    ("skips", *family.SKIPS),
     ("entropy", lambda record: record["entropy"]["normal"], "entropy of the op weights, nats", None),
     ("alignment", lambda record: record["alignment_val"], "alignment of the layers' gradients", None),
 )
-# It is recorded with config.hessian only.
+# The same of a quantity that only searches with config.hessian record.
 EIGENVALUE = (
     "eigenvalue",
     lambda record: record["eigenvalue"],

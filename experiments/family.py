@@ -254,6 +254,14 @@ def skips(genotype: genotypes.AnyGenotype) -> float:
     return 100 * float(np.mean(list(genotypes.skip_share(genotype).values())))
 
 
+# For `trajectories`: record -> number, label, limits.
+SKIPS = (
+    lambda record: 100 * record["skip_share"]["normal"],
+    "skip connections in the derived cell, %",
+    (-5, 105),
+)
+
+
 def depth(genotype: genotypes.AnyGenotype) -> float:
     """Mean depth of the cells."""
     return float(np.mean(list(genotypes.depth(genotype).values())))

@@ -123,7 +123,7 @@ def whole(job, tmp_path_factory):
 
 def start(job, workdir, cache, event="never", number=1):
     command = [sys.executable, killed.__file__, event, str(number), *JOBS[job](workdir), f"--cache_dir={cache}"]
-    settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    settings = {"JAX_PLATFORMS": "cpu"}
     with open(f"{workdir}.txt", "a") as output:
         return subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | SCRIPT_PATH | settings)
 

@@ -43,6 +43,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, **_):
     """Puts in what the page asks for."""
     top = "../" * page.file.src_uri.count("/")
+    if not page.file.src_uri.startswith("experiments/"):  # in the repository it is beside docs/, here within it
+        markdown = re.sub(r"\]\(\.\./((\.\./)*experiments/)", r"](\1", markdown)
     text = re.sub(
         r"^<!-- (\w+): (.+) -->$", lambda found: INSERTS[found[1]](found[2], top), markdown, flags=re.MULTILINE
     )

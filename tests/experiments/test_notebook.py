@@ -35,7 +35,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     (tmp_path / "prdarts_jax").symlink_to(ROOT)
     monkeypatch.setenv("PYTHONPATH", SCRIPT_PATH["PYTHONPATH"])
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # half of the compiler's time
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert tags["install"].outputs[-1].text.strip() == str(ROOT)
