@@ -16,8 +16,7 @@ from shared import without_pictures
 from prdarts_jax.ops import registry
 
 # Most of the time of all tests is compilation, so the compiler leaves out what it can, here and in processes that tests
-# start. What is given is kept: `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles as for users. (Only
-# test_devices.py needs XLA_FLAGS of its own.)
+# start. What is given is kept: `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles as for users.
 _QUICK = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"}
 if "XLA_FLAGS" not in os.environ:  # of a version that has not these flags, JAX does not start
     start = [sys.executable, "-c", "import jax; jax.devices()"]

@@ -1,6 +1,6 @@
 r"""What many devices give beside one, for test_devices.py: writes arrays to a file, for each job that is named.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_DISABLE_MOST_OPTIMIZATIONS=1 PYTHONPATH=.:tests \
+JAX_NUM_CPU_DEVICES=8 JAX_DISABLE_MOST_OPTIMIZATIONS=1 PYTHONPATH=.:tests \
     python tests/run/many_devices.py FILE search train r_darts stream supernets
 """
 

@@ -27,8 +27,7 @@ def found(request, tmp_path_factory):
     """{'many/search/arch': ..., 'one/...'}, see many_devices.py."""
     path = tmp_path_factory.mktemp("devices") / "found.npz"
     script = Path(__file__).with_name("many_devices.py")
-    flag = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={request.param}"}
-    environment = os.environ | SCRIPT_PATH | {"JAX_PLATFORMS": "cpu"} | flag
+    environment = os.environ | SCRIPT_PATH | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(request.param)}
     subprocess.run([sys.executable, script, path, *JOBS[request.param]], env=environment, check=True)
     return dict(np.load(path, allow_pickle=True))
 
