@@ -105,7 +105,7 @@ def test_a_file_is_the_method_that_python_composes(write):
 
 
 def test_all_of_its_parts_are_searched_together(write, tmp_path):
-    config = tiny_config(write(DEEP), "s2", channels=4, cells=2, epochs=1)
+    config = tiny_config(write(DEEP), "s2", channels=4, cells=1, epochs=1)
     with without_pictures():
         found = search.run(config, tmp_path / "run")
     (record,) = read_records(tmp_path / "run")
