@@ -10,7 +10,7 @@ them.
     python experiments/compare_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/nasbench201 --methods darts \
         pr_darts
 
-A search takes 8 to 65 minutes on one core. Several processes, each with some of the --methods or --seeds, may share
+A search takes 5 to 65 minutes on one core. Several processes, each with some of the --methods or --seeds, may share
 the workdir; all may be stopped and started again. The script writes a run folder for each search, table.md, a picture
 of the found cells among all cells, and one of each diagnostic.
 """

@@ -26,10 +26,9 @@ def validate(config: ConfigDict) -> None:
             raise ValueError(f"config.{error}") from error
         except OSError as error:
             raise ValueError(f"config.method={refusals.shown(method)}: {error}") from error
-        if method not in methods.NAMED and settings.section_of(method) not in config:
-            schema.pop(
-                settings.section_of(method), None
-            )  # a config made for another method: the user's own gets its defaults
+        section = settings.section_of(method)
+        if method not in methods.NAMED and section not in config:
+            schema.pop(section, None)  # a config made for another method: the user's own gets its defaults
         fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":
