@@ -257,6 +257,24 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
     assert (tmp_path / "length.png").exists()
 
 
+def test_searches_of_several_lengths_on_the_digits(made_up_searches, tmp_path, monkeypatch):
+    """With made-up accuracies: a tenth of the seed, and 0.9 for other cells."""
+
+    def evaluate(cells, config, workdir, **options):
+        assert (config.dataset, config.epochs, len(cells)) == ("digits", 20, 2 * 2 * 2 + 20 + 1)
+        seeds = {name: re.search(r"_seed_(\d)_length_", name) for name in cells}
+        return {name: {"accuracy": int(seed[1]) / 10 if seed else 0.9} for name, seed in seeds.items()}
+
+    monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
+    scripts.run("search_length_digits", f"--workdir={tmp_path}", "--seeds", 4, 6, "--epochs", 1, 2)
+    lines = (tmp_path / "length.md").read_text().splitlines()
+    assert lines[0] == "| steps | 14 | 28 |" and lines[2] == f"| `pr_darts` |{' 50.00 ± 14.14 (40.00, 60.00) |' * 2}"
+    assert lines[-1].startswith("Random cells: 90.00 ± 0.00 (90.00, ")
+    for epochs in (1, 2):
+        assert len(reporting.read_records(tmp_path / f"length_{epochs}" / "darts_seed_6")) == epochs
+    assert (tmp_path / "length.png").exists()
+
+
 @pytest.mark.parametrize(
     ("script", "table_name", "arguments"),
     [
@@ -264,6 +282,7 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
         ("search_length", "length.md", ["--epochs", 1, "--set=num_examples=256,epochs=2,batch_size=32"]),
         ("paper_in_miniature", "table.md", [f"--set={TINY}"]),
         ("compare_digits", "table.md", ["--set=epochs=1"]),
+        ("search_length_digits", "length.md", ["--epochs", 1]),
     ],
 )
 def test_what_is_kept_is_not_run_again(script, table_name, arguments, table, made_up_searches, tmp_path, monkeypatch):
