@@ -8,6 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# `--set` of a comparison: a search that takes a moment.
+TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2,random_search.samples=5"
+
 
 def load(name):
     """The module of a script, which imports others beside it."""
@@ -21,3 +24,8 @@ def run(name, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
         load(name).main()
+
+
+def rows(workdir):
+    """Of table.md, cell by cell."""
+    return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]

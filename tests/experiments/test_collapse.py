@@ -10,8 +10,6 @@ from prdarts_jax.run import problems
 
 collapse = scripts.load("collapse")
 
-TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2"
-
 
 @pytest.fixture
 def accuracies(tmp_path):
@@ -28,7 +26,7 @@ def accuracies(tmp_path):
 
 def test_both_searches_are_shown_and_run_once(accuracies, tmp_path, monkeypatch, no_pictures):
     monkeypatch.setattr(problems, "make_supernet", make_table)
-    arguments = [f"--workdir={tmp_path / 'run'}", f"--set={TINY}"]
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--set={scripts.TINY}"]
     scripts.run("collapse", *arguments)
     head, _, *rows = (tmp_path / "run/table.md").read_text().splitlines()
     assert [row.split()[1] for row in rows] == [f"`{name}`" for name in collapse.METHODS]
@@ -43,4 +41,4 @@ def test_what_cannot_be_searched_is_refused_in_one_sentence(accuracies, tmp_path
     with pytest.raises(SystemExit, match="^error: config.speed is not a field"):
         scripts.run("collapse", f"--workdir={tmp_path}", "--set=speed=1")
     with pytest.raises(SystemExit, match="^error: config.table=.* is of cifar10, but must be of the data set"):
-        scripts.run("collapse", f"--workdir={tmp_path}", f"--set={TINY}", f"--table={accuracies('cifar10')}")
+        scripts.run("collapse", f"--workdir={tmp_path}", f"--set={scripts.TINY}", f"--table={accuracies('cifar10')}")

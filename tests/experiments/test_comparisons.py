@@ -1,127 +1,29 @@
 """Every comparison runs: one on the digits, with a stand-in for the supernet, others with searches that are made up."""
 
 import dataclasses
-import itertools
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
-import scipy.stats
 import scripts
-from table import make_table
 
 from prdarts_jax import spaces
-from prdarts_jax.run import problems, reporting, settings, train
-from prdarts_jax.search import methods
+from prdarts_jax.run import reporting, settings, train
 from prdarts_jax.spaces import genotypes, tabular
 
 family = scripts.load("family")
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2,random_search.samples=5"
-
-
-@pytest.fixture
-def made_up_searches(monkeypatch):
-    """In place of searches: logits that are drawn anew in each epoch, and the cells derived from them."""
-
-    def searching(config, workdir):
-        rng, space = np.random.default_rng(config.seed), spaces.named(config.space)
-        (workdir / "architecture").mkdir(parents=True)
-        lines = []
-        for epoch in range(config.epochs):
-            logits = {t: rng.normal(size=space.shape) for t in space.cell_types}
-            reporting.save_architecture(workdir, epoch, logits, logits)
-            genotype = problems.make_method(config).derive(space, logits)
-            lines.append(json.dumps({"epoch": epoch, "genotype": dataclasses.asdict(genotype)}) + "\n")
-        reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
-        return {config.seed: genotype}
-
-    monkeypatch.setattr(family.search, "run", searching)
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """Of NAS-Bench-201, made up."""
-    path = tmp_path_factory.mktemp("table") / "table.txt"
-    cells = itertools.product(range(5), repeat=6)
-    lines = [f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells]
-    path.write_text("".join(["dataset digits\n", *lines]))
-    return path
-
-
-# Variants -------------------------------------------------------------------------------------------------------------
-
-
-def test_fields_are_values_or_text():
-    found = family.parse_fields("epochs=1,p_darts.cells=(1, 2),space=s2,data_dir=/a/b,logits.start=None")
-    assert found == {"epochs": 1, "p_darts.cells": (1, 2), "space": "s2", "data_dir": "/a/b", "logits.start": None}
-    assert family.parse_fields("") == {}
-    with pytest.raises(ValueError, match="'epochs' must have the form FIELD=VALUE"):
-        family.parse_fields("epochs")
-
-
-def test_a_variant_is_the_base_with_a_method_its_settings_and_what_regularises():
-    base = family.small_config("darts", "")
-    for name, method in methods.NAMED.items():
-        config = family.variant(base, name)
-        expected = family.with_fields(base, {"method": name})
-        for field in ("weight_decay", "nesterov"):
-            expected.weights[field] = method.paper.get(f"weights.{field}", base.weights[field])
-        expected.logits.weight_decay = method.paper.get("logits.weight_decay", base.logits.weight_decay)
-        assert config.to_dict() == expected.to_dict()
-    assert family.variant(base, "r_darts").weights.weight_decay == 27e-4
-    assert family.variant(base, "beta_darts").logits.weight_decay == 0 < base.logits.weight_decay
-    config = family.variant(base, "r_darts:drop_path=0.2,weights.weight_decay=3e-4")
-    assert (config.r_darts.drop_path, config.weights.weight_decay) == (0.2, 3e-4)
-    assert base.to_dict() == family.small_config("darts", "").to_dict()
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("enas", "method='enas' must be one of pr_darts, "),
-        ("darts:speed=1", "config.darts.speed is not a field of this config; the fields are "),
-        ("lambda_darts:variant=sine", "config.lambda_darts.variant='sine' must be one of cosine, signcorr"),
-        ("gdas:start_temperature=hot", "config.gdas.start_temperature='hot' must be of type float"),
-    ],
-)
-def test_an_impossible_variant_is_refused(text, error):
-    with pytest.raises(ValueError, match=re.escape(error)):
-        family.variant(settings.search(), text)
-
-
-def test_variants_have_folders_of_their_own(tmp_path):
-    folders = {family.workdir(tmp_path, name, seed) for name in family.VARIANTS for seed in (0, 1)}
-    assert len(folders) == 2 * len(family.VARIANTS) and {folder.parent for folder in folders} == {tmp_path}
-    assert family.workdir(tmp_path, "darts:second_order=True", 0).name == "darts_second_order_True_seed_0"
-
-
-# Scripts --------------------------------------------------------------------------------------------------------------
-
-
-def rows(workdir):
-    """Of table.md, cell by cell."""
-    return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
-
-
 NAMES = ["gdas", "lambda_darts:variant=signcorr"]
-
-
-@pytest.fixture(scope="module")
-def supernet_of_a_table():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(problems, "make_supernet", make_table)
-        yield
 
 
 @pytest.fixture(scope="module")
 def searches(table, supernet_of_a_table, no_pictures, tmp_path_factory):
     """The workdir of two searches."""
     workdir = tmp_path_factory.mktemp("searches")
-    arguments = [f"--table={table}", f"--workdir={workdir}", "--seeds", 1, f"--set={TINY}"]
+    arguments = [f"--table={table}", f"--workdir={workdir}", "--seeds", 1, f"--set={scripts.TINY}"]
     with pytest.raises(SystemExit, match="^error: method='enas' must be one of"):
         scripts.run("compare_nasbench201", *arguments, "--methods", "darts", "enas")
     assert not list(workdir.iterdir())
@@ -130,7 +32,7 @@ def searches(table, supernet_of_a_table, no_pictures, tmp_path_factory):
 
 
 def test_cells_of_nas_bench_201_are_compared(searches):
-    found, others = rows(searches)[: len(NAMES)], rows(searches)[len(NAMES) :][:3]
+    found, others = scripts.rows(searches)[: len(NAMES)], scripts.rows(searches)[len(NAMES) :][:3]
     assert [row[0] for row in found] == [f"`{name}`" for name in NAMES]
     assert [row[0] for row in others] == ["all 15,625 cells", "the best cell", "skip connections alone"]
     names = ("cells", "accuracy", "skips", "entropy", "alignment", "eigenvalue")
@@ -145,7 +47,7 @@ def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, 
     with pytest.raises(SystemExit, match="^error: .*absent_seed_0 is not the folder of a finished search"):
         scripts.run("compare_discretizations", *arguments, "--runs", searches / "absent_seed_0")
     scripts.run("compare_discretizations", *arguments, "--runs", run)
-    made = rows(tmp_path)
+    made = scripts.rows(tmp_path)
     assert made[0][:2] == ["`gdas`", "1"] and (run / "config.json").read_bytes() == before
     accuracies = [float(entry.split()[0]) for entry in made[0][2:]]
     found = tabular.load(table)
@@ -155,10 +57,10 @@ def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, 
         assert accuracy == round(found.accuracy(genotype), 2)
     capsys.readouterr()
     scripts.run("compare_discretizations", *arguments, "--runs", run)
-    assert "compiled" not in capsys.readouterr().out and rows(tmp_path) == made
+    assert "compiled" not in capsys.readouterr().out and scripts.rows(tmp_path) == made
     elsewhere = [f"--workdir={tmp_path / 'new'}", f"--results={tmp_path}"]
     scripts.run("compare_discretizations", *arguments, *elsewhere)
-    assert rows(tmp_path / "new") == made  # without the run
+    assert scripts.rows(tmp_path / "new") == made  # without the run
     with pytest.raises(SystemExit, match="^error: .*gdas_seed_1.json is of other settings of the selection"):
         scripts.run("compare_discretizations", *arguments, "--runs", run, "--set=selection.samples=4")
     shutil.copytree(run, tmp_path / "other/gdas_seed_1")
@@ -182,68 +84,6 @@ def test_the_differences_of_ways_are_means_of_pairs_with_standard_errors(table):
     text = script.make_table(results, tabular.load(table))
     assert "| `darts` | 1 | 6.00 (10.0) | 24.00 (10.0) | 0.00 (10.0) |\n" in text
     assert "| `darts` | 2 | +12.00 ± 6.00 | -3.00 ± 3.00 |\n| `gdas` | 1 | +0.00 | +6.00 |\n| all | 3 | +8.00" in text
-
-
-def test_compositions_are_searched_and_their_parts_compared(table, supernet_of_a_table, tmp_path):
-    few = f"{TINY},epochs=1,selection.val_batches=1,selection.finetuning_steps=1,selection.samples=2"
-    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={few}", "--relaxations", "softmax", "gates"]
-    scripts.run("compose", *arguments, "--seeds", 1, "--terms", "path and sparsity")
-    made = rows(tmp_path)
-    assert [row[:2] for row in made[:2]] == [["softmax", "path and sparsity"], ["gates", "path and sparsity"]]
-    written = tmp_path / "methods/gates_path_and_sparsity.toml"
-    assert methods.find(str(written))().terms == methods.pr_darts().terms[2:] + methods.pr_darts().terms[:2]
-    for name, row in (("softmax", made[0]), ("gates", made[1])):
-        for way, accuracy in zip(("", "perturbation", "best_of"), row[2:], strict=True):
-            genotype = genotypes.load(tmp_path / way / f"{name}_path_and_sparsity_seed_1/genotype.json")
-            assert float(accuracy) == round(tabular.load(table).accuracy(genotype), 2)
-
-
-def compositions(value):
-    """{(relaxation, term, way, seed): value of it}, of three seeds."""
-    ways = scripts.load("compose").WAYS
-    places = itertools.product(("softmax", "gates", "gumbel"), ("none", "path"), ways, range(3))
-    return {place: value(*place) for place in places}
-
-
-def test_the_effect_of_a_part_is_a_number_a_seed():
-    """Ranks of 50, what the relaxation, the term and the way add, and with gates the number of the seed."""
-    adds = {"gates": 3, "path": -1, "perturbation": 2}
-    script = scripts.load("compose")
-    ranks = compositions(lambda r, t, w, seed: 50 + sum(adds.get(x, 0) for x in (r, t, w)) + seed * (r == "gates"))
-    del ranks["gates", "path", "logits", 0]  # its pair is left out
-    relaxations, terms, ways = (script.effects(ranks, factor) for factor in range(3))
-    assert relaxations == {"gates": pytest.approx([3, 4, 5]), "gumbel": [0, 0, 0]}
-    assert terms == {"path": pytest.approx([-1, -1, -1])} and ways["perturbation"] == pytest.approx([2, 2, 2])
-    assert script.interval([3, 4, 5], 1) == (4, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
-    assert script.interval([3, 4, 5], 5) == (4, pytest.approx(9.9248 / 3**0.5, rel=1e-4))  # t of 0.995
-    assert script.interval([3.0], 5) == (3.0, np.inf)
-
-
-def test_parts_without_an_effect_seldom_differ():
-    """Also where the supernets of a relaxation and a seed have most of their luck in common: in at most one table of
-    twenty a part is said to differ."""
-    script, false = scripts.load("compose"), 0
-    for draw in range(200):
-        rng = np.random.default_rng(draw)
-        of_relaxation = {(r, seed): rng.normal() for r in ("softmax", "gates", "gumbel") for seed in range(3)}
-        ranks = compositions(lambda r, t, w, seed, rng=rng, luck=of_relaxation: luck[r, seed] + 0.5 * rng.normal())
-        effects = [of_seeds for factor in range(3) for of_seeds in script.effects(ranks, factor).values()]
-        intervals = [script.interval(of_seeds, len(effects)) for of_seeds in effects]
-        false += any(abs(mean) > half for mean, half in intervals)
-    assert false <= scipy.stats.binom.ppf(0.999, 200, 0.05)
-
-
-def test_compositions_are_judged_by_the_ranks_of_their_cells(table):
-    """In the made-up table the cell with op o on every edge has 6 o, and is better than those with a smaller o."""
-    script, cells = scripts.load("compose"), [genotypes.EdgeGenotype((op,) * 6) for op in spaces.nas_bench_201().ops]
-    found = compositions(lambda r, t, w, seed: cells[2 + (r == "gates") + (w == "best_of")])
-    text, made = script.make_table(found, tabular.load(table)), tabular.load(table)
-    assert "rank beside softmax, points" in text and "rank beside none, points" in text
-    assert "| gates | path | 18.00 ± 0.00 (18.00, 18.00, 18.00) | 18.00 " in text
-    gain = (2 * made.percentile(cells[3]) - 2 * made.percentile(cells[2])) / 3
-    gain += (made.percentile(cells[4]) - made.percentile(cells[3])) / 3
-    assert f"| gates | {gain:+.1f} ± 0.0 | 3 | better |" in text
-    assert "| path | +0.0 ± 0.0 | 3 | cannot be told apart |" in text
 
 
 def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_path):
@@ -278,9 +118,9 @@ def test_searches_of_several_lengths_on_the_digits(made_up_searches, tmp_path, m
 @pytest.mark.parametrize(
     ("script", "table_name", "arguments"),
     [
-        ("compare_spaces", "table.md", ["--spaces", "s2", f"--set={TINY}"]),
+        ("compare_spaces", "table.md", ["--spaces", "s2", f"--set={scripts.TINY}"]),
         ("search_length", "length.md", ["--epochs", 1, "--set=num_examples=256,epochs=2,batch_size=32"]),
-        ("paper_in_miniature", "table.md", [f"--set={TINY}"]),
+        ("paper_in_miniature", "table.md", [f"--set={scripts.TINY}"]),
         ("compare_digits", "table.md", ["--set=epochs=1"]),
         ("search_length_digits", "length.md", ["--epochs", 1]),
     ],
@@ -302,9 +142,16 @@ def test_what_is_kept_is_not_run_again(script, table_name, arguments, table, mad
 
 def test_kept_searches_of_nas_bench_201_are_drawn_again(searches, table, tmp_path, monkeypatch):
     monkeypatch.delattr(family.search, "run")
-    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--results={searches}", "--seeds", 1, f"--set={TINY}"]
+    arguments = [
+        f"--table={table}",
+        f"--workdir={tmp_path}",
+        f"--results={searches}",
+        "--seeds",
+        1,
+        f"--set={scripts.TINY}",
+    ]
     scripts.run("compare_nasbench201", *arguments, "--methods", *NAMES)
-    assert rows(tmp_path) == rows(searches) and (tmp_path / "eigenvalue.png").exists()
+    assert scripts.rows(tmp_path) == scripts.rows(searches) and (tmp_path / "eigenvalue.png").exists()
 
 
 def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
@@ -318,7 +165,7 @@ def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
         return {name: {"accuracy": number / 8, "params": number, "rank": 1} for name, number in params.items()}
 
     monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
-    chosen = ["--methods", "darts", "pr_darts", "--seeds", 0, 1, f"--workdir={tmp_path}", f"--set={TINY}"]
+    chosen = ["--methods", "darts", "pr_darts", "--seeds", 0, 1, f"--workdir={tmp_path}", f"--set={scripts.TINY}"]
     scripts.run("paper_in_miniature", *chosen)
     table, verdicts = (tmp_path / "table.md").read_text().split("\n\n")
     kinds = [line.split(" | ")[0].strip("| `") for line in table.splitlines()[2:]]
@@ -343,42 +190,17 @@ def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypa
     monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
     chosen = ["--methods", "gdas", "random_search", "--seeds", 0, 1, f"--workdir={tmp_path}", "--set=epochs=1"]
     scripts.run("compare_digits", *chosen)
-    found = {row[0].strip("`"): row[1:3] for row in rows(tmp_path)[:4]}
+    found = {row[0].strip("`"): row[1:3] for row in scripts.rows(tmp_path)[:4]}
     assert list(found) == ["gdas", "random_search", "random", "all_skip"] and found["all_skip"] == ["100.00", "100"]
     for accuracy, skips in found.values():  # both are means
         assert float(accuracy.partition(" ")[0]) == pytest.approx(float(skips.partition(" ")[0]), abs=0.51)
-    assert [row[0] for row in rows(tmp_path)[7:]] == ["`gdas`", "`random_search`"]  # beside random cells
-
-
-def test_samples_are_told_apart_by_intervals_that_hold_together():
-    """Dunnett's critical value for two samples of equal size and 16 degrees of freedom is 2.42 (his table of 1964).
-    Here the control is larger; the value is between that of a single t test and Bonferroni's."""
-    rng = np.random.default_rng(0)
-    samples = {"good": 3 + rng.normal(size=5), "control": rng.normal(size=9), "same": rng.normal(size=5)}
-    pooled = sum(((values - values.mean()) ** 2).sum() for values in samples.values()) / 16
-    error = (pooled * (1 / 5 + 1 / 9)) ** 0.5
-    _, head, _, *found = family.beside(
-        samples | {"good": [*samples["good"], np.nan], "none": [np.nan]}, "control", "accuracy"
-    ).splitlines()
-    assert head == "| | accuracy beside `control` | |"
-    for row, (name, verdict) in zip(found, {"good": "better", "same": "cannot be told apart"}.items(), strict=True):
-        kind, difference, said = row.strip("| ").split(" | ")
-        mean, half = map(float, difference.split(" ± "))
-        assert (kind, said) == (f"`{name}`", verdict)
-        assert mean == pytest.approx(samples[name].mean() - samples["control"].mean(), abs=0.006)
-        assert scipy.stats.t.ppf(0.975, 16) < half / error < scipy.stats.t.ppf(1 - 0.025 / 2, 16)
-        assert half / error == pytest.approx(2.42, abs=0.05)
+    assert [row[0] for row in scripts.rows(tmp_path)[7:]] == ["`gdas`", "`random_search`"]  # beside random cells
 
 
 def test_the_ranks_of_cells_are_among_all_that_were_trained():
     found = scripts.load("compare_digits").ranks({"darts": [10.0, 98.0, np.nan], "random": [97.0, 98.0]})
     np.testing.assert_array_equal(found["darts"], [25, 100, np.nan])
     np.testing.assert_array_equal(found["random"], [50, 100])
-
-
-@pytest.mark.parametrize("samples", [{"a": [1.0, 2.0]}, {"a": [np.nan], "b": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}])
-def test_samples_without_a_spread_or_another_are_not_compared(samples):
-    assert family.beside(samples, "a", "accuracy") == ""
 
 
 def test_a_prediction_is_confirmed_refuted_or_not_decided():
@@ -397,16 +219,16 @@ def test_a_prediction_is_confirmed_refuted_or_not_decided():
 
 
 def test_spaces_are_compared(made_up_searches, tmp_path):
-    scripts.run("compare_spaces", "--seeds", 0, "--spaces", "s4", f"--workdir={tmp_path}", f"--set={TINY}")
-    assert [row[:2] for row in rows(tmp_path)] == [["s4", "`darts`"], ["s4", "`pr_darts`"]]
+    scripts.run("compare_spaces", "--seeds", 0, "--spaces", "s4", f"--workdir={tmp_path}", f"--set={scripts.TINY}")
+    assert [row[:2] for row in scripts.rows(tmp_path)] == [["s4", "`darts`"], ["s4", "`pr_darts`"]]
     assert (tmp_path / "skips_s4.png").exists()
 
 
 def test_gates_with_and_without_sparsity(made_up_searches, tmp_path):
     chosen = ["--seeds", 0, 1, "--variants", "all", "none"]
-    scripts.run("gate_sparsity", *chosen, f"--workdir={tmp_path}", f"--set={TINY}")
-    assert [row[0] for row in rows(tmp_path)] == ["all", "none"]
-    assert np.isfinite([[float(cell.split()[0]) for cell in cells] for _, *cells in rows(tmp_path)]).all()
+    scripts.run("gate_sparsity", *chosen, f"--workdir={tmp_path}", f"--set={scripts.TINY}")
+    assert [row[0] for row in scripts.rows(tmp_path)] == ["all", "none"]
+    assert np.isfinite([[float(cell.split()[0]) for cell in cells] for _, *cells in scripts.rows(tmp_path)]).all()
     assert (tmp_path / "sparsity.png").exists()
     for variant in scripts.load("gate_sparsity").VARIANTS.values():
         family.variant(settings.search(), variant)
@@ -425,7 +247,11 @@ def test_networks_with_and_without_skips(tmp_path, monkeypatch):
     tiny = "num_examples=64,epochs=2,batch_size=32,channels=2,cells=1"
     chosen = ["--datasets", "digits", "--draws", 0, 1, f"--workdir={tmp_path}", f"--set={tiny}"]
     scripts.run("skip_fraction", *chosen)
-    assert [row[:2] for row in rows(tmp_path)] == [["digits", "0 %"], ["digits", "37.5 %"], ["digits", "62.5 %"]]
-    faster = [float(row[4].split()[0]) for row in rows(tmp_path)]
+    assert [row[:2] for row in scripts.rows(tmp_path)] == [
+        ["digits", "0 %"],
+        ["digits", "37.5 %"],
+        ["digits", "62.5 %"],
+    ]
+    faster = [float(row[4].split()[0]) for row in scripts.rows(tmp_path)]
     assert faster[0] == 0 < faster[1] < faster[2]
     assert (tmp_path / "skips.png").exists()

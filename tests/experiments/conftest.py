@@ -1,0 +1,49 @@
+"""What stands in for searches, and for the accuracies of NAS-Bench-201."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import scripts
+from table import make_table
+
+from prdarts_jax import spaces
+from prdarts_jax.run import problems, reporting
+
+
+@pytest.fixture
+def made_up_searches(monkeypatch):
+    """In place of searches: logits that are drawn anew in each epoch, and the cells derived from them."""
+
+    def searching(config, workdir):
+        rng, space = np.random.default_rng(config.seed), spaces.named(config.space)
+        (workdir / "architecture").mkdir(parents=True)
+        lines = []
+        for epoch in range(config.epochs):
+            logits = {t: rng.normal(size=space.shape) for t in space.cell_types}
+            reporting.save_architecture(workdir, epoch, logits, logits)
+            genotype = problems.make_method(config).derive(space, logits)
+            lines.append(json.dumps({"epoch": epoch, "genotype": dataclasses.asdict(genotype)}) + "\n")
+        reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
+        return {config.seed: genotype}
+
+    monkeypatch.setattr(scripts.load("family").search, "run", searching)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Of NAS-Bench-201, made up."""
+    path = tmp_path_factory.mktemp("table") / "table.txt"
+    cells = itertools.product(range(5), repeat=6)
+    lines = [f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells]
+    path.write_text("".join(["dataset digits\n", *lines]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def supernet_of_a_table():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems, "make_supernet", make_table)
+        yield
