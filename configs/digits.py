@@ -32,7 +32,7 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.augmentation.cutout = 0  # the images have only 8x8 pixels
     config.channels = 8
     config.cells = 1
-    config.logits.learning_rate = 0.003  # larger steps, since there are 840 instead of the published 20,000
+    config.logits.learning_rate = 0.003  # larger steps, since there are 840 instead of tens of thousands
 
     config.evaluation.random_cells = 20
     config.evaluation.test_on_rest = True

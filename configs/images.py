@@ -25,5 +25,5 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.augmentation.cutout = 0
     config.channels = 8
     config.cells = 5
-    config.logits.learning_rate = 0.003  # larger steps, since there are hundreds instead of the published 20,000
+    config.logits.learning_rate = 0.003  # larger steps, since there are hundreds instead of tens of thousands
     return config

@@ -53,13 +53,13 @@ def join_processes() -> None:
     fields = ("coordinator", "processes", "process")
     given = [getattr(flags.FLAGS, name) for name in fields]
     if None in given and given != [None] * 3:
-        sys.exit("error: --coordinator, --processes and --process belong together: give all three or none of them")
+        refuse("--coordinator, --processes and --process belong together: give all three or none of them")
     if None not in given or flags.FLAGS.distributed:
         try:
             jax.distributed.initialize(*given)  # arguments that are None come from SLURM, MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
             how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
-            sys.exit(f"error: the processes could not be joined with {how}: {str(error).splitlines()[0]}")
+            refuse(f"the processes could not be joined with {how}: {str(error).partition(chr(10))[0]}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -93,6 +93,8 @@ def _complain(reason: Exception | str) -> None:
 
 def refuse(reason: Exception | str) -> NoReturn:
     """Ends the program with one sentence and the exit code 1."""
+    if isinstance(reason, OSError) and reason.filename:
+        reason = f"{reason.filename}: {reason.strerror}"
     sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
 
 
@@ -125,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             refuse(f"no space left in {workdir}: the same command resumes the run once there is some")
-        refuse(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error)
+        refuse(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
             raise

@@ -50,6 +50,17 @@ def regroup(monkeypatch, **groups):
     monkeypatch.setattr(ops, "group", lambda op: groups.get(op, group(op)))
 
 
+# A Python file with a method that chooses its cell after the search.
+BEST_CELL = """
+import dataclasses
+
+import prdarts_jax as pdx
+
+
+def best():
+    return dataclasses.replace(pdx.methods.darts(), after_search=pdx.BestCell(5))
+"""
+
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 # A cell of one node, which compiles fast.

@@ -33,12 +33,12 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
 
     Raises:
       ValueError: a file is not an image, a class has no image, there are fewer than two classes, or a class of the test
-        images is not among those for training.
+        images is not among those for training, or the folder of test images has none.
     """
     name = str(root)
     train = root / "train"
-    if not train.is_dir():
-        train = root
+    if not train.is_dir() or (not _class_folders(train) and {*_class_folders(root)} - {"train", *_TESTS}):
+        train = root  # `train` is missing, or a class
     classes = _class_folders(train)
     if len(classes) < 2:
         raise ValueError(
@@ -50,6 +50,8 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     test_files = _files(test, classes) if test else []
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
+    if test and not test_files:
+        raise ValueError(f"{cut(str(test), 300)} has no images in folders of classes, as {cut(str(train), 300)} has")
     headers = _headers(files)
     there = [path for name in classes for path in (train / name).iterdir() if not path.name.startswith(".")]
     ignored = sum(path.is_file() for path in there) - len(files)

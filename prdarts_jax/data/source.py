@@ -124,7 +124,7 @@ def class_counts(labels: np.ndarray, classes: Sequence[str], num_classes: int) -
     >>> class_counts(np.array([0] * 30 + [1] * 20), ("cat", "dog"), 2)
     '2 classes: cat 30, dog 20; the largest has 1.5 times as many as the smallest'
     >>> class_counts(np.arange(40) % 20, (), 20)
-    '20 classes of 2 to 2 images each'
+    '20 classes of 2 images each'
     """
     counts = np.bincount(labels, minlength=num_classes)
     names = list(classes or map(str, range(num_classes)))
@@ -132,7 +132,8 @@ def class_counts(labels: np.ndarray, classes: Sequence[str], num_classes: int) -
         each = ", ".join(f"{cut(name, 40)} {count:,}" for name, count in zip(names, counts, strict=True))
         text = f"{num_classes} classes: {each}"
     else:
-        text = f"{num_classes:,} classes of {counts.min():,} to {counts.max():,} images each"
+        most = f" to {counts.max():,}" if counts.max() > counts.min() else ""
+        text = f"{num_classes:,} classes of {counts.min():,}{most} images each"
     if counts.min() == 0:
         empty = [cut(name, 40) for name, count in zip(names, counts, strict=True) if not count]
         return f"{text}; careful: no image of {', '.join(empty[:3])}" + (

@@ -6,6 +6,7 @@ Nothing here uses a network. Data must be on the disk already; if they are not, 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,16 @@ def _imagenet(name: str, data_dir: Folder | None) -> DataSet:
 
 
 # The data sets with names of our own: (name, data_dir) -> data set. No file is opened before `DataSet.open`.
-DATASETS: Mapping[str, Callable[[str, Folder | None], DataSet]] = {
-    "digits": _digits,
-    "cifar10": functools.partial(tfds.of_splits, "cifar10"),
-    "cifar100": functools.partial(tfds.of_splits, "cifar100"),
-    "svhn": functools.partial(tfds.of_splits, "svhn_cropped"),
-    "fashion_mnist": functools.partial(tfds.of_splits, "fashion_mnist"),
-    "imagenet": _imagenet,
-}
+DATASETS: Mapping[str, Callable[[str, Folder | None], DataSet]] = MappingProxyType(
+    {
+        "digits": _digits,
+        "cifar10": functools.partial(tfds.of_splits, "cifar10"),
+        "cifar100": functools.partial(tfds.of_splits, "cifar100"),
+        "svhn": functools.partial(tfds.of_splits, "svhn_cropped"),
+        "fashion_mnist": functools.partial(tfds.of_splits, "fashion_mnist"),
+        "imagenet": _imagenet,
+    }
+)
 
 
 def find(name: str, data_dir: Folder | None = None, *, test_share: float = 0.2, test_seed: int = 0) -> DataSet:
@@ -143,7 +146,7 @@ def load(
     source = data.open(split)
     name = cut(data.name, 300)
     height, width = size_of(source, image_size, name)
-    source = subset(source, kept(source, num_examples, f"{name} has {{}} images in its split {split!r}", others))
+    source = subset(source, kept(source, num_examples, f"the split {split!r} of {name}", others))
     images = np.empty((len(source), height, width, source.shape[2]), np.uint8)
     labels = np.empty(len(source), np.int32)
     for start in range(0, len(source), _CHUNK):
@@ -200,7 +203,7 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
     return height, width
 
 
-def kept(source: Source, num_examples: int, what: str, others: bool = False) -> np.ndarray:
+def kept(source: Source, num_examples: int, where: str, others: bool = False) -> np.ndarray:
     """The indices of the images that `num_examples` keeps, or with `others` leaves out (see `load`): integers, [n].
 
     They are in random order; with num_examples=0 they are all indices in ascending order.
@@ -208,15 +211,15 @@ def kept(source: Source, num_examples: int, what: str, others: bool = False) -> 
     Args:
       source: all images.
       num_examples, others: as for `load`.
-      what: the part of the message that says how many images there are, with {} for the number.
+      where: what has the images, for the message.
 
     Raises:
       ValueError: `num_examples` is not an integer from 0 to len(source).
     """
     if type(num_examples) is not int or not 0 <= num_examples <= len(source):
-        there = what.format(len(source))
         raise ValueError(
-            f"num_examples is {shown(num_examples)}, but {there}: allowed are 1 to {len(source)}, or 0 for all."
+            f"num_examples is {shown(num_examples)}, but {where} has {len(source)} images: allowed are 1 to "
+            f"{len(source)}, or 0 for all."
         )
     order = np.arange(len(source))
     if not num_examples:
@@ -274,7 +277,7 @@ def half_indices(images: int, seed: int, shares: tuple[float, float]) -> tuple[n
     (array([2, 4]), array([3]))
     """
     order = np.random.default_rng(seed).permutation(images)
-    first, second = (int(share * images) for share in shares)
+    first, second = (int(share * images + 1e-9) for share in shares)  # 0.29 * 100 is a little less than 29
     return order[:first], order[first : first + second]
 
 

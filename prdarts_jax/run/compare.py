@@ -1,7 +1,8 @@
 """Found cells trained from scratch and compared with random cells, DARTS's own and that of skip connections alone.
 
 The folder of the search then has evaluation/, with a folder for each cell (see `evaluate`), and comparison.json,
-comparison.md and comparison.png, which compare the test accuracies.
+comparison.md and comparison.png, which compare the test accuracies. Found cells are named `found`, or with several
+seeds `found_3`; those that `config.discretization` chooses in its own way have its name, as in `found_perturbation_3`.
 """
 
 import contextlib
@@ -67,7 +68,8 @@ def run(
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
     space = settings.space_of(config)
-    cells = {f"found_{seed}" if config.seeds > 1 else "found": cell for seed, cell in found.items()}
+    way = "found" if config.discretization == "own" else f"found_{config.discretization}"
+    cells = {f"{way}_{seed}" if config.seeds > 1 else way: cell for seed, cell in found.items()}
     cells |= reference(config, space)
     trainings = config.evaluation.trainings
     evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.", data)

@@ -31,7 +31,7 @@ def run(
     mesh: Mesh,
     folders: Sequence[Path],
 ) -> dict[int, AnyGenotype]:
-    """Lets the method choose a cell for each seed. Its training batches are those that would follow in the search.
+    """Lets the method choose a cell for each seed. Its training batches are shuffled and augmented as in the search.
 
     The result depends on the arguments only, and a killed choice begins again. The file discretization.json in each
     folder gets both cells, each with its accuracy on the validation batches by the weights at the end of the search.

@@ -7,7 +7,6 @@ results.json has a row for each cell of the last call.
 
 import dataclasses
 import functools
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -187,7 +186,8 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
             _remove(trainer.workdir)
     _remove(workdir / _RUNNING)  # of a process that was killed when its last results were written
 
-    rows = {name: _row([_result(folders[job]) for job in jobs if job.name == name]) for name in cells}
+    results = {job: reporting.read_json(folder / "result.json") for job, folder in folders.items()}
+    rows = {name: _row([results[job] for job in jobs if job.name == name]) for name in cells}
     network = (config.channels, config.cells, feed.num_classes, feed.image_shape[1:])
     accuracies = [row["accuracy"] for row in rows.values() if row["accuracy"] is not None]
     for name, genotype in cells.items():
@@ -206,10 +206,6 @@ def _remove(folder):
     if devices.is_main():
         shutil.rmtree(folder, ignore_errors=True)
     devices.barrier("removed")
-
-
-def _result(folder):
-    return json.loads((folder / "result.json").read_bytes())
 
 
 def _row(results: Sequence[Mapping[str, Any]]) -> Row:

@@ -108,7 +108,13 @@ def stream_options(config: ConfigDict) -> dict[str, Any]:
             "disk, since they are cropped to squares"
         )
     read = {"image_size": config.image_size, "workers": config.workers}
-    return read | {"flip": config.augmentation.flip, "jitter": config.jitter}
+    share = (jax.process_index(), jax.process_count())
+    return read | {"flip": config.augmentation.flip, "jitter": config.jitter, "share": share}
+
+
+def stream_augmentation(config: ConfigDict) -> Augmentation:
+    """What compiled code does to a streamed image, which is cropped and mirrored already."""
+    return Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False, cutout=config.augmentation.cutout)
 
 
 def batch_shape(image_shape: tuple[int, int, int, int], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -199,9 +205,11 @@ class _Streamed(Feed):
     cropped = True
 
     def __init__(self, config: ConfigDict, mesh: Mesh, data: DataSet) -> None:
+        if config.test_on_rest:
+            raise ValueError("config.test_on_rest=True must be False for images that are streamed from disk")
         self._options = stream_options(config)
         source, name = data.open("train"), data.name
-        self._train = subset(source, sources.kept(source, config.num_examples, f"{name} has {{}} images"))
+        self._train = subset(source, sources.kept(source, config.num_examples, name))
         self._test = data.open("test")
         images, batch_size = len(self._train), config.batch_size // config.accumulate
         if config.batch_size > images:
@@ -210,8 +218,7 @@ class _Streamed(Feed):
         self.description = sources.describe(self._train, name, images, len(self._test)) + ", streamed from disk"
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = images // batch_size
-        cutout = config.augmentation.cutout
-        self.augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False, cutout=cutout)
+        self.augmentation = stream_augmentation(config)
         self._seed = config.seed
 
     def function(self, problem):
@@ -227,8 +234,7 @@ class _Streamed(Feed):
         return (batch_shape(self.image_shape, self.mesh),)
 
     def calls(self, run):
-        share = (jax.process_index(), jax.process_count())
-        options = self._options | {"batch_size": self.image_shape[0], "seed": self._seed, "share": share}
+        options = self._options | {"batch_size": self.image_shape[0], "seed": self._seed}
         batches = streaming.train_batches(self._train, step=run.step, **options)
         for steps in run.calls():
             yield steps, ((devices.device_put_local(batch, self.mesh),) for batch in itertools.islice(batches, steps))

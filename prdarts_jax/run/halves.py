@@ -73,7 +73,7 @@ def open_halves(config: ConfigDict, data: DataSet) -> Halves:
       ValueError, OSError: the data cannot be used; the message is one sentence.
     """
     mesh = devices.make_mesh(config.seeds)
-    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
+    devices.check_divides(config.batch_size // config.accumulate, mesh)
     return (_Streamed if feeds.is_streamed(config, data) else InMemory)(config, mesh, data)
 
 
@@ -129,7 +129,7 @@ class _Streamed(Halves):
             raise ValueError(f"config.seeds={config.seeds} must be 1 for images that are streamed from disk")
         self._options, self._seed = feeds.stream_options(config), config.seed
         whole, name, shares = data.open("train"), data.name, (config.weights_share, config.logits_share)
-        source = subset(whole, sources.kept(whole, config.num_examples, f"{name} has {{}} images"))
+        source = subset(whole, sources.kept(whole, config.num_examples, name))
         self._halves = [subset(source, at) for at in sources.half_indices(len(source), config.split_seed, shares)]
         sizes, batch_size = [len(half) for half in self._halves], config.batch_size // config.accumulate
         if config.batch_size > min(sizes):
@@ -144,8 +144,7 @@ class _Streamed(Halves):
         )
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = sizes[0] // batch_size
-        cutout = config.augmentation.cutout
-        self.augmentation = Augmentation(streaming.MEAN, streaming.STD, pad=0, flip=False, cutout=cutout)
+        self.augmentation = feeds.stream_augmentation(config)
 
     def function(self, problem):
         def step(state, *batches):
@@ -162,8 +161,7 @@ class _Streamed(Halves):
         return (feeds.batch_shape(self.image_shape, self.mesh),) * 2
 
     def calls(self, run):
-        share = (jax.process_index(), jax.process_count())
-        options = self._options | {"batch_size": self.image_shape[0], "step": run.step, "share": share}
+        options = self._options | {"batch_size": self.image_shape[0], "step": run.step}
         train, val = (
             streaming.train_batches(half, seed=(self._seed, number), **options)
             for number, half in enumerate(self._halves)

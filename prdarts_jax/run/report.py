@@ -1,9 +1,10 @@
 """The page of a finished run: report.html, which needs no other file and no network.
 
-It is made of the files that the run has left, so it says the same whenever it is written: no times, no folders.
+It is made of the files that the run has left, so it says the same whenever it is written: no times, no folders. Only
+the environment is that of the process that writes it.
 """
 
-import json
+import os
 import platform
 import string
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices, refusals
+from prdarts_jax import devices
 from prdarts_jax.run import checkpoints, page, reporting, search_page, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, published
@@ -59,7 +60,7 @@ def _title(config):
 def _training(workdir: Path) -> list[str]:
     from prdarts_jax.run import plots
 
-    result, described = (json.loads((workdir / name).read_bytes()) for name in ("result.json", "classifier.json"))
+    result, described = (reporting.read_json(workdir / name) for name in ("result.json", "classifier.json"))
     classes, records = described["classes"], reporting.read_records(workdir)
     facts = [["test accuracy (%)", 100 * result["top1"]]]
     if len(classes) > 5:
@@ -103,7 +104,7 @@ def settings_table(fields: Mapping[str, Any]) -> str:
 
 
 def environment(*above: str) -> str:
-    """The versions, devices and commit of this process; `above` is HTML to put before them."""
+    """The versions, devices and commit of this process, which writes the page; `above` is HTML to put before them."""
     found = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in found}))
     rows = [["Python", platform.python_version()]]
@@ -138,7 +139,7 @@ def _again(config: ConfigDict, workdir: Path) -> str:
         f"    config.update_from_flattened_dict({{\n{lines}    }})\n    return config\n"
     )
     used = (checkpoints.read_config(workdir) or {}).get("dataset", config.dataset)
-    named = used in (config.dataset, str(refusals.path("config.dataset", config.dataset)))
+    named = used in (config.dataset, str(Path(os.path.expanduser(config.dataset))))
     passed = [] if named else [f"<p>The images, {page.text(used)}, were passed in Python: pass them again.</p>"]
     return page.section(
         "How to repeat it",

@@ -86,9 +86,11 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         checkpoints.check_config(folder, fields)
     halves, space = open_halves(config, data), settings.space_of(config)
     if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
-        raise ValueError(
-            f"config.discretization={config.discretization!r} must be 'own' for images that are streamed from disk"
-        )
+        if config.discretization != "own":
+            must = f"config.discretization={config.discretization!r} must be 'own'"
+        else:
+            must = f"config.method={refusals.shown(config.method)} must choose its cell by the logits"
+        raise ValueError(f"{must} for images that are streamed from disk")
     reporting.say(halves.description)
 
     of_ops = None
@@ -123,7 +125,11 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     doubted: dict[str, list[str]] = {}
     for number, genotype in cells.items():
         folder = folders[number]
-        reporting.write_json(folder / "genotype.json", dataclasses.asdict(genotype))
+        path, content = folder / "genotype.json", reporting.json_bytes(dataclasses.asdict(genotype), indent=2)
+        if path.exists() and path.read_bytes() != content:  # chosen in another way
+            for outdated in workdir.glob("comparison.*"):
+                outdated.unlink(missing_ok=True)
+        reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
         doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation)

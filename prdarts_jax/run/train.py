@@ -48,12 +48,11 @@ class Training(NamedTuple):
     identity: dict[str, str]
 
 
-def check(config: ConfigDict, section: str = "", data: DataSet | None = None) -> Training:
+def check(config: ConfigDict, data: DataSet | None = None) -> Training:
     """Opens the data and builds everything that a training's config describes, without running anything.
 
     Args:
       config: of the training.
-      section: what messages put before field names: 'evaluation.' if the config was made from this section of another.
       data: the images; by default those that the config names.
 
     Raises:
@@ -63,8 +62,7 @@ def check(config: ConfigDict, section: str = "", data: DataSet | None = None) ->
     validation.validate(config)
     genotype = genotypes.find(config.genotype)
     mesh = devices.make_mesh()
-    fields = f"config.{section}batch_size / config.{section}accumulate"
-    devices.check_divides(config.batch_size // config.accumulate, mesh, fields)
+    devices.check_divides(config.batch_size // config.accumulate, mesh)
     data = data or find_data(config)
     weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else {}
     before = _finished(config.init_from) if config.init_from else None

@@ -46,7 +46,8 @@ def validate(config: ConfigDict) -> None:
 def _check_search(config):
     space, method = settings.space_of(config), methods.find(config.method)
     _ = space.genotype_class  # refuses a space whose cells no class of genotypes can describe
-    _check_batches("evaluation.", config.evaluation, config.num_examples)
+    if config.evaluation.epochs:
+        _check_batches("evaluation.", config.evaluation, config.num_examples)
     _check_batches("", config, config.num_examples)
     if config.form != "cifar" and (space.macro != "darts" or config.evaluation.epochs):
         raise ValueError(
@@ -88,7 +89,10 @@ def _check_search(config):
 
 def _check_cost(config, searches):
     """Refuses a target for the cost if the cell is not that of the strongest ops by the logits."""
-    by_logits = all(isinstance(m.discretization, discretizations.strongest) and not m.after_epoch for m in searches)
+    by_logits = all(
+        isinstance(m.discretization, discretizations.strongest) and not (m.after_epoch or m.after_search)
+        for m in searches
+    )
     if not by_logits or config.discretization != "own":
         raise ValueError(
             f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "
@@ -139,4 +143,4 @@ def validate_against_data(config: ConfigDict, dataset: sources.LoadedSplit, sect
         for field in ("pad", "cutout"):
             if (value := fields_of.augmentation[field]) > size:
                 named = f"config.{prefix}augmentation.{field}={value}"
-                raise ValueError(f"{named} must be at most {size}, the images' size")
+                raise ValueError(f"{named} must be at most {size}, the images' shorter side")

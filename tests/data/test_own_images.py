@@ -87,6 +87,22 @@ def test_a_folder_of_test_images_is_used_where_there_is_one(tmp_path: Path, test
         sources.find(str(tmp_path))
 
 
+def test_test_images_outside_of_folders_of_classes_are_refused(tmp_path: Path) -> None:
+    for path in ("train/cat/1.png", "train/dog/1.png", "test/1.png"):
+        save(tmp_path / path, photograph(0, 8, 8, 3))
+    with pytest.raises(ValueError, match=f"^{tmp_path}/test has no images in folders of classes, as {tmp_path}/train"):
+        sources.find(str(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for path in ("train/1.png", "train/2.png", "bus/1.png"):
+        save(tmp_path / path, photograph(0, 8, 8, 3))
+    assert sources.find(str(tmp_path)).open("train").classes == ("bus", "train")
+    (tmp_path / "bus").rename(tmp_path / "test")
+    with pytest.raises(ValueError, match=f"^{tmp_path} has 0 folders of classes"):
+        sources.find(str(tmp_path))
+
+
 def test_images_of_every_kind_become_what_a_viewer_shows(tmp_path: Path) -> None:
     colours, grey = photograph(1, 8, 6, 3), photograph(2, 8, 6)
     alpha = np.linspace(0, 255, 48).reshape(8, 6).round().astype(np.uint8)
@@ -363,6 +379,7 @@ def test_parts_of_a_source_are_its_images_in_another_order(folder: Path) -> None
 
 def test_what_is_said_of_many_classes_stays_short() -> None:
     labels = np.repeat(np.arange(500), 3)[:-3]
+    assert class_counts(np.arange(1000) % 500, (), 500) == "500 classes of 2 images each"
     assert class_counts(labels, (), 500) == "500 classes of 0 to 3 images each; careful: no image of 499"
 
 

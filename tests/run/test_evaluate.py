@@ -177,6 +177,22 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     assert accuracies == sorted(accuracies, reverse=True)
 
 
+def test_a_cell_that_is_chosen_in_another_way_has_trainings_of_its_own(tmp_path, monkeypatch):
+    config, trained = search_config(discretization="best_of"), []
+
+    def train(evaluation, folder):
+        trained.extend(evaluation.cells)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run", train)
+    found = {config.seed: reference_cells.all_skip(spaces.named("s2"))}
+    for config.seeds in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            compare.run(config, tmp_path, found)
+    others = ["random_0", "random_1", "all_skip"]
+    assert trained == ["found_best_of", *others, f"found_best_of_{config.seed}", *others]
+
+
 def test_darts_own_cell_is_among_them_where_the_space_has_it():
     assert "darts_v2" in compare.reference(search_config(space="darts"), spaces.named("darts"))
     for name in ("s2", "nas_bench_201"):

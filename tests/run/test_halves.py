@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from shared import assert_same_run, make_toy, refused, stop_at, tiny_config
+from shared import BEST_CELL, assert_same_run, make_toy, refused, stop_at, tiny_config
 
 from prdarts_jax import devices
-from prdarts_jax.data import arrays
-from prdarts_jax.run import halves, loop, problems, search
+from prdarts_jax.data import arrays, sources
+from prdarts_jax.run import halves, loop, problems, search, settings, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -125,6 +125,27 @@ def test_what_cannot_be_streamed_is_refused(fields, message, tmp_path):
     with refused(message):
         search.run(streamed(**fields), tmp_path / "run", numbered())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_method_that_chooses_by_images_in_memory_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(BEST_CELL)
+    method = f"{tmp_path}/own.py:best"
+    message = f"config.method={method!r} must choose its cell by the logits for images that are streamed from disk"
+    with refused(message):
+        search.run(streamed(method), tmp_path / "run", numbered())
+
+
+def test_a_training_on_streamed_images_does_not_test_on_the_rest():
+    config = settings.training()
+    config.update({"memory": 0.0, "image_size": 8, "num_examples": 20, "batch_size": 4, "test_on_rest": True})
+    with refused("config.test_on_rest=True must be False for images that are streamed from disk"):
+        train.check(config, numbered())
+
+
+@pytest.mark.parametrize(("images", "share"), [(100, 0.29), (100, 0.57), (40, 0.125)])
+def test_a_share_is_the_whole_number_below_it(images, share):
+    first, second = sources.half_indices(images, 0, (share, 1 - share))
+    assert (len(first), len(second)) == (round(share * images), images - round(share * images))
 
 
 def test_images_in_memory_are_those_that_take_less_than_the_config_allows():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import make_toy, read_records, refused, stop_at, tiny_config
+from shared import BEST_CELL, make_toy, read_records, refused, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
@@ -240,6 +240,15 @@ def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
 def test_a_cost_that_nothing_would_keep_to_is_refused(fields):
     config = settings.search(fields.get("method", "darts"))
     config.update(fields)
+    config.cost.target = 1e6
+    with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):
+        validation.validate(config)
+
+
+def test_a_cost_is_refused_with_a_method_that_chooses_its_cell_after_the_search(tmp_path):
+    (tmp_path / "own.py").write_text(BEST_CELL)
+    config = settings.search(f"{tmp_path}/own.py:best")
+    validation.validate(config)
     config.cost.target = 1e6
     with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):
         validation.validate(config)

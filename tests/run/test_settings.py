@@ -133,7 +133,7 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ),
         (
             "search",
-            {"evaluation__test_on_rest": True},
+            {"evaluation__test_on_rest": True, "evaluation__epochs": 1},
             "config.num_examples=0 must be above 0 with config.evaluation.test_on_rest=True, which tests on the "
             "training images that it leaves out",
         ),
@@ -203,7 +203,7 @@ def test_an_unknown_or_missing_field_is_refused_naming_the_fields_or_its_default
         ("search", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
         (
             "search",
-            {"evaluation__accumulate": 3},
+            {"evaluation__accumulate": 3, "evaluation__epochs": 1},
             "config.evaluation.accumulate=3 must divide config.evaluation.batch_size=128",
         ),
         ("train", {"accumulate": 3}, "config.accumulate=3 must divide config.batch_size=128"),
@@ -261,8 +261,8 @@ def test_what_just_fits_the_data_is_accepted(fields):
             "config.batch_size=6 must be at most 5, half of the 11 images of digits in use: one half trains the "
             "weights, the other the logits",
         ),
-        ({"augmentation__pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
-        ({"augmentation__cutout": 9}, "config.augmentation.cutout=9 must be at most 8, the images' size"),
+        ({"augmentation__pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' shorter side"),
+        ({"augmentation__cutout": 9}, "config.augmentation.cutout=9 must be at most 8, the images' shorter side"),
         (
             {"evaluation__epochs": 1, "evaluation__batch_size": 12},
             "config.evaluation.batch_size=12 must be at most 11, the images of digits in use",

@@ -209,7 +209,7 @@ def test_the_optimizer_sees_the_whole_batch_of_several_pieces():
         ),
         ({"genotype": "{}"}, "genotype field 'normal' is missing"),
         ({"batch_size": 96}, "config.batch_size=96 must be at most 80, the images of digits in use"),
-        ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' size"),
+        ({"augmentation.pad": 9}, "config.augmentation.pad=9 must be at most 8, the images' shorter side"),
         (
             {"auxiliary_weight": 0.4, "image_size": 2},
             "config.auxiliary_weight=0.4 must be 0 here: the auxiliary head needs features of 2x2 pixels or more, but "
@@ -237,7 +237,8 @@ def test_another_genotype_is_another_run(trained):
 def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
     """So that what is wrong with it is said at once."""
     source = sources.Source((32, 32, 3), 10, 100, lambda indices: pytest.fail("an image is read"))
-    monkeypatch.setitem(sources.DATASETS, "cifar10", lambda name, data_dir: DataSet(name, lambda split: source))
+    other = {"cifar10": lambda name, data_dir: DataSet(name, lambda split: source)}
+    monkeypatch.setattr(sources, "DATASETS", other)
     with pytest.raises(FileNotFoundError, match="^checkpoint absent.pt does not exist or is not a file$"):
         train.run(tiny_config(dataset="cifar10", torch_checkpoint="absent.pt"), tmp_path / "run")
 
