@@ -95,7 +95,8 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
         name and the same numbers of images.
 
     Raises:
-      ValueError: not here, but when the images are read: a split is empty, or an image or a label has another form.
+      ValueError: there are fewer than two classes. When the images are read: a split is empty, or an image or a label
+        has another form.
 
     >>> import grain
     >>> image = np.zeros((20, 30, 3), np.uint8)
@@ -104,6 +105,9 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
     >>> len(data.open("train")), data.open("train").shape
     (8, (None, None, 3))
     """
+
+    if len(classes) < 2:
+        raise ValueError(f"{cut(name, 200)} has classes={shown(classes)}, but must have two or more")
 
     def open_split(split: str) -> Source:
         check_split(name, split, ("train", "test"))

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
@@ -12,11 +13,12 @@ import numpy as np
 
 from prdarts_jax import ops
 from prdarts_jax.nets import discrete, sizes
+from prdarts_jax.refusals import shown
 from prdarts_jax.spaces import SearchSpace, discretizations, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 Kind = Literal["params", "macs", "latency"]
-UNITS = {"params": "weights", "macs": "multiply-adds", "latency": "seconds"}
+UNITS = MappingProxyType({"params": "weights", "macs": "multiply-adds", "latency": "seconds"})
 _IMAGES, _ROUNDS = 16, 5  # images per measurement, and number of measurements
 
 
@@ -50,7 +52,12 @@ class Costs:
         >>> of_network(spaces.nas_bench_201()).of(cell) == sizes.describe(cell)["macs"]
         True
         """
+        if not isinstance(genotype, self.space.genotype_class):
+            raise ValueError(f"genotype={genotype!r} must be a cell of the space {self.space.name}")
         arrays, entries = self.arrays(), genotypes.cells(genotype)
+        for op, *edge in (entry for of_type in entries.values() for entry in of_type if ops.group(entry[0]) != "none"):
+            if op not in self.space.ops or tuple(edge) not in self.space.edges:
+                raise ValueError(f"op {op!r} on the edge {tuple(edge)} must be one of the space {self.space.name}")
         return self.fixed + sum(
             float(arrays[cell_type][self.space.edges.index((source, target)), self.space.ops.index(op)])
             for cell_type, of_type in entries.items()
@@ -73,13 +80,17 @@ def of_network(
     Args:
       space: the search space.
       kind: 'params', the number of weights; 'macs', the multiply-adds for one image; 'latency', the seconds for one
-        image on JAX's default device. A latency is measured in this call, op by op with one image at a time; the
-        latency of a network is the sum of those of its ops and of its other layers.
+        image on JAX's default device. Latencies are measured with one image at a time, those of the same op in
+        networks of the same sizes once per process; the latency of a network is the sum of those of its ops and of its
+        other layers.
       form, channels, cells, num_classes, image_shape: the sizes of the networks, as for `sizes.describe`.
 
     Raises:
-      ValueError: `form` is unknown or does not fit the space, or no genotype can represent the cells of the space.
+      ValueError: `kind` or `form` is unknown, `form` does not fit the space, or no genotype can represent the cells of
+        the space.
     """
+    if kind not in UNITS:
+        raise ValueError(f"kind={shown(kind)} must be one of {', '.join(UNITS)}")
     some = discretizations.strongest()(space, {t: np.zeros(space.shape) for t in space.cell_types})
     without, cells_of = sizes.plan(some, form, channels, cells, num_classes, image_shape)
     of_op: Callable[..., float] = _latency if kind == "latency" else functools.partial(_count, kind)

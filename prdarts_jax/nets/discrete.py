@@ -215,7 +215,7 @@ def network(
     return DiscreteNetwork201(genotype, **fields)
 
 
-def published(form: str) -> Published:
+def published(form: object) -> Published:
     """The published sizes of the networks of a form, 'cifar' or 'imagenet'.
 
     Raises:

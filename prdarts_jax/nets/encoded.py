@@ -69,10 +69,12 @@ def network(space: SearchSpace, *, drop_path: bool = False, **fields: Any) -> En
 
 
 def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
-    """The smallest space with all of the genotypes, which must be of the same class and have as many nodes: every edge
-    has all ops that any of the genotypes has anywhere."""
+    """The smallest space with all of the genotypes, which must be of the same class, have as many nodes and concatenate
+    the same last ones: every edge has all ops that any of the genotypes has anywhere."""
     entries = [entry for genotype in cells for of_type in genotypes.cells(genotype).values() for entry in of_type]
     names = tuple(sorted({op for op, _, _ in entries}))
+    if all(ops.group(op) == "none" for op in names):
+        names += ("skip_connect",)  # a space must have an op that computes something
     nodes = 1 + max(target for _, _, target in entries)
     if isinstance(cells[0], EdgeGenotype):
         return dataclasses.replace(nas_bench_201(), name="of the genotypes", ops=names, nodes=nodes)

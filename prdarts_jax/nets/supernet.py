@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import chex
 import flax.linen as nn
@@ -262,6 +262,11 @@ class Supernet(Macro):
     pool_norm: bool = True
     head_norm: bool = False
     auxiliary: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise ValueError(f"form={self.form!r} must be one of {', '.join(get_args(Form))}")
+        super().__post_init__()
 
     @property
     def cell_types(self) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ def _entries(
     cells: int,
     num_classes: int,
     auxiliary: bool,
-    image_channels: int = 3,
+    image_channels: int,
 ) -> Iterator[_Entry]:
     """Every array of a network, in PyTorch's order."""
     if isinstance(genotype, EdgeGenotype):
@@ -336,8 +336,7 @@ def _check_arguments(
         raise ValueError(
             f"genotype={refusals.shown(genotype)} must be a Genotype or an EdgeGenotype, as genotypes.find gives it"
         )
-    if form not in discrete.FORMS:
-        raise ValueError(f"form={refusals.shown(form)} must be one of {refusals.listed(form, discrete.FORMS)}")
+    discrete.published(form)
     sizes = {"channels": channels, "cells": cells, "num_classes": num_classes, "image_channels": image_channels}
     for field, value in sizes.items():
         if type(value) is not int or value < 1:

@@ -47,5 +47,4 @@ __all__ = [
     "running",
     "update_running",
     "with_affine",
-    "with_affine",
 ]

@@ -1,6 +1,6 @@
 """Functions that change a whole op, and `candidate`, which builds an op with the changes that a supernet needs."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,13 @@ def candidate(
       partial: K: the op sees C / K channels, see `partially`.
 
     Raises:
-      ValueError: there is no such op, or `partial` does not divide the channels.
+      ValueError: there is no such op or `dropout`, or `partial` does not divide the channels.
     """
     entry = find(name)
+    if dropout not in get_args(Dropout):
+        raise ValueError(f"dropout={dropout!r} must be one of {', '.join(map(repr, get_args(Dropout)))}")
+    if partial < 1:
+        raise ValueError(f"partial={partial} must be at least 1")
     if channels % partial:
         raise ValueError(f"channels={channels} must be a multiple of {partial}, since an op sees 1/{partial} of them")
     op = entry.build(channels // partial, stride)

@@ -29,7 +29,8 @@ class Op:
       shapes: name -> shape of each kernel; the last axis is that of the output channels.
       norms: the names of the normalisations.
       draws: the names of the random inputs that the op needs among its `params`: `seed` f32[], a whole number for
-        `random_key`; `rate` f32[], the probability of dropout; `keep` f32[B], the factors of `drop_path_factors`.
+        `random_key`; `rate` f32[], the probability of dropout; `keep` f32[B], the factors of `drop_path_factors`. An
+        op that is registered may need only `seed`; `candidate` adds the others.
     """
 
     apply: Callable[..., tuple[jax.Array, Moments]]

@@ -45,7 +45,7 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     its name, for instance if a config file is read twice.
 
     Args:
-      name: letters, digits and underscores.
+      name: letters, digits and underscores, of which the first is no digit.
       group: what the op counts as: 'none' (no connection: the network of a found cell leaves it out), 'skip', 'noise',
         'pool' (its output is normalised in a supernet with `pool_norm`) or 'conv'.
       torch: for each stride the layers that have weights, in the order of PyTorch's state_dict; each is (its name in
@@ -56,10 +56,12 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
     Raises:
       ValueError: the name is taken or has other characters, there is no such group, or `torch` is not a mapping whose
-        keys are 1 and 2.
+        keys are 1 or 2.
     """
     if not name.isidentifier():
-        raise ValueError(f"name={name!r} of an op must consist of letters, digits and underscores")
+        raise ValueError(
+            f"name={name!r} of an op must consist of letters, digits and underscores, and not begin with a digit"
+        )
     if torch is not None and not (isinstance(torch, Mapping) and set(torch) <= {1, 2}):
         raise ValueError(f"torch={torch!r} of the op {name!r} must be a mapping of strides, 1 or 2, to layers")
     if group not in get_args(Group):

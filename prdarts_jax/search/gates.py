@@ -92,8 +92,7 @@ def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
 
     Scores are at least 0.
     """
-    targets = jnp.array([target for _, target in space.edges])
-    score = jnp.where(targets == jnp.arange(space.inputs, space.nodes)[:, None], score, -1.0)
+    score = jnp.where(edges_into(space), score, -1.0)
     return jnp.any(largest(score, space.entries_per_node), axis=0)
 
 

@@ -60,7 +60,7 @@ class Method:
     inner: Alignment | None = None
     smoothing: Smoothing | None = None
     freezing: OperationEarlyStopping | None = None
-    discretization: Callable[[SearchSpace, Mapping[str, Any]], AnyGenotype] = discretizations.strongest()
+    discretization: discretizations.Discretization = discretizations.strongest()
     weights_first: bool = False
     hypergradient: Hypergradient = FirstOrder()
     logits_start: float = 0.0

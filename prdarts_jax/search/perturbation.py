@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prdarts_jax import ops
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations import Arch
@@ -145,7 +144,7 @@ def _may_stay(space, candidates):
     """Which candidates an edge may keep; if nodes keep a fixed number of inputs, `none` only if there is no other."""
     if not space.entries_per_node:
         return candidates
-    computes = candidates & jnp.array([ops.group(op) != "none" for op in space.ops])
+    computes = candidates & gates.computes(space)
     return jnp.where(jnp.any(computes, axis=-1, keepdims=True), computes, candidates)
 
 

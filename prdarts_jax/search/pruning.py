@@ -34,7 +34,8 @@ class Pruning:
         space = problem.supernet.space
         scores = problem.method.relaxation.scores(space, state.arch)
         if space.entries_per_node:  # the op `none` is never a part of a cell
-            scores = {t: jnp.where(gates.computes(space), s, -jnp.inf) for t, s in scores.items()}
+            last = {t: jnp.where(jnp.isfinite(s), jnp.finfo(s.dtype).min, s) for t, s in scores.items()}
+            scores = {t: jnp.where(gates.computes(space), s, last[t]) for t, s in scores.items()}
         ranks = {t: jnp.argsort(jnp.argsort(-scores[t], axis=1), axis=1) for t in logits}
         pruned = {
             t: jnp.where((ranks[t] < keep) | (progress < problem.method.logits_start), beta, -jnp.inf)

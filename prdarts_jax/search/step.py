@@ -322,7 +322,10 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
         dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
         (dlogits,) = pull_back(dweights)
-        metrics |= more | method.relaxation.metrics(progress)
+        of_relaxation = method.relaxation.metrics(progress)
+        if taken := more.keys() & of_relaxation.keys():
+            raise ValueError(f"terms must report metrics under other names than {', '.join(sorted(taken))}")
+        metrics |= more | of_relaxation
         if "normal" in dweights:
             metrics["alignment_val"] = alignment.cosine(dweights["normal"])
         dat = {"logits": jax.tree.map(jnp.add, dlogits, dadded), "images": jnp.zeros_like(at["images"])}

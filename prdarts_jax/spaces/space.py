@@ -63,7 +63,7 @@ class SearchSpace:
         if not 0 <= self.outputs <= self.nodes - self.inputs:
             raise ValueError(
                 f"{space} has outputs={self.outputs}, which must be from 0 to {self.nodes - self.inputs}, the number "
-                "of nodes that are no inputs"
+                "of nodes other than the inputs"
             )
         if len(set(self.ops)) < len(self.ops) or all(ops.group(op) == "none" for op in self.ops):
             raise ValueError(
@@ -74,6 +74,12 @@ class SearchSpace:
                 f"{space} has edge_ops={shown(self.edge_ops)}, which must have the candidates of each of "
                 f"{len(self.edges)} edges for each of {len(self.cell_types)} cell types"
             )
+        for cell_type, edges in zip(self.cell_types, self.edge_ops, strict=False):
+            if () in map(tuple, edges):
+                raise ValueError(
+                    f"{space} has no candidate for the edge {self.edges[[*map(tuple, edges)].index(())]} of the "
+                    f"{cell_type} cell, but every edge must have one or more"
+                )
         for op in (op for edges in self.edge_ops for names in edges for op in names):
             if op not in self.ops:
                 raise ValueError(

@@ -41,8 +41,14 @@ class Table:
         return self.dataset in (name, pathlib.Path(name).stem)
 
     def accuracy(self, genotype: EdgeGenotype) -> float:
-        """Test accuracy of the cell in percent."""
+        """Test accuracy of the cell in percent.
+
+        Raises:
+          ValueError: it is no cell of NAS-Bench-201; `rank` and `percentile` raise the same.
+        """
         ops = nas_bench_201().ops
+        if not isinstance(genotype, EdgeGenotype) or len(genotype.ops) != 6 or not set(genotype.ops) <= set(ops):
+            raise ValueError(f"genotype={genotype!r} must be an EdgeGenotype of six of the ops {', '.join(ops)}")
         return float(self.accuracies[tuple(ops.index(op) for op in genotype.ops)])
 
     def rank(self, genotype: EdgeGenotype) -> int:

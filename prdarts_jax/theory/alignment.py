@@ -78,9 +78,9 @@ def alignment(key: jax.Array, *, channels: int, draws: int, epochs: int) -> dict
     """Of `draws` searches with each method and `channels` channels, in float32: how alignment, entropy and the layers'
     shares of the gradient change.
 
-    `fall` is the first third of the epochs minus the last, for the alignment; the entropy, of the last epoch, is over
-    that of equal op weights; `last layer` is its share of the gradient's norm in the last epoch over that of equal
-    layers.
+    `fall` is the first third of the epochs minus the last, for the alignment. The entropy of the last epoch is divided
+    by that of equal op weights. `last layer` is the share of the last layer in the gradient's norm in the last epoch,
+    divided by the share that equal layers have.
     """
     with jax.enable_x64(False):
         found = searches(key, channels, draws, epochs)

@@ -22,6 +22,6 @@ def compiled(measure: Callable) -> Callable:
 def each(function: Callable, keys: jax.Array, floats: int) -> Any:
     """The results of a function for every key of key[draws], stacked. As many draws are computed at once as memory
     allows if one draw keeps about `floats` floats, and as divide their number, so that one batch is compiled."""
-    most = max(1, 2_000_000 // floats)
+    most = max(1, 2_000_000 // max(floats, 1))
     at_once = next(size for size in range(min(len(keys), most), 0, -1) if len(keys) % size == 0)
     return jax.lax.map(function, keys, batch_size=at_once)

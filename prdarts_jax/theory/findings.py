@@ -2,7 +2,8 @@
 
 A test takes arrays of independent draws and the `level`, the probability of a false verdict that it may have. It
 computes a confidence interval of 1 - level; the prediction holds if the whole interval is where the prediction says,
-fails if the whole interval is elsewhere, and is inconclusive otherwise. Draws that are NaN are left out.
+fails if the whole interval is elsewhere, and is inconclusive otherwise. Draws, pairs and p values that are NaN are left
+out, unless a test says otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -64,10 +65,16 @@ def share_above(draws: np.ndarray, *, level: float, share: float = 0.95) -> Resu
     return _judge((found.statistic, interval.low, interval.high), share)
 
 
+def _pairs(x, y):
+    there = ~(np.isnan(x) | np.isnan(y))
+    return x[there], y[there]
+
+
 def correlation_above(x: np.ndarray, y: np.ndarray, *, level: float, threshold: float = 0.0) -> Result:
     """Spearman's rank correlation of pairs is above a threshold, by Fisher's transformation with the variance of Bonett
     and Wright (2000)."""
-    value = float(scipy.stats.spearmanr(x, y).statistic)
+    x, y = _pairs(x, y)
+    value = float(scipy.stats.spearmanr(x, y).statistic) if len(x) > 1 else np.nan
     variance = (1 + value**2 / 2) / (len(x) - 3) if len(x) > 3 else np.inf
     half = scipy.stats.norm.ppf(1 - level / 2) * np.sqrt(variance)
     centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
@@ -76,6 +83,9 @@ def correlation_above(x: np.ndarray, y: np.ndarray, *, level: float, threshold: 
 
 def slope_within(x: np.ndarray, y: np.ndarray, *, level: float, above: float, below: float) -> Result:
     """The slope of the straight line y(x) is between two limits, by the interval of least squares."""
+    x, y = _pairs(x, y)
+    if len(x) < 3:
+        return Result(np.nan, np.nan, np.nan, "inconclusive")
     fit = scipy.stats.linregress(x, y)
     half = scipy.stats.t.ppf(1 - level / 2, len(x) - 2) * fit.stderr
     return _judge((float(fit.slope), float(fit.slope - half), float(fit.slope + half)), above, below)
@@ -85,8 +95,11 @@ def fits(p_values: np.ndarray, *, level: float) -> Result:
     """No goodness-of-fit test rejects, at the level for all together (Bonferroni); the statistic is the smallest p
     times their number.
 
-    It holds if none rejects, which is the most that such tests can say, and is never inconclusive.
+    It holds if none rejects, which is the most that such tests can say, and is inconclusive only without any p value.
     """
+    p_values = p_values[~np.isnan(p_values)]
+    if not p_values.size:
+        return Result(np.nan, np.nan, np.nan, "inconclusive")
     smallest = min(1.0, float(np.min(p_values)) * np.size(p_values))
     return Result(smallest, smallest, smallest, "holds" if smallest >= level else "fails")
 

@@ -10,19 +10,20 @@ Phi stacks each position and its two neighbours, with zeros outside. The zero op
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.refusals import shown
+
 Params = dict[str, jax.Array]
 Alpha = Mapping[str, jax.Array]
 
-ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
-    "softplus": jax.nn.softplus,
-    "sigmoid": jax.nn.sigmoid,
-    "tanh": jnp.tanh,
-}
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
+    {"softplus": jax.nn.softplus, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+)
 
 _KERNEL = 3
 
@@ -39,7 +40,7 @@ class Model:
       activation: sigma, a key of `ACTIVATIONS`.
 
     Raises:
-      ValueError: `branches` does not divide `nodes`.
+      ValueError: a size is below 1, `branches` does not divide `nodes`, or there is no such activation.
     """
 
     nodes: int
@@ -48,6 +49,10 @@ class Model:
     activation: str = "softplus"
 
     def __post_init__(self) -> None:
+        if min(self.nodes, self.width, self.branches) < 1:
+            raise ValueError(f"nodes={self.nodes}, width={self.width} and branches={self.branches} must be at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={shown(self.activation)} must be one of {', '.join(ACTIVATIONS)}")
         if self.nodes % self.branches:
             raise ValueError(f"branches={self.branches} must divide nodes={self.nodes}")
 

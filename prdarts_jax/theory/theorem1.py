@@ -41,8 +41,9 @@ def descent(
 ) -> Measured:
     """Step (i): by how much log F(k) / F(0) stays below its bound at the worst of `steps` steps of descent.
 
-    The targets are random, or such that u - y is along the eigenvector of G(0) with the smallest eigenvalue (slowest)
-    and as long. The bound is k log(1 - eta lambda / 4) (printed), or has 4n in place of 4 (with 1/n).
+    The targets are random, or such that u - y is along the eigenvector of G(0) with the smallest eigenvalue (slowest),
+    with the same norm as for random targets. The bound is k log(1 - eta lambda / 4) (printed), or has 4n in place of 4
+    (with 1/n).
     """
     shape = Model(nodes, width, activation=activation)
 

@@ -64,8 +64,8 @@ def gates(
 
     For each gate, such as 'skip 0,1': -d ln R / d gate of the minimum (smallest loss); and -d ln F_val / d gate, where
     F_val is the loss of `validation` other samples at the minimum of R (validation loss). Beside them the error of the
-    lemma, its sum over R, F_val itself, and how many decades the norm of the gradient of R is below 1e-6 (convergence):
-    all else is NaN where it is not.
+    lemma, its sum over R, F_val itself, and the number of decades by which the norm of the gradient of R is below 1e-6
+    (convergence). Where that number is not above 0, all other values are NaN.
     """
     shape = Model(nodes, width, activation=activation)
     edges = len(shape.edges)

@@ -97,7 +97,7 @@ def steps(claim: Claim) -> Iterator[dict[str, Any]]:
 
 
 def measure_one(claim: Claim, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The draws of one of the `steps`, in float64, which JAX has enabled only meanwhile.
+    """The draws of one of the `steps`, in float64, which is enabled only during this call.
 
     All replicates have different random numbers; the cases of a replicate have the same.
     """

@@ -291,6 +291,8 @@ def test_a_pipeline_of_grain_is_read_in_memory() -> None:
     assert len(sources.load(data, split="test", image_size=4).labels) == 4
     with pytest.raises(ValueError, match="^the images of mine differ in size"):
         sources.load(data)
+    with pytest.raises(ValueError, match=r"^mine has classes=\('a',\), but must have two or more"):
+        arrays.from_grain(pipeline, pipeline, classes=("a",), name="mine")
 
 
 # CIFAR-10's pickles ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs, sizes
-from prdarts_jax.spaces import reference_cells
+from prdarts_jax.spaces import genotypes, reference_cells
 
 
 @pytest.mark.parametrize("kind", ["params", "macs"])
@@ -25,6 +25,19 @@ def test_costs_add_up_to_the_size_of_the_network(space, network, kind):
         genotype = reference_cells.random(space, rng)
         assert of_space.of(genotype) == sizes.describe(genotype, **network)[kind]
     assert hash(of_space) == hash(costs.of_network(space, kind, **network))
+
+
+def test_a_cell_of_another_space_has_no_cost():
+    of_space = costs.of_network(spaces.nas_bench_201(), channels=4, cells=1)
+    for genotype, message in (
+        (genotypes.EdgeGenotype(["sep_conv_3x3"] * 6), r"op 'sep_conv_3x3' on the edge \(0, 1\) must be one of the"),
+        (genotypes.EdgeGenotype(["skip_connect"] * 10), r"op 'skip_connect' on the edge \(0, 4\) must be one of the"),
+        (genotypes.named("DARTS_V2"), "must be a cell of the space nas_bench_201"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            of_space.of(genotype)
+    with pytest.raises(ValueError, match="kind='flops' must be one of params, macs, latency"):
+        costs.of_network(spaces.nas_bench_201(), "flops")
 
 
 def test_latencies_are_measured_for_each_op_that_is_executed():

@@ -121,6 +121,12 @@ def test_weights_move_out_and_in(network, variables):
     assert sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(there_and_back)) == kept
 
 
+def test_the_smallest_space_of_a_cell_of_none_alone_has_an_op_that_computes():
+    genotype = genotypes.EdgeGenotype(("none",) * 6)
+    space = encoded.space_of([genotype])
+    assert space.ops == ("none", "skip_connect") and not encoded.encode(space, genotype)["normal"].any()
+
+
 def test_drop_path_spares_identities_alone():
     """Each op on an edge of its own: the mean over many images tells which are cut."""
     for name in SPACE.ops:

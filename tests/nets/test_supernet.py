@@ -151,6 +151,11 @@ def test_the_gradient_in_the_logits_is_the_sum_of_those_in_each_layers_weights()
     assert np.abs(np.diff(per_layer["reduce"], axis=0)).max() > 1e-4
 
 
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="form='cifar10' must be one of cifar, imagenet"):
+        Supernet(form="cifar10")
+
+
 def test_op_weights_of_another_shape_are_refused():
     weights = sparse_weights(DARTS) | {"reduce": np.ones(SMALL.shape)}
     with refused("op_weights['reduce'] of the shape (2, 4) must be of the shape (layers, edges, ops), here (2, 2, 4)"):

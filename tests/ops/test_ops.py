@@ -164,6 +164,13 @@ def test_a_shuffle_brings_another_part_to_the_front():
 def test_channels_that_cannot_be_divided_are_refused():
     with pytest.raises(ValueError, match="channels=6 must be a multiple of 4, since an op sees 1/4 of them"):
         ops.candidate("skip_connect", channels=6, stride=1, partial=4)
+    with pytest.raises(ValueError, match="partial=0 must be at least 1"):
+        ops.candidate("skip_connect", channels=6, stride=1, partial=0)
+
+
+def test_an_unknown_dropout_is_refused():
+    with pytest.raises(ValueError, match="dropout='drop' must be one of '', 'skip', 'path', 'nonskip'"):
+        ops.candidate("skip_connect", channels=6, stride=1, dropout="drop")
 
 
 # A skip connection beside an op ---------------------------------------------------------------------------------------

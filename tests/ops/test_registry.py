@@ -107,7 +107,11 @@ def test_an_unknown_op_is_refused(name, like):
     "name, group, message",
     (
         ("none", "conv", "name='none' is the name of a registered op; a new op must have another one"),
-        ("conv/own", "conv", "name='conv/own' of an op must consist of letters, digits and underscores"),
+        (
+            "conv/own",
+            "conv",
+            "name='conv/own' of an op must consist of letters, digits and underscores, and not begin with a digit",
+        ),
         ("own", "convs", "group='convs' of the op 'own' must be one of none, skip, noise, pool, conv"),
     ),
 )

@@ -47,6 +47,13 @@ def test_a_term_gives_a_scalar_and_metrics_of_its_own(terms, message):
         total(terms, view, {}, jnp.float32(0))
 
 
+@pytest.mark.parametrize("drawn", [pdx.relaxations.Policy(), pdx.relaxations.Uniform()])
+def test_what_a_drawn_cell_needs_is_not_hidden_by_an_auxiliary_skip(drawn):
+    name = type(drawn).__name__
+    with pytest.raises(ValueError, match=rf"relaxation={name}\(\) must be another one in AuxiliarySkip"):
+        pdx.relaxations.AuxiliarySkip(drawn)
+
+
 @pytest.mark.parametrize(
     "weights, gives",
     (

@@ -393,3 +393,11 @@ def test_scan_equals_single_steps():
         losses.append(metrics["val_loss"])
     assert_close(scanned, state, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(history["val_loss"], losses, rtol=1e-4)
+
+
+def test_a_term_may_not_hide_what_the_relaxation_reports():
+    terms = (lambda *_: (0.0, {"temperature": jnp.float32(1)}),)
+    problem = make_problem(dataclasses.replace(methods.pr_darts(), terms=terms))
+    state = jax.eval_shape(functools.partial(init_search, problem), jax.random.key(0), make_batch(0)["image"])
+    with pytest.raises(ValueError, match="^terms must report metrics under other names than temperature$"):
+        jax.eval_shape(functools.partial(search_step, problem), state, make_batch(0), make_batch(1))

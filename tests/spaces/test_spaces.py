@@ -126,9 +126,17 @@ def test_the_spaces_of_confopt_s_suite():
 @pytest.mark.parametrize("outputs", [-1, 3])
 def test_outputs_are_nodes_that_are_no_inputs(outputs):
     with refused(
-        f"space 'own' has outputs={outputs}, which must be from 0 to 2, the number of nodes that are no inputs"
+        f"space 'own' has outputs={outputs}, which must be from 0 to 2, the number of nodes other than the inputs"
     ):
         spaces.SearchSpace("own", (SKIP,), nodes=4, outputs=outputs)
+
+
+def test_an_edge_without_a_candidate_is_refused():
+    some = ((SKIP,),) * 5
+    with refused(
+        "space 'own' has no candidate for the edge (2, 3) of the reduce cell, but every edge must have one or more"
+    ):
+        spaces.SearchSpace("own", (SKIP,), nodes=4, edge_ops=(some, (*some[:4], ())))
 
 
 @pytest.mark.parametrize("name", spaces.NAMED)

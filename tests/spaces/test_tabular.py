@@ -10,7 +10,7 @@ from shared import refused
 
 from prdarts_jax import spaces
 from prdarts_jax.spaces import tabular
-from prdarts_jax.spaces.genotypes import EdgeGenotype, depth
+from prdarts_jax.spaces.genotypes import EdgeGenotype, depth, named
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELLS = list(itertools.product(range(5), repeat=6))
@@ -38,6 +38,14 @@ def lines():
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "table.txt"
+
+
+@pytest.mark.parametrize(
+    "other", [EdgeGenotype(("sep_conv_3x3",) * 6), EdgeGenotype(OPS[:3]), EdgeGenotype(OPS * 2), named("DARTS_V2")]
+)
+def test_a_cell_that_is_not_in_the_table_is_refused(other):
+    with pytest.raises(ValueError, match="must be an EdgeGenotype of six of the ops none, skip_connect, "):
+        tabular.Table(np.zeros((5,) * 6), "cifar10").rank(other)
 
 
 def test_the_table_answers_for_every_cell(path, lines):

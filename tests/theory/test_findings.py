@@ -53,6 +53,20 @@ def test_draws_without_a_value_are_left_out_of_a_mean():
         assert findings.mean_above(np.array(few), level=0.05).verdict == "inconclusive"
 
 
+def test_pairs_and_p_values_without_a_value_are_left_out():
+    x = np.append(np.arange(20.0), [math.nan, 3.0])
+    y = np.append(2 * np.arange(20.0) + normal(20, 0.0), [0.0, math.nan])
+    tests = {findings.correlation_above: {}, findings.slope_within: {"above": 1.0, "below": 3.0}}
+    for test, limits in tests.items():
+        found = test(x, y, level=0.05, **limits)
+        assert found == test(x[:20], y[:20], level=0.05, **limits) and found.verdict == "holds"
+        for few in ([], [0, 1], [20, 21]):
+            assert test(x[few], y[few], level=0.05, **limits).verdict == "inconclusive"
+    assert findings.fits(np.array([math.nan, 1e-9]), level=0.05).verdict == "fails"
+    assert findings.fits(np.array([math.nan, 0.3]), level=0.05).verdict == "holds"
+    assert findings.fits(np.array([math.nan]), level=0.05).verdict == "inconclusive"
+
+
 def test_intervals_of_a_mean_miss_it_as_often_as_the_level_says():
     """Binomial tests. Of three draws each, where a wrong number of degrees of freedom covers far less."""
     mean, level = 1.5, 0.1

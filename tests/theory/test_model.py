@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import theory_reference as reference
-from shared import LEVEL
+from shared import LEVEL, refused
 
 from prdarts_jax.theory import model as net
 from prdarts_jax.theory.model import Model
@@ -47,6 +47,19 @@ def test_outputs_and_loss_are_those_of_every_sample(float64, model):
     )(params, alpha, inputs, targets)
     reference.close(outputs, reference.outputs(model, params, alpha, inputs))
     reference.close(loss, reference.loss(model, params, alpha, inputs, targets))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nodes": 0}, "nodes=0, width=3 and branches=1 must be at least 1"),
+        ({"nodes": 3, "branches": 2}, "branches=2 must divide nodes=3"),
+        ({"activation": "relu"}, "activation='relu' must be one of softplus, sigmoid, tanh"),
+    ],
+)
+def test_an_impossible_shape_is_refused(fields, message):
+    with refused(message):
+        Model(**{"nodes": 4, "width": 3} | fields)
 
 
 def test_a_branch_may_have_one_node_and_no_edges(float64):

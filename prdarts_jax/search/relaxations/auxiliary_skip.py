@@ -10,6 +10,7 @@ from prdarts_jax.fields import at_least
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation
 from prdarts_jax.search.relaxations.policy import Policy
 from prdarts_jax.search.relaxations.softmax import Softmax
+from prdarts_jax.search.relaxations.uniform import Uniform
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.spaces import SearchSpace
 
@@ -20,7 +21,8 @@ class AuxiliarySkip(Relaxation):
     logits (DARTS-; Chu et al., ICLR 2021).
 
     It is added to the weight of the candidate op, so on an edge with stride 2 both have the same convolutions; in the
-    authors' code each has its own. It does not fit `Policy`, whose term takes every op with a weight for a drawn one.
+    authors' code each has its own. It does not fit `Policy` and `Uniform`, which take every op with a weight for a
+    drawn one.
 
     Attributes:
       relaxation: of the ops; it also sets the initial logits.
@@ -33,8 +35,12 @@ class AuxiliarySkip(Relaxation):
     weight: Annotated[Linear, at_least(0)] = Linear(1.0, 0.0)
 
     def __post_init__(self) -> None:
-        if isinstance(self.relaxation, Policy):
-            raise ValueError("relaxation=Policy() must be another one in AuxiliarySkip: its draws could not be told")
+        if isinstance(self.relaxation, Policy | Uniform):
+            name = type(self.relaxation).__name__
+            raise ValueError(
+                f"relaxation={name}() must be another one in AuxiliarySkip: the ops that {name} draws could not be "
+                "told from the skip connection that is added"
+            )
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:
         """Those of the relaxation.

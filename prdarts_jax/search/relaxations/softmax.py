@@ -36,6 +36,8 @@ class EdgeSoftmax(Softmax):
     equation 3).
 
     Beside the logits of its ops each cell type has logits of its edges, `normal_edges` and `reduce_edges` f32[edges].
+    These decide with the others which cell is derived, but are no part of the activation: a term that is a function of
+    the activation, such as `expected_cost`, does not move them.
     """
 
     def init(self, space: SearchSpace, key: jax.Array, logits: Arch) -> Arch:

@@ -14,7 +14,8 @@ from prdarts_jax.spaces import SearchSpace
 class Uniform(Relaxation):
     """A cell drawn uniformly, whose ops have the weight 1 (Li, Talwalkar, 2019).
 
-    `selection.BestOf` sets the logits: 1 for the ops of the best cell so far, 0 for the others.
+    `selection.BestOf` sets the logits: 1 for the ops of the best of the cells drawn after the last epoch, 0 for the
+    others.
     """
 
     def weigh(self, space: SearchSpace, logits: Arch, key: jax.Array, progress: jax.Array) -> Arch:
@@ -25,5 +26,5 @@ class Uniform(Relaxation):
         }
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
-        """1 for each op of the best cell so far, 0 for the others; all are 0 before there is one."""
+        """1 for each op of the cell that `BestOf` chose after the last epoch, else 0; all are 0 before the first."""
         return {t: (beta > 0.5).astype(jnp.float32) for t, beta in logits.items()}
