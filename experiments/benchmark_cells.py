@@ -22,7 +22,7 @@ import numpy as np
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, reporting, train
+from prdarts_jax.run import compare, reporting, settings, train
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     fields = {"space": "darts", "evaluation.cells": 3} | family.parse_fields(arguments.set)
     config = family.with_fields(family.read_config("configs/digits.py"), fields)
-    space, generator = pdx.spaces.named(config.space), np.random.default_rng(0)
+    space, generator = settings.space_of(config), np.random.default_rng(0)
     config = compare.training_config(config)
     cells = {f"random_{i}": reference_cells.random(space, generator) for i in range(arguments.cells)}
     with tempfile.TemporaryDirectory() as folder:

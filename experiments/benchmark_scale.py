@@ -73,7 +73,7 @@ def make_batch(size: Size, parts: int = 1) -> dict[str, jax.Array]:
 
 def start(problem: SearchProblem, seed: int, batch: dict[str, jax.Array]):
     """The initial state of a search."""
-    return jax.jit(functools.partial(init_search, problem))(jax.random.key(seed), batch["image"])
+    return jax.jit(init_search, static_argnums=0)(problem, jax.random.key(seed), batch["image"])
 
 
 def populations(size: Size, rounds: int) -> None:

@@ -30,13 +30,11 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "prdart
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-# Where a script that a test starts finds what it imports: this copy of the package, and modules beside this one.
-SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
-
 # Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
 _LONG_FILES = (
     "test_cell test_supernet test_docs test_family test_forward_mode test_main test_devices test_train test_step "
-    "test_notebook test_hypergradients test_networks test_diagnostics test_search_job test_population test_processes"
+    "test_notebook test_hypergradients test_networks test_diagnostics test_search_job test_population test_processes "
+    "test_benchmarks test_composed test_theorem1 test_theorem2 test_theorem4 test_kernel test_bilevel test_verdicts"
 ).split()
 
 

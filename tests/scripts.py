@@ -1,12 +1,16 @@
 """Runs the scripts of experiments/ in the process of a test."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Where a script that a test starts finds what it imports: this copy of the package, and modules beside this one.
+SCRIPT_PATH = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
 
 # `--set` of a comparison: a search that takes a moment.
 TINY = "dataset=digits,image_size=4,num_examples=64,epochs=2,batch_size=16,steps_per_call=2,random_search.samples=5"

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import functools
+import json
 import re
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared import without_pictures
 
 from prdarts_jax import command_line
 from prdarts_jax.search import methods
+from prdarts_jax.spaces import genotypes
 
 ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT / "docs")): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}
@@ -54,9 +57,10 @@ def test_the_code_of_the_readme_runs(tmp_path):
     assert as_it_is in text
     search, method = re.findall(r"^```python\n(.*?)^```", text.replace(as_it_is, smaller), re.DOTALL | re.MULTILINE)
     scope = {}
-    with contextlib.chdir(tmp_path):
+    with contextlib.chdir(tmp_path), without_pictures():
         exec(compile(search, "README.md", "exec"), scope)
-    assert 0 <= scope["rows"]["found"]["accuracy"] <= 1 and scope["genotype"].ops
+    assert scope["rows"] == json.loads((tmp_path / "runs/cells/results.json").read_text())
+    assert scope["genotype"] == genotypes.load(tmp_path / "runs/first/genotype.json")
     scope = {"__name__": "my_methods"}  # a file of its own
     exec(compile(method, "README.md", "exec"), scope)
     assert scope["sharp_darts"]().terms == (scope["entropy"],)

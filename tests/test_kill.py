@@ -18,7 +18,7 @@ import killed
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import SCRIPT_PATH
+from scripts import SCRIPT_PATH
 from shared import ROOT, tiny_arguments
 
 from prdarts_jax.run import checkpoints

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SCRIPT_PATH
+from scripts import SCRIPT_PATH
 
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation
@@ -45,6 +45,8 @@ def test_many_devices_give_what_one_gives(found):
 
 def test_cells_on_two_devices_are_those_of_one_bit_for_bit(found):
     names = [name.removeprefix("one/") for name in found if name.startswith("one/cells/")]
+    if not names:
+        pytest.skip("cells are trained with two devices only")
     for name in names:
         np.testing.assert_array_equal(found[f"many/{name}"], found[f"one/{name}"], err_msg=name)
 

@@ -13,7 +13,7 @@ import imagenet_folder
 import numpy as np
 import one_process
 import pytest
-from conftest import SCRIPT_PATH
+from scripts import SCRIPT_PATH
 from shared import CELL, ROOT, read_records
 
 from prdarts_jax.run import reporting

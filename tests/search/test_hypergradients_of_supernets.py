@@ -17,7 +17,7 @@ from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("small", ("skip_connect", "dil_conv_3x3"), nodes=3)
 RATE, DAMPING = 0.1, 30.0  # the damping is above the lowest eigenvalue of the Hessian, negated
-PROBLEM = SearchProblem(Supernet(SPACE, channels=2, cells=2), Method(), optax.sgd(RATE), optax.sgd(1.0), total_steps=4)
+PROBLEM = SearchProblem(Supernet(SPACE, channels=2, cells=1), Method(), optax.sgd(RATE), optax.sgd(1.0), total_steps=4)
 
 
 def make_batch(seed):

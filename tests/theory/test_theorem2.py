@@ -5,17 +5,33 @@ import numpy as np
 import pytest
 import theory_reference as reference
 
-from prdarts_jax.theory import theorem2
+from prdarts_jax.theory import draws, theorem2
 from prdarts_jax.theory.model import Model
 
 SIZES = {"width": 2, "nodes": 3, "samples": 4, "validation": 6, "channels": 1, "positions": 2, "decay": 0.01}
 
 
 @pytest.fixture(scope="module")
-def found():
-    with jax.enable_x64(True):
-        key = jax.random.key(0)
-        return jax.device_get(theorem2.gates(key, activation="tanh", rough=300, fine=40, draws=4, **SIZES))
+def measured():
+    """What is measured of four draws, by how far each gate is moved: compiled once."""
+    uniform = jax.random.uniform
+
+    @draws.quickly
+    def of(key, shift):
+        with pytest.MonkeyPatch.context() as patch:  # while it is traced
+            patch.setattr(jax.random, "uniform", lambda *args, **given: uniform(*args, **given) + shift)
+            return theorem2.gates.__wrapped__(key, activation="tanh", rough=300, fine=40, draws=4, **SIZES)
+
+    def run(shift):
+        with jax.enable_x64(True):
+            return jax.device_get(of(jax.random.key(0), shift))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def found(measured):
+    return measured(np.zeros(6))
 
 
 def test_every_draw_is_at_a_minimum(found):
@@ -28,8 +44,9 @@ def test_gate_weighted_slopes_into_the_last_node_add_up_to_what_the_decay_leaves
     assert (found["sum of the lemma over R"] < 0).all()
 
 
-def test_the_lemma_needs_a_minimum(float64):
+def test_the_lemma_needs_a_minimum(float64, monkeypatch):
     """At the start of the descent the sum is another."""
+    monkeypatch.setattr(theorem2, "minimize", lambda residuals, start, *_: start)  # what no steps give
     sizes = SIZES | {"activation": "tanh", "rough": 0, "fine": 0, "draws": 2}
     start = theorem2.gates(jax.random.key(0), **sizes)
     assert (start["convergence"] < 0).all() and np.isnan(start["error of the lemma"]).all()
@@ -58,22 +75,8 @@ def test_the_sets_of_data_are_others_of_one_teacher(float64):
     assert differ[np.argsort(apart)[:50]].mean() < differ.mean()
 
 
-def test_slopes_of_the_validation_loss_are_those_of_minima_beside_it(float64, monkeypatch):
+def test_slopes_of_the_validation_loss_are_those_of_minima_beside_it(measured, found):
     """Of two gates, each moved a little and trained again."""
-    sizes = SIZES | {"activation": "tanh", "rough": 300, "fine": 40, "draws": 1}
-    uniform, moved = jax.random.uniform, {}
-
-    def shifted(key, shape, **given):
-        return uniform(key, shape, **given) + moved.get("by", 0.0)
-
-    monkeypatch.setattr(jax.random, "uniform", shifted)
-    run = theorem2.gates.__wrapped__  # compiled functions would keep the first shift
-    slopes = run(jax.random.key(0), **sizes)
     for number, gate in ((0, "skip 0,1"), (5, "conv 1,2")):
-        ends = []
-        for sign in (1, -1):
-            moved["by"] = sign * 1e-4 * np.eye(6)[number]
-            ends.append(np.log(run(jax.random.key(0), **sizes)["validation loss"][0]))
-        moved.clear()
-        expected = -(ends[0] - ends[1]) / 2e-4
-        assert slopes[f"validation loss: {gate}"][0] == pytest.approx(expected, rel=1e-3)
+        ends = [np.log(measured(sign * 1e-4 * np.eye(6)[number])["validation loss"][0]) for sign in (1, -1)]
+        assert found[f"validation loss: {gate}"][0] == pytest.approx(-(ends[0] - ends[1]) / 2e-4, rel=1e-3)
