@@ -10,7 +10,9 @@ import jax
 def quickly(function: Callable, **options: Any) -> Callable:
     """`jax.jit` without the optimizations that take longer than they save: what is compiled here is called a few times
     only."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}, **options)
+    if not jax.config.read("jax_disable_most_optimizations"):  # which asks for less
+        options["compiler_options"] = {"xla_backend_optimization_level": 1}
+    return jax.jit(function, **options)
 
 
 def compiled(measure: Callable) -> Callable:

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import scripts
-from table import make_table
 
 from prdarts_jax.data import sources
-from prdarts_jax.run import problems
-from prdarts_jax.spaces import genotypes
+from prdarts_jax.run import reporting, settings
+from prdarts_jax.spaces import genotypes, reference_cells
 
 suite, family = scripts.load("bench_suite"), scripts.load("family")
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -17,11 +16,6 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 TINY = "dataset=digits,num_examples=64,epochs=1,batch_size=16,channels=2,cells=1,augmentation.pad=1"
 TINY += ",evaluation.epochs=1,evaluation.channels=3,evaluation.cells=1,evaluation.batch_size=64"
 TINY += ",evaluation.augmentation.pad=1,evaluation.augmentation.cutout=0,evaluation.steps_per_call=3"
-
-
-def rows(workdir):
-    """Of table.md, cell by cell."""
-    return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
 
 
 def test_the_trainings_are_those_of_the_suite():
@@ -61,9 +55,13 @@ def test_the_table_has_mean_and_best_of_what_did_not_diverge():
 
 
 def test_two_methods_on_two_benchmarks(tmp_path, monkeypatch):
-    """With a stand-in for the supernet, and for the training, whose accuracy tells its settings."""
-    monkeypatch.setattr(problems, "make_supernet", make_table)
+    """With stand-ins for the search, and for the training, whose accuracy tells its settings."""
     trained = []
+
+    def searching(config, workdir):
+        workdir.mkdir(parents=True)
+        reporting.write_bytes(workdir / reporting.METRICS, reporting.json_bytes({"epoch": 0, "val_loss": 1.0}))
+        return {config.seed: reference_cells.random(settings.space_of(config), np.random.default_rng(0))}
 
     def training(cells, config, workdir, *, space, data):
         trained.append((config.weights.learning_rate, config.weights.weight_decay))
@@ -72,17 +70,18 @@ def test_two_methods_on_two_benchmarks(tmp_path, monkeypatch):
         assert workdir.name == f"training_{suite.TRAININGS.index(trained[-1]) + 1}"
         return {name: {"accuracy": config.weights.learning_rate} for name in cells}
 
+    monkeypatch.setattr(family.search, "run", searching)
     monkeypatch.setattr(suite.pdx, "evaluate", training)
     chosen = ["--benchmarks", "wide_regular", "wide_no_skip", "--methods", "darts", "gdas:start_temperature=5.0"]
     scripts.run("bench_suite", *chosen, "--seeds", 1, f"--workdir={tmp_path}", f"--set={TINY}")
     assert trained == 2 * list(suite.TRAININGS)
-    assert [row[:2] for row in rows(tmp_path)] == [
+    assert [row[:2] for row in scripts.rows(tmp_path)] == [
         ["wide_regular", "`darts`"],
         ["wide_regular", "`gdas:start_temperature=5.0`"],
         ["wide_no_skip", "`darts`"],
         ["wide_no_skip", "`gdas:start_temperature=5.0`"],
     ]
-    assert {tuple(row[2:]) for row in rows(tmp_path)} == {("4.50", "10.00", "9 of 9")}
+    assert {tuple(row[2:]) for row in scripts.rows(tmp_path)} == {("4.50", "10.00", "9 of 9")}
 
 
 def test_a_benchmark_is_searched_and_its_cell_is_trained_and_found_again(tmp_path, capsys):
@@ -95,7 +94,9 @@ def test_a_benchmark_is_searched_and_its_cell_is_trained_and_found_again(tmp_pat
     genotype = genotypes.load(folder / "darts_seed_0/genotype.json")
     assert genotype.reduce_concat == (3, 4, 5, 6) and {op for op, _ in genotype.reduce} == {"dil_conv_3x3_with_skip"}
     result = json.loads((folder / "training_5/darts_seed_0/seed_0/result.json").read_text())
-    assert rows(tmp_path) == [["single_cell_all_skip", "`darts`", *[f"{100 * result['top1']:.2f}"] * 2, "1 of 1"]]
+    assert scripts.rows(tmp_path) == [
+        ["single_cell_all_skip", "`darts`", *[f"{100 * result['top1']:.2f}"] * 2, "1 of 1"]
+    ]
     config = json.loads((folder / "training_5/config.json").read_text())
     assert (config["weights"]["learning_rate"], config["weights"]["weight_decay"]) == (0.1, 3e-4)
     before = (tmp_path / "table.md").read_bytes()

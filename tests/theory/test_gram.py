@@ -64,7 +64,8 @@ def test_the_gram_matrix_of_a_function_is_that_of_the_network_of_the_analysis(fl
     assert set(found) == set(expected) == {"stem", "conv", "read"}
     for name, part in expected.items():
         reference.close(found[name], part)
-    (everything,) = gram.of(lambda params, x: net.outputs(model, params, alpha, x), params, inputs).items()
+    of_all = jax.jit(lambda params: gram.of(lambda params, x: net.outputs(model, params, alpha, x), params, inputs))
+    (everything,) = of_all(params).items()
     assert everything[0] == "all"
     reference.close(everything[1], sum(expected.values()))
 
@@ -78,7 +79,7 @@ def test_outputs_may_have_any_shape_and_depend_on_all_inputs(float64):
         hidden = jnp.tanh(x @ params["layer"]["w"] + params["layer"]["b"])
         return (hidden - hidden.mean(0)) / hidden.std(0)
 
-    found = gram.of(f, params, jnp.array(inputs), groups=lambda name: name)
+    found = jax.jit(lambda params: gram.of(f, params, jnp.array(inputs), groups=lambda name: name))(params)
     assert set(found) == {"layer/w", "layer/b"}
     for name in ("w", "b"):
         columns = []

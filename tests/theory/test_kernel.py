@@ -119,7 +119,9 @@ def test_networks_converge_to_the_infinite_one_with_the_root_of_the_width(float6
 def test_the_first_block_at_infinite_width_is_the_kernel_of_the_patches(float64):
     """Of one node, written out."""
     inputs = jnp.array(some_inputs()[:2])
-    found = kernel.infinite_blocks(Model(1, 1), {op: jnp.zeros(0) for op in ("skip", "conv")}, inputs)
+    no_edges = {op: jnp.zeros(0) for op in ("skip", "conv")}
+    found = jax.jit(lambda inputs: kernel.infinite_blocks(Model(1, 1), no_edges, inputs))(inputs)
+    moments_of = jax.jit(lambda covariance: kernel.moments(jax.nn.softplus, covariance))
     read = np.array([reference.phi(x) for x in np.asarray(inputs)])  # [n, 3c, p]
     n, _, positions = read.shape
     expected = {"readout": np.zeros((n, n)), "stem": np.zeros((n, n))}
@@ -127,7 +129,7 @@ def test_the_first_block_at_infinite_width_is_the_kernel_of_the_patches(float64)
         for j in range(n):
             for p in range(positions):
                 pair = np.stack([read[i, :, p], read[j, :, p]])
-                moments = kernel.moments(jax.nn.softplus, jnp.array(pair @ pair.T))
+                moments = moments_of(jnp.array(pair @ pair.T))
                 expected["readout"][i, j] += moments.product[0, 1]
                 expected["stem"][i, j] += moments.slopes[0, 1] * (pair @ pair.T)[0, 1]
     for name, of_name in expected.items():

@@ -34,6 +34,7 @@ def test_shares_are_measured_on_the_same_weights_and_data(float64):
     shape, shares, steps = Model(3, 3, activation="tanh"), (0.0, 0.4, 1.0), 3
     sizes = {"activation": "tanh", "width": 3, "nodes": 3, "shares": shares, "draws": 2, "infinite_draws": 1}
     found = skips.share(jax.random.key(1), steps=steps, **sizes, **DATA)
+    infinite = jax.jit(lambda alpha, inputs: gram.whole(kernel.infinite_blocks(shape, alpha, inputs)))
     for number, keys in enumerate(jax.random.split(jax.random.key(1), (2, 3))):
         inputs, targets = jax.device_get(model.draw_data(keys[0], *DATA.values()))
         order = jax.random.permutation(keys[1], 3)
@@ -43,7 +44,7 @@ def test_shares_are_measured_on_the_same_weights_and_data(float64):
             actual = found["conditioning"][number, column], found["speed"][number, column]
             assert actual == pytest.approx(expected, rel=1e-6)
             if number == 0:
-                limit = gram.whole(kernel.infinite_blocks(shape, alpha, jnp.array(inputs)))
+                limit = infinite(alpha, jnp.array(inputs))
                 assert found["infinite"][0, column] == pytest.approx(float(jnp.log(gram.conditioning(limit))), rel=1e-6)
     for name in ("conditioning", "speed", "infinite"):
         slopes = np.polyfit(shares, np.asarray(found[name]).T, 1)[0]

@@ -129,10 +129,11 @@ def test_kernels_are_of_the_data_of_each_draw(float64):
         jax.random.key(KEY), activation="softplus", width=4, nodes=3, samples=samples, draws=3, **DATA
     )
     third = dict.fromkeys(("skip", "conv"), np.full(3, 1 / 3))
+    product = jax.jit(lambda covariance: kernel.moments(jax.nn.softplus, covariance).product)
     for number, (params, _, inputs, _) in enumerate(drawn(shape, 3, samples)):
         block = reference.gram_blocks(shape, params, third, inputs)["conv"][1:].sum(0)
         of_patches = sum(
-            kernel.moments(jax.nn.softplus, jax.numpy.array(read @ read.T)).product
+            product(jax.numpy.array(read @ read.T))
             for read in np.array([reference.phi(x) for x in inputs]).transpose(2, 0, 1)
         )
         full = reference.printed_kernel(inputs)

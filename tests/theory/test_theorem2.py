@@ -63,7 +63,8 @@ def test_there_are_slopes_of_each_gate_of_both_losses(found):
 
 def test_the_sets_of_data_are_others_of_one_teacher(float64):
     shape = Model(3, 2, activation="sigmoid")
-    (inputs, targets), (others, of_others) = theorem2.teacher_data(jax.random.key(1), shape, (5, 40), 2, 3)
+    data = jax.jit(lambda key: theorem2.teacher_data(key, shape, (5, 40), 2, 3))
+    (inputs, targets), (others, of_others) = data(jax.random.key(1))
     assert inputs.shape == (5, 2, 3) and others.shape == (40, 2, 3)
     together = np.concatenate([targets, of_others])
     assert together.mean() == pytest.approx(0, abs=1e-9) and together.std() == pytest.approx(1)
