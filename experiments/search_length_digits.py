@@ -56,15 +56,16 @@ def main() -> None:
         rows = kept.evaluate(cells, training, arguments.workdir / "evaluation", kept_in, space=space)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    percent = {name: np.nan if row["accuracy"] is None else 100 * row["accuracy"] for name, row in rows.items()}
-    accuracies = {
-        name: {size: [percent[cell] for cell, origin in origins.items() if origin == (name, size)] for size in sizes}
-        for name in arguments.methods
-    }
-    random = [percent[name] for name in cells if name.startswith("random_")]
+    percent = {name: 100 * row["accuracy"] for name, row in rows.items() if row["accuracy"] is not None}
+
+    def of(method, size):
+        return [percent[cell] for cell, origin in origins.items() if origin == (method, size) and cell in percent]
+
+    accuracies = {name: {size: of(name, size) for size in sizes} for name in arguments.methods}
+    random = [accuracy for name, accuracy in percent.items() if name.startswith("random_")]
     text = make_table(accuracies) + f"\nRandom cells: {family.spread(random)}\n"
     (arguments.workdir / "length.md").write_text(text)
-    draw(accuracies, {"random cells, mean": float(np.nanmean(random))}).savefig(arguments.workdir / "length.png")
+    draw(accuracies, {"random cells, mean": float(np.mean(random))}).savefig(arguments.workdir / "length.png")
     print(text)
 
 

@@ -120,7 +120,7 @@ def checkpoint_of_pytorch(path):
 
 def pytorch_files(folder):
     torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
-    entries = list(torch_weights._entries(CELL, "cifar", 2, 1, 10, False))
+    entries = list(torch_weights._entries(CELL, "cifar", 2, 1, 10, False, 3))
     state = {entry.name: torch.ones(entry.layout.torch_shape(entry.shape)) for entry in entries}
     of_kinds = {
         "sparse": lambda tensor: tensor.to_sparse(),

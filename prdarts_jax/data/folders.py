@@ -33,25 +33,26 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
 
     Raises:
       ValueError: a file is not an image, a class has no image, there are fewer than two classes, or a class of the test
-        images is not among those for training, or the folder of test images has none.
+        images is not among those for training. When the test images are opened: there are none in folders of classes.
     """
     name = str(root)
     train = root / "train"
-    if not train.is_dir() or (not _class_folders(train) and {*_class_folders(root)} - {"train", *_TESTS}):
-        train = root  # `train` is missing, or a class
+    if not train.is_dir():
+        train = root
+    elif not _class_folders(train) and len(beside := _class_folders(root)) > 1 and not {*beside} & {*_TESTS}:
+        train = root  # a class is called train
     classes = _class_folders(train)
     if len(classes) < 2:
         raise ValueError(
             f"{cut(name, 300)} has {len(classes)} folders of classes, but must have two or more, each with images, "
             "directly or in train/, or be cifar-10-batches-py"
         )
-    test = next((root / t for t in _TESTS if (root / t).is_dir()), None) if train != root else None
+    tests = [root / t for t in _TESTS if (root / t).is_dir()] if train != root else []
+    test = next((folder for folder in tests if _class_folders(folder)), tests[0] if tests else None)
     files = _files(train, classes)
     test_files = _files(test, classes) if test else []
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
-    if test and not test_files:
-        raise ValueError(f"{cut(str(test), 300)} has no images in folders of classes, as {cut(str(train), 300)} has")
     headers = _headers(files)
     there = [path for name in classes for path in (train / name).iterdir() if not path.name.startswith(".")]
     ignored = sum(path.is_file() for path in there) - len(files)
@@ -64,6 +65,11 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
 
     def open_split(split: str) -> Source:
         check_split(name, split, tuple(splits))
+        if split == "test" and not test_files:
+            raise ValueError(
+                f"{cut(str(test), 300)} has no images in folders of classes, as {cut(str(train), 300)} has: rename it, "
+                "and a share of the training images is held out"
+            )
         return splits[split]
 
     return DataSet(name, open_split, identity)

@@ -2,7 +2,7 @@
 
 The folder of the search then has evaluation/, with a folder for each cell (see `evaluate`), and comparison.json,
 comparison.md and comparison.png, which compare the test accuracies. Found cells are named `found`, or with several
-seeds `found_3`; those that `config.discretization` chooses in its own way have its name, as in `found_perturbation_3`.
+seeds `found_3`. If `config.discretization` is not 'own', its value is in the name, as in `found_perturbation_3`.
 """
 
 import contextlib

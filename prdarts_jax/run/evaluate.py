@@ -294,5 +294,6 @@ def _check_folders(cells, workdir):
         for path in (workdir / name).glob("seed_*/genotype.json"):
             if genotypes.load(path) != genotype:
                 raise ValueError(
-                    f"{path.parent.parent} has the trainings of another cell: use another --workdir or name"
+                    f"{path.parent.parent} has the trainings of another cell: rename this folder, or use another "
+                    "--workdir or name"
                 )

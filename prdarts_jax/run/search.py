@@ -127,8 +127,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         folder = folders[number]
         path, content = folder / "genotype.json", reporting.json_bytes(dataclasses.asdict(genotype), indent=2)
         if path.exists() and path.read_bytes() != content:  # chosen in another way
-            for outdated in workdir.glob("comparison.*"):
-                outdated.unlink(missing_ok=True)
+            for kind in ("json", "md", "png"):
+                (workdir / f"comparison.{kind}").unlink(missing_ok=True)
         reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))

@@ -33,6 +33,7 @@ class Pruning:
         logits = {t: state.arch[t] for t in problem.supernet.space.cell_types}
         space = problem.supernet.space
         scores = problem.method.relaxation.scores(space, state.arch)
+        scores = {t: jnp.where(jnp.isfinite(beta), scores[t], -jnp.inf) for t, beta in logits.items()}
         if space.entries_per_node:  # the op `none` is never a part of a cell
             last = {t: jnp.where(jnp.isfinite(s), jnp.finfo(s.dtype).min, s) for t, s in scores.items()}
             scores = {t: jnp.where(gates.computes(space), s, last[t]) for t, s in scores.items()}

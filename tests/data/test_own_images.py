@@ -90,15 +90,20 @@ def test_a_folder_of_test_images_is_used_where_there_is_one(tmp_path: Path, test
 def test_test_images_outside_of_folders_of_classes_are_refused(tmp_path: Path) -> None:
     for path in ("train/cat/1.png", "train/dog/1.png", "test/1.png"):
         save(tmp_path / path, photograph(0, 8, 8, 3))
+    data = sources.find(str(tmp_path))
+    assert len(data.open("train")) == 2
     with pytest.raises(ValueError, match=f"^{tmp_path}/test has no images in folders of classes, as {tmp_path}/train"):
-        sources.find(str(tmp_path))
+        data.open("test")
+    for name in ("cat", "dog"):
+        save(tmp_path / "val" / name / "1.png", photograph(0, 8, 8, 3))
+    assert len(sources.find(str(tmp_path)).open("test")) == 2
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for path in ("train/1.png", "train/2.png", "bus/1.png"):
         save(tmp_path / path, photograph(0, 8, 8, 3))
     assert sources.find(str(tmp_path)).open("train").classes == ("bus", "train")
-    (tmp_path / "bus").rename(tmp_path / "test")
+    (tmp_path / "test").mkdir()  # now train is the split, whose images are not in folders
     with pytest.raises(ValueError, match=f"^{tmp_path} has 0 folders of classes"):
         sources.find(str(tmp_path))
 

@@ -98,18 +98,21 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
 
 
 def test_searches_of_several_lengths_on_the_digits(made_up_searches, tmp_path, monkeypatch):
-    """With made-up accuracies: a tenth of the seed, and 0.9 for other cells."""
+    """With made-up accuracies of the cells of each method, seed and length."""
 
     def evaluate(cells, config, workdir, **options):
         assert (config.dataset, config.epochs, len(cells)) == ("digits", 20, 2 * 2 * 2 + 20 + 1)
-        seeds = {name: re.search(r"_seed_(\d)_length_", name) for name in cells}
-        return {name: {"accuracy": int(seed[1]) / 10 if seed else 0.9} for name, seed in seeds.items()}
+        origins = {name: re.fullmatch(r"(\w+)_seed_(\d)_length_(\d)", name) for name in cells}
+        found = {n: int(of[2]) / 10 + int(of[3]) / 100 * len(of[1]) if of else 0.9 for n, of in origins.items()}
+        return {name: {"accuracy": number} for name, number in (found | {"random_0": None}).items()}
 
     monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
     scripts.run("search_length_digits", f"--workdir={tmp_path}", "--seeds", 4, 6, "--epochs", 1, 2)
     lines = (tmp_path / "length.md").read_text().splitlines()
-    assert lines[0] == "| steps | 14 | 28 |" and lines[2] == f"| `pr_darts` |{' 50.00 ± 14.14 (40.00, 60.00) |' * 2}"
-    assert lines[-1].startswith("Random cells: 90.00 ± 0.00 (90.00, ")
+    assert lines[0] == "| steps | 14 | 28 |"
+    assert lines[2] == "| `pr_darts` | 58.00 ± 14.14 (48.00, 68.00) | 66.00 ± 14.14 (56.00, 76.00) |"
+    assert lines[3] == "| `darts` | 55.00 ± 14.14 (45.00, 65.00) | 60.00 ± 14.14 (50.00, 70.00) |"
+    assert lines[-1] == f"Random cells: 90.00 ± 0.00 ({', '.join(19 * ['90.00'])})"
     for epochs in (1, 2):
         assert len(reporting.read_records(tmp_path / f"length_{epochs}" / "darts_seed_6")) == epochs
     assert (tmp_path / "length.png").exists()

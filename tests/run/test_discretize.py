@@ -102,13 +102,18 @@ def test_killed_while_it_chooses_the_same_command_gives_the_cell_of_a_population
 def test_a_finished_search_takes_another_way(together, tmp_path):
     way, folder, _, _ = together
     shutil.copytree(folder, tmp_path / "run")
-    (tmp_path / "run/comparison.json").write_text("{}")
-    found = search.run(tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2), tmp_path / "run")
+    comparison = [tmp_path / f"run/comparison.{kind}" for kind in ("json", "md", "png")]
+    for path in comparison:
+        path.write_text("{}")
+    config = tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2)
+    found = search.run(config, tmp_path / "run")
     for seed, cell in found.items():
         of_seed = tmp_path / f"run/seed_{seed}"
         assert cell == read(folder / of_seed.name)["derived"][0] == genotypes.load(of_seed / "genotype.json")
         assert not (of_seed / "discretization.json").exists()
-    assert not (tmp_path / "run/comparison.json").exists()  # of the cells that were chosen before
+    assert not any(path.exists() for path in comparison)  # of the cells that were chosen before
+    comparison[0].write_text("{}")
+    assert search.run(config, tmp_path / "run") == found and comparison[0].exists()
 
 
 @pytest.mark.parametrize("name", methods.NAMED)

@@ -142,10 +142,10 @@ def test_a_training_on_streamed_images_does_not_test_on_the_rest():
         train.check(config, numbered())
 
 
-@pytest.mark.parametrize(("images", "share"), [(100, 0.29), (100, 0.57), (40, 0.125)])
-def test_a_share_is_the_whole_number_below_it(images, share):
-    first, second = sources.half_indices(images, 0, (share, 1 - share))
-    assert (len(first), len(second)) == (round(share * images), images - round(share * images))
+@pytest.mark.parametrize(("images", "share", "number"), [(100, 0.29, 29), (100, 0.57, 57), (40, 0.49, 19), (7, 0.1, 0)])
+def test_a_share_is_the_whole_number_below_it(images, share, number):
+    first, second = sources.half_indices(images, 0, (share, 0.0))
+    assert (len(first), len(second)) == (number, 0)
 
 
 def test_images_in_memory_are_those_that_take_less_than_the_config_allows():

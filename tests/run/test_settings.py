@@ -223,6 +223,10 @@ def test_fields_that_do_not_fit_together_are_refused(job, fields, message):
     assert refusal(changed(DEFAULTS[job], **fields)) == message
 
 
+def test_settings_of_trainings_that_are_not_run_need_not_fit():
+    validation.validate(changed(DEFAULTS["search"], evaluation__accumulate=3, evaluation__test_on_rest=True))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -55,11 +55,12 @@ def test_nothing_is_removed_before_the_logits_are_trained_and_one_candidate_alwa
         assert all((np.isfinite(beta).sum(axis=1) == number).all() for beta in found.arch.values())
 
 
-def test_an_edge_whose_only_candidate_is_none_keeps_it():
+@pytest.mark.parametrize("name", ["darts", "fair_darts"])
+def test_an_edge_whose_only_candidate_is_none_keeps_it(name):
     ops, edges = ("skip_connect", "max_pool_3x3", "none"), 5
     every = (ops,) * (edges - 1) + (("none",),)
     space = spaces.SearchSpace("own", ops, nodes=4, edge_ops=(every, every))
-    method = pruned(methods.darts(), (1.0, 1.0))
+    method = pruned(methods.NAMED[name](), (1.0, 1.0))
     problem = SearchProblem(Table(space), method, optax.sgd(0.1), optax.adam(0.5), total_steps=9)
     state = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
     for beta in method.after_epoch(problem, state.replace(step=jnp.int32(4)), None).arch.values():
