@@ -307,5 +307,6 @@ def trajectories(
     for panel in panels[: len(names)]:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2 * columns, fontsize=9)
+    order = sorted(handles, key=lambda label: (label in marks, len(label), label))  # seeds, then marks
+    figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=2 * columns, fontsize=9)
     return figure
