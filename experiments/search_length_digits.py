@@ -5,8 +5,7 @@ cells and of random ones, is as in configs/digits.py, the main job.
 
     python experiments/search_length_digits.py --workdir=runs/length_digits
 
-It writes length.md and length.png to the workdir, takes about two hours on one core, and may be stopped and started
-again.
+It writes length.md to the workdir, takes an hour on one core, and may be stopped and started again.
 """
 
 import argparse
@@ -14,9 +13,8 @@ import sys
 
 import family
 import kept
-import numpy as np
 from compare_digits import CONFIG
-from search_length import METHODS, draw, make_table
+from search_length import METHODS, make_table
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
@@ -65,7 +63,6 @@ def main() -> None:
     random = [accuracy for name, accuracy in percent.items() if name.startswith("random_")]
     text = make_table(accuracies) + f"\nRandom cells: {family.spread(random)}\n"
     (arguments.workdir / "length.md").write_text(text)
-    draw(accuracies, {"random cells, mean": float(np.mean(random))}).savefig(arguments.workdir / "length.png")
     print(text)
 
 
