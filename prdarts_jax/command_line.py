@@ -59,7 +59,8 @@ def join_processes() -> None:
             jax.distributed.initialize(*given)  # arguments that are None come from SLURM, MPI or the TPU pod
         except (ValueError, RuntimeError) as error:
             how = ", ".join(f"--{name}={getattr(flags.FLAGS, name)}" for name in ("distributed", *fields))
-            refuse(f"the processes could not be joined with {how}: {str(error).partition(chr(10))[0]}")
+            reason, *_ = str(error).split("\n")
+            refuse(f"the processes could not be joined with {how}: {reason}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

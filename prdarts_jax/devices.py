@@ -123,17 +123,17 @@ def sharding(mesh: Mesh, spec: PartitionSpec) -> Any:
     return mesh.devices.flat[0] if mesh.size == 1 else NamedSharding(mesh, spec)
 
 
-def check_divides(batch_size: int, mesh: Mesh) -> None:
-    """Refuses a batch, of config.batch_size / config.accumulate images, that cannot be spread evenly over the mesh.
+def check_divides(batch_size: int, mesh: Mesh, name: str) -> None:
+    """Refuses a batch that cannot be spread evenly over the mesh.
 
     Raises:
-      ValueError: with the value and what is allowed.
+      ValueError: with the name, the value and what is allowed.
     """
     parts = mesh.shape[DATA]
     if batch_size % parts:
         raise ValueError(
-            f"config.batch_size / config.accumulate={batch_size} must be a multiple of {parts}, the devices that share "
-            "a batch; CUDA_VISIBLE_DEVICES lets JAX see fewer"
+            f"{name}={batch_size} must be a multiple of {parts}, the devices that share a batch; "
+            "CUDA_VISIBLE_DEVICES lets JAX see fewer"
         )
 
 

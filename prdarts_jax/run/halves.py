@@ -73,7 +73,7 @@ def open_halves(config: ConfigDict, data: DataSet) -> Halves:
       ValueError, OSError: the data cannot be used; the message is one sentence.
     """
     mesh = devices.make_mesh(config.seeds)
-    devices.check_divides(config.batch_size // config.accumulate, mesh)
+    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
     return (_Streamed if feeds.is_streamed(config, data) else InMemory)(config, mesh, data)
 
 

@@ -62,7 +62,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
     validation.validate(config)
     genotype = genotypes.find(config.genotype)
     mesh = devices.make_mesh()
-    devices.check_divides(config.batch_size // config.accumulate, mesh)
+    devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
     data = data or find_data(config)
     weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else {}
     before = _finished(config.init_from) if config.init_from else None

@@ -35,8 +35,8 @@ class Pruning:
         scores = problem.method.relaxation.scores(space, state.arch)
         scores = {t: jnp.where(jnp.isfinite(beta), scores[t], -jnp.inf) for t, beta in logits.items()}
         if space.entries_per_node:  # the op `none` is never a part of a cell
-            last = {t: jnp.where(jnp.isfinite(s), jnp.finfo(s.dtype).min, s) for t, s in scores.items()}
-            scores = {t: jnp.where(gates.computes(space), s, last[t]) for t, s in scores.items()}
+            stays = gates.computes(space)
+            scores = {t: jnp.where(stays | (s == -jnp.inf), s, jnp.finfo(s.dtype).min) for t, s in scores.items()}
         ranks = {t: jnp.argsort(jnp.argsort(-scores[t], axis=1), axis=1) for t in logits}
         pruned = {
             t: jnp.where((ranks[t] < keep) | (progress < problem.method.logits_start), beta, -jnp.inf)

@@ -74,11 +74,11 @@ class SearchSpace:
                 f"{space} has edge_ops={shown(self.edge_ops)}, which must have the candidates of each of "
                 f"{len(self.edges)} edges for each of {len(self.cell_types)} cell types"
             )
-        for cell_type, edges in zip(self.cell_types, self.edge_ops, strict=False):
-            if () in map(tuple, edges):
+        for cell_type, of_type in zip(self.cell_types, self.edge_ops, strict=False):
+            if empty := [edge for edge, names in zip(self.edges, of_type, strict=True) if not names]:
                 raise ValueError(
-                    f"{space} has no candidate for the edge {self.edges[[*map(tuple, edges)].index(())]} of the "
-                    f"{cell_type} cell, but every edge must have one or more"
+                    f"{space} has no candidate for the edge {empty[0]} of the {cell_type} cell, but every edge must "
+                    "have one or more"
                 )
         for op in (op for edges in self.edge_ops for names in edges for op in names):
             if op not in self.ops:

@@ -46,8 +46,8 @@ class Table:
         Raises:
           ValueError: it is no cell of NAS-Bench-201; `rank` and `percentile` raise the same.
         """
-        ops = nas_bench_201().ops
-        if not isinstance(genotype, EdgeGenotype) or len(genotype.ops) != 6 or not set(genotype.ops) <= set(ops):
+        ops, there = nas_bench_201().ops, isinstance(genotype, EdgeGenotype)
+        if not there or len(genotype.ops) != self.accuracies.ndim or not set(genotype.ops) <= set(ops):
             raise ValueError(f"genotype={genotype!r} must be an EdgeGenotype of six of the ops {', '.join(ops)}")
         return float(self.accuracies[tuple(ops.index(op) for op in genotype.ops)])
 

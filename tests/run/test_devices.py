@@ -138,9 +138,9 @@ def test_a_batch_that_does_not_divide_is_refused():
     class Eight:
         shape = {"seed": 1, "data": 8}
 
-    devices.check_divides(64, Eight)
+    devices.check_divides(64, Eight, "config.batch_size")
     with pytest.raises(
         ValueError,
-        match=r"config\.batch_size / config\.accumulate=60 must be a multiple of 8, the devices that share a",
+        match=r"config\.batch_size=60 must be a multiple of 8, the devices that share a",
     ):
-        devices.check_divides(60, Eight)
+        devices.check_divides(60, Eight, "config.batch_size")
