@@ -224,12 +224,13 @@ def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> A
 
 
 def check_config(
-    workdir: pathlib.Path, config: Mapping[str, Any], free: Collection[str] = (), advice: str = ""
+    workdir: pathlib.Path, config: Mapping[str, Any], free: Collection[str] = (), advice: str = "", section: str = ""
 ) -> None:
     """Refuses a workdir whose config.json is another config; the `free` fields may differ, and the file may be missing
     if there is no run yet.
 
-    If the epochs differ, the message ends with the `advice`.
+    If the epochs differ, the message ends with the `advice`. It puts the `section`, such as 'evaluation.', before the
+    names of fields.
 
     Raises:
       ValueError: naming each field that differs with both values, or saying that the file is damaged or missing.
@@ -243,7 +244,7 @@ def check_config(
         if _newest_first(workdir / "checkpoints"):
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
-    if differing := _differences(there, config, free):
+    if differing := _differences(there, config, free, section):
         what = "use another --workdir or the old values" + (advice if "config.epochs" in differing else "")
         raise ValueError(f"{workdir} belongs to another run: {differing}; {what}")
 
@@ -277,14 +278,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> str:
-    """The differences between two configs in words, without those of the `free` fields."""
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str], section: str = "") -> str:
+    """The differences between two configs, or this section of two, in words, without those of the `free` fields."""
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
     )
     differing = [
-        f"{'' if field in _CONTENTS else 'config.'}{cut(field, 60)} is "
+        f"{'' if field in _CONTENTS else f'config.{section}'}{cut(field, 60)} is "
         f"{cut(there.get(field, 'missing'), 60)} there and {cut(here.get(field, 'missing'), 60)} here"
         for field in sorted((there.keys() | here.keys()) - set(free))
         if there.get(field) != here.get(field)

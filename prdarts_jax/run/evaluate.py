@@ -47,6 +47,7 @@ class Evaluation(NamedTuple):
     feed: feeds.InMemory
     problem: training.TrainProblem
     trainings: int
+    section: str
     identity: dict[str, str]
 
 
@@ -117,7 +118,7 @@ def prepare(
             jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
         except ValueError as error:
             raise ValueError(f"{field} must be 0 here: {error}") from error
-    return Evaluation(config, space, cells, codes, feed, problem, trainings, feeds.identity(data))
+    return Evaluation(config, space, cells, codes, feed, problem, trainings, section, feeds.identity(data))
 
 
 def evaluate(
@@ -164,10 +165,10 @@ def evaluate(
 @lock.alone
 def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """Runs the trainings that `prepare` has checked; the result is that of `evaluate`."""
-    config, _, cells, _, feed, _, trainings, of_images = evaluation
+    config, _, cells, _, feed, _, trainings, section, of_images = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
     fields |= {"space": list(evaluation.space.ops)} | of_images
-    checkpoints.check_config(workdir, fields)
+    checkpoints.check_config(workdir, fields, section=section)
     _check_folders(cells, workdir)
     checkpoints.write_config(workdir, fields)
 

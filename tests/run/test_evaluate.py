@@ -175,6 +175,9 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     assert all(row["cost"] == row["macs"] for row in rows.values())
     accuracies = [float(line.split("|")[3].split("±")[0]) for line in text.splitlines()[2:6]]
     assert accuracies == sorted(accuracies, reverse=True)
+    config.evaluation.epochs = 2
+    with pytest.raises(ValueError, match=r"config\.evaluation\.epochs is 1 there and 2 here"):
+        compare.run(config, tmp_path, {config.seed: found})
 
 
 def test_a_cell_that_is_chosen_in_another_way_has_trainings_of_its_own(tmp_path, monkeypatch):
