@@ -11,6 +11,7 @@ script may be stopped and started again. It writes a run folder for each search,
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,13 +52,16 @@ def main() -> None:
         fields = {"seeds": 1, "data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
+        reference = compare.reference(config, space)
+        searches = itertools.product(arguments.methods, arguments.seeds)
+        kind_of = paper_in_miniature.kinds(arguments.workdir, searches, reference)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
-        cells |= compare.reference(config, space)
+        cells |= reference
         training = compare.training_config(config)
         rows = kept.evaluate(cells, training, arguments.workdir / "evaluation", kept_in, space=space)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    numbers = paper_in_miniature.collect(rows, cells)
+    numbers = paper_in_miniature.collect(rows, cells, kind_of)
     found = {kind: of_kind["accuracy"] for kind, of_kind in numbers.items() if kind != "all_skip"}
     text = paper_in_miniature.make_table(numbers) + family.beside(ranks(found), "random", "rank of the cell, points,")
     (arguments.workdir / "table.md").write_text(text)

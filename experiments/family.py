@@ -6,11 +6,12 @@ NAME:FIELD=VALUE,..., where a field is one of the method's settings or, with a d
 
 import argparse
 import ast
+import json
 import re
 import runpy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import kept
@@ -133,14 +134,7 @@ def small_config(space: str, data_dir: str) -> ConfigDict:
     return config
 
 
-class Result(NamedTuple):
-    """The result of one search: the records of the epochs of all its stages, and the cell that it found."""
-
-    records: list[dict[str, Any]]
-    genotype: genotypes.AnyGenotype
-
-
-Results = dict[tuple[str, int], Result]  # by variant and seed
+Results = dict[tuple[str, int], kept.Search]  # by variant and seed
 
 
 def workdir(folder: Path, name: str, seed: int) -> Path:
@@ -195,28 +189,39 @@ def run(
                 genotype = search.run(config, place)[config.seed]
             except loop.Diverged as error:
                 print(error)
-            stages = (*sorted(place.glob("stage_*")), place)
-            of_search = [record for stage in stages for record in reporting.read_records(stage)], genotype
+            of_search = _read_run(place, genotype)
             if paths:
-                kept.write_search(paths[key], config, *of_search)
+                kept.write_search(paths[key], config, of_search)
             jax.clear_caches()  # the next search has no use for functions in memory, only for those on disk
-        records, genotype = of_search
-        if genotype:
-            found[key] = Result(records, genotype)
+        if of_search.genotype:
+            found[key] = of_search
     return found
 
 
-def of(results: Results, name: str) -> list[Result]:
+def _read_run(folder, genotype):
+    """What the folder of a search has, in the form that is kept."""
+    stages = (*sorted(folder.glob("stage_*")), folder)
+    records = [record for stage in stages for record in reporting.read_records(stage)]
+    if not genotype:
+        return kept.Search(records, None)
+    last = reporting.read_logits(folder, reporting.read_records(folder)[-1]["epoch"])
+    logits = {cell_type: of_type.tolist() for cell_type, of_type in last.items()}
+    return kept.Search(records, genotype, json.loads((folder / "doubts.json").read_bytes()), logits)
+
+
+def of(results: Results, name: str) -> list[kept.Search]:
     """The results of one variant, in the order of the seeds."""
     return [result for (found, _), result in results.items() if found == name]
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """'mean ± standard deviation (value, value, ...)'; a single value by itself; 'diverged' if there are none."""
-    if len(values) < 2:
-        return f"{values[0]:{form}}" if values else "diverged"
-    each = ", ".join(f"{value:{form}}" for value in values)
-    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}} ({each})"
+    """'mean ± standard deviation (value, value, ...)'; a single value by itself; 'diverged' if there are none, and in
+    place of each NaN, which mean and deviation leave out."""
+    each = [f"{value:{form}}" if np.isfinite(value) else "diverged" for value in values]
+    finite = [value for value in values if np.isfinite(value)]
+    if len(finite) < 2:
+        return ", ".join(each or ["diverged"])
+    return f"{np.mean(finite):{form}} ± {np.std(finite, ddof=1):{form}} ({', '.join(each)})"
 
 
 def beside(samples: Mapping[str, Sequence[float]], control: str, label: str) -> str:

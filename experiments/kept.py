@@ -1,7 +1,8 @@
 """Results in files that are small enough to be committed, and enough for every table and figure.
 
-In a folder of results NAME.jsonl is of a search: the first line has its settings and the found cell, null if the search
-diverged; each other line is the record of an epoch. evaluation/NAME.json has the settings of a cell's trainings from
+In a folder of results NAME.jsonl is of a search: the first line has its settings, the found cell, null if the search
+diverged, and unless it is of an earlier version the rest of `Search`; each other line is the record of an epoch.
+evaluation/NAME.json has the settings of a cell's trainings from
 scratch, the cell, and its accuracy. What is there is not run again, though the folder of its run be gone. Several
 processes may add different results to one folder.
 """
@@ -10,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
@@ -24,6 +25,22 @@ from prdarts_jax.spaces import genotypes
 
 Records = list[dict[str, Any]]
 Head = dict[str, Any]  # {'settings': ..., 'genotype': ...}
+
+
+class Search(NamedTuple):
+    """What is kept of a search.
+
+    Attributes:
+      records: of the epochs of all its stages.
+      genotype: the cell that it found; None if it diverged.
+      doubts: the reasons that it gives not to trust this cell; None if they were not kept.
+      logits: at the end of the last epoch, {cell type: [edges, ops]}; None if they were not kept.
+    """
+
+    records: Records
+    genotype: genotypes.AnyGenotype | None
+    doubts: list[str] | None = None
+    logits: dict[str, list[list[float]]] | None = None
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
@@ -78,8 +95,8 @@ def read(path: Path) -> tuple[Head, Records]:
     return head, records
 
 
-def read_search(path: Path, config: ConfigDict) -> tuple[Records, genotypes.AnyGenotype | None] | None:
-    """The records and the cell of a search, which has none if it diverged; None if there is no such file.
+def read_search(path: Path, config: ConfigDict) -> Search | None:
+    """What is kept of a search; None if there is no such file.
 
     Raises:
       ValueError: the file is of other settings, or damaged.
@@ -88,13 +105,15 @@ def read_search(path: Path, config: ConfigDict) -> tuple[Records, genotypes.AnyG
         return None
     head, records = read(path)
     _check(path, head["settings"], config)
-    return records, head["genotype"] and genotypes.from_json(json.dumps(head["genotype"]))
+    genotype = head["genotype"] and genotypes.from_json(json.dumps(head["genotype"]))
+    return Search(records, genotype, head.get("doubts"), head.get("logits"))
 
 
-def write_search(path: Path, config: ConfigDict, records: Records, genotype: genotypes.AnyGenotype | None) -> None:
+def write_search(path: Path, config: ConfigDict, search: Search) -> None:
     """Writes what `read_search` reads."""
-    head = {"settings": settings_of(config), "genotype": genotype and dataclasses.asdict(genotype)}
-    reporting.write_bytes(path, b"".join(map(reporting.json_bytes, [head, *records])))
+    head = {"settings": settings_of(config), "genotype": search.genotype and dataclasses.asdict(search.genotype)}
+    head |= {"doubts": search.doubts, "logits": search.logits}
+    reporting.write_bytes(path, b"".join(map(reporting.json_bytes, [head, *search.records])))
 
 
 def evaluate(

@@ -4,29 +4,33 @@ DARTS, PR-DARTS, each half of PR-DARTS by itself, and Lambda-DARTS search in DAR
 
 All searches have the same images, halves, network and schedule: 25,000 images averaged down to 16x16, C = 8, six cells,
 batch 32, 8 epochs of 390 steps, logits' learning rate 3e-3. The found cells, random cells, DARTS's own and that of skip
-connections alone are then trained from scratch in the same way, three times each: 10,000 images, 10 epochs, C = 8, six
-cells. The predictions in predictions.md were written before the experiment was run.
+connections alone are then trained from scratch in the same way, three times each: the same 25,000 images, 10 epochs,
+batch 64, C = 8, six cells. The predictions in predictions.md were written before the experiment was run.
 
     python experiments/paper_in_miniature.py --data_dir=DIR --workdir=runs/paper
 
-It takes hours on two cores, and may be stopped and started again. It writes a run folder for each search, evaluation/,
-table.md, with the verdict on each prediction, and cells.png.
+It takes about 15 hours on two cores, and may be stopped and started again. It writes a run folder for each search,
+evaluation/, table.md, with the verdict on each prediction, and cells.png.
 """
 
 import argparse
+import dataclasses
+import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import family
 import kept
 import numpy as np
+import scipy.stats
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, validation
+from prdarts_jax.run import compare, loop, problems, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -61,51 +65,95 @@ def make_config(data_dir: str) -> ConfigDict:
     return config
 
 
-def collect(rows: Mapping[str, Mapping], cells: Mapping[str, genotypes.AnyGenotype]) -> Numbers:
-    """The numbers of all trained cells by kind: the method that found them, 'random', 'darts_v2' or 'all_skip'."""
+def kinds(folder: Path, searches: Iterable[tuple[str, int]], reference: Iterable[str]) -> dict[str, str]:
+    """The kind of each cell, by its name: the method that found it, 'random', 'darts_v2' or 'all_skip'."""
+    found = {family.workdir(folder, *search).name: search[0] for search in searches}
+    return found | {name: re.sub(r"^random_\d+$", "random", name) for name in reference}
+
+
+def collect(
+    rows: Mapping[str, Mapping], cells: Mapping[str, genotypes.AnyGenotype], kind_of: Mapping[str, str]
+) -> Numbers:
+    """The numbers of all trained cells, by kind.
+
+    Accuracy is NaN if a training diverged, and every number of a search without a cell is.
+    """
     numbers: Numbers = {}
-    for name, cell in cells.items():
-        kind = "random" if re.fullmatch(r"random_\d+", name) else name.partition("_seed_")[0]
-        of_kind = numbers.setdefault(kind, {measure: [] for measure in (*MEASURES, "weights")})
-        accuracy = rows[name]["accuracy"]
-        of_kind["accuracy"].append(np.nan if accuracy is None else 100 * accuracy)
-        of_kind["skips"].append(100 * genotypes.skip_share(cell)["normal"])
-        of_kind["depth"].append(genotypes.depth(cell)["normal"])
-        of_kind["weights"].append(rows[name]["params"])
+    for name, kind in kind_of.items():
+        found = dict.fromkeys((*MEASURES, "weights"), np.nan)
+        if cell := cells.get(name):
+            accuracy = rows[name]["accuracy"]
+            found |= {"accuracy": np.nan if accuracy is None else 100 * accuracy, "weights": rows[name]["params"]}
+            found |= shape(cell)
+        of_kind = numbers.setdefault(kind, {measure: [] for measure in found})
+        for measure, number in found.items():
+            of_kind[measure].append(number)
     return numbers
 
 
-def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) -> tuple[float, float]:
-    """The mean difference and its standard error: of pairs of the same seed, or of two independent samples."""
+def shape(cell: genotypes.AnyGenotype) -> dict[str, float]:
+    """Skips and depth of the normal cell."""
+    return {"skips": 100 * genotypes.skip_share(cell)["normal"], "depth": genotypes.depth(cell)["normal"]}
+
+
+def by_the_rule_of_darts(results: family.Results, config: ConfigDict, space: pdx.SearchSpace) -> Numbers:
+    """Skips and depth of the cells that DARTS's rule derives from the same logits: no edge keeps two ops."""
+    numbers: Numbers = {}
+    for (name, _), search in results.items():
+        method = problems.make_method(family.variant(config, name))
+        method = dataclasses.replace(method, discretization=pdx.discretizations.strongest(distinct_inputs=True))
+        of_kind = numbers.setdefault(name, {"skips": [], "depth": []})
+        logits = {cell_type: np.float32(of_type) for cell_type, of_type in search.logits.items()}
+        for measure, number in shape(method.derive(space, logits)).items():
+            of_kind[measure].append(number)
+    return numbers
+
+
+def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) -> tuple[float, float, float]:
+    """The mean difference, its standard error, and half of its 95 % interval (Student's or Welch's t): of pairs of the
+    same seed, or of two independent samples."""
     if paired:
-        pairs = np.subtract(larger, smaller)
-        return float(pairs.mean()), float(pairs.std(ddof=1) / len(pairs) ** 0.5)
-    error = sum(np.var(sample, ddof=1) / len(sample) for sample in (larger, smaller)) ** 0.5
-    return float(np.mean(larger) - np.mean(smaller)), float(error)
+        error, freedom = np.std(np.subtract(larger, smaller), ddof=1) / len(larger) ** 0.5, len(larger) - 1
+    else:
+        squares = [np.var(sample, ddof=1) / len(sample) for sample in (larger, smaller)]
+        error = sum(squares) ** 0.5
+        parts = [square**2 / (len(sample) - 1) for square, sample in zip(squares, (larger, smaller), strict=True)]
+        freedom = error**4 / sum(parts) if error else np.inf
+    return float(np.mean(larger) - np.mean(smaller)), float(error), float(scipy.stats.t.ppf(0.975, freedom) * error)
 
 
 def judge(numbers: Numbers) -> str:
-    """A row for each prediction that the numbers can judge: it is confirmed by a difference above two standard errors,
-    and refuted by one below minus two."""
-    lines = ["| prediction | difference | verdict |", "|---|---|---|"]
+    """A row for each prediction about kinds that are there: it is confirmed by a difference above two standard errors,
+    and refuted by one below minus two. A missing number leaves it not decided; missing random cells are left out."""
+    lines = ["| prediction | difference ± standard error | 95 % interval | verdict |", "|---|---|---|---|"]
     for measure, larger, smaller in PREDICTIONS:
-        if larger in numbers and smaller in numbers:
-            samples = numbers[larger][measure], numbers[smaller][measure]
-            mean, error = difference(*samples, paired=smaller != "random")
+        if larger not in numbers or smaller not in numbers:
+            continue
+        samples, paired = [numbers[larger][measure], numbers[smaller][measure]], smaller != "random"
+        if not paired:
+            samples[1] = [number for number in samples[1] if np.isfinite(number)]
+        shown, verdict = "| ", "not decided: a number is missing"
+        if np.isfinite(np.concatenate(samples)).all() and min(map(len, samples)) > 1:
+            mean, error, half = difference(*samples, paired)
+            shown = f"{mean:+.2f} ± {error:.2f} | {mean - half:+.2f} to {mean + half:+.2f}"
             verdict = "confirmed" if mean > 2 * error else "refuted" if mean < -2 * error else "not decided"
-            lines.append(f"| {measure}: {larger} > {smaller} | {mean:+.2f} ± {error:.2f} | {verdict} |")
+        lines.append(f"| {measure}: {larger} > {smaller} | {shown} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
 def make_table(numbers: Numbers) -> str:
-    """A table with a row for each kind of cell."""
-    lines = [f"| cells | {' | '.join(MEASURES.values())} | weights |", "|---" * (2 + len(MEASURES)) + "|"]
+    """A table with a row for each kind of cell, and a column for each of the numbers."""
+    forms = {"accuracy": ".2f", "skips": ".0f", "depth": ".1f"}
+    measures = [measure for measure in MEASURES if measure in next(iter(numbers.values()))]
+    heads = ["cells, mean ± standard deviation", *(MEASURES[measure] for measure in measures)]
+    sizes = "weights" in next(iter(numbers.values()))
+    lines = [f"| {' | '.join(heads)} |{' weights |' if sizes else ''}", "|---" * (len(heads) + sizes) + "|"]
     for kind, found in numbers.items():
-        cells = [
-            family.spread(found[measure], form) for measure, form in zip(MEASURES, (".2f", ".0f", ".1f"), strict=True)
-        ]
-        shown = f"`{kind}`" if kind in methods.NAMED else kind
-        lines.append(f"| {shown} | {' | '.join(cells)} | {np.mean(found['weights']):,.0f} |")
+        cells = [family.spread(found[measure], forms[measure]) for measure in measures]
+        if sizes:
+            cells.append(f"{np.nanmean(found['weights']):,.0f}")
+        shown = f"`{kind}`" if kind.partition(":")[0] in methods.NAMED else kind
+        lines.append(f"| {shown} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +163,7 @@ def draw(numbers: Numbers) -> Figure:
     for axes, (measure, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         for place, found in enumerate(numbers.values()):
             axes.plot(place + np.linspace(-0.2, 0.2, len(found[measure])), found[measure], ".", color="C0")
-            axes.plot([place - 0.3, place + 0.3], 2 * [np.mean(found[measure])], color="C1")
+            axes.plot([place - 0.3, place + 0.3], 2 * [np.nanmean(found[measure])], color="C1")
         axes.set_xticks(range(len(numbers)), numbers, rotation=45, ha="right")
         axes.set_ylabel(label)
     return figure
@@ -136,16 +184,21 @@ def main() -> None:
         config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
         validation.validate(config)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
+        reference = compare.reference(config, space)
+        kind_of = kinds(arguments.workdir, itertools.product(arguments.methods, arguments.seeds), reference)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
-        cells |= compare.reference(config, space)
+        cells |= reference
         training = compare.training_config(config)
         folder = arguments.workdir / "evaluation"
         trainings = config.evaluation.trainings
         rows = kept.evaluate(cells, training, folder, kept_in, space=space, trainings=trainings)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    numbers = collect(rows, cells)
+    numbers = collect(rows, cells, kind_of)
     text = make_table(numbers) + "\n" + judge(numbers)
+    text += "\nBy DARTS's rule, from the same searches:\n\n" + make_table(by_the_rule_of_darts(results, config, space))
+    doubted = sum(bool(search.doubts) for search in results.values())
+    text += f"\nReasons not to trust the cell were given by {doubted} of {len(results)} searches.\n"
     (arguments.workdir / "table.md").write_text(text)
     draw(numbers).savefig(arguments.workdir / "cells.png")
     print(text)

@@ -5,7 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from prdarts_jax.run import reporting
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +36,13 @@ def run(name, *arguments):
 def rows(workdir):
     """Of table.md, cell by cell."""
     return [line.strip("| ").split(" | ") for line in (workdir / "table.md").read_text().splitlines()[2:]]
+
+
+def write_run(folder, *records):
+    """What a search leaves in its folder."""
+    folder.mkdir(parents=True)
+    reporting.write_bytes(folder / reporting.METRICS, b"".join(map(reporting.json_bytes, records)))
+    reporting.write_json(folder / "doubts.json", ["too short"])
+    (folder / "architecture").mkdir()
+    for record in records:
+        reporting.save_architecture(folder, record["epoch"], {"normal": np.full((6, 5), record["epoch"] / 2)}, {})

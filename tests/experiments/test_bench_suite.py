@@ -7,7 +7,7 @@ import pytest
 import scripts
 
 from prdarts_jax.data import sources
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 suite, family = scripts.load("bench_suite"), scripts.load("family")
@@ -42,7 +42,7 @@ def test_a_cell_is_trained_on_the_images_that_no_search_has_seen():
 
 def test_the_seed_of_the_lowest_validation_loss_is_chosen():
     losses = {("darts", 0): 1.5, ("darts", 1): 1.25, ("gdas", 0): 0.5, ("gdas", 2): 0.75}
-    results = {key: family.Result([{"val_loss": 0.0}, {"val_loss": loss}], None) for key, loss in losses.items()}
+    results = {key: family.kept.Search([{"val_loss": 0.0}, {"val_loss": loss}], None) for key, loss in losses.items()}
     assert suite.chosen(results) == {"darts": 1, "gdas": 0}
 
 
@@ -59,8 +59,7 @@ def test_two_methods_on_two_benchmarks(tmp_path, monkeypatch):
     trained = []
 
     def searching(config, workdir):
-        workdir.mkdir(parents=True)
-        reporting.write_bytes(workdir / reporting.METRICS, reporting.json_bytes({"epoch": 0, "val_loss": 1.0}))
+        scripts.write_run(workdir, {"epoch": 0, "val_loss": 1.0})
         return {config.seed: reference_cells.random(settings.space_of(config), np.random.default_rng(0))}
 
     def training(cells, config, workdir, *, space, data):

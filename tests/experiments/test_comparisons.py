@@ -156,32 +156,6 @@ def test_kept_searches_of_nas_bench_201_are_drawn_again(searches, table, tmp_pat
     assert scripts.rows(tmp_path) == scripts.rows(searches) and (tmp_path / "eigenvalue.png").exists()
 
 
-def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
-    """With made-up accuracies, which grow with the number of weights."""
-    evaluated = {}
-
-    def evaluate(cells, config, workdir, *, space, trainings):
-        evaluated.update(cells)
-        assert trainings == 3
-        params = {name: sum(op.startswith("sep") for op, _ in cell.normal) for name, cell in cells.items()}
-        return {name: {"accuracy": number / 8, "params": number, "rank": 1} for name, number in params.items()}
-
-    monkeypatch.setattr(family.kept.pdx, "evaluate", evaluate)
-    chosen = ["--methods", "darts", "pr_darts", "--seeds", 0, 1, f"--workdir={tmp_path}", f"--set={scripts.TINY}"]
-    scripts.run("paper_in_miniature", *chosen)
-    table, verdicts = (tmp_path / "table.md").read_text().split("\n\n")
-    kinds = [line.split(" | ")[0].strip("| `") for line in table.splitlines()[2:]]
-    assert kinds == ["darts", "pr_darts", "random", "darts_v2", "all_skip"] and len(evaluated) == 2 * 2 + 10 + 2
-    judged = [line.split(" | ")[0].strip("| ") for line in verdicts.splitlines()[2:]]
-    assert judged == [
-        "skips: darts > pr_darts",
-        "depth: pr_darts > darts",
-        "accuracy: pr_darts > darts",
-        "accuracy: pr_darts > random",
-    ]
-    assert (tmp_path / "cells.png").exists()
-
-
 def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypatch):
     """With made-up accuracies, which are the share of skip connections."""
 
@@ -203,21 +177,6 @@ def test_the_ranks_of_cells_are_among_all_that_were_trained():
     found = scripts.load("compare_digits").ranks({"darts": [10.0, 98.0, np.nan], "random": [97.0, 98.0]})
     np.testing.assert_array_equal(found["darts"], [25, 100, np.nan])
     np.testing.assert_array_equal(found["random"], [50, 100])
-
-
-def test_a_prediction_is_confirmed_refuted_or_not_decided():
-    paper = scripts.load("paper_in_miniature")
-    better, worse, near = [93.0, 94.0, 95.0], [90.0, 91.0, 92.5], [92.0, 95.5, 94.0]
-    numbers = {"pr_darts": {"accuracy": better}, "darts": {"accuracy": worse}, "pr_darts_gates": {"accuracy": near}}
-    numbers |= {"random": {"accuracy": [96.0, 97.0, 96.5]}}
-    for kind in numbers.values():
-        kind |= {"skips": [1.0, 2.0, 4.0], "depth": [1.0, 1.0, 1.0]}
-    found = dict(line.strip("| ").split(" | ")[::2] for line in paper.judge(numbers).splitlines()[2:])
-    assert found["accuracy: pr_darts > darts"] == "confirmed"
-    assert found["accuracy: pr_darts > random"] == "refuted"
-    assert found["accuracy: pr_darts > pr_darts_gates"] == found["skips: darts > pr_darts"] == "not decided"
-    mean, error = paper.difference(better, worse, paired=True)
-    assert mean == pytest.approx(2.8333, abs=1e-3) and error == pytest.approx(0.16667, abs=1e-3)
 
 
 def test_spaces_are_compared(made_up_searches, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import scripts
 
 from prdarts_jax import spaces
-from prdarts_jax.run import loop, reporting, settings
+from prdarts_jax.run import loop, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, reference_cells
 
@@ -24,8 +24,7 @@ def searched(monkeypatch):
 
     def run(config, workdir):
         folders.append(workdir)
-        workdir.mkdir(parents=True)
-        reporting.write_bytes(workdir / reporting.METRICS, b'{"epoch": 0, "val_loss": 0.1}\n{"epoch": 1}\n')
+        scripts.write_run(workdir, {"epoch": 0, "val_loss": 0.1}, {"epoch": 1})
         return {config.seed: CELLS["skip_connect" if config.method == "darts" else "nor_conv_3x3"]}
 
     monkeypatch.setattr(family.search, "run", run)
@@ -51,7 +50,9 @@ def test_a_search_whose_result_is_kept_is_not_run_again(searched, tmp_path):
     elsewhere.evaluation.cells = 3
     again = family.run(elsewhere, ["darts", "gdas:end_temperature=0.2"], runs, [3], results)
     assert again == first and len(searched) == 2
-    assert again["darts", 3].records == [{"epoch": 0, "val_loss": 0.1}, {"epoch": 1}]
+    records, _, doubts, logits = again["darts", 3]
+    assert records == [{"epoch": 0, "val_loss": 0.1}, {"epoch": 1}] and doubts == ["too short"]
+    assert logits == {"normal": [[0.5] * 5] * 6}  # of the last epoch
     family.run(config_of(), ["darts"], runs, [3, 4], results)
     assert len(searched) == 3 and searched[-1].name == "darts_seed_4"
 
@@ -98,8 +99,8 @@ def test_a_search_that_diverged_is_not_run_again(searched, tmp_path, monkeypatch
 
 def test_the_records_of_all_stages_are_kept(searched, tmp_path, monkeypatch):
     def run(config, workdir):
-        for place, loss in {workdir / "stage_1": 1, workdir: 2}.items():
-            reporting.write_bytes(place / reporting.METRICS, f'{{"epoch": 0, "val_loss": {loss}}}\n'.encode())
+        scripts.write_run(workdir, {"epoch": 0, "val_loss": 2})
+        scripts.write_run(workdir / "stage_1", {"epoch": 0, "val_loss": 1})
         return {config.seed: CELLS["none"]}
 
     monkeypatch.setattr(family.search, "run", run)
@@ -162,9 +163,10 @@ def test_cells_whose_results_are_kept_are_not_trained_again(tmp_path, monkeypatc
 
 def test_a_search_is_written_with_one_record_a_line(tmp_path):
     cell, path = reference_cells.all_skip(spaces.darts()), tmp_path / "new/of.jsonl"
-    kept.write_search(path, config_of(seed=7), [{"epoch": 0}, {"epoch": 1}], cell)
+    search = kept.Search([{"epoch": 0}, {"epoch": 1}], cell, ["short"], {"normal": [[0.5, 1.0]]})
+    kept.write_search(path, config_of(seed=7), search)
     head, *records = [json.loads(line) for line in path.read_text().splitlines()]
     assert head["settings"]["seed"] == 7 and head["genotype"] == json.loads(json.dumps(dataclasses.asdict(cell)))
     assert records == [{"epoch": 0}, {"epoch": 1}]
-    assert kept.read_search(path, config_of(seed=7)) == (records, cell)
+    assert kept.read_search(path, config_of(seed=7)) == search
     assert kept.read_search(tmp_path / "absent.jsonl", config_of()) is None

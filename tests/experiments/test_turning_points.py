@@ -40,7 +40,9 @@ def test_a_row_for_each_search(tmp_path, capsys):
         ]
         config = settings.search()
         config.update({"space": "nas_bench_201", "hessian": True})
-        scripts.load("kept").write_search(tmp_path / f"{name}.jsonl", config, records, None)
+        scripts.load("kept").write_search(
+            tmp_path / f"{name}.jsonl", config, scripts.load("kept").Search(records, None)
+        )
 
     write("darts_seed_0", [90, 93, *range(60, 70)], [1] * 9 + [9] * 3)
     write("gdas_seed_1", [50, 60, 70], [1, 2, 3])
@@ -59,6 +61,8 @@ def test_searches_without_what_is_needed_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("<<<\n")
     with pytest.raises(SystemExit, match="^error: .*a.jsonl is damaged"):
         scripts.run("turning_points", f"--results={tmp_path}")
-    scripts.load("kept").write_search(tmp_path / "a.jsonl", settings.search(), [{"epoch": 0}], None)
+    scripts.load("kept").write_search(
+        tmp_path / "a.jsonl", settings.search(), scripts.load("kept").Search([{"epoch": 0}], None)
+    )
     with pytest.raises(SystemExit, match="^error: .*a.jsonl must be of a search of one stage in nas_bench_201"):
         scripts.run("turning_points", f"--results={tmp_path}")
