@@ -17,6 +17,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.fields import check_names
 from prdarts_jax.run import (
     compare,
+    feeds,
     finished,
     lock,
     loop,
@@ -152,16 +153,17 @@ def _run(config: ConfigDict, workdir: Path) -> None:
         reporting.say(job.run(config, workdir))
     else:
         validation.validate(config)
+        data = feeds.find_data(config)
         if config.evaluation.epochs:
-            compare.check(config)  # before the search, not after it
-        found = search.run(config, workdir)
+            compare.check(config, data)  # before the search, not after it
+        found = search.run(config, workdir, data)
         for seed, genotype in found.items():
             of_seed = f" of seed_{seed}" if config.seeds > 1 else ""
             reporting.say(f"genotype{of_seed}: {genotypes.to_json(genotype)}")
         if len(found) > 1:
             reporting.say(population.run(config, workdir, found))
         if config.evaluation.epochs:
-            reporting.say(compare.run(config, workdir, found))
+            reporting.say(compare.run(config, workdir, found, data))
 
 
 def _workdir(text: str) -> Path:

@@ -63,7 +63,7 @@ def from_arrays(
     identity = f"{len(labels)} images, {_crc(images, labels):08x}"
     source = _source(images, numbers, named)
     if test is None:
-        return held_out(name, source, test_share, test_seed)._replace(identity=identity)
+        return held_out(name, source, test_share, test_seed, identity)
     test_images, test_labels = _checked(test, name)
     if test_images.shape[1:] != images.shape[1:] or test_labels.dtype.kind != labels.dtype.kind:
         raise ValueError(
@@ -118,6 +118,12 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
         def read(indices: list[int]) -> list[dict[str, Any]]:
             found = [examples[index] for index in indices]
             for index, example in zip(indices, found, strict=True):
+                image = np.asarray(example["image"])
+                if image.dtype != np.uint8 or image.ndim not in (2, 3) or np.atleast_3d(image).shape[2] != channels:
+                    raise ValueError(
+                        f"{cut(name, 200)} has an image {image.dtype}{shown(image.shape)} at position {index} of its "
+                        f"split {split!r}, but must have uint8(H, W, {channels})"
+                    )
                 if not 0 <= int(example["label"]) < len(classes):
                     raise ValueError(
                         f"{cut(name, 200)} has the label {shown(example['label'])} at position {index} of its split "

@@ -4,6 +4,7 @@ FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLD
 """
 
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
             f"{cut(name, 300)} has {len(classes)} folders of classes, but must have two or more, each with images, "
             "directly or in train/, or be cifar-10-batches-py"
         )
+    if damaged := [name for name in classes if re.search("[\ud800-\udfff]", name)]:  # bytes that are not UTF-8
+        raise ValueError(f"the class folder {damaged[0]!a} in {cut(str(train), 300)} must have a name in UTF-8")
     tests = [root / t for t in _TESTS if (root / t).is_dir()] if train != root else []
     test = next((folder for folder in tests if _class_folders(folder)), tests[0] if tests else None)
     files = _files(train, classes)
@@ -60,7 +63,7 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in [*files, *test_files])
     identity = f"{len(files) + len(test_files)} files, {zlib.crc32(listing.encode(errors='surrogateescape')):08x}"
     if not test:
-        return held_out(name, source, test_share, test_seed)._replace(identity=identity)
+        return held_out(name, source, test_share, test_seed, identity)
     splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2], 0)}
 
     def open_split(split: str) -> Source:

@@ -76,7 +76,7 @@ def subset(source: Source, indices: np.ndarray) -> Source:
     return dataclasses.replace(source, length=len(indices), read=read, labels=labels)
 
 
-def held_out(name: str, source: Source, share: float, seed: int) -> DataSet:
+def held_out(name: str, source: Source, share: float, seed: int, identity: str = "") -> DataSet:
     """Makes a data set of a source that has no test images: a share of each class is held out for the test.
 
     The number of images held out from a class is rounded to the nearest integer. A class of two or more images has at
@@ -87,6 +87,7 @@ def held_out(name: str, source: Source, share: float, seed: int) -> DataSet:
       source: all images, with `labels`.
       share: the share of each class that is held out, above 0 and below 1; not checked.
       seed: decides which images are held out.
+      identity: of all images; that of the data set has share and seed, too.
 
     Raises:
       ValueError: no class has two images.
@@ -108,7 +109,7 @@ def held_out(name: str, source: Source, share: float, seed: int) -> DataSet:
         part = subset(source, np.flatnonzero(chosen == (split == "test")))
         return dataclasses.replace(part, notes=(*source.notes, note))
 
-    return DataSet(name, open_split)
+    return DataSet(name, open_split, identity and f"{identity}, test_share={share}, test_seed={seed}")
 
 
 def class_counts(labels: np.ndarray, classes: Sequence[str], num_classes: int) -> str:

@@ -118,6 +118,9 @@ class LoadedSplit:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 def load(
     data: str | DataSet,
@@ -157,20 +160,26 @@ def load(
     return LoadedSplit(data.name, images, labels, source.num_classes, source.classes, source.notes)
 
 
-def describe(data: Source | LoadedSplit, name: str, images: int, tested: int = 0) -> str:
+def describe(data: Source | LoadedSplit, name: str, tested: int = 0, how: str = "") -> str:
     """Says in one or two lines which data a run uses.
 
     Args:
       data: a split; its classes and their sizes are given, and on a second line its `notes`.
       name: the name of the data set, as shown.
-      images: the number of images, as shown.
       tested: the number of test images, as shown; 0 if the run does not test.
+      how: the end of the first line, about how the images are used.
     """
     classes = f"{data.num_classes:,} classes"
     if data.labels is not None:
         classes = class_counts(data.labels, data.classes, data.num_classes)
-    number = f"{images:,} images" + (f", and {tested:,} test images," if tested else "")
-    return "\n".join([f"{number} of {name}, {classes}", *(["; ".join(data.notes)] if data.notes else [])])
+    number = f"{len(data):,} images" + (f", and {tested:,} test images," if tested else "")
+    return "\n".join([f"{number} of {name}, {classes}{how}", *(["; ".join(data.notes)] if data.notes else [])])
+
+
+def is_size(value: Any) -> bool:
+    """Whether `load` can resize images to this `image_size`."""
+    sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+    return value == 0 or all(type(side) is int and 1 <= side <= LARGEST for side in sides)
 
 
 def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
@@ -182,18 +191,14 @@ def size_of(source: Source, image_size: Size, name: str) -> tuple[int, int]:
       ValueError: `image_size` is neither 0 nor an integer or a pair of integers from 1 to `LARGEST`; or it is 0 and
         the images differ in size.
     """
-    sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    if (
-        len(sizes) != 2
-        or not all(type(side) is int for side in sizes)
-        or not (image_size == 0 or all(1 <= side <= LARGEST for side in sizes))
-    ):
+    if not is_size(image_size):
         raise ValueError(
             f"image_size is {shown(image_size)}: allowed are 1 to {LARGEST}, a pair (height, width), or 0 for "
             "the original size"
         )
     if image_size:
-        return sizes
+        rows, columns = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        return rows, columns
     height, width, _ = source.shape
     if height is None or width is None:
         raise ValueError(

@@ -33,6 +33,8 @@ from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
 
 KEPT = 3
+# Fields of config.json that may differ: where images are, and how many processes read them, changes no result.
+_UNUSED = ("data_dir", "workers")
 # Fields of config.json that describe the content of files.
 _CONTENTS = ("images", "accuracies", "method_file", "starting_weights")
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
@@ -202,7 +204,7 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> Any:
-    """A part of the state in the newest intact checkpoint, of any config; nothing is moved or written.
+    """A part of the state in the newest checkpoint, of any config; nothing is moved or written.
 
     Args:
       folder: of the checkpoints.
@@ -210,17 +212,19 @@ def read_part(folder: pathlib.Path, prefixes: Sequence[str], template: Any) -> A
       template: the part or its `jax.eval_shape`.
 
     Raises:
-      FileNotFoundError: there is no intact checkpoint.
-      ValueError: the part is missing, or does not fit the template.
+      FileNotFoundError: there is no checkpoint.
+      ValueError: the checkpoint is damaged, or the part is missing or does not fit the template.
     """
-    intact = next(filter(_is_intact, _newest_first(folder)), None)
-    if intact is None:
-        raise FileNotFoundError(f"{folder} has no checkpoint that is intact")
-    leaves = _leaves(intact)
+    path = newest(folder)
+    if path is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint")
+    if not _is_intact(path):
+        raise ValueError(f"checkpoint {path} is damaged: the command that made it, run again, repairs it")
+    leaves = _leaves(path)
     first = next(iter(_by_name(template)))
     prefix = next((prefix for prefix in prefixes if prefix + first in leaves), prefixes[-1])
     part = {name: leaves[prefix + name] for name in _by_name(template) if prefix + name in leaves}
-    return _fit(part, template, intact)
+    return _fit(part, template, path)
 
 
 def check_config(
@@ -279,7 +283,8 @@ def _plain(value: Any) -> Any:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str], section: str = "") -> str:
-    """The differences between two configs, or this section of two, in words, without those of the `free` fields."""
+    """The differences between two configs, or this section of two, in words, without those of the `free` fields and of
+    `_UNUSED`."""
     there, here = (
         {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
         for fields in (there, here)
@@ -287,7 +292,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collec
     differing = [
         f"{'' if field in _CONTENTS else f'config.{section}'}{cut(field, 60)} is "
         f"{cut(there.get(field, 'missing'), 60)} there and {cut(here.get(field, 'missing'), 60)} here"
-        for field in sorted((there.keys() | here.keys()) - set(free))
+        for field in sorted((there.keys() | here.keys()) - {*free, *_UNUSED})
         if there.get(field) != here.get(field)
     ]
     differing[5:] = [f"{len(differing) - 5} more fields differ"] if len(differing) > 5 else []

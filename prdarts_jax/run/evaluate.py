@@ -159,7 +159,7 @@ def evaluate(
       ValueError, OSError: something cannot be used; the message is one sentence.
       loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
-    return run(prepare(cells, config, space, trainings, data=data), Path(workdir))
+    return run(prepare(cells, config, space, trainings, data=data), workdir)
 
 
 @lock.alone

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
 from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import key_for
@@ -23,34 +23,29 @@ from prdarts_jax.run import validation
 from prdarts_jax.run.loop import Run
 
 
-class Feed(abc.ABC):
-    """Training and test images of one data set, in batches of batch_size / accumulate that are spread over a mesh.
+class Batches(abc.ABC):
+    """The images of a run, in batches of batch_size / accumulate that are spread over a mesh.
 
     Attributes:
-      name: of the data set.
       num_classes: number of classes.
-      classes: their names; empty if they have none.
       description: of the images, in one or two lines.
       image_shape: (B, H, W, C) of a batch.
-      steps_per_epoch: number of batches of the training images.
+      steps_per_epoch: number of batches of the images that train the weights.
       augmentation: what compiled code does to an image.
-      cropped: True if the test uses the centre of an image, False if it uses the whole image.
       mesh: of the devices.
     """
 
-    name: str
     num_classes: int
-    classes: tuple[str, ...]
     description: str
     image_shape: tuple[int, int, int, int]
     steps_per_epoch: int
     augmentation: Augmentation
-    cropped: bool = False
     mesh: Mesh
 
     @abc.abstractmethod
-    def function(self, problem: TrainProblem) -> Callable:
-        """`jax.jit` of (state, *arguments) -> (state, mean metrics), with the arguments of `calls`."""
+    def function(self, problem: Any) -> Any:
+        """`jax.jit` of (state, *arguments) -> (state, mean metrics), with the arguments of `calls`; of a search, the
+        states of all seeds."""
 
     @abc.abstractmethod
     def example(self) -> tuple[Any, ...]:
@@ -59,6 +54,20 @@ class Feed(abc.ABC):
     @abc.abstractmethod
     def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
         """Yields, until the run ends, a number of steps and the arguments of the calls of `function` that do them."""
+
+
+class Feed(Batches):
+    """Training and test images of one data set.
+
+    Attributes:
+      name: of the data set.
+      classes: their names; empty if they have none.
+      cropped: True if the test uses the centre of an image, False if it uses the whole image.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    cropped: bool = False
 
     @abc.abstractmethod
     def test_batches(self) -> Iterator[dict[str, Any]]:
@@ -77,7 +86,7 @@ def find_data(config: ConfigDict) -> DataSet:
 
 def identity(data: DataSet) -> dict[str, str]:
     """Fields of config.json beside the config, so that a run is not resumed after the user's images have changed."""
-    return {"dataset": data.name, "images": data.identity} if data.identity else {}
+    return {"dataset": data.name} | ({"images": data.identity} if data.identity else {})
 
 
 def is_streamed(config: ConfigDict, data: DataSet) -> bool:
@@ -88,7 +97,8 @@ def is_streamed(config: ConfigDict, data: DataSet) -> bool:
     if not config.image_size and None in source.shape:
         return False  # they are refused when they are loaded
     height, width = sources.size_of(source, config.image_size, data.name)
-    return height * width * source.shape[2] * (config.num_examples or len(source)) > config.memory * 1e9
+    images = (not config.get("test_on_rest") and config.num_examples) or len(source)
+    return height * width * source.shape[2] * images > config.memory * 1e9
 
 
 def open_feed(config: ConfigDict, mesh: Mesh, data: DataSet) -> Feed:
@@ -107,6 +117,7 @@ def stream_options(config: ConfigDict) -> dict[str, Any]:
             f"config.image_size={config.image_size} must be above 0, and one number, for images that are streamed from "
             "disk, since they are cropped to squares"
         )
+    validation.check_crop(config, "cutout", config.image_size)
     read = {"image_size": config.image_size, "workers": config.workers}
     share = (jax.process_index(), jax.process_count())
     return read | {"flip": config.augmentation.flip, "jitter": config.jitter, "share": share}
@@ -137,11 +148,17 @@ class InMemory(Feed):
         self.steps_per_epoch = len(train.labels) // batch_size
         self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
         self._train, self._test = train, sources.load(data, split="test", **read)
+        if self._test.images.shape[1:3] != train.images.shape[1:3]:
+            (h, w), (height, width) = self._test.images.shape[1:3], train.images.shape[1:3]
+            raise ValueError(
+                f"config.image_size={config.image_size} must be above 0 for {refusals.cut(data.name, 200)}, whose "
+                f"training images are {height}x{width} pixels and its test images {h}x{w}"
+            )
         if config.test_on_rest:
             rest = sources.load(data, num_examples=config.num_examples, others=True, **read)
             images, labels = (np.concatenate([getattr(d, n) for d in (self._test, rest)]) for n in ("images", "labels"))
             self._test = dataclasses.replace(self._test, images=images, labels=labels)
-        self.description = sources.describe(train, data.name, len(train.labels), len(self._test.labels))
+        self.description = sources.describe(train, data.name, len(self._test))
 
     @functools.cached_property
     def _images(self) -> dict[str, jax.Array]:
@@ -215,7 +232,7 @@ class _Streamed(Feed):
         if config.batch_size > images:
             raise ValueError(f"config.batch_size={config.batch_size} must be at most {images}, the number of images")
         self.name, self.num_classes, self.classes, self.mesh = name, source.num_classes, source.classes, mesh
-        self.description = sources.describe(self._train, name, images, len(self._test)) + ", streamed from disk"
+        self.description = sources.describe(self._train, name, len(self._test), "; streamed from disk")
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = images // batch_size
         self.augmentation = stream_augmentation(config)

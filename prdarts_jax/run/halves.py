@@ -22,36 +22,8 @@ from prdarts_jax.run.loop import Run
 from prdarts_jax.search.step import SearchProblem, search_epoch, search_step
 
 
-class Halves(abc.ABC):
-    """The images of a search: batches for the weights and for the logits, each of batch_size / accumulate images.
-
-    Attributes:
-      num_classes: number of classes.
-      description: of the images, in one or two lines.
-      image_shape: (B, H, W, C) of a batch.
-      steps_per_epoch: number of batches of the images that train the weights.
-      augmentation: what compiled code does to an image.
-      mesh: of the devices.
-    """
-
-    num_classes: int
-    description: str
-    image_shape: tuple[int, int, int, int]
-    steps_per_epoch: int
-    augmentation: Augmentation
-    mesh: Mesh
-
-    @abc.abstractmethod
-    def function(self, problem: SearchProblem) -> Any:
-        """`jax.jit` of (states of all seeds, *arguments) -> (states, mean metrics), with the arguments of `calls`."""
-
-    @abc.abstractmethod
-    def example(self) -> tuple[Any, ...]:
-        """The arguments of `function` after the states, or their shapes, to compile it for."""
-
-    @abc.abstractmethod
-    def calls(self, run: Run) -> Iterator[tuple[int, Iterable[tuple[Any, ...]]]]:
-        """Yields, until the run ends, a number of steps and the arguments of the calls of `function` that do them."""
+class Halves(feeds.Batches):
+    """The images of a search: batches for the weights and for the logits."""
 
     @abc.abstractmethod
     def _first(self, images: int) -> Batch:
@@ -90,7 +62,7 @@ class InMemory(Halves):
         validation.validate_against_data(config, dataset)
         self.train, self.val = devices.device_put(sources.split_halves(dataset, config.split_seed), mesh)
         self.num_classes, self.mesh = dataset.num_classes, mesh
-        self.description = sources.describe(dataset, data.name, len(dataset.labels))
+        self.description = sources.describe(dataset, data.name)
         batch_size = config.batch_size // config.accumulate
         self.image_shape = (batch_size, *dataset.images.shape[1:])
         self.steps_per_epoch = len(self.train["label"]) // batch_size
@@ -138,10 +110,8 @@ class _Streamed(Halves):
                 f"{len(source)} images of {name} in use: {sizes[0]} train the weights, {sizes[1]} the logits"
             )
         self.num_classes, self.mesh = source.num_classes, mesh
-        self.description = (
-            f"{sources.describe(source, name, len(source))}; streamed from disk, {sizes[0]:,} for the weights and "
-            f"{sizes[1]:,} for the logits"
-        )
+        how = f"; streamed from disk, {sizes[0]:,} for the weights and {sizes[1]:,} for the logits"
+        self.description = sources.describe(source, name, how=how)
         self.image_shape = (batch_size, config.image_size, config.image_size, 3)
         self.steps_per_epoch = sizes[0] // batch_size
         self.augmentation = feeds.stream_augmentation(config)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from prdarts_jax import devices
+from prdarts_jax import devices, refusals
 from prdarts_jax.run import reporting
 
 NAME = "lock"  # of the locked file, which exists while a process runs in the folder
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 _held: set[Path] = set()
 
 
-def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, Path, _P], _T]:
+def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, str | Path, _P], _T]:
     """A decorator of functions of (what, workdir, ...): only one process at a time runs such a function in a workdir.
 
     If several processes run one job, the first takes the lock for all of them, and all must see the file. The lock ends
@@ -31,7 +31,8 @@ def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate
     """
 
     @functools.wraps(run)
-    def locked(what: Any, workdir: Path, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def locked(what: Any, workdir: str | Path, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        workdir = refusals.path("workdir", workdir)
         place = workdir.resolve()
         if _held & {place, *place.parents}:
             return run(what, workdir, *args, **kwargs)

@@ -221,16 +221,20 @@ class Run:
             number: {name: float(np.atleast_1d(a)[number] / self.steps_per_epoch) for name, a in self._totals.items()}
             for number in self.going
         }
-        return {number: mean for number, mean in means.items() if self._is_finite(number, mean)}
+        return {number: mean for number, mean in means.items() if self.is_finite(number, mean)}
 
     def _check_state(self, state):
         leaves = checkpoints.leaves_by_name(state)
         for number in self.going:
             of_run = {n: a[number] for n, a in leaves.items() if a.shape} if self.folders[1:] else leaves
-            self._is_finite(number, of_run)
+            self.is_finite(number, of_run)
 
-    def _is_finite(self, number: int, values: Mapping[str, Any]) -> bool:
-        """Whether the values of a run are finite. If not, the run ends; see `may_diverge`."""
+    def is_finite(self, number: int, values: Mapping[str, Any]) -> bool:
+        """Whether the values of a run are finite; those called arch. may be -inf. If not, the run ends.
+
+        Raises:
+          Diverged: a value is not finite, and `may_diverge` is False.
+        """
         unknown = [name for name, value in values.items() if not _is_finite(name, value)]
         if not unknown:
             return True
@@ -259,7 +263,7 @@ class Run:
         Raises:
           Diverged: a number is not finite.
         """
-        finite = {n: record for n, record in records.items() if self._is_finite(n, reporting.numbers(record))}
+        finite = {n: record for n, record in records.items() if self.is_finite(n, reporting.numbers(record))}
         for number, record in finite.items():
             self._append(number, record)
         self._bar.set_postfix_str(summary, refresh=sys.stderr.isatty())

@@ -63,7 +63,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "", ma
 
 
 def _cell(value: Any) -> str:
-    """A number has the value that a table is sorted by beside the text that is read."""
+    """A cell of a table. That of a number has its exact value, too, by which the table is sorted."""
     if value is None:
         return "<td data-value=''>–</td>"
     if isinstance(value, Link):

@@ -210,7 +210,7 @@ def write_cells(path: Path, genotype: AnyGenotype) -> list[Path]:
     written = []
     for cell_type in cells(genotype):
         figure = cell_plot.cell_figure(genotype, cell_type)
-        formats = figure.canvas.get_supported_filetypes()
+        formats = sorted(figure.canvas.get_supported_filetypes().keys() - {"pgf"})  # which needs LaTeX
         if path.suffix[1:] not in formats:
             raise ValueError(f"{cut(str(path), 300)} must end in one of .{', .'.join(formats)}")
         written.append(path.with_stem(f"{path.stem}_{cell_type}"))

@@ -228,8 +228,11 @@ def search_stage(
                 if method.after_epoch:
                     states = after_epoch(states, plain_batches())
                 logits = devices.device_get(states.arch)
-                for number in records:
+                for number in list(records):
                     of_seed = {t: array[number] for t, array in logits.items()}
+                    if not run.is_finite(number, {f"arch.{t}": array for t, array in of_seed.items()}):
+                        del records[number]
+                        continue
                     probabilities = jax.device_get(
                         method.activation(space, of_seed, problem.progress(jnp.int32(run.step - 1)))
                     )

@@ -23,14 +23,10 @@ _MANY, _SOME, _PIXELS, _IMAGES = 10**6, 1000, sources.LARGEST, 2**31 - 1
 _OPEN = Range(lambda value: 0 < value < 1, lambda: "above 0 and below 1")
 _DTYPES = ("float32", "bfloat16")
 _SIZE = Range(
-    lambda value: value == 0 or all(type(side) is int and 1 <= side <= _PIXELS for side in _sides(value)),
+    sources.is_size,
     lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two numbers from 1 to {_PIXELS}",
 )
 DISCRETIZATIONS = ("own", "perturbation", "best_of")
-
-
-def _sides(size):
-    return size if isinstance(size, tuple) and len(size) == 2 else (size,)
 
 
 @dataclasses.dataclass(frozen=True)

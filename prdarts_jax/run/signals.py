@@ -66,5 +66,5 @@ def ending_at_signals() -> Iterator[None]:
 def end(number: int) -> None:
     """Ends the program with the exit code of a signal and a message of one line."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    print(f"\nended by {what}; the same command resumes what has begun", file=sys.stderr, flush=True)
+    print(f"\nended by {what}; the same command resumes a run that has begun", file=sys.stderr, flush=True)
     os._exit(128 + number)

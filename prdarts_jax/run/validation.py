@@ -141,6 +141,15 @@ def validate_against_data(config: ConfigDict, dataset: sources.LoadedSplit, sect
         if fields_of.batch_size > largest:
             raise ValueError(f"config.{prefix}batch_size={fields_of.batch_size} must be at most {largest}, {what}")
         for field in ("pad", "cutout"):
-            if (value := fields_of.augmentation[field]) > size:
-                named = f"config.{prefix}augmentation.{field}={value}"
-                raise ValueError(f"{named} must be at most {size}, the images' shorter side")
+            check_crop(fields_of, field, size, prefix)
+
+
+def check_crop(config: ConfigDict, field: str, size: int, section: str = "") -> None:
+    """Refuses a `pad` or `cutout` above the images' shorter side; the arguments are those of `validate_against_data`.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    if (value := config.augmentation[field]) > size:
+        named = f"config.{section}augmentation.{field}={value}"
+        raise ValueError(f"{named} must be at most {size}, the images' shorter side")

@@ -108,6 +108,13 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         sources.find(str(tmp_path))
 
 
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    for name in (b"cat", b"\xffdog"):
+        save(tmp_path / os.fsdecode(name) / "1.png", photograph(1, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"the class folder '\\udcffdog' in .* must have a name in UTF-8"):
+        sources.find(str(tmp_path))
+
+
 def test_images_of_every_kind_become_what_a_viewer_shows(tmp_path: Path) -> None:
     colours, grey = photograph(1, 8, 6, 3), photograph(2, 8, 6)
     alpha = np.linspace(0, 255, 48).reshape(8, 6).round().astype(np.uint8)
@@ -237,6 +244,12 @@ def test_an_npz_is_what_numpy_reads(tmp_path: Path, names: tuple[str, ...]) -> N
         assert both == {image.tobytes() for image in IMAGES}
 
 
+def test_what_is_held_out_is_a_part_of_the_identity() -> None:
+    train = {"image": np.zeros((20, 4, 4), np.uint8), "label": np.arange(20) % 2}
+    options = [{}, {"test_seed": 1}, {"test_share": 0.5}]
+    assert len({arrays.from_arrays(train, **shares).identity for shares in options}) == 3
+
+
 def test_labels_are_numbered_in_order_and_grey_images_have_a_channel() -> None:
     texts = np.array(["owl", "cat", "dog"])[LABELS]
     test = {"image": IMAGES[:3, ..., 0], "label": texts[:3]}
@@ -298,6 +311,17 @@ def test_a_pipeline_of_grain_is_read_in_memory() -> None:
         sources.load(data)
     with pytest.raises(ValueError, match=r"^mine has classes=\('a',\), but must have two or more"):
         arrays.from_grain(pipeline, pipeline, classes=("a",), name="mine")
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros(4, np.uint8)])
+def test_an_image_of_another_form_is_named_when_it_is_read(image: np.ndarray) -> None:
+    examples = [{"image": np.zeros((4, 4, 3), np.uint8), "label": 0}, {"image": image, "label": 1}]
+    source = arrays.from_grain(examples, examples, classes=("a", "b"), name="mine").open("train")
+    source.read([0])
+    with pytest.raises(
+        ValueError, match=r"^mine has an image \w+\(.*\) at position 1 of .*, but must have uint8\(H, W, 3"
+    ):
+        source.read([0, 1])
 
 
 # CIFAR-10's pickles ---------------------------------------------------------------------------------------------------

@@ -324,8 +324,8 @@ def test_sigkill_while_saving_leaves_the_finished_ones(tmp_path: pathlib.Path) -
 def test_config_of_the_same_run(tmp_path: pathlib.Path) -> None:
     config = {"batch_size": 32, "sizes": (1, 2), "method": {"name": "darts", "extra": {}}}
     checkpoints.check_config(tmp_path, config)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    checkpoints.check_config(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"workers": 4, "data_dir": "before"}))
+    checkpoints.check_config(tmp_path, config | {"workers": 2, "data_dir": "moved"})
 
 
 def test_config_of_another_run_names_the_fields(tmp_path: pathlib.Path) -> None:

@@ -83,7 +83,12 @@ def test_the_file_of_pytorch_code_gives_the_logits_of_the_run(trained):
         (
             lambda folder: shutil.rmtree(folder / "checkpoints"),
             FileNotFoundError,
-            "{}/checkpoints has no checkpoint that",
+            "{}/checkpoints has no checkpoint",
+        ),
+        (
+            lambda folder: shutil.rmtree(folder / "checkpoints/20/state/d"),
+            ValueError,
+            "checkpoint {}/checkpoints/20 is damaged: ",
         ),
         (
             lambda folder: (folder / "result.json").write_text("[]"),

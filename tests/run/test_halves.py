@@ -10,7 +10,7 @@ from shared import BEST_CELL, assert_same_run, make_toy, refused, stop_at, tiny_
 
 from prdarts_jax import devices
 from prdarts_jax.data import arrays, sources
-from prdarts_jax.run import halves, loop, problems, search, settings, train
+from prdarts_jax.run import feeds, halves, loop, problems, search, settings, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -72,8 +72,8 @@ def test_a_search_from_disk_goes_on_in_mid_epoch_as_if_it_had_not_stopped(colour
     config.update({"logits_share": 0.25, "augmentation": {"cutout": 2}})
     search.run(config, tmp_path / "whole")
     said = capsys.readouterr().out
-    assert "24 images of" in said and "2 classes: dark 12, light 12; " not in said
-    assert "streamed from disk, 12 for the weights and 6 for the logits" in said
+    assert "24 images of" in said
+    assert ", 2 classes: dark 12, light 12; streamed from disk, 12 for the weights and 6 for the logits\n" in said
     with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 10 of 12"):
         stop_at(patch, 10)
         search.run(config, tmp_path / "parts")
@@ -112,6 +112,10 @@ def test_batches_as_they_are_begin_again_where_there_are_too_few():
             {"batch_size": 6},
             "config.batch_size=6 must be at most 5, the smaller share of the 40 images of numbered in use: 20 train "
             "the weights, 5 the logits",
+        ),
+        (
+            {"augmentation": {"pad": 0, "flip": False, "cutout": 9}},
+            "config.augmentation.cutout=9 must be at most 8, the images' shorter side",
         ),
         ({"num_examples": 41}, "num_examples is 41, but numbered has 40 images: allowed are 1 to 40, or 0 for all."),
         ({"memory": 1.0}, "config.logits_share=0.125 must be 0.5 for images in memory; config.memory=0 streams them"),
@@ -155,3 +159,7 @@ def test_images_in_memory_are_those_that_take_less_than_the_config_allows():
         opened = halves.open_halves(config, numbered())
         assert isinstance(opened, halves.InMemory) != streams and opened.image_shape == (2, 8, 8, 3)
     assert devices.make_mesh().size == opened.mesh.size
+    training = settings.training()
+    training.update({"memory": 0.5 * size, "num_examples": 10})
+    for training.test_on_rest in (False, True):  # with it, all images are read
+        assert feeds.is_streamed(training, numbered()) == training.test_on_rest

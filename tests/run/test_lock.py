@@ -62,6 +62,11 @@ def test_it_is_held_within_and_below_and_names_its_process(tmp_path):
     assert text.startswith(f"process {os.getpid()} on ")
 
 
+def test_a_folder_may_be_given_as_text_with_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lock.alone(lambda what, workdir: workdir)(None, "~/runs") == tmp_path / "runs"
+
+
 def test_what_fails_leaves_no_folder_behind_and_can_be_tried_again(tmp_path):
     def fail():
         assert (tmp_path / "a/b/lock").exists()

@@ -229,7 +229,7 @@ def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path
     ids=["diverged", "ctrl-c", "sigterm", "full", "refused", "unwritable"],
 )
 def test_the_exit_code_says_how_a_run_ended(error, code, err, command, tmp_path, monkeypatch):
-    def end(config, workdir):
+    def end(config, workdir, data):
         raise error
 
     monkeypatch.setattr(search, "run", end)

@@ -75,6 +75,7 @@ def test_the_command_draws_the_cells_of_a_genotype(command, tmp_path):
         (("predict", "nowhere", "a.png"), "nowhere is not the folder of a run: it has no config.json"),
         (("draw", "PRDART"), "genotype 'PRDART' is neither a file, nor the text of a genotype, nor one of "),
         (("draw", "PRDARTS", "--out=cell.docx"), "cell.docx must end in one of ."),
+        (("draw", "PRDARTS", "--out=cell.pgf"), "cell.pgf must end in one of ."),
         (("draw", "PRDARTS", "--size=3"), "unrecognized arguments: --size=3"),
     ],
 )

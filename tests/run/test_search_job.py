@@ -117,13 +117,17 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
 # Divergence -----------------------------------------------------------------------------------------------------------
 
 
-def blow_up(monkeypatch, *seeds):
-    """The validation loss of the second epoch is not finite in the first stage of these seeds."""
+def blow_up(monkeypatch, *seeds, of_logits=False):
+    """The validation loss of the second epoch, or the logits after it, are not finite in the first stage of these
+    seeds."""
     keys = [jax.random.key_data(jax.random.split(jax.random.key(seed), 3)[2]) for seed in seeds]
 
     def search_epoch(problem, state, *arguments, search_epoch=halves.search_epoch):
         after, metrics = search_epoch(problem, state, *arguments)
         bad = (jax.random.key_data(state.key) == jnp.stack(keys)).all(axis=1).any() & (state.step >= STEPS)
+        if of_logits:
+            bad &= after.step % STEPS == 0
+            return after.replace(arch=jax.tree.map(lambda a: jnp.where(bad, jnp.nan, a), after.arch)), metrics
         return after, metrics | {"val_loss": jnp.where(bad, jnp.nan, metrics["val_loss"])}
 
     monkeypatch.setattr(halves, "search_epoch", search_epoch)
@@ -147,6 +151,19 @@ def test_a_seed_that_diverges_ends_alone(make_config, stage, toy, no_pictures, t
     assert not (tmp_path / "one/seed_0/genotype.json").exists()
     for folder in ("seed_1", f"{stage}/seed_1"):
         assert read_records(tmp_path / "one" / folder) == read_records(tmp_path / "whole" / folder)
+
+
+def test_a_seed_whose_logits_are_not_finite_ends_alone(toy, no_pictures, tmp_path, monkeypatch, capsys):
+    whole = search.run(changing_config("darts", "s2", seeds=2), tmp_path / "whole")
+    blow_up(monkeypatch, 0, of_logits=True)
+    for _ in range(2):
+        assert search.run(changing_config("darts", "s2", seeds=2), tmp_path / "one") == {1: whole[1]}
+    text = (
+        "careful: the search of seed_0 diverged in epoch 1, where arch.normal, arch.reduce are not finite, and ends\n"
+    )
+    assert text in capsys.readouterr().out
+    with pytest.raises(loop.Diverged, match=r"diverged in epoch 1, where arch\.normal, arch\.reduce are not finite; "):
+        search.run(changing_config("darts", "s2"), tmp_path / "alone")
 
 
 def test_a_population_of_which_all_diverge_has(toy, tmp_path, monkeypatch):

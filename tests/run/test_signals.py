@@ -53,7 +53,7 @@ def test_outside_of_a_loop_a_signal_ends_even_what_python_cannot_interrupt(numbe
     program = BEGIN.partition("    with")[0] + CALCULATE
     assert ended(program, number) == (
         ["calculates\n"],
-        f"\nended by {name}; the same command resumes what has begun\n",
+        f"\nended by {name}; the same command resumes a run that has begun\n",
         128 + number,
     )
 
@@ -66,7 +66,7 @@ def test_a_signal_is_answered_while_the_package_is_imported(number, name, tmp_pa
     command = [sys.executable, "-m", "prdarts_jax.main", "--config=configs/digits.py", "--workdir=runs/digits"]
     assert ended_command(command, number, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}) == (
         ["imports\n"],
-        f"\nended by {name}; the same command resumes what has begun\n",
+        f"\nended by {name}; the same command resumes a run that has begun\n",
         128 + number,
     )
 

@@ -303,6 +303,23 @@ def test_arrays_of_ones_own_are_trained_and_no_others_after_them(tmp_path):
         train.run(config, tmp_path / "run", from_arrays(arrays))
 
 
+def test_the_run_has_the_name_of_the_data_that_it_was_given():
+    config = tiny_config(dataset="cifar10")
+    assert train.check(config, sources.find("digits")).identity == {"dataset": "digits"}
+
+
+def test_test_images_of_another_size_are_refused():
+    small, large = ({"image": np.zeros((20, size, 6, 3), np.uint8), "label": np.arange(20) % 2} for size in (6, 8))
+    splits = {"train": from_arrays(small, small).open("train"), "test": from_arrays(large, large).open("test")}
+    data = DataSet("two sizes", splits.__getitem__)
+    message = (
+        "config.image_size=0 must be above 0 for two sizes, whose training images are 6x6 pixels and its test images"
+    )
+    with pytest.raises(ValueError, match=f"^{message} 8x6$"):
+        train.check(tiny_config(num_examples=0), data)
+    assert train.check(tiny_config(num_examples=0, image_size=7), data).feed.image_shape[1:] == (7, 7, 3)
+
+
 # Streamed from disk
 
 
