@@ -112,11 +112,14 @@ def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: t
         true = [table.accuracy(cell.genotype) for cell in cells]
         entries = [f"{a:.2f} ({cell.by_shared_weights:.1f})" for a, cell in zip(true, cells, strict=True)]
         lines.append(f"| `{method}` | {seed} | {' | '.join(entries)} |")
-        for name in (f"`{method}`", "all"):
-            gains.setdefault(name, []).append([after - true[0] for after in true[1:]])
-    lines += ["", "| mean difference to the logits' cell | runs | perturbation | best of N |", "|---|---|---|---|"]
-    for name, rows in sorted(gains.items(), key=lambda entry: entry[0] == "all"):
-        lines.append(f"| {name} | {len(rows)} | {' | '.join(map(difference, zip(*rows, strict=True)))} |")
+        gains.setdefault(method, []).append([after - true[0] for after in true[1:]])
+    lines += [
+        "",
+        "| mean difference to the logits' cell ± standard error | runs | perturbation | best of N |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in gains.items():
+        lines.append(f"| `{name}` | {len(rows)} | {' | '.join(map(difference, zip(*rows, strict=True)))} |")
     return "\n".join(lines) + "\n"
 
 
