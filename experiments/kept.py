@@ -45,7 +45,7 @@ class Search(NamedTuple):
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """What decides the result of a search or training, by the fields of its config: neither where data and tables are,
-    nor what follows a search, nor the settings of other methods; of a method in a file its text."""
+    nor what follows a search, nor the settings of other methods; of a method of one's own its text."""
     fields = config.to_dict()
     method = fields.get("method", "")
     network = fields.pop("evaluation", {})
@@ -54,8 +54,8 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     for name in ("data_dir", "table", "genotype", *methods.NAMED):
         if name != method:
             fields.pop(name, None)
-    if file := methods.file_of(method):
-        fields["method"] = file.read_text()
+    if source := methods.source_of(method):
+        fields["method"] = source.decode()
     return json.loads(reporting.json_bytes(flatten_dict(fields, sep=".")))
 
 

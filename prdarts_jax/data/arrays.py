@@ -46,7 +46,8 @@ def from_arrays(
 
     Raises:
       ValueError: an array has another dtype or shape, there are fewer than two different labels, `classes` has another
-        length, `test` does not fit `train`, or no class has two images and there is no `test`.
+        length or a name twice, `test` does not fit `train`, `test_share` is not between 0 and 1, or no class has two
+        images and there is no `test`.
 
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, (30, 12, 16, 3)).astype(np.uint8)
@@ -54,6 +55,10 @@ def from_arrays(
     >>> [len(data.open(split)) for split in ("train", "test")], data.open("train").shape
     ([24, 6], (12, 16, 3))
     """
+    if not (isinstance(test_share, float) and 0 < test_share < 1):
+        raise ValueError(f"test_share={shown(test_share)} must be above 0 and below 1")
+    if not all(isinstance(of_label, str) for of_label in classes) or len({*classes}) < len(classes):
+        raise ValueError(f"classes={shown(classes)} must be texts, all of them different")
     images, labels = _checked(train, name)
     known, numbers = np.unique(labels, return_inverse=True)
     if len(known) < 2 or classes and len(classes) != len(known):
@@ -118,13 +123,19 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
         def read(indices: list[int]) -> list[dict[str, Any]]:
             found = [examples[index] for index in indices]
             for index, example in zip(indices, found, strict=True):
+                if not isinstance(example, Mapping) or {"image", "label"} - example.keys():
+                    raise ValueError(
+                        f"{cut(name, 200)} has {shown(example)} at position {index} of its split {split!r}, but must "
+                        "have mappings with 'image' and 'label'"
+                    )
                 image = np.asarray(example["image"])
                 if image.dtype != np.uint8 or image.ndim not in (2, 3) or np.atleast_3d(image).shape[2] != channels:
                     raise ValueError(
                         f"{cut(name, 200)} has an image {image.dtype}{shown(image.shape)} at position {index} of its "
                         f"split {split!r}, but must have uint8(H, W, {channels})"
                     )
-                if not 0 <= int(example["label"]) < len(classes):
+                label = np.asarray(example["label"])
+                if label.shape or label.dtype.kind not in "iu" or not 0 <= label < len(classes):
                     raise ValueError(
                         f"{cut(name, 200)} has the label {shown(example['label'])} at position {index} of its split "
                         f"{split!r}, but must have integers from 0 to {len(classes) - 1}"

@@ -27,7 +27,7 @@ def repeat(
     """Applies `step` to a state `steps` times in a compiled loop.
 
     Args:
-      step: state -> (state, metrics), with metrics f32[].
+      step: state -> (state, metrics), with metrics that are numbers, [].
       state: any pytree of arrays.
       steps: at least 1, which is not checked; it may be traced.
 
@@ -39,9 +39,13 @@ def repeat(
 
     def body(_, carry):
         state, metrics = step(carry[0])
-        return state, jax.tree.map(jnp.add, carry[1], metrics)
+        return state, jax.tree.map(lambda total, metric: total + metric.astype(total.dtype), carry[1], metrics)
 
-    totals = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state)[1])
+    def zero(metric):
+        # Sums of bool or bfloat16 would be wrong.
+        return jnp.zeros(metric.shape, jnp.promote_types(metric.dtype, jnp.float32))
+
+    totals = jax.tree.map(zero, jax.eval_shape(step, state)[1])
     state, totals = jax.lax.fori_loop(0, steps, body, (state, totals))
     return state, jax.tree.map(lambda a: a / steps, totals)
 
@@ -111,9 +115,12 @@ def run_epoch(
       (state, metrics), as `repeat`.
 
     Raises:
-      ValueError: `batch_size` is less than 1 or larger than N.
+      ValueError: `batch_size` is less than 1 or larger than N, or the data sets differ in size.
     """
     images = len(datasets[0]["label"])
+    if any(len(data["label"]) != images for data in datasets):
+        sizes = " and ".join(str(len(data["label"])) for data in datasets)
+        raise ValueError(f"the data sets of an epoch must have equally many images, but have {sizes}")
     if not 0 < batch_size <= images:
         raise ValueError(f"batch_size={batch_size} must be from 1 to {images}, the images of each data set")
     steps_per_epoch = images // batch_size

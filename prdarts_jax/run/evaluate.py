@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 def prepare(
-    cells: Mapping[str, AnyGenotype],
+    cells: Mapping[str, AnyGenotype | str],
     config: ConfigDict,
     space: SearchSpace | None = None,
     trainings: int = 1,
@@ -82,20 +82,21 @@ def prepare(
     for field, allowed in (("form", "cifar"), ("torch_checkpoint", ""), ("init_from", "")):
         if config[field] != allowed:
             raise ValueError(f"config.{section}{field}={config[field]!r} must be {allowed!r} if many cells are trained")
-    data = data or feeds.find_data(config)
+    data = feeds.find_data(config, data)
     if feeds.is_streamed(config, data):
         raise ValueError(
             f"config.dataset={refusals.shown(data.name)} must fit into memory if many cells are trained: no more "
             f"than config.memory={config.memory} GB, and not ImageNet"
         )
-    if not cells:
-        raise ValueError("cells must have at least one genotype")
+    if not isinstance(cells, Mapping) or not cells:
+        raise ValueError(f"cells={refusals.shown(cells)} must map the name of one cell or more to a genotype")
+    found = {name: genotypes.find(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
     taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
     if unfit := [name for name in cells if name in taken or Path(name).name != name]:
         others = ", ".join(taken[3:])
         raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and none of {others}")
-    space = space or encoded.space_of(list(cells.values()))
-    codes = {name: encoded.encode(space, genotype) for name, genotype in cells.items()}
+    space = space or encoded.space_of(list(found.values()))
+    codes = {name: encoded.encode(space, genotype) for name, genotype in found.items()}
     used = jax.devices()
     if jax.process_count() == 1:
         used = used[: len(cells) * trainings]
@@ -118,11 +119,11 @@ def prepare(
             jax.eval_shape(lambda key: encoded.init_variables(network, key, feed.image_shape), jax.random.key(0))
         except ValueError as error:
             raise ValueError(f"{field} must be 0 here: {error}") from error
-    return Evaluation(config, space, cells, codes, feed, problem, trainings, section, feeds.identity(data))
+    return Evaluation(config, space, found, codes, feed, problem, trainings, section, feeds.identity(data))
 
 
 def evaluate(
-    cells: Mapping[str, AnyGenotype],
+    cells: Mapping[str, AnyGenotype | str],
     config: ConfigDict,
     workdir: str | Path,
     *,
@@ -137,8 +138,8 @@ def evaluate(
     accuracy. Call it from the main thread, which receives SIGTERM and Ctrl-C.
 
     Args:
-      cells: name -> genotype, all of the same class. All must concatenate the same last nodes, and none may have
-        an op twice on an edge.
+      cells: name -> genotype, or what `genotypes.find` takes. All must be of the same class and concatenate the same
+        last nodes, and none may have an op twice on an edge.
       config: of the training, such as `settings.training()`; its genotype is ignored.
       workdir: created or resumed.
       space: a search space that has all of the cells; by default the smallest one. The initial weights depend on the

@@ -74,12 +74,18 @@ class Feed(Batches):
         """The test images in batches of one shape, as `training.test_step` takes them."""
 
 
-def find_data(config: ConfigDict) -> DataSet:
-    """The data set that a valid config names.
+def find_data(config: ConfigDict, given: DataSet | None = None) -> DataSet:
+    """The data set that is given, or the one that a valid config names.
 
     Raises:
       ValueError, OSError: the data cannot be used; the message is one sentence.
     """
+    if isinstance(given, DataSet):
+        return given
+    if given is not None:
+        raise ValueError(
+            f"data={refusals.shown(given)} must be a DataSet, for instance that of data.from_arrays"
+        )
     shares = {"test_share": config.test_share, "test_seed": config.test_seed}
     return sources.find(config.dataset, config.data_dir or None, **shares)
 

@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     validation.validate(config)
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
-    data = data or feeds.find_data(config)
+    data = feeds.find_data(config, data)
     table = tabular.load(config.table) if config.table else None
     if table and not table.is_of(data.name):
         raise ValueError(
@@ -80,8 +80,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
-    if file := methods.file_of(config.method):
-        fields["method_file"] = checkpoints.fingerprint(np.frombuffer(file.read_bytes(), np.uint8))
+    if source := methods.source_of(config.method):
+        fields["method_file"] = checkpoints.fingerprint(np.frombuffer(source, np.uint8))
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
     halves, space = open_halves(config, data), settings.space_of(config)

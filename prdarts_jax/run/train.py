@@ -63,7 +63,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
     genotype = genotypes.find(config.genotype)
     mesh = devices.make_mesh()
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
-    data = data or find_data(config)
+    data = find_data(config, data)
     weights = _imported_weights(config, genotype, data) if config.torch_checkpoint else {}
     before = _finished(config.init_from) if config.init_from else None
     feed = open_feed(config, mesh, data)

@@ -22,6 +22,7 @@ import optax
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
+from prdarts_jax.refusals import shown
 from prdarts_jax.search import alignment, hypergradients, terms
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.relaxations import Arch
@@ -43,7 +44,8 @@ class SearchProblem:
       total_steps: number of steps of the search; progress is step / (total_steps - 1).
 
     Raises:
-      ValueError: the supernet lacks `layers` or `space`.
+      ValueError: the supernet lacks `space`, or `layers` for a cell type, or is not what the method needs; the method
+        is none, or has several stages, of which each needs a problem of its own.
     """
 
     supernet: nn.Module
@@ -53,9 +55,21 @@ class SearchProblem:
     total_steps: int
 
     def __post_init__(self) -> None:
+        supernet = f"supernet={type(self.supernet).__name__}"
         for attribute in ("layers", "space"):
             if not hasattr(self.supernet, attribute):
-                raise ValueError(f"supernet={type(self.supernet).__name__} must have the attribute {attribute}")
+                raise ValueError(f"{supernet} must have the attribute {attribute}")
+        if missing := [t for t in self.supernet.space.cell_types if t not in self.supernet.layers]:
+            raise ValueError(f"{supernet} must have the number of its {missing[0]} cells in its attribute layers")
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method={shown(self.method)} must be a Method, such as pdx.methods.darts()")
+        if self.method.stages:
+            raise ValueError(
+                f"method has {len(self.method.stages)} stages: make a SearchProblem of each of their methods"
+            )
+        for field, value in self.method.supernet.items():
+            if (there := getattr(self.supernet, field, value)) != value:
+                raise ValueError(f"{supernet} has {field}={shown(there)}, but its method needs {field}={shown(value)}")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -165,13 +179,22 @@ def init_search(
       key: the search's only source of randomness.
       images: f32[B, H, W, C]; only the shape matters.
       candidates: for each cell type bool[edges, ops], the ops to search among; by default all candidates of the space.
+
+    Raises:
+      ValueError: the collection `arch` of the supernet does not have logits f32[edges, ops] for each cell type.
     """
     key_params, key_arch, key_search = jax.random.split(key, 3)
     supernet = problem.supernet
     if problem.axis_name:
         supernet = supernet.clone(axis_name=None)  # so that this function can be called outside a mapped axis
     variables = supernet.init(key_params, images, train=True)
-    params, logits = variables["params"], variables["arch"]
+    params, logits = variables["params"], variables.get("arch", {})
+    shapes = {name: jnp.shape(value) for name, value in logits.items()}
+    if shapes != dict.fromkeys(supernet.space.cell_types, supernet.space.shape):
+        raise ValueError(
+            f"supernet={type(supernet).__name__} must have logits of the shape {supernet.space.shape} in its "
+            f"collection 'arch' for {', '.join(supernet.space.cell_types)}, but has {shapes}"
+        )
     if candidates is not None:
         logits = {t: jnp.where(candidates[t], beta, -jnp.inf) for t, beta in logits.items()}
     arch = problem.method.relaxation.init(supernet.space, key_arch, logits)
@@ -216,6 +239,12 @@ def batch_loss(
         rngs={"draws": jax.random.fold_in(key, 2**31)},
         **options,
     )
+    if not isinstance(logits, jax.Array) or logits.ndim != 2:
+        raise ValueError(
+            f"supernet={type(problem.supernet).__name__} must return class logits [B, classes], but returns "
+            f"{shown(jax.tree.map(jnp.shape, logits))}"
+        )
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
     if problem.axis_name:

@@ -7,7 +7,7 @@ import pytest
 from flax.struct import PyTreeNode
 
 from prdarts_jax.data.augmentation import Augmentation, augment
-from prdarts_jax.data.epochs import run_epoch
+from prdarts_jax.data.epochs import repeat, run_epoch
 
 AUGMENTATION = Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
 IMAGES, BATCH = 14, 4
@@ -50,3 +50,17 @@ def test_batches_are_those_of_the_keys_of_their_purposes(count):
         np.testing.assert_array_equal(batch["label"], order)
         expected = jax.jit(augment, static_argnums=0)(AUGMENTATION, k, data["image"][order])
         np.testing.assert_allclose(batch["image"], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_means_are_of_numbers_of_any_type():
+    def step(number):
+        return number + 1, {"late": number >= 3, "half": jnp.bfloat16(1.0)}
+
+    _, metrics = repeat(step, jnp.int32(0), 1000)
+    assert metrics["late"] == pytest.approx(0.997) and metrics["half"] == 1.0
+
+
+def test_data_sets_of_different_sizes_are_refused():
+    datasets = [pixels(0), jax.tree.map(lambda a: a[:-1], pixels(1))]
+    with pytest.raises(ValueError, match=f"must have equally many images, but have {IMAGES} and {IMAGES - 1}$"):
+        run_epoch(None, None, datasets, (5, 6), AUGMENTATION, BATCH)

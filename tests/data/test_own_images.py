@@ -291,6 +291,12 @@ def test_test_arrays_must_be_like_those_of_the_training() -> None:
             arrays.from_arrays(train, test)
     with pytest.raises(ValueError, match="has 3 different labels, but must have 2, one for each name in classes"):
         arrays.from_arrays(train, classes=("cat", "dog"))
+    for classes in ((1, 2, 3), ("a", "a", "b")):
+        with pytest.raises(ValueError, match="^classes=.* must be texts, all of them different$"):
+            arrays.from_arrays(train, classes=classes)
+    for share in (0.0, 20):
+        with pytest.raises(ValueError, match="^test_share=.* must be above 0 and below 1$"):
+            arrays.from_arrays(train, test_share=share)
     with pytest.raises(ValueError, match="must be a mapping with the arrays 'image' and 'label', but is {}"):
         arrays.from_arrays({})
 
@@ -311,6 +317,16 @@ def test_a_pipeline_of_grain_is_read_in_memory() -> None:
         sources.load(data)
     with pytest.raises(ValueError, match=r"^mine has classes=\('a',\), but must have two or more"):
         arrays.from_grain(pipeline, pipeline, classes=("a",), name="mine")
+
+
+@pytest.mark.parametrize(
+    "example", [(0, 1), {"image": 0}, *({"image": IMAGES[0], "label": label} for label in ("a", 0.5, [1], 3))]
+)
+def test_an_example_of_another_form_is_named_when_it_is_read(example: object) -> None:
+    examples = [{"image": IMAGES[0], "label": 0}, example]
+    source = arrays.from_grain(examples, examples, classes=("a", "b"), name="mine").open("train")
+    with pytest.raises(ValueError, match=r"^mine has .* at position 1 of its split 'train', but must have "):
+        source.read([0, 1])
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros(4, np.uint8)])

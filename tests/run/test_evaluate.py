@@ -55,6 +55,8 @@ def test_a_row_a_cell(evaluated):
         records = [json.loads(line) for line in (workdir / name / "seed_0/metrics.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == [10, 20]
     assert not (workdir / "running").exists()
+    texts = {name: genotypes.to_json(cell) for name, cell in CELLS.items()}
+    assert evaluate.evaluate(texts, tiny_config(), workdir, trainings=2) == rows
 
 
 @pytest.mark.slow
@@ -110,7 +112,8 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
 @pytest.mark.parametrize(
     ("cells", "fields", "message"),
     [
-        ({}, {}, "cells must have at least one genotype"),
+        ({}, {}, "cells={} must map the name of one cell or more to a genotype"),
+        ([CELL], {}, "cells=.* must map the name of one cell"),
         ({"a/b": CELL}, {}, "the name 'a/b' of a cell must be one that a folder may have"),
         ({"running": CELL}, {}, "the name 'running' of a cell must"),
         ({"..": CELL}, {}, "the name '..' of a cell must"),

@@ -308,6 +308,11 @@ def test_the_run_has_the_name_of_the_data_that_it_was_given():
     assert train.check(config, sources.find("digits")).identity == {"dataset": "digits"}
 
 
+def test_what_is_no_data_set_is_refused():
+    with pytest.raises(ValueError, match=r"^data={'image': 3} must be a DataSet, for instance that of "):
+        train.check(tiny_config(), {"image": 3})
+
+
 def test_test_images_of_another_size_are_refused():
     small, large = ({"image": np.zeros((20, size, 6, 3), np.uint8), "label": np.arange(20) % 2} for size in (6, 8))
     splits = {"train": from_arrays(small, small).open("train"), "test": from_arrays(large, large).open("test")}

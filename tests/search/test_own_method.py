@@ -1,11 +1,15 @@
 """A method of the user's own, named in a config."""
 
 import dataclasses
+import inspect
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shared
 from shared import ROOT, get_config
 from table import Table, batch_of, jit_init, jit_step
 
@@ -50,6 +54,26 @@ def test_a_setting_of_an_own_method_has_a_section_and_a_range(tmp_path):
     config.deep.weight = -1.0
     with pytest.raises(ValueError, match=r"^config.deep.weight=-1.0 must be from 0 to 3.4e\+38$"):
         validation.validate(config)
+
+
+def test_a_file_that_has_changed_is_run_again(tmp_path):
+    file = tmp_path / "mine.py"
+    for window in (2, 3, 3):
+        text = f"import prdarts_jax as pdx\ndef mine():\n    return pdx.methods.r_darts(window={window})\n"
+        file.write_text(text)
+        assert methods.find(f"{file}:mine")().early_stopping.window == window
+        assert methods.source_of(f"{file}:mine") == text.encode()
+
+
+def test_the_text_of_a_method_is_that_of_its_module_and_in_main_that_of_the_function(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "mine", method_of_main, raising=False)
+    assert methods.source_of("__main__:mine") == inspect.getsource(method_of_main).encode()
+    assert methods.source_of("shared:tiny_config") == Path(shared.__file__).read_bytes()
+    assert methods.source_of("darts") is None
+
+
+def method_of_main():
+    return methods.darts()
 
 
 def test_two_files_of_one_name_are_two_modules(tmp_path):

@@ -16,7 +16,7 @@ from prdarts_jax.search.methods.fair_darts import fair_darts
 from prdarts_jax.search.methods.gdas import gdas
 from prdarts_jax.search.methods.idarts import idarts
 from prdarts_jax.search.methods.lambda_darts import lambda_darts
-from prdarts_jax.search.methods.named import Named, file_of, imported, named
+from prdarts_jax.search.methods.named import Named, imported, named, source_of
 from prdarts_jax.search.methods.oles import oles
 from prdarts_jax.search.methods.p_darts import p_darts
 from prdarts_jax.search.methods.pc_darts import pc_darts
@@ -72,4 +72,4 @@ def find(name: str) -> Named:
     return NAMED[name]
 
 
-__all__ = ["NAMED", "Named", "file_of", "find", "named", *NAMED]
+__all__ = ["NAMED", "Named", "find", "named", "source_of", *NAMED]

@@ -3,9 +3,9 @@
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -70,8 +70,8 @@ def imported(name: str) -> Named:
     """Imports a method of the user's own: 'module:function' or 'path/to/file.py:function'.
 
     The function may be decorated by `named`, but need not be; a `Method` in its place is a method without arguments. A
-    file is run only once per process, as a module is, so that two calls give equal methods and compiled functions are
-    reused.
+    file is run once per process, and again if its text has changed, so that two calls give equal methods and compiled
+    functions are reused.
 
     Raises:
       ValueError: there is no such module, file or function, or the name is not that of a function or a `Method`.
@@ -92,8 +92,7 @@ def object_of(field: str, name: str) -> Any:
     """
     place, _, attribute = name.rpartition(":")
     try:
-        module = _module_of(path("file", place).resolve()) if place.endswith(".py") else importlib.import_module(place)
-        return getattr(module, attribute)
+        return getattr(_module_of(place), attribute)
     except Exception as error:  # running the module may raise anything
         reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
@@ -101,17 +100,32 @@ def object_of(field: str, name: str) -> Any:
         ) from error
 
 
-def file_of(name: str) -> Path | None:
-    """The file that `find` reads for a method of the user's own: 'file.py:function' or 'file.toml'."""
-    place = name if name.endswith(".toml") else name.rpartition(":")[0]
-    return path("file", place) if place.endswith((".py", ".toml")) else None
+def source_of(name: str) -> bytes | None:
+    """The text that decides what a method of the user's own does: that of its file or module, or in `__main__`, for
+    instance a notebook, that of the function alone. None for a named method, and if the text cannot be found."""
+    place, _, attribute = name.rpartition(":")
+    if name.endswith(".toml") or place.endswith(".py"):
+        return path("file", place or name).read_bytes()
+    try:
+        module = _module_of(place) if place else None
+        return module and inspect.getsource(getattr(module, attribute) if place == "__main__" else module).encode()
+    except (OSError, TypeError):
+        return None
+
+
+def _module_of(place):
+    """The module of a name or a file."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    file = path("file", place).resolve()
+    return _run(file, file.read_bytes())
 
 
 @functools.cache
-def _module_of(file):
-    """Runs a file, given by its resolved path, and returns its module."""
+def _run(file, content):
+    """Runs a file, given by its resolved path and its content, and returns its module."""
     spec = importlib.util.spec_from_file_location(f"method_{file}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    exec(compile(content, file, "exec"), module.__dict__)
     return module
