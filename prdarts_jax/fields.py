@@ -4,7 +4,7 @@ A setting is a parameter of a function or a field of a dataclass:
 
     epochs: Annotated[int, at_least(1), "of the search"] = 50
 
-A nested dataclass is a section of settings.
+A nested dataclass is a section of settings. The decorator `checked` applies the same check to the arguments of a call.
 """
 
 import dataclasses
@@ -13,8 +13,10 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
@@ -80,8 +82,9 @@ class Field(NamedTuple):
     """One setting.
 
     Attributes:
-      kind: its type, for instance int, or float | None.
-      default: its default value.
+      kind: its type, for instance int, or float | None. A type whose values are called, such as a schedule, stands for
+        all functions.
+      default: its default value; `inspect.Parameter.empty` if it has none.
       ranges: a value must be in all of them.
       meaning: what the setting decides, in a phrase; '' if a docstring says it.
     """
@@ -104,19 +107,24 @@ def schema_of(owner: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(owner, include_extras=True)
     schema: dict[str, Any] = {}
     for name, parameter in inspect.signature(owner).parameters.items():
-        hint = hints.get(name, Any)
-        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-        if dataclasses.is_dataclass(kind):
-            schema[name] = schema_of(kind)
+        field = _field(hints.get(name, Any), parameter.default)
+        if dataclasses.is_dataclass(field.kind):
+            schema[name] = schema_of(field.kind)
             continue
         if parameter.default is parameter.empty:
             raise ValueError(f"setting {name} of {owner.__name__} has no default: give it one")
-        ranges = tuple(extra for extra in extras if isinstance(extra, Range))
-        literals = [member for member in _members(kind) if typing.get_origin(member) is typing.Literal]
-        ranges += tuple(one_of(typing.get_args(literal)) for literal in literals)
-        meaning = next((extra for extra in extras if isinstance(extra, str)), "")
-        schema[name] = Field(kind, parameter.default, ranges, meaning)
+        schema[name] = field
     return schema
+
+
+def _field(hint: Any, default: Any) -> Field:
+    """The setting with this annotation."""
+    kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+    ranges = tuple(extra for extra in extras if isinstance(extra, Range))
+    literals = [member for member in _members(kind) if typing.get_origin(member) is typing.Literal]
+    ranges += tuple(one_of(typing.get_args(literal)) for literal in literals)
+    meaning = next((extra for extra in extras if isinstance(extra, str)), "")
+    return Field(kind, default, ranges, meaning)
 
 
 def defaults(schema: Schema) -> ConfigDict:
@@ -150,6 +158,14 @@ def _classes(kind: Any) -> tuple[type, ...]:
     return tuple(special.get(origin, origin) for origin in origins)
 
 
+def _is(value: Any, of: Any) -> bool:
+    if issubclass(of, Callable):  # type: ignore[arg-type]
+        return callable(value) and not isinstance(value, type)
+    if of in (bool, int, float, str):  # True is an instance of int, but no integer
+        return type(value) is of or (of is float and type(value) is int)
+    return isinstance(value, of)
+
+
 def check(field: Field, name: str, value: Any) -> None:
     """Refuses a value of another type, or one out of range.
 
@@ -157,26 +173,60 @@ def check(field: Field, name: str, value: Any) -> None:
       ValueError: naming the setting, its value and what is allowed.
     """
     classes = _classes(field.kind)
-    if type(value) not in classes and not (float in classes and type(value) is int) and object not in classes:
-        names = " or ".join("None" if of is type(None) else of.__name__ for of in classes)
-        raise ValueError(f"{name}={refusals.shown(value)} must be of type {names}, as {field.default!r} is")
+    if not any(_is(value, of) for of in classes):
+        special: dict[Any, str] = {type(None): "None", Callable: "function"}
+        names = " or ".join(special.get(of, of.__name__) for of in classes)
+        example = "" if field.default is inspect.Parameter.empty else f", as {field.default!r} is"
+        made = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
+        raise ValueError(f"{name}={refusals.shown(value)} must be of type {names}{example}{made}")
     for allowed in field.ranges if value is not None else ():
-        if not allowed.allows(value):
-            near = refusals.near(value, allowed.names)
-            raise ValueError(f"{name}={refusals.shown(value)} must be {allowed.text()}{near}")
+        check_range(allowed, name, value)
 
 
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: the function checks its arguments against its annotations and raises the ValueError of `check`."""
-    schema = schema_of(function)
+def check_range(allowed: Range, name: str, value: Any) -> None:
+    """Refuses a value, or the start or the end of a schedule, that is out of range.
+
+    Raises:
+      ValueError: naming the setting, its value and what is allowed.
+    """
+    ends = {f"{name}.{end}": getattr(value, end) for end in ("start", "end") if hasattr(value, end)}
+    for of, number in ends.items() if callable(value) else ((name, value),):
+        if not isinstance(number, jax.Array) and not allowed.allows(number):
+            near = refusals.near(number, allowed.names)
+            raise ValueError(f"{of}={refusals.shown(number)} must be {allowed.text()}{near}")
+
+
+_Called = TypeVar("_Called", bound=Callable[..., Any])
+
+
+def checked(function: _Called) -> _Called:
+    """A decorator: a function, or a class when a value is made, checks its arguments against its annotations and raises
+    the ValueError of `check`.
+
+    A subclass that is a dataclass has another constructor, and needs the decorator too. Arrays of JAX, which may be
+    traced, are not checked.
+    """
+    if isinstance(function, type):
+        function.__init__ = checked(function.__init__)  # type: ignore[misc]
+        return function
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
-            check(schema[name], name, value)
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{function.__qualname__}() {error}") from None
+        hints = typing.get_type_hints(function, include_extras=True)
+        for name, given in arguments.items():
+            parameter = signature.parameters[name]
+            for value in given if parameter.kind is parameter.VAR_POSITIONAL else (given,):
+                value = value.item() if isinstance(value, np.generic) else value
+                if not isinstance(value, jax.Array):
+                    check(_field(hints.get(name, Any), parameter.default), name, value)
         return function(*args, **kwargs)
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 def check_names(found: Collection[str], expected: Collection[str], owner: str) -> None:

@@ -3,8 +3,12 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from shared import refused
@@ -92,6 +96,15 @@ class Outer:
     inner: Inner = Inner()
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    start: float
+    end: float
+
+    def __call__(self, progress):
+        return self.start + (self.end - self.start) * progress
+
+
 def function(rate: Annotated[float, above(0), "of learning"] = 0.1, shape: Literal["a", "b"] | None = None, *, free=7):
     return rate, shape, free
 
@@ -169,5 +182,44 @@ def test_a_checked_function_refuses_arguments_that_its_annotations_do_not_allow(
     ):
         with refused(message):
             checked(**arguments)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'speed'"):
+    with pytest.raises(TypeError, match=r"^function\(\) got an unexpected keyword argument 'speed'$"):
         checked(speed=1)
+
+
+@fields.checked
+@dataclasses.dataclass(frozen=True)
+class Part:
+    much: Annotated[float, above(0)]
+    inner: Inner = Inner()
+    rate: Annotated[Schedule, above(0)] = Schedule(1.0, 0.5)
+    after: Callable | None = None
+
+
+def test_a_checked_class_refuses_arguments_when_a_value_is_made():
+    assert Part(1) == Part(1) and hash(Part(1)) and dataclasses.replace(Part(1), much=0.5).much == 0.5
+    assert Part(np.float32(0.5), rate=math.exp, after=print).rate is math.exp
+    assert jax.vmap(lambda much: Part(much, rate=Schedule(much, 1.0)).much)(jnp.zeros(2)).tolist() == [0.0, 0.0]
+    for arguments, message in (
+        ({"much": 0}, "much=0 must be above 0 and at most 3.4e+38"),
+        ({"much": np.float32(0)}, "much=0.0 must be above 0 and at most 3.4e+38"),
+        ({"much": "a"}, "much='a' must be of type float"),
+        ({"inner": 0.1}, "inner=0.1 must be of type Inner, as Inner(rate=0.1) is"),
+        ({"rate": 0.1}, "rate=0.1 must be of type Schedule, as Schedule(start=1.0, end=0.5) is"),
+        ({"rate": Schedule(1.0, 0.0)}, "rate.end=0.0 must be above 0 and at most 3.4e+38"),
+        ({"after": 1}, "after=1 must be of type function or None, as None is"),
+        ({"after": int}, "after=<class 'int'> must be of type function or None, as None is; did you mean int(...)?"),
+    ):
+        with refused(message):
+            Part(**{"much": 1} | arguments)
+    with pytest.raises(TypeError, match=r"^Part.__init__\(\) missing a required argument: 'much'$"):
+        Part()
+
+
+def test_each_of_several_arguments_is_checked():
+    @fields.checked
+    def several(*names: Literal["a", "b"]):
+        return names
+
+    assert several("a", "b") == ("a", "b")
+    with refused("names='c' must be one of a, b"):
+        several("a", "c")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.ops import kernels
+from prdarts_jax.refusals import shown
 
 Params = Mapping[str, jax.Array]
 Moments = dict[str, dict[str, jax.Array]]
@@ -24,7 +25,7 @@ class Op:
     Attributes:
       apply: (params, stats, x, norm) -> (y, moments). x [B, H, W, C] and y [B, h, w, D] have the same dtype. `params`
         has an f32 array for each name in `shapes` and in `draws`. `norm(x, stats) -> (y, moments)` is the batch
-        normalisation to use, such as `batch_normalizer`; call it once for each name in `norms`, with
+        normalisation to use, such as `batch_normalizer`; call it once for each name in `norms`, with D channels and
         `running(stats, name)`, and return {name: the moments that it returned}. `stats` is None without statistics.
       shapes: name -> shape of each kernel; the last axis is that of the output channels.
       norms: the names of the normalisations.
@@ -44,17 +45,24 @@ def normalizing(
     shapes: Mapping[str, tuple[int, ...]],
     draws: tuple[str, ...] = (),
 ) -> Op:
-    """An op with one batch normalisation, named 'norm', of `compute(params, x)`; for `shapes` and `draws` see `Op`."""
+    """An op with one batch normalisation, named 'norm', of `compute(params, x)` in the dtype of x; for `shapes` and
+    `draws` see `Op`."""
 
     def apply(params, stats, x, norm):
-        y, moments = norm(compute(params, x), running(stats, "norm"))
+        y, moments = norm(compute(params, x).astype(x.dtype), running(stats, "norm"))
         return y, {"norm": moments}
 
     return Op(apply, shapes, ("norm",), draws)
 
 
 def running(stats: Moments | None, name: str) -> dict[str, jax.Array] | None:
-    """The statistics {'mean', 'var'} of the normalisation `name` of an op, or None if `stats` is None."""
+    """The statistics {'mean', 'var'} of the normalisation `name` of an op, or None if `stats` is None.
+
+    Raises:
+      ValueError: the op has no such normalisation.
+    """
+    if stats is not None and name not in stats:
+        raise ValueError(f"normalisation {shown(name)} must be one of the op's norms={tuple(stats)}")
     return None if stats is None else stats[name]
 
 

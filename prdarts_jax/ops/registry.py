@@ -1,7 +1,11 @@
 """The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from types import FunctionType
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import numpy as np
 
 from prdarts_jax.ops.op import Op
 from prdarts_jax.refusals import listed, shown
@@ -41,8 +45,8 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     >>> ops.group("half")
     'skip'
 
-    See `Op` for an op with parameters, normalisations or random inputs. The same code may be registered again under
-    its name, for instance if a config file is read twice.
+    See `Op` for an op with parameters, normalisations or random inputs. The same code, with equal values in its
+    closure, may be registered again under its name, for instance if a config file or a cell of a notebook is run twice.
 
     Args:
       name: letters, digits and underscores, of which the first is no digit.
@@ -78,11 +82,19 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
 
 def _is_same(one: Candidate, other: Candidate) -> bool:
-    """Whether two entries were made by the same code at the same line of a file."""
-    codes = [getattr(of.build, "__code__", None) for of in (one, other)]
-    closures = [getattr(of.build, "__closure__", None) for of in (one, other)]
-    same = (one.group, one.torch) == (other.group, other.torch)
-    return same and codes[0] is not None and codes[0] == codes[1] and closures == [None, None]
+    """Whether two entries are equal. Functions are if they were made by the same code at the same line of a file, with
+    equal defaults and closures."""
+    flat: list[Any] = [jax.tree.flatten(jax.tree.map(_parts, entry)) for entry in (one, other)]
+    (own, structure), (others, of_other) = flat
+    return structure == of_other and all(map(np.array_equal, own, others))
+
+
+def _parts(value: Any) -> Any:
+    """A tree of the code, the defaults and the closure of a function; another value is left as it is."""
+    if not isinstance(value, FunctionType):
+        return value
+    closure = [cell.cell_contents for cell in value.__closure__ or ()]
+    return jax.tree.map(_parts, (value.__code__, value.__defaults__, closure))
 
 
 def find(name: str) -> Candidate:

@@ -83,9 +83,7 @@ def find_data(config: ConfigDict, given: DataSet | None = None) -> DataSet:
     if isinstance(given, DataSet):
         return given
     if given is not None:
-        raise ValueError(
-            f"data={refusals.shown(given)} must be a DataSet, for instance that of data.from_arrays"
-        )
+        raise ValueError(f"data={refusals.shown(given)} must be a DataSet, for instance that of data.from_arrays")
     shares = {"test_share": config.test_share, "test_seed": config.test_seed}
     return sources.find(config.dataset, config.data_dir or None, **shares)
 

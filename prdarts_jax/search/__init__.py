@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-_PARTS = ("alignment", "methods", "relaxations", "schedules", "smoothing", "terms")
+_PARTS = ("alignment", "hypergradients", "methods", "relaxations", "schedules", "smoothing", "terms")
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, _PARTS)

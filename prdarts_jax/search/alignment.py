@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.schedules import Linear
 
 Tree = Any
@@ -43,6 +43,7 @@ def sign_correlation(gradients: jax.Array) -> jax.Array:
     return jnp.sum(ratios) / max(len(i), 1)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Alignment:
     """An inner term: the weights minimise L_train - weight * measure(dL_train/d op weights of the normal cells).

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.data.epochs import Batch, key_for
-from prdarts_jax.fields import above, from_to
+from prdarts_jax.fields import above, checked, from_to
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 Tree = Any
@@ -80,6 +80,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
     return dominant_eigenvalue(gradient, state.arch, key, products)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
     """Ends a search if the dominant eigenvalue grows (section 4.3).

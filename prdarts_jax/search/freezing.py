@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prdarts_jax.fields import from_to
+from prdarts_jax.fields import checked, from_to
 from prdarts_jax.nets.supernet import by_op
 
 
@@ -28,6 +28,7 @@ class FrozenState(NamedTuple):
     frozen: dict[str, jax.Array]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class OperationEarlyStopping:
     """Freezes the weights of an op, on one edge of one cell, once they learn what does not help the validation images.

@@ -31,7 +31,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least, from_to
+from prdarts_jax.fields import at_least, checked, from_to
 
 Tree = Any
 
@@ -82,6 +82,7 @@ class Bilevel:
 Hypergradient = Callable[[Bilevel], tuple[Tree, Any]]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FirstOrder:
     """dw/da = 0: the weights are constants (DARTS; Liu et al., ICLR 2019, xi = 0)."""
@@ -92,6 +93,7 @@ class FirstOrder:
         return darch, aux
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Unrolled:
     """The validation loss is that of the weights after some steps of their optimizer, all on the same training batch.
@@ -124,6 +126,7 @@ class Unrolled:
         return params
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Neumann:
     """The implicit gradient at weights that a step of their optimizer leaves where they are, by a Neumann series
@@ -159,6 +162,7 @@ class Neumann:
         return _sum(darch, problem.along(direction, 1)), aux
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ConjugateGradient:
     """The implicit gradient by the method of conjugate gradients (Pedregosa, ICML 2016, algorithm 1).

@@ -3,11 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import jax
 from flax.core import FrozenDict
 
+from prdarts_jax.fields import checked, from_to
+from prdarts_jax.refusals import shown
 from prdarts_jax.search.alignment import Alignment
 from prdarts_jax.search.freezing import OperationEarlyStopping
 from prdarts_jax.search.hypergradients import FirstOrder, Hypergradient
@@ -17,7 +20,22 @@ from prdarts_jax.search.terms import Term
 from prdarts_jax.spaces import SearchSpace, discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
+# With what the functions of a method are called.
+_ARGUMENTS = MappingProxyType(
+    {
+        "terms": ("view", "op_weights", "progress"),
+        "smoothing": ("op_weights", "gradient", "key", "progress"),
+        "freezing": ("optimizer",),
+        "discretization": ("space", "scores"),
+        "hypergradient": ("problem",),
+        "after_epoch": ("problem", "state", "val_batches"),
+        "after_search": ("problem", "state", "train_batch", "val_batches"),
+        "dropout_rate": ("progress",),
+    }
+)
 
+
+@checked
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A search method; with the defaults it is first order DARTS. The search space comes from the supernet.
@@ -51,8 +69,8 @@ class Method:
     `val_batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
 
     Raises:
-      ValueError: the relaxation is not a `Relaxation`, the hypergradient is not a value of `hypergradients.py` or like
-        one, the terms are not a tuple of functions as in the folder `terms`, or `logits_start` is out of range.
+      ValueError: a field is of another type, a class in place of a value, or a function with other arguments, or
+        `logits_start` is out of range.
     """
 
     relaxation: Relaxation = Softmax()
@@ -63,7 +81,7 @@ class Method:
     discretization: discretizations.Discretization = discretizations.strongest()
     weights_first: bool = False
     hypergradient: Hypergradient = FirstOrder()
-    logits_start: float = 0.0
+    logits_start: Annotated[float, from_to(0, 1)] = 0.0
     early_stopping: Any = None
     after_epoch: Callable | None = None
     after_search: Callable | None = None
@@ -73,22 +91,18 @@ class Method:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
-        if not isinstance(self.relaxation, Relaxation):
-            raise ValueError(f"relaxation={self.relaxation!r} must be a value such as relaxations.Softmax()")
-        if not callable(self.hypergradient) or isinstance(self.hypergradient, type):
-            raise ValueError(f"hypergradient={self.hypergradient!r} must be a value such as hypergradients.Unrolled()")
-        if not isinstance(self.terms, tuple) or not all(callable(t) and not isinstance(t, type) for t in self.terms):
-            raise ValueError(f"terms={self.terms!r} must be a tuple of values such as terms.path_depth(0.005)")
-        if not 0 <= self.logits_start <= 1:
-            raise ValueError(f"logits_start={self.logits_start!r} must be from 0 to 1")
-        for term in self.terms:
-            try:
-                inspect.signature(term).bind("view", "op_weights", "progress")
-            except TypeError as error:
-                raise ValueError(
-                    f"terms={self.terms!r} must be called with (view, op_weights, progress), but {term!r} cannot "
-                    f"be: {error}"
-                ) from error
+        if self.early_stopping is not None and not hasattr(type(self.early_stopping), "stops"):
+            raise ValueError(f"early_stopping={shown(self.early_stopping)} must be a value such as EarlyStopping()")
+        for field, arguments in _ARGUMENTS.items():
+            value = getattr(self, field)
+            for function in value if field == "terms" else (value,):
+                if function is not None and (why := _unfit(function, arguments)):
+                    name = getattr(function, "__name__", type(function).__name__)
+                    chooses = not _unfit(function, _ARGUMENTS["after_search"])
+                    raise ValueError(
+                        f"{field}={shown(value)} must be called with ({', '.join(arguments)}), but {name} cannot be: "
+                        f"{why}{'; did you mean after_search?' if chooses else ''}"
+                    )
 
     def activation(self, space: SearchSpace, logits: Arch, progress: jax.Array) -> Arch:
         """The probability or strength with which each op takes part, f32[edges, ops] in [0, 1] for each cell type."""
@@ -111,3 +125,16 @@ class Stage:
 
     method: Method
     ops: int = 0
+
+
+def _unfit(function, arguments):
+    """Why a value cannot be called with these arguments; '' if it can."""
+    if not callable(function) or isinstance(function, type):
+        return "it is not a function"
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some functions that are not written in Python do not tell
+        pass
+    return ""

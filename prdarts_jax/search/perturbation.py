@@ -3,18 +3,21 @@ in Differentiable NAS, ICLR 2021, Algorithm 1)."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from prdarts_jax.data.epochs import Batch, key_for
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
 from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
     """After a search, each edge keeps the op whose removal makes the supernet worst, one edge after another.
@@ -50,7 +53,7 @@ class Perturbation:
         with a tenth of the search's learning rate.
     """
 
-    steps: int
+    steps: Annotated[int, at_least(0)]
     optimizer: optax.GradientTransformation
 
     def __call__(

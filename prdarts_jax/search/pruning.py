@@ -6,12 +6,13 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search import gates
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.step import SearchProblem, SearchState
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Pruning:
     """After an epoch, each edge keeps its candidates with the largest scores; the logits of the others become -inf.

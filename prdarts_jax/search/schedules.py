@@ -10,9 +10,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least, from_to
+from prdarts_jax.fields import at_least, checked, from_to
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Linear:
     """Linear from `start` to `end`.
@@ -29,6 +30,7 @@ class Linear:
         return self.start + (self.end - self.start) * progress
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class LinearThenExponential:
     """start * (1 - progress) before the progress `knee`, and start * exp(-rate * (progress - knee)) from there on.

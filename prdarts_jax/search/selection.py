@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch, key_for
-from prdarts_jax.fields import from_to
+from prdarts_jax.fields import checked, from_to
 from prdarts_jax.search import gates, relaxations
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
 from prdarts_jax.search.step import SearchProblem, SearchState
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class BestOf:
     """After an epoch, the relaxation draws `samples` cells; the logits become 1 for the ops of the best one, else 0."""
@@ -42,6 +43,7 @@ class BestOf:
         return state.replace(arch=state.arch | logits)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class BestCell:
     """After a search, `samples` cells are drawn by the mean op weights of the method, and the best one is chosen.

@@ -13,7 +13,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least, from_to
+from prdarts_jax.fields import at_least, checked, from_to
 from prdarts_jax.search.relaxations import Arch, keys
 from prdarts_jax.search.schedules import Linear
 
@@ -22,6 +22,7 @@ Gradient = Callable[[Arch], Arch]
 Smoothing = Callable[[Arch, Gradient, jax.Array, jax.Array], Arch]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class RandomSmoothing:
     """SDARTS-RS: numbers drawn uniformly from [-radius, radius] are added to the op weights.
@@ -40,6 +41,7 @@ class RandomSmoothing:
         return jax.tree.map(shifted, op_weights, _draw(key, op_weights, self.radius(progress)))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class AdversarialSmoothing:
     """SDARTS-ADV: the numbers that are added to the op weights, as in `RandomSmoothing`, make the training loss large.

@@ -82,7 +82,9 @@ def test_an_op_of_a_users_own_stands_on_the_edges_of_a_supernet():
 
 def test_a_pool_that_normalises_itself_is_not_normalised_again():
     def pool(channels, stride):
-        return ops.Op(lambda params, stats, x, norm: (x, {"own": norm(x, None)[1]}), norms=("own",))
+        return ops.Op(
+            lambda params, stats, x, norm: (x, {"own": norm(x, ops.running(stats, "own"))[1]}), norms=("own",)
+        )
 
     ops.register("own_pool", group="pool")(pool)
     assert ops.candidate("own_pool", channels=4, stride=1, pool_norm=True).norms == ("own",)
@@ -141,3 +143,30 @@ def test_a_file_that_registers_an_op_may_be_read_again_but_not_with_another_op(o
     path.write_text(FILE.format(3))
     with refused("name='twice' is the name of a registered op; a new op must have another one"):
         runpy.run_path(str(path))
+
+
+CELL = """
+from prdarts_jax import ops
+
+
+def register(name, function, by={by}):
+    def build(channels, stride):
+        return ops.Op(lambda params, stats, x, norm: (by * function(x), {{}}))
+
+    ops.register(name, group="conv")(build)
+
+
+register("own", lambda x: x + {plus})
+"""
+
+
+def test_a_cell_of_a_notebook_may_register_a_closure_again_but_not_with_other_values():
+    def run(by, plus):
+        exec(compile(CELL.format(by=by, plus=plus), "cell", "exec"), {})
+        return ops.find("own").build
+
+    first = run(2.5, 1)
+    assert run(2.5, 1) is first
+    for by, plus in ((3.5, 1), (2.5, 2)):
+        with refused("name='own' is the name of a registered op; a new op must have another one"):
+            run(by, plus)

@@ -1,11 +1,13 @@
 """The cost term: the cost of the cell that would be derived, with the slope of what drawn cells cost on average."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import refused
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets import costs
@@ -96,3 +98,18 @@ def test_the_strongest_ops_are_those_of_the_derived_cell(space, distinct):
 
 def entries(genotype):
     return {t: sorted(of_type) for t, of_type in genotypes.cells(genotype).items()}
+
+
+@pytest.mark.parametrize(
+    "field, value, others",
+    [
+        ("ops", "('none', 'sep_conv_3x3', 'skip_connect')", {"ops": ("none", "sep_conv_3x3", "skip_connect")}),
+        ("nodes", "5", {"nodes": 5}),
+        ("cell_types", "('normal',)", {"cell_types": ("normal",)}),
+    ],
+)
+def test_costs_of_another_space_are_refused(field, value, others):
+    space = dataclasses.replace(SMALL, **others)
+    message = f"costs.space.{field}={getattr(SMALL, field)} must be {value}, as in the space of the search"
+    with refused(message):
+        terms.expected_cost(1.0, 1.0, OF_SPACE["small"])(terms.View(space, {}, {}, None), {}, None)

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, refusals
-from prdarts_jax.fields import LARGEST, below
+from prdarts_jax.fields import LARGEST, below, check_range
 from prdarts_jax.refusals import cut, listed, shown
 from prdarts_jax.search import (
     alignment,
@@ -133,7 +133,7 @@ def _method(table):
         if field in table and field != "terms"
     }
     if "dropout_rate" in parts:
-        _check_ranges("dropout_rate", [below(1)], parts["dropout_rate"])
+        check_range(below(1), "dropout_rate", parts["dropout_rate"])
     parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
     names = [_innermost(part) for part in of_terms]
     if len({*names}) < len(names):
@@ -193,7 +193,8 @@ def _argument(what, name, hint, value):
         value = _made(what, value, parts)
     else:
         _check(what, kind, value)
-    _check_ranges(what, ranges, value)
+    for allowed in ranges:
+        check_range(allowed, what, value)
     return value
 
 
@@ -208,12 +209,3 @@ def _check(what, kind, value):
         of_weight = isinstance(value, dict) and what.endswith(".weight")
         scheduled = '; over time: {part = "scheduled", term = ..., schedule = ...}' if of_weight else ""
         raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}{scheduled}")
-
-
-def _check_ranges(what, ranges, value):
-    """Refuses a number, or the start or end of a schedule, that is out of range."""
-    ends = {f"{what}.{end}": getattr(value, end) for end in ("start", "end") if hasattr(value, end)}
-    for name, number in (ends or {what: value}).items():
-        for allowed in ranges:
-            if not allowed.allows(number):
-                raise ValueError(f"{name}={shown(number)} must be {allowed.text()}")

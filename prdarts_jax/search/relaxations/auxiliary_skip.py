@@ -6,7 +6,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation
 from prdarts_jax.search.relaxations.policy import Policy
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -15,6 +15,7 @@ from prdarts_jax.search.schedules import Linear
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class AuxiliarySkip(Relaxation):
     """Another relaxation, and on every edge a skip connection beside its ops, whose weight does not depend on the

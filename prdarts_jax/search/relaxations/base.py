@@ -5,7 +5,7 @@ from typing import Annotated
 
 import jax
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.spaces import SearchSpace
 
 Arch = dict[str, jax.Array]
@@ -17,6 +17,7 @@ def keys(key: jax.Array, logits: Arch) -> dict[str, jax.Array]:
     return dict(zip(sorted(logits), jax.random.split(key, len(logits)), strict=True))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
     """The base of all relaxations: logits start at `initial` + `noise` N(0, 1), and ops are ranked by their logits.

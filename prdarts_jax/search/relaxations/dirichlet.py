@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations.base import Arch, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Dirichlet(Softmax):
     """Op weights of an edge drawn from Dir(elu(beta) + 1), with the derivative of the draw in its concentration (DrNAS;

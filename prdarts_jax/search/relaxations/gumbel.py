@@ -5,7 +5,7 @@ from typing import Annotated
 
 import jax
 
-from prdarts_jax.fields import above
+from prdarts_jax.fields import above, checked
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations.base import Arch, Metrics, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -13,6 +13,7 @@ from prdarts_jax.search.schedules import Linear
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Concrete(Softmax):
     """The Gumbel softmax over the ops of each edge at `temperature` (SNAS; Xie et al., ICLR 2019, equation 6). Every op
@@ -33,6 +34,7 @@ class Concrete(Softmax):
         return {"temperature": self.temperature(progress)}
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Gumbel(Concrete):
     """One op of every edge, drawn by the softmax, with the gradient of the Gumbel softmax at `temperature` (GDAS; Dong,

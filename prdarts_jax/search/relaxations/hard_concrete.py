@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import above, from_to
+from prdarts_jax.fields import above, checked, from_to
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations.base import Arch, Metrics, Relaxation, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
@@ -14,6 +14,7 @@ from prdarts_jax.search.schedules import Linear
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class HardConcrete(Relaxation):
     """Independent hard-concrete gates, of which two run on each edge (PR-DARTS; Zhou et al., 2020, equation 7).

@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations.base import Arch, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Policy(Softmax):
     """One op of every edge, drawn by the softmax, without a gradient (REINFORCE; Zoph, Le, 2017).

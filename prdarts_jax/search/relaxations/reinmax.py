@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations.base import Arch, keys
 from prdarts_jax.search.relaxations.softmax import Softmax
 from prdarts_jax.spaces import SearchSpace
@@ -14,6 +15,7 @@ from prdarts_jax.spaces import SearchSpace
 _NEARLY_0 = 1e-30
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ReinMax(Softmax):
     """One op of every edge, drawn by the softmax, with the gradient of ReinMax (Liu et al., Bridging Discrete and

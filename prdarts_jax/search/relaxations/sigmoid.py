@@ -5,10 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations.base import Arch, Relaxation
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(Relaxation):
     """The sigmoid of each logit: ops do not compete (Fair DARTS; Chu et al., 2020, equation 5). Every op runs."""

@@ -5,10 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations.base import Arch, Relaxation
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Softmax(Relaxation):
     """The softmax over the ops of each edge (DARTS; Liu et al., 2019, equation 2). Every op runs.
@@ -30,6 +32,7 @@ class Softmax(Relaxation):
         return {t: jax.nn.log_softmax(logits[t]) for t in space.cell_types}
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class EdgeSoftmax(Softmax):
     """The softmax over the ops of an edge, times a softmax over the edges into its node (PC-DARTS; Xu et al., 2020,

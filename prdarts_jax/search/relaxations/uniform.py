@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations.base import Arch, Relaxation, keys
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Uniform(Relaxation):
     """A cell drawn uniformly, whose ops have the weight 1 (Li, Talwalkar, 2019).

@@ -3,12 +3,18 @@
 import dataclasses
 import functools
 import operator
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+import prdarts_jax
+from prdarts_jax.refusals import cut, shown
 from prdarts_jax.search.relaxations import Arch, Metrics
 from prdarts_jax.spaces import SearchSpace
 
@@ -51,15 +57,22 @@ STEP_METRICS = (
 )
 
 
+# The folders of all code that is not the user's own.
+_LIBRARIES = (
+    f"{Path(prdarts_jax.__file__).parent}/",
+    *(f"{sysconfig.get_path(kind)}/" for kind in ("stdlib", "purelib", "platlib")),
+)
+
+
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
     """The sum of the terms, f32[], and all their metrics.
 
     Raises:
-      ValueError: a term returns anything but a scalar and a dict, two terms have a metric of the same name, or a metric
-        has the name of one that the step itself reports.
+      ValueError: a term raises an error, which is then its cause, a term returns anything but a scalar and a dict, two
+        terms have a metric of the same name, or a metric has the name of one that the step itself reports.
     """
-    found = [term(view, op_weights, progress) for term in terms]
-    names = [*STEP_METRICS, *(name for result in found for name in _metrics(result))]
+    found = [_result(term, view, op_weights, progress) for term in terms]
+    names = [*STEP_METRICS, *(name for _, metrics in found for name in metrics)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
     value = sum((value for value, _ in found), jnp.float32(0))
@@ -113,11 +126,27 @@ def mean_of(values, counted):
     return jnp.sum(values * counted) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def _metrics(result):
-    """The metrics in the result of a term."""
-    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)) or jnp.ndim(result[0]):
-        raise ValueError(f"a term must return (scalar, dict of metrics), not {result!r:.100}")
-    for name, value in result[1].items():
-        if jnp.ndim(value):
-            raise ValueError(f"the metric {name!r} of a term must be a scalar, but has the shape {jnp.shape(value)}")
-    return result[1]
+def _result(term, view, op_weights, progress):
+    """What a term returns, after a check."""
+    name = getattr(term, "__name__", type(term).__name__)
+    try:
+        result = term(view, op_weights, progress)
+    except Exception as error:  # a term of the user's own may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        if own := [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]:
+            place = f"{own[-1].filename}:{own[-1].lineno}"
+            reason = cut(f"{type(error).__name__}: {error}", 400)
+            raise ValueError(f"term {name} in {place} raised {reason}") from error
+        raise
+    if not (isinstance(result, tuple) and len(result) == 2 and _is_number(result[0]) and isinstance(result[1], dict)):
+        raise ValueError(f"term {name} must return (scalar, dict of metrics), not {shown(result)}")
+    for metric, value in result[1].items():
+        if not isinstance(metric, str) or not _is_number(value):
+            raise ValueError(f"term {name} must report scalars by name, not {shown({metric: value})}")
+    return result
+
+
+def _is_number(value):
+    """Whether a value is a real number, as an array or not."""
+    kinds = (bool, int, float, np.generic, np.ndarray, jax.Array)
+    return isinstance(value, kinds) and np.ndim(value) == 0 and not np.iscomplexobj(value)

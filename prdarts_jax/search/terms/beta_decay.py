@@ -6,10 +6,11 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.terms.base import Term
 
 
+@checked
 def beta_decay(weight: Annotated[float, at_least(0)]) -> Term:
     """Beta-DARTS's L_Beta: the mean over the edges of log(sum of exp(logit)) (Ye et al., CVPR 2022).
 

@@ -6,11 +6,12 @@ from typing import Annotated
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.relaxations import Dirichlet
 from prdarts_jax.search.terms.base import Term
 
 
+@checked
 def dirichlet_kl(weight: Annotated[float, at_least(0)]) -> Term:
     """DrNAS's regulariser: KL(Dir(c) || Dir(1)), summed over edges and cell types, with c = elu(logits) + 1 (Chen et
     al., ICLR 2021, section 3.1). The metric is `l_kl`.

@@ -5,9 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.terms.base import CellTerm
 
 
+@checked
 def entropy(weight: float) -> CellTerm:
     """The mean over the edges of the entropy of an edge's activation, divided by its sum, in nats.
 

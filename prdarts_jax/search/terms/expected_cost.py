@@ -2,20 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import above, checked
 from prdarts_jax.nets.costs import Costs
+from prdarts_jax.refusals import shown
 from prdarts_jax.search import gates
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.terms.base import Term
 from prdarts_jax.spaces import SearchSpace
 
 
+@checked
 def expected_cost(
     weight: float,
-    target: float,
+    target: Annotated[float, above(0)],
     costs: Costs,
     *,
     distinct_inputs: bool = True,
@@ -36,6 +40,10 @@ def expected_cost(
       scores: `(space, logits) -> scores`, by which the cell is derived: `scores` of the method's relaxation; by default
         the activation is used.
 
+    Raises:
+      ValueError: an argument is out of range, or, when the term is called, the search is in a space with other edges,
+        ops or cell types than the space of the costs.
+
     >>> from prdarts_jax import spaces
     >>> from prdarts_jax.nets import costs
     >>> term = expected_cost(10.0, 30e6, costs.of_network(spaces.nas_bench_201()))
@@ -52,6 +60,12 @@ class _ExpectedCost:
     scores: Callable[[SearchSpace, Arch], Arch] | None
 
     def __call__(self, view, op_weights, progress):
+        for field in ("ops", "nodes", "inputs", "cell_types"):
+            found, expected = getattr(self.costs.space, field), getattr(view.space, field)
+            if found != expected:
+                raise ValueError(
+                    f"costs.space.{field}={shown(found)} must be {shown(expected)}, as in the space of the search"
+                )
         derived = expected = jnp.float32(self.costs.fixed / self.target)
         scores = self.scores(view.space, view.logits) if self.scores else view.activation
         for cell_type, array in self.costs.arrays().items():

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.terms.base import CellTerm
 
 
+@checked
 def path_depth(weight: Annotated[float, at_least(0)], *, chosen: bool = False) -> CellTerm:
     """PR-DARTS's reward -lambda3 L_path for depth (Zhou et al., 2020, section 4.3).
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import jax
 
+from prdarts_jax.fields import checked
 from prdarts_jax.search.relaxations import Arch, Metrics
 from prdarts_jax.search.terms.base import Term, View
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class scheduled:
     """Another term times a schedule, for instance `schedules.Linear(0.0, 1.0)`. The metrics are those of the term.

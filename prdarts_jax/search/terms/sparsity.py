@@ -5,11 +5,15 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least, from_to
+from prdarts_jax.fields import at_least, checked, from_to
+from prdarts_jax.ops.registry import Group
 from prdarts_jax.search.terms.base import CellTerm, mean_of
 
 
-def group_sparsity(weight: float, metric: str, *groups: str, chosen: bool = False, threshold: float = 0.0) -> CellTerm:
+@checked
+def group_sparsity(
+    weight: float, metric: str, *groups: Group, chosen: bool = False, threshold: float = 0.0
+) -> CellTerm:
     """The term weight * max(m - threshold, 0), with m the mean of P(gate != 0) over edges and the ops of some groups.
 
     Args:
@@ -23,6 +27,7 @@ def group_sparsity(weight: float, metric: str, *groups: str, chosen: bool = Fals
     return _GroupSparsity(weight, metric, groups, chosen, threshold)
 
 
+@checked
 def skip_sparsity(
     weight: Annotated[float, at_least(0)], *, chosen: bool = False, threshold: Annotated[float, from_to(0, 1)] = 0.0
 ) -> CellTerm:
@@ -34,6 +39,7 @@ def skip_sparsity(
     return _GroupSparsity(weight, "l_skip", ("skip",), chosen, threshold)
 
 
+@checked
 def nonskip_sparsity(weight: Annotated[float, at_least(0)]) -> CellTerm:
     """PR-DARTS's L_nonskip: `group_sparsity` of all other groups, 'none' too (section 4.2); weight is lambda2."""
     return _GroupSparsity(weight, "l_nonskip", ("none", "noise", "conv", "pool"))

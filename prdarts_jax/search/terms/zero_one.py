@@ -5,10 +5,11 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from prdarts_jax.fields import at_least
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search.terms.base import CellTerm, mean_of
 
 
+@checked
 def zero_one(weight: Annotated[float, at_least(0)]) -> CellTerm:
     """Fair DARTS's L_0-1: minus the mean of (activation - 1/2)^2 (Chu et al., 2020, equation 8); weight is w01."""
     return _ZeroOne(weight, "l_01")
