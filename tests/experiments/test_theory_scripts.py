@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 import re
 import runpy
 
@@ -74,11 +73,9 @@ def test_growth_of_op_weights_is_compared_with_their_gain(tmp_path, monkeypatch)
         rng = np.random.default_rng(config.seed)
         gain = gains["conditioning"] - gains["conditioning"].mean(1, keepdims=True)
         logits = gain if config.method == "darts" else rng.normal(size=SPACE.shape)
-        (workdir / "architecture").mkdir(parents=True)
-        reporting.save_architecture(workdir, config.epochs - 1, {"normal": logits}, {"normal": logits})
         genotype = problems.make_method(config).derive(SPACE, {"normal": logits})
-        record = {"epoch": 0, "genotype": dataclasses.asdict(genotype)}
-        reporting.write_bytes(workdir / reporting.METRICS, f"{json.dumps(record)}\n".encode())
+        scripts.write_run(workdir, {"epoch": config.epochs - 1, "genotype": dataclasses.asdict(genotype)})
+        reporting.save_architecture(workdir, config.epochs - 1, {"normal": logits}, {"normal": logits})
         return {config.seed: genotype}
 
     monkeypatch.setattr(script, "measure_gains", measure)

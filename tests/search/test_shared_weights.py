@@ -11,6 +11,7 @@ from shared import Toy, logistic, softmax_of
 from table import jit_init
 
 from prdarts_jax import spaces
+from prdarts_jax.run.problems import stages_of
 from prdarts_jax.search import methods
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.shared_weights import mean_weights, measure
@@ -22,7 +23,8 @@ LEFT = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0,
 
 
 def searched(name):
-    problem = SearchProblem(Toy(SPACE), methods.NAMED[name](), optax.sgd(0.1), optax.sgd(0.1), 5)
+    method = stages_of(methods.NAMED[name]())[0].method
+    problem = SearchProblem(Toy(SPACE), method, optax.sgd(0.1), optax.sgd(0.1), 5)
     state = jit_init(problem, jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
     logits = dict.fromkeys(SPACE.cell_types, jnp.array(LOGITS))
     return problem, state.replace(arch=state.arch | logits, step=jnp.int32(5))

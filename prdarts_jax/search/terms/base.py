@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import prdarts_jax
 from prdarts_jax.refusals import cut, shown
 from prdarts_jax.search.relaxations import Arch, Metrics
 from prdarts_jax.spaces import SearchSpace
@@ -59,7 +58,7 @@ STEP_METRICS = (
 
 # The folders of all code that is not the user's own.
 _LIBRARIES = (
-    f"{Path(prdarts_jax.__file__).parent}/",
+    f"{Path(__file__).parents[2]}/",
     *(f"{sysconfig.get_path(kind)}/" for kind in ("stdlib", "purelib", "platlib")),
 )
 
