@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from prdarts_jax import ops
+from prdarts_jax.fields import checked
+from prdarts_jax.ops.registry import Group
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.genotypes import CELL_TYPES, AnyGenotype, EdgeGenotype, Genotype
@@ -108,8 +110,13 @@ class SearchSpace:
         allowed = self.edge_ops[self.cell_types.index(cell_type)]
         return np.array([[op in names for op in self.ops] for names in allowed])
 
-    def op_indices(self, *groups: str) -> tuple[int, ...]:
-        """Indices of the ops of some groups (see `ops.group`), for instance of all parameterised ops for 'conv'."""
+    @checked
+    def op_indices(self, *groups: Group) -> tuple[int, ...]:
+        """Indices of the ops of some groups (see `ops.group`), for instance of all parameterised ops for 'conv'.
+
+        Raises:
+          ValueError: there is no such group.
+        """
         return tuple(i for i, op in enumerate(self.ops) if ops.group(op) in groups)
 
     @property

@@ -21,6 +21,8 @@ def test_the_groups_part_the_ops_of_a_space():
     found = {kind: spaces.darts().op_indices(kind) for kind in ("none", "skip", "conv", "pool")}
     assert found == {"none": (0,), "skip": (1,), "conv": (2, 3, 4, 5), "pool": (6, 7)}
     assert spaces.s4().op_indices("noise", "none") == (0,)
+    with pytest.raises(ValueError, match="^groups='skips' must be one of "):
+        spaces.s4().op_indices("skips")
 
 
 @pytest.mark.parametrize("nodes, edges", [(3, 2), (4, 5), (5, 9), (6, 14)])
