@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, problems, validation
+from prdarts_jax.run import compare, loop, problems, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -49,6 +49,7 @@ PREDICTIONS = (
     ("accuracy", "lambda_darts", "darts"),
     ("accuracy", "pr_darts", "random"),
 )
+Cells = Mapping[str, genotypes.AnyGenotype]  # by name
 Numbers = dict[str, dict[str, list[float]]]  # {kind of cell: {measure: a number for each cell}}
 
 
@@ -71,20 +72,18 @@ def kinds(folder: Path, searches: Iterable[tuple[str, int]], reference: Iterable
     return found | {name: re.sub(r"^random_\d+$", "random", name) for name in reference}
 
 
-def collect(
-    rows: Mapping[str, Mapping], cells: Mapping[str, genotypes.AnyGenotype], kind_of: Mapping[str, str]
-) -> Numbers:
-    """The numbers of all trained cells, by kind.
-
-    Accuracy is NaN if a training diverged, and every number of a search without a cell is.
-    """
+def collect(rows: Mapping[str, Mapping], cells: Cells, kind_of: Mapping[str, str]) -> Numbers:
+    """The numbers of all cells, by kind. What is missing is NaN: the accuracy if a training diverged or there was none,
+    and every number of a search without a cell."""
     numbers: Numbers = {}
     for name, kind in kind_of.items():
         found = dict.fromkeys((*MEASURES, "weights"), np.nan)
         if cell := cells.get(name):
-            accuracy = rows[name]["accuracy"]
-            found |= {"accuracy": np.nan if accuracy is None else 100 * accuracy, "weights": rows[name]["params"]}
             found |= shape(cell)
+        if (row := rows.get(name)) and row["accuracy"] is not None:
+            found["accuracy"] = 100 * row["accuracy"]
+        if row:
+            found["weights"] = row["params"]
         of_kind = numbers.setdefault(kind, {measure: [] for measure in found})
         for measure, number in found.items():
             of_kind[measure].append(number)
@@ -96,17 +95,22 @@ def shape(cell: genotypes.AnyGenotype) -> dict[str, float]:
     return {"skips": 100 * genotypes.skip_share(cell)["normal"], "depth": genotypes.depth(cell)["normal"]}
 
 
-def by_the_rule_of_darts(results: family.Results, config: ConfigDict, space: pdx.SearchSpace) -> Numbers:
-    """Skips and depth of the cells that DARTS's rule derives from the same logits: no edge keeps two ops."""
-    numbers: Numbers = {}
-    for (name, _), search in results.items():
-        method = problems.make_method(family.variant(config, name))
+def by_the_rule_of_darts(results: family.Results, config: ConfigDict, folder: Path) -> Cells:
+    """The cells that DARTS's rule derives from the same logits: no edge keeps two ops.
+
+    Raises:
+      ValueError: the logits of a search were not kept.
+    """
+    cells: dict[str, genotypes.AnyGenotype] = {}
+    for key, search in results.items():
+        name = family.workdir(folder, *key).name
+        if search.logits is None:
+            raise ValueError(f"{name}.jsonl has no logits: remove it, and the search is run again")
+        method = problems.make_method(family.variant(config, key[0]))
         method = dataclasses.replace(method, discretization=pdx.discretizations.strongest(distinct_inputs=True))
-        of_kind = numbers.setdefault(name, {"skips": [], "depth": []})
         logits = {cell_type: np.float32(of_type) for cell_type, of_type in search.logits.items()}
-        for measure, number in shape(method.derive(space, logits)).items():
-            of_kind[measure].append(number)
-    return numbers
+        cells[name] = method.derive(settings.space_of(config), logits)
+    return cells
 
 
 def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) -> tuple[float, float, float]:
@@ -133,7 +137,9 @@ def judge(numbers: Numbers) -> str:
         if not paired:
             samples[1] = [number for number in samples[1] if np.isfinite(number)]
         shown, verdict = "| ", "not decided: a number is missing"
-        if np.isfinite(np.concatenate(samples)).all() and min(map(len, samples)) > 1:
+        if min(map(len, samples)) < 2:
+            verdict = "not decided: too few numbers"
+        elif np.isfinite(np.concatenate(samples)).all():
             mean, error, half = difference(*samples, paired)
             shown = f"{mean:+.2f} ± {error:.2f} | {mean - half:+.2f} to {mean + half:+.2f}"
             verdict = "confirmed" if mean > 2 * error else "refuted" if mean < -2 * error else "not decided"
@@ -141,13 +147,12 @@ def judge(numbers: Numbers) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make_table(numbers: Numbers) -> str:
-    """A table with a row for each kind of cell, and a column for each of the numbers."""
+def make_table(numbers: Numbers, measures: Sequence[str] = tuple(MEASURES)) -> str:
+    """A table with a row for each kind of cell, and columns for some measures; with accuracies also the weights."""
     forms = {"accuracy": ".2f", "skips": ".0f", "depth": ".1f"}
-    measures = [measure for measure in MEASURES if measure in next(iter(numbers.values()))]
-    heads = ["cells, mean ± standard deviation", *(MEASURES[measure] for measure in measures)]
-    sizes = "weights" in next(iter(numbers.values()))
-    lines = [f"| {' | '.join(heads)} |{' weights |' if sizes else ''}", "|---" * (len(heads) + sizes) + "|"]
+    sizes = "accuracy" in measures
+    heads = ["cells, mean ± standard deviation", *(MEASURES[measure] for measure in measures), *["weights"] * sizes]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for kind, found in numbers.items():
         cells = [family.spread(found[measure], forms[measure]) for measure in measures]
         if sizes:
@@ -188,6 +193,7 @@ def main() -> None:
         kind_of = kinds(arguments.workdir, itertools.product(arguments.methods, arguments.seeds), reference)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= reference
+        by_other_rule = by_the_rule_of_darts(results, config, arguments.workdir)
         training = compare.training_config(config)
         folder = arguments.workdir / "evaluation"
         trainings = config.evaluation.trainings
@@ -196,7 +202,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
     numbers = collect(rows, cells, kind_of)
     text = make_table(numbers) + "\n" + judge(numbers)
-    text += "\nBy DARTS's rule, from the same searches:\n\n" + make_table(by_the_rule_of_darts(results, config, space))
+    of_searches = {name: kind for name, kind in kind_of.items() if name not in reference}
+    text += "\nBy DARTS's rule, from the same searches:\n\n"
+    text += make_table(collect({}, by_other_rule, of_searches), ("skips", "depth"))
     doubted = sum(bool(search.doubts) for search in results.values())
     text += f"\nReasons not to trust the cell were given by {doubted} of {len(results)} searches.\n"
     (arguments.workdir / "table.md").write_text(text)

@@ -221,7 +221,7 @@ def checked(function: _Called) -> _Called:
         for name, given in arguments.items():
             parameter = signature.parameters[name]
             for value in given if parameter.kind is parameter.VAR_POSITIONAL else (given,):
-                value = value.item() if isinstance(value, np.generic) else value
+                value = value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
                 if not isinstance(value, jax.Array):
                     check(_field(hints.get(name, Any), parameter.default), name, value)
         return function(*args, **kwargs)

@@ -49,7 +49,7 @@ class DataSet(NamedTuple):
       name: the name in messages.
       open: takes 'train' or 'test' and returns that split. Raises a ValueError or an OSError if it cannot be read.
       identity: a text that differs for different images, for instance a checksum. A run is resumed only with the same
-        identity. It is '' for data sets with a name that TFDS or scikit-learn provides.
+        identity. It is '' for the data sets of `sources.DATASETS`, whose name says which they are.
       streamed: whether a run always reads the images from disk, even if they fit into memory.
     """
 

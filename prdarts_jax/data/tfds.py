@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,14 +78,16 @@ def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: 
     builder, folder, prepare = _prepared(tfds_name, tfds_name, data_dir)
     with _blaming_files(tfds_name, folder, prepare):
         known = list(builder.info.splits)
+    listing = "\n".join(sorted(f"{path.name} {path.stat().st_size}" for path in folder.iterdir()))
+    identity = f"version {folder.name}, {zlib.crc32(listing.encode(errors='surrogateescape')):08x}"
     test = next((split for split in ("test", "validation") if split in known), None)
     if test:
-        return of_splits(tfds_name, tfds_name, data_dir, test)
+        return of_splits(tfds_name, tfds_name, data_dir, test)._replace(identity=identity)
     source = open_split(tfds_name, tfds_name, data_dir, "train")
     chunks = (range(start, min(start + _LABELS, len(source))) for start in range(0, len(source), _LABELS))
     labels = [example["label"] for chunk in chunks for example in source.read(list(chunk))]
     source = dataclasses.replace(source, labels=np.array(labels, np.int32))
-    return held_out(tfds_name, source, test_share, test_seed)
+    return held_out(tfds_name, source, test_share, test_seed, identity)
 
 
 def of_splits(tfds_name: str, name: str, data_dir: Folder | None, test: str = "test") -> DataSet:

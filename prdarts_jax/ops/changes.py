@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from prdarts_jax.ops.checks import checked
+from prdarts_jax.ops import checks
 from prdarts_jax.ops.op import Op, normalizing, random_key, running
 from prdarts_jax.ops.registry import find
 
@@ -22,7 +22,7 @@ def candidate(
     dropout: Dropout = "",
     partial: int = 1,
 ) -> Op:
-    """Builds the registered op `name` as it is used in a cell with `channels` channels; see `checks.checked`.
+    """Builds the registered op `name` as it is used in a cell with `channels` channels; see `checks.build`.
 
     Args:
       name: of a registered op.
@@ -46,7 +46,7 @@ def candidate(
         raise ValueError(f"partial={partial} must be at least 1")
     if channels % partial:
         raise ValueError(f"channels={channels} must be a multiple of {partial}, since an op sees 1/{partial} of them")
-    op = checked(name, channels // partial, stride)
+    op = checks.build(name, channels // partial, stride)
     if pool_norm and entry.group == "pool" and not op.norms:
         op = normalized(op)
     if affine:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
+import jax
 import jax.numpy as jnp
 
 from prdarts_jax.ops.op import Op, running
@@ -10,7 +11,7 @@ from prdarts_jax.ops.registry import find
 from prdarts_jax.refusals import cut, shown
 
 
-def checked(name: str, channels: int, stride: int) -> Op:
+def build(name: str, channels: int, stride: int) -> Op:
     """Builds the registered op `name`. Each call of its `apply` is checked when JAX traces it; nothing is computed for
     that.
 
@@ -59,9 +60,10 @@ def _apply(op, channels, stride, params, stats, x, norm):
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
         raise ValueError(f"apply must return (y, moments), where moments is a dict, not {shown(result)}")
     y, moments = result
-    batch, *sides, _ = x.shape  # the batch may be symbolic
-    shape, dtype = (batch, *(-(-side // stride) for side in sides), channels), jnp.result_type(y)
-    if (jnp.shape(y), dtype) != (shape, x.dtype):
+    sides = [-(-side // stride) if isinstance(side, int) else None for side in x.shape[1:3]]  # others are symbolic
+    shape, dtype = (x.shape[0], *sides, channels), jnp.result_type(y)
+    fits = len(jnp.shape(y)) == 4 and all(b in (a, None) for a, b in zip(y.shape, shape, strict=True))
+    if not fits or dtype != x.dtype:
         raise ValueError(
             f"y has the shape {jnp.shape(y)} and dtype {dtype}, but must have the shape {shape} and the dtype of x, "
             f"{x.dtype}"
@@ -70,7 +72,9 @@ def _apply(op, channels, stride, params, stats, x, norm):
         if name not in found:
             raise ValueError(f"norm is not called for {name!r}, which is one of norms={op.norms}")
     for name in {**found, **moments}:
-        if moments.get(name) is not found.get(name):
+        others = [found[other] for other in found if other != name]
+        same = name in found and jax.tree.map(jnp.shape, found[name]) == jax.tree.map(jnp.shape, moments.get(name))
+        if not same or any(moments[name] is other for other in others):
             raise ValueError(
                 f"moments must map each of norms={op.norms} to what norm returned for it, but do not for {name!r}"
             )

@@ -26,7 +26,8 @@ class Op:
       apply: (params, stats, x, norm) -> (y, moments). x [B, H, W, C] and y [B, h, w, D] have the same dtype. `params`
         has an f32 array for each name in `shapes` and in `draws`. `norm(x, stats) -> (y, moments)` is the batch
         normalisation to use, such as `batch_normalizer`; call it once for each name in `norms`, with D channels and
-        `running(stats, name)`, and return {name: the moments that it returned}. `stats` is None without statistics.
+        `running(stats, name)`, and return {name: the moments that it returned}. Use `stats` only for `running`, and
+        what that returns only for `norm`.
       shapes: name -> shape of each kernel; the last axis is that of the output channels.
       norms: the names of the normalisations.
       draws: the names of the random inputs that the op needs among its `params`: `seed` f32[], a whole number for

@@ -1,7 +1,7 @@
 """The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
 
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -82,19 +82,28 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
 
 def _is_same(one: Candidate, other: Candidate) -> bool:
-    """Whether two entries are equal. Functions are if they were made by the same code at the same line of a file, with
-    equal defaults and closures."""
+    """Whether two entries are equal. Functions are if they have the same code, with equal defaults and closures; the
+    values of global names are not compared."""
     flat: list[Any] = [jax.tree.flatten(jax.tree.map(_parts, entry)) for entry in (one, other)]
     (own, structure), (others, of_other) = flat
     return structure == of_other and all(map(np.array_equal, own, others))
 
 
-def _parts(value: Any) -> Any:
-    """A tree of the code, the defaults and the closure of a function; another value is left as it is."""
-    if not isinstance(value, FunctionType):
+def _parts(value: Any, within: tuple[Any, ...] = ()) -> Any:
+    """A tree of the code, the defaults and the closure of a function; another value, and a function within itself, is
+    left as it is."""
+    if not isinstance(value, FunctionType) or value in within:
         return value
-    closure = [cell.cell_contents for cell in value.__closure__ or ()]
-    return jax.tree.map(_parts, (value.__code__, value.__defaults__, closure))
+    closure = [_content(cell) for cell in value.__closure__ or ()]
+    parts = (value.__code__, value.__defaults__, value.__kwdefaults__, closure)
+    return jax.tree.map(lambda part: _parts(part, (*within, value)), parts)
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # the name has no value yet
+        return None
 
 
 def find(name: str) -> Candidate:

@@ -59,7 +59,8 @@ class SearchProblem:
         for attribute in ("layers", "space"):
             if not hasattr(self.supernet, attribute):
                 raise ValueError(f"{supernet} must have the attribute {attribute}")
-        if missing := [t for t in self.supernet.space.cell_types if t not in self.supernet.layers]:
+        layers = self.supernet.layers
+        if missing := [t for t in self.supernet.space.cell_types if not (isinstance(layers, Mapping) and t in layers)]:
             raise ValueError(f"{supernet} must have the number of its {missing[0]} cells in its attribute layers")
         if not isinstance(self.method, Method):
             raise ValueError(f"method={shown(self.method)} must be a Method, such as pdx.methods.darts()")
@@ -190,7 +191,7 @@ def init_search(
     variables = supernet.init(key_params, images, train=True)
     params, logits = variables["params"], variables.get("arch", {})
     shapes = {name: jnp.shape(value) for name, value in logits.items()}
-    if shapes != dict.fromkeys(supernet.space.cell_types, supernet.space.shape):
+    if any(shapes.get(cell_type) != supernet.space.shape for cell_type in supernet.space.cell_types):
         raise ValueError(
             f"supernet={type(supernet).__name__} must have logits of the shape {supernet.space.shape} in its "
             f"collection 'arch' for {', '.join(supernet.space.cell_types)}, but has {shapes}"

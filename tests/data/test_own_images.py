@@ -407,6 +407,13 @@ def test_any_prepared_name_of_tfds_is_a_data_set(tmp_path: Path, splits: tuple[s
     assert not train.images.any() and (test.images == grey).all()
 
 
+def test_the_identity_of_a_name_of_tfds_changes_with_its_files(tmp_path: Path) -> None:
+    for place, splits in (("one", ("train", "test")), ("other", ("train", "validation", "test")), ("rest", ("train",))):
+        prepare(tmp_path / place, *splits)
+    found = [sources.find("mine", tmp_path / place).identity for place in ("one", "one", "other", "rest")]
+    assert found[0] == found[1] and len({*found}) == 3 and all(text.startswith("version 1.0.0, ") for text in found)
+
+
 def test_of_a_name_of_tfds_without_a_test_a_share_is_held_out(tmp_path: Path) -> None:
     prepare(tmp_path, "train")
     train, test = (sources.load("mine", tmp_path, split=split) for split in ("train", "test"))

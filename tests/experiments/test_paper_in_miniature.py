@@ -64,6 +64,8 @@ def test_a_prediction_is_confirmed_refuted_or_not_decided():
     numbers["darts"]["accuracy"][1] = np.nan
     missing = dict.fromkeys(["accuracy: pr_darts > darts"], "not decided: a number is missing")
     assert verdicts(numbers) == found | missing
+    numbers["darts"]["accuracy"] = [90.0]
+    assert verdicts(numbers)["accuracy: pr_darts > darts"] == "not decided: too few numbers"
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -104,5 +106,7 @@ def test_darts_rule_does_not_keep_two_ops_of_an_edge():
     )
     search = family.kept.Search([], cell, [], logits)
     assert paper.shape(cell) == {"skips": 0, "depth": 4}
-    found = paper.by_the_rule_of_darts({("pr_darts", 0): search}, config, space)
-    assert found == {"pr_darts": {"skips": [50], "depth": [4]}}
+    (found,) = paper.by_the_rule_of_darts({("pr_darts", 0): search}, config, Path("runs")).values()
+    assert paper.shape(found) == {"skips": 50, "depth": 4}
+    with pytest.raises(ValueError, match="^pr_darts_seed_0.jsonl has no logits: remove it"):
+        paper.by_the_rule_of_darts({("pr_darts", 0): search._replace(logits=None)}, config, Path("runs"))

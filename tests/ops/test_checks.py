@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from shared import refused
+from trees import assert_close
 
 from prdarts_jax import ops
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
@@ -76,6 +77,29 @@ def test_what_an_op_may_not_do_is_named(op, message):
         own = ops.candidate("own", channels=4, stride=2, affine=True)
         params = {name: jnp.ones(shape) for name, shape in own.shapes.items()}
         own.apply(params, None, jnp.ones((2, 5, 4, 4)), norm)
+
+
+@pytest.mark.parametrize("wrap", [jax.checkpoint, jax.jit])
+def test_norm_may_be_called_within_a_transformation(wrap):
+    def apply(params, stats, x, norm):
+        return wrap(lambda x: norm(x, ops.running(stats, "norm")))(x)
+
+    def own(params, stats, x, norm):
+        y, moments = apply(params, stats, x, norm)
+        return y, {"norm": dict(moments)}
+
+    ops.register("own", group="conv")(lambda channels, stride: ops.Op(own, norms=("norm",)))
+    x, norm = jax.random.normal(jax.random.key(0), (2, 3, 3, 4)), ops.batch_normalizer(train=True, axis_name=None)
+    y, moments = ops.candidate("own", channels=4, stride=1).apply({}, None, x, norm)
+    expected, of_norm = norm(x, None)
+    assert_close((y, moments["norm"]), (expected, of_norm), rtol=1e-5, atol=1e-6)
+
+
+def test_sides_may_be_symbolic():
+    ops.register("own", group="conv")(lambda channels, stride: simple(lambda params, x: (x, {})))
+    of_batch = jax.ShapeDtypeStruct(jax.export.symbolic_shape("2, h, w, 4"), jnp.float32)
+    y, _ = jax.eval_shape(lambda x: ops.candidate("own", channels=4, stride=2).apply({}, None, x, None), of_batch)
+    assert y.shape[0] == 2 and y.shape[3] == 4
 
 
 def test_y_alone_is_refused():

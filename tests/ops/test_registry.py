@@ -170,3 +170,17 @@ def test_a_cell_of_a_notebook_may_register_a_closure_again_but_not_with_other_va
     for by, plus in ((3.5, 1), (2.5, 2)):
         with refused("name='own' is the name of a registered op; a new op must have another one"):
             run(by, plus)
+
+
+@pytest.mark.parametrize("change", [{"scale": 3}, {}])
+def test_keyword_defaults_and_functions_that_refer_to_themselves_are_compared(change):
+    def run(scale=2):
+        @ops.register("own", group="conv")
+        def build(channels, stride, *, scale=scale):
+            return ops.Op(lambda params, stats, x, norm: (scale * x, {"build": build} and {}))
+
+        return build
+
+    run()
+    with refused("name='own' is the name of a registered op; a new op must have another one"):
+        run(**change)

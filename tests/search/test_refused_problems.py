@@ -57,6 +57,10 @@ def step(supernet):
             SimpleNamespace(space=SPACE, layers={"reduce": 1}),
             "supernet=SimpleNamespace must have the number of its normal cells in its attribute layers",
         ),
+        (
+            SimpleNamespace(space=SPACE, layers=3),
+            "supernet=SimpleNamespace must have the number of its normal cells in its attribute layers",
+        ),
     ],
 )
 def test_a_supernet_without_layers_or_space_is_refused(supernet, message):

@@ -44,6 +44,7 @@ class View(NamedTuple):
 
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
+_STDLIB = sysconfig.get_path("stdlib")
 # The metrics that a search step reports without any term.
 STEP_METRICS = (
     "train_loss",
@@ -53,13 +54,6 @@ STEP_METRICS = (
     "alignment_val",
     "alignment_train",
     "frozen",
-)
-
-
-# The folders of all code that is not the user's own.
-_LIBRARIES = (
-    f"{Path(__file__).parents[2]}/",
-    *(f"{sysconfig.get_path(kind)}/" for kind in ("stdlib", "purelib", "platlib")),
 )
 
 
@@ -132,7 +126,7 @@ def _result(term, view, op_weights, progress):
         result = term(view, op_weights, progress)
     except Exception as error:  # a term of the user's own may raise anything
         frames = traceback.extract_tb(error.__traceback__)
-        if own := [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]:
+        if own := [frame for frame in frames if _is_of_the_user(Path(frame.filename))]:
             place = f"{own[-1].filename}:{own[-1].lineno}"
             reason = cut(f"{type(error).__name__}: {error}", 400)
             raise ValueError(f"term {name} in {place} raised {reason}") from error
@@ -143,6 +137,12 @@ def _result(term, view, op_weights, progress):
         if not isinstance(metric, str) or not _is_number(value):
             raise ValueError(f"term {name} must report scalars by name, not {shown({metric: value})}")
     return result
+
+
+def _is_of_the_user(file):
+    """Whether the code in a file is neither of this package nor of Python and its libraries."""
+    outside = not any(file.is_relative_to(folder) for folder in (Path(__file__).parents[2], _STDLIB))
+    return outside and not {"site-packages", "dist-packages"} & {*file.parts}
 
 
 def _is_number(value):
