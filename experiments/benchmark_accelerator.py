@@ -36,7 +36,8 @@ from benchmark_step import alternate, compile_twice, edge_groups, paired
 from ml_collections import ConfigDict
 
 from prdarts_jax.run import problems, validation
-from prdarts_jax.search.step import init_search, search_step
+from prdarts_jax.search.problem import init_search
+from prdarts_jax.search.step import search_step
 
 STEP = ["dtype, images", "tracing, s", "compilation, s", "again, from the cache, s", "a step, ms (range)"]
 STEP += ["temporary memory, MB", "peak of the device so far, MB"]

@@ -19,7 +19,8 @@ from benchmark_step import alternate, compile_twice
 from ml_collections import ConfigDict
 
 from prdarts_jax.run import problems, settings
-from prdarts_jax.search.step import init_search, search_step
+from prdarts_jax.search.problem import init_search
+from prdarts_jax.search.step import search_step
 
 
 def measure(base: ConfigDict, name: str, rounds: int) -> str:

@@ -34,7 +34,8 @@ from jax.sharding import PartitionSpec as P
 from prdarts_jax import devices
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_step
 
 SEEDS, STEPS = 8, 5
 # Assumed, not measured: seconds of a small all-reduce, and bytes per second that each device moves in a large one.

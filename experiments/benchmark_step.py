@@ -33,7 +33,8 @@ from prdarts_jax.nets.program import EdgeGroup, program
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, validation
 from prdarts_jax.search import terms
-from prdarts_jax.search.step import SearchProblem, batch_loss, init_search, search_epoch, search_step
+from prdarts_jax.search.problem import SearchProblem, batch_loss, init_search
+from prdarts_jax.search.step import search_epoch, search_step
 
 
 def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, list[tuple[float, float]]]:

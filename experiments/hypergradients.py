@@ -31,7 +31,8 @@ from prdarts_jax.data import sources
 from prdarts_jax.run import problems, validation
 from prdarts_jax.search.hypergradients import ConjugateGradient, FirstOrder, Hypergradient, Neumann, Unrolled
 from prdarts_jax.search.method import Method
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
+from prdarts_jax.search.step import search_step
 
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 FIELDS = {"channels": 4, "cells": 1, "batch_size": 64}

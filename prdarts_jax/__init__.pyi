@@ -15,9 +15,10 @@ from .search.curvature import EarlyStopping
 from .search.freezing import OperationEarlyStopping
 from .search.method import Method, Stage
 from .search.perturbation import Perturbation
+from .search.problem import SearchProblem, SearchState, init_search
 from .search.pruning import Pruning
 from .search.selection import BestCell, BestOf
-from .search.step import SearchProblem, SearchState, init_search, search_epoch, search_step
+from .search.step import search_epoch, search_step
 from .spaces import SearchSpace, discretizations, genotypes
 from .spaces.genotypes import EdgeGenotype, Genotype
 

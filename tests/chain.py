@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.ops import kernels
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("chain", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))

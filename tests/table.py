@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prdarts_jax import spaces
-from prdarts_jax.search.step import init_search, search_step
+from prdarts_jax.search.problem import init_search
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import SearchSpace
 
 jit_init = jax.jit(init_search, static_argnums=0)

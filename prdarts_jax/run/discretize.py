@@ -15,8 +15,8 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, key_for, take_batch
 from prdarts_jax.nets import encoded
 from prdarts_jax.run import loop, reporting
+from prdarts_jax.search.problem import SearchProblem, SearchState
 from prdarts_jax.search.shared_weights import measure
-from prdarts_jax.search.step import SearchProblem, SearchState
 from prdarts_jax.spaces import discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
 

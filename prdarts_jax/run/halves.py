@@ -19,7 +19,8 @@ from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.data.source import DataSet, subset
 from prdarts_jax.run import feeds, validation
 from prdarts_jax.run.loop import Run
-from prdarts_jax.search.step import SearchProblem, search_epoch, search_step
+from prdarts_jax.search.problem import SearchProblem
+from prdarts_jax.search.step import search_epoch, search_step
 
 
 class Halves(feeds.Batches):

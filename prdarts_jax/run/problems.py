@@ -15,8 +15,8 @@ from prdarts_jax.run import settings
 from prdarts_jax.search import methods, terms
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.perturbation import Perturbation
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.selection import BestCell
-from prdarts_jax.search.step import SearchProblem
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 

@@ -34,7 +34,7 @@ from prdarts_jax.run import (
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, methods, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
-from prdarts_jax.search.step import SearchProblem, SearchState, init_search
+from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
 
 Logits = dict[str, Any]  # for each cell type f32[edges, ops]

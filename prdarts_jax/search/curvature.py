@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import above, checked, from_to
-from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
 
 Tree = Any
 

@@ -12,9 +12,9 @@ import optax
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search import gates
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
-from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 
 @checked

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search import gates
+from prdarts_jax.search.problem import SearchProblem, SearchState
 from prdarts_jax.search.schedules import Linear
-from prdarts_jax.search.step import SearchProblem, SearchState
 
 
 @checked

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import checked, from_to
 from prdarts_jax.search import gates, relaxations
+from prdarts_jax.search.problem import SearchProblem, SearchState
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
-from prdarts_jax.search.step import SearchProblem, SearchState
 
 
 @checked

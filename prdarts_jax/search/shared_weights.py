@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch, key_for
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
 from prdarts_jax.search.relaxations import Arch
-from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss
 
 _DRAWS = 1024
 

@@ -12,7 +12,8 @@ from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.search import diagnostics, methods
-from prdarts_jax.search.step import SearchProblem, SearchState, batch_loss, init_search, search_epoch
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss, init_search
+from prdarts_jax.search.step import search_epoch
 from prdarts_jax.theory import draws as drawing
 
 _BATCH_SIZE = 64

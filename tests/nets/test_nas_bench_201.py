@@ -16,7 +16,8 @@ from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import ResidualBlock, Supernet201
 from prdarts_jax.nets.supernet import init_logits
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, SearchState, search_step
+from prdarts_jax.search.problem import SearchProblem, SearchState
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import SearchSpace
 
 SMALL = SearchSpace(

@@ -29,7 +29,8 @@ from prdarts_jax.run import evaluate, problems, reporting, settings
 from prdarts_jax.run import search as search_job
 from prdarts_jax.run import train as train_job
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_epoch
 from prdarts_jax.spaces import SearchSpace, genotypes
 
 STEPS, BATCH = 20, 16

@@ -12,7 +12,8 @@ import pytest
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search import diagnostics, methods
-from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import genotypes
 
 OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)

@@ -12,8 +12,8 @@ from table import Table, batch_of, jit_init, jit_step
 from prdarts_jax import spaces
 from prdarts_jax.search import methods, relaxations
 from prdarts_jax.search.method import Method
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.schedules import Linear
-from prdarts_jax.search.step import SearchProblem
 
 ONE = spaces.SearchSpace("one", ("skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3, cell_types=("normal",))
 BETA = jnp.array([[0.4, -0.8, 0.2], [0.0, 1.5, -0.5]])

@@ -17,7 +17,8 @@ import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.supernet import by_op
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, search_step
+from prdarts_jax.search.problem import SearchProblem
+from prdarts_jax.search.step import search_step
 
 SHAPES = {
     "cell_0": {"stage_0": {"a": {"dw": (3, 2, 2), "pw": (3, 4)}, "b": {"pw": (3, 2)}}},

@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search.hypergradients import ConjugateGradient, Neumann, Unrolled
 from prdarts_jax.search.method import Method
-from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("small", ("skip_connect", "dil_conv_3x3"), nodes=3)

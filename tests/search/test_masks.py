@@ -13,7 +13,7 @@ from table import Table, batch_of, jit_init, jit_step
 
 from prdarts_jax import spaces
 from prdarts_jax.search import methods, relaxations, terms
-from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.search.problem import SearchProblem
 
 OPS = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3")
 # Nodes 2 and 3: edges 02 12 03 13 23.

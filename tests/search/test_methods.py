@@ -17,8 +17,8 @@ from prdarts_jax import spaces
 from prdarts_jax.nets.program import instructions, program
 from prdarts_jax.search import gates, methods, relaxations, smoothing
 from prdarts_jax.search.hypergradients import FirstOrder, Neumann, Unrolled
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.schedules import Linear
-from prdarts_jax.search.step import SearchProblem
 
 CELL_TYPES = spaces.CELL_TYPES
 EACH = pytest.mark.parametrize("name", methods.NAMED)

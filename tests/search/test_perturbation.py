@@ -16,8 +16,8 @@ from table import jit_init
 from prdarts_jax import spaces
 from prdarts_jax.search import methods, perturbation
 from prdarts_jax.search.perturbation import Perturbation
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.selection import BestCell
-from prdarts_jax.search.step import SearchProblem
 from prdarts_jax.spaces import discretizations
 
 TWO_INPUTS = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=4)

@@ -15,8 +15,8 @@ import prdarts_jax as pdx
 from prdarts_jax import spaces
 from prdarts_jax.nets.program import instructions, program
 from prdarts_jax.search import methods
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.schedules import Linear
-from prdarts_jax.search.step import SearchProblem
 
 
 def pruned(method, keep):

@@ -10,7 +10,8 @@ import pytest
 
 from prdarts_jax import nets, spaces
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_step
 
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect"), nodes=3, inputs=1, cell_types=("normal",))
 BATCH = {"image": jnp.ones((2, 4)), "label": jnp.zeros(2, jnp.int32)}

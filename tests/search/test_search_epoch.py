@@ -13,7 +13,8 @@ from trees import assert_identical
 
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem, init_search, search_epoch
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_epoch
 from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)

@@ -11,7 +11,7 @@ from table import Table, batch_of, jit_init, tables
 
 from prdarts_jax import spaces
 from prdarts_jax.search import methods
-from prdarts_jax.search.step import SearchProblem
+from prdarts_jax.search.problem import SearchProblem
 
 SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
 

@@ -13,9 +13,9 @@ from table import jit_init
 from prdarts_jax import spaces
 from prdarts_jax.run.problems import stages_of
 from prdarts_jax.search import methods
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.shared_weights import mean_weights, measure
-from prdarts_jax.search.step import SearchProblem
 
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3", "dil_conv_3x3"), nodes=4)
 LOGITS = np.random.default_rng(0).normal(size=SPACE.shape).astype(np.float32)

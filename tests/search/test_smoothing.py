@@ -13,8 +13,8 @@ from table import Table, batch_of, jit_init, jit_step
 
 from prdarts_jax.search import methods, smoothing
 from prdarts_jax.search.method import Method
+from prdarts_jax.search.problem import SearchProblem
 from prdarts_jax.search.schedules import Linear
-from prdarts_jax.search.step import SearchProblem
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
 

@@ -16,7 +16,8 @@ from trees import arrays, assert_close, assert_identical, differ
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.search import methods, relaxations, terms
 from prdarts_jax.search.method import Method
-from prdarts_jax.search.step import SearchProblem, init_search, search_step
+from prdarts_jax.search.problem import SearchProblem, init_search
+from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import SearchSpace
 
 SPACE = SearchSpace("small", ("none", "skip_connect", "dil_conv_3x3", "max_pool_3x3"), nodes=3)

@@ -9,7 +9,7 @@ from prdarts_jax import spaces
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.search.step import SearchState
+from prdarts_jax.search.problem import SearchState
 from prdarts_jax.theory import alignment
 
 SPACE = spaces.SearchSpace(
