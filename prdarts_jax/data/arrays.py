@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prdarts_jax import refusals
-from prdarts_jax.data.source import DataSet, Source, check_split, held_out
+from prdarts_jax.data.source import DataSet, Source, held_out
 from prdarts_jax.refusals import cut, shown
 
 _SIDE, _CHANNELS = 4096, (1, 3)  # the largest side in pixels; the allowed numbers of channels
@@ -79,12 +79,7 @@ def from_arrays(
         raise ValueError(f"{cut(name, 200)} has the label {shown(unknown[0])} only in its test images")
     identity = f"{len(labels)} and {len(test_labels)} images, {_crc(images, labels, test_images, test_labels):08x}"
     splits = {"train": source, "test": _source(test_images, np.searchsorted(known, test_labels), named)}
-
-    def open_split(split: str) -> Source:
-        check_split(name, split, tuple(splits))
-        return splits[split]
-
-    return DataSet(name, open_split, identity)
+    return DataSet(name, splits.__getitem__, identity)
 
 
 def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> DataSet:
@@ -115,7 +110,6 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
         raise ValueError(f"{cut(name, 200)} has classes={shown(classes)}, but must have two or more")
 
     def open_split(split: str) -> Source:
-        check_split(name, split, ("train", "test"))
         examples = train if split == "train" else test
         if not len(examples):
             raise ValueError(f"{cut(name, 200)} has no images in its split {split!r}")

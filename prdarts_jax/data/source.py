@@ -1,7 +1,9 @@
 """The interface of every data set: two splits, each of which can be read in pieces."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,16 +49,25 @@ class DataSet(NamedTuple):
 
     Attributes:
       name: the name in messages.
-      open: takes 'train' or 'test' and returns that split. Raises a ValueError or an OSError if it cannot be read.
+      open_split: takes 'train' or 'test' and returns that split; called by `open`.
       identity: a text that differs for different images, for instance a checksum. A run is resumed only with the same
         identity. It is '' for the data sets of `sources.DATASETS`, whose name says which they are.
       streamed: whether a run always reads the images from disk, even if they fit into memory.
     """
 
     name: str
-    open: Callable[[str], Source]
+    open_split: Callable[[str], Source]
     identity: str = ""
     streamed: bool = False
+
+    def open(self, split: str) -> Source:
+        """The split 'train' or 'test'.
+
+        Raises:
+          ValueError, OSError: there is no such split, or it cannot be read.
+        """
+        check_split(self.name, split, ("train", "test"))
+        return self.open_split(split)
 
 
 def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
@@ -64,6 +75,12 @@ def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
     allowed."""
     if split not in allowed:
         raise ValueError(f"Unknown split {shown(split)} of {cut(name, 200)}: allowed are {listed(split, allowed)}.")
+
+
+def checksum(folder: Path, files: Iterable[Path]) -> str:
+    """A checksum of the names and the sizes of files in a folder, in their order: eight hexadecimal digits."""
+    listing = "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    return f"{zlib.crc32(listing.encode(errors='surrogateescape')):08x}"
 
 
 def subset(source: Source, indices: np.ndarray) -> Source:
@@ -105,7 +122,6 @@ def held_out(name: str, source: Source, share: float, seed: int, identity: str =
     note = f"no test images of their own: test_share={share} of each class is held out, drawn by test_seed={seed}"
 
     def open_split(split: str) -> Source:
-        check_split(name, split, ("train", "test"))
         part = subset(source, np.flatnonzero(chosen == (split == "test")))
         return dataclasses.replace(part, notes=(*source.notes, note))
 
