@@ -36,7 +36,8 @@ def results(name: str, _: str) -> str:
 def verdicts(_: str, top: str) -> str:
     """The answers at the beginning of the page of all claims."""
     (answers,) = re.findall(r"^## Answers\n((?:(?!##).*\n?)*)", _OF_CLAIMS, re.MULTILINE)
-    return re.sub(r"\]\((?!http|#)", f"]({top}experiments/", answers)
+    answers = re.sub(r"\]\((?=#)", "](theory.md", answers)  # links within that page
+    return re.sub(r"\]\((?!http)", f"]({top}experiments/", answers)
 
 
 def _link(text, heading, page):
