@@ -134,8 +134,8 @@ def main(argv: Sequence[str]) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError) and "memory" not in str(error).lower():
             raise
         refuse(
-            "there is too little memory; fewer channels, cells or images per batch need less, and so does "
-            f"config.accumulate: {error}"
+            "there is too little memory; fewer channels, cells or images per batch need less, and so does the field "
+            f"accumulate: {error}"
         )
     except loop.Stopped as stopped:
         reporting.say(str(stopped))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 SEED, DATA = "seed", "data"
 REPLICATED, SPREAD, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)
@@ -118,9 +118,9 @@ def device_put_local(batch: Any, mesh: Mesh) -> Any:
     return jax.make_array_from_process_local_data(sharding(mesh, SPREAD), batch)
 
 
-def sharding(mesh: Mesh, spec: PartitionSpec) -> Any:
-    """Where `device_put` puts arrays: a NamedSharding, or the device of a mesh of one."""
-    return mesh.devices.flat[0] if mesh.size == 1 else NamedSharding(mesh, spec)
+def sharding(mesh: Mesh, spec: PartitionSpec) -> jax.sharding.Sharding:
+    """Where `device_put` puts arrays; on a mesh of one device this does not depend on the spec."""
+    return SingleDeviceSharding(mesh.devices.flat[0]) if mesh.size == 1 else NamedSharding(mesh, spec)
 
 
 def check_divides(batch_size: int, mesh: Mesh, name: str) -> None:

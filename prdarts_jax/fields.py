@@ -55,9 +55,16 @@ def from_to(low: float, high: float) -> Range:
     return Range(lambda value: low <= value <= high, lambda: f"from {low} to {high}")
 
 
-def below(high: float, low: float = 0) -> Range:
-    """Numbers of at least `low` and below `high`."""
-    return Range(lambda value: low <= value < high, lambda: f"at least {low} and below {high}")
+def whole(low: int, high: int) -> Range:
+    """Integers from `low` to `high`, both included; for a tuple, of whose numbers no type says that they are whole."""
+    return Range(
+        lambda value: type(value) is int and low <= value <= high, lambda: f"a whole number from {low} to {high}"
+    )
+
+
+def below(high: float) -> Range:
+    """Numbers of at least 0 and below `high`."""
+    return Range(lambda value: 0 <= value < high, lambda: f"at least 0 and below {high}")
 
 
 def one_of(values: Collection[str]) -> Range:
@@ -65,13 +72,13 @@ def one_of(values: Collection[str]) -> Range:
     return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}", values)
 
 
-def each(of: Range, what: str) -> Range:
-    """Tuples of 1 to 100 numbers, all in the range; `what` names such numbers in messages."""
+def each(of: Range) -> Range:
+    """Tuples of 1 to 100 numbers, all in the range."""
     return Range(
         lambda values: (
             0 < len(values) <= 100 and all(type(value) in (int, float) and of.allows(value) for value in values)
         ),
-        lambda: f"a tuple of 1 to 100 {what}",
+        lambda: f"a tuple of 1 to 100 numbers, each {of.text()}",
     )
 
 

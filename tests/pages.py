@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shared import diagnosed
 
-from prdarts_jax.run import reporting, search, settings
+from prdarts_jax.run import reporting, settings
 
 EVIL = "<script>alert('&')</script>"
 VOID = {"meta", "link", "input", "br"}  # elements that have no end
@@ -63,7 +63,7 @@ def probabilities(epoch, seed, space):
 def searched(config, workdir, epochs=3):
     """What a search of this config would have left."""
     space = settings.space_of(config)
-    for number, folder in enumerate(search.seed_folders(config, workdir)):
+    for number, folder in enumerate(settings.seed_folders(config, workdir)):
         lines = [reporting.json_bytes(record(epoch, space)) for epoch in range(epochs + number)]
         reporting.write_bytes(folder / "metrics.jsonl", b"".join(lines))
         for epoch in range(epochs + number):

@@ -55,8 +55,6 @@ def from_arrays(
     >>> [len(data.open(split)) for split in ("train", "test")], data.open("train").shape
     ([24, 6], (12, 16, 3))
     """
-    if not (isinstance(test_share, float | np.floating) and 0 < test_share < 1):
-        raise ValueError(f"test_share={shown(test_share)} must be above 0 and below 1")
     if not all(isinstance(of_label, str) for of_label in classes) or len({*classes}) < len(classes):
         raise ValueError(f"classes={shown(classes)} must be texts, all of them different")
     images, labels = _checked(train, name)

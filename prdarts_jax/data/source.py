@@ -102,13 +102,15 @@ def held_out(name: str, source: Source, share: float, seed: int, identity: str =
     Args:
       name: the name of the data set in messages.
       source: all images, with `labels`.
-      share: the share of each class that is held out, above 0 and below 1; not checked.
+      share: the share of each class that is held out, above 0 and below 1.
       seed: decides which images are held out.
       identity: of all images; that of the data set has share and seed, too.
 
     Raises:
-      ValueError: no class has two images.
+      ValueError: `share` is out of range, or no class has two images.
     """
+    if not (isinstance(share, float | np.floating) and 0 < share < 1):
+        raise ValueError(f"test_share={shown(share)} must be above 0 and below 1")
     assert source.labels is not None
     rng = np.random.default_rng(seed)
     chosen = np.zeros(source.length, bool)

@@ -257,7 +257,6 @@ def export_classifier(
     augmentation: Augmentation,
     variables: Variables,
     image_shape: tuple[int, int, int],
-    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
 ) -> bytes:
     """Serialises `classify`, with the weights, as StableHLO.
 
@@ -269,13 +268,12 @@ def export_classifier(
       augmentation: see `classify`.
       variables: as `TrainState.variables`.
       image_shape: (H, W, C).
-      platforms: the names of the platforms on which it may run, as for `jax.export.export`.
     """
     images = jax.ShapeDtypeStruct(export.symbolic_shape(f"batch, {', '.join(map(str, image_shape))}"), jnp.uint8)
     function = jax.jit(lambda images: classify(network, augmentation, variables, images))
     frames = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)  # otherwise paths and lines of source files are included
     try:
-        return bytes(export.export(function, platforms=platforms)(images).serialize())
+        return bytes(export.export(function, platforms=("cpu", "cuda", "tpu"))(images).serialize())
     finally:
         jax.config.update("jax_traceback_in_locations_limit", frames)

@@ -54,16 +54,15 @@ class Costs:
         """
         if not isinstance(genotype, self.space.genotype_class):
             raise ValueError(f"genotype={genotype!r} must be a cell of the space {self.space.name}")
-        arrays, entries = self.arrays(), genotypes.cells(genotype)
-        for op, *edge in (entry for of_type in entries.values() for entry in of_type if ops.group(entry[0]) != "none"):
-            if op not in self.space.ops or tuple(edge) not in self.space.edges:
-                raise ValueError(f"op {op!r} on the edge {tuple(edge)} must be one of the space {self.space.name}")
-        return self.fixed + sum(
-            float(arrays[cell_type][self.space.edges.index((source, target)), self.space.ops.index(op)])
-            for cell_type, of_type in entries.items()
-            for op, source, target in of_type
-            if ops.group(op) != "none"
-        )
+        arrays, of_ops = self.arrays(), 0.0
+        for cell_type, entries in genotypes.cells(genotype).items():
+            for op, *edge in entries:
+                if ops.group(op) == "none":
+                    continue
+                if op not in self.space.ops or tuple(edge) not in self.space.edges:
+                    raise ValueError(f"op {op!r} on the edge {tuple(edge)} must be one of the space {self.space.name}")
+                of_ops += float(arrays[cell_type][self.space.edges.index(tuple(edge)), self.space.ops.index(op)])
+        return self.fixed + of_ops
 
 
 def of_network(
@@ -107,7 +106,7 @@ def _count(kind, *place):
     return sizes.of_op(*place)[("params", "macs").index(kind)]
 
 
-@functools.lru_cache
+@functools.cache
 def _latency(name, channels, stride, height, width):
     """Measures the seconds that an op takes for one image."""
     if ops.group(name) == "none":

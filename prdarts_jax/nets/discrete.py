@@ -19,7 +19,7 @@ from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
 from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, Layer, classifier, imagenet_stem
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import layout
-from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype, Genotype
 
 
 class Published(NamedTuple):
@@ -120,6 +120,10 @@ class DiscreteNetwork(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        published(self.form)  # refuses an unknown form
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
         """Classifies images.
@@ -199,15 +203,14 @@ def network(
       ValueError: `form` is unknown, `genotype` is not a genotype, or an EdgeGenotype is given with another form than
         'cifar' or with an auxiliary head.
     """
-    defaults = published(form)
+    sizes = published(form)
     if not isinstance(genotype, AnyGenotype):
         raise ValueError(f"genotype={shown(genotype)} must be a Genotype or an EdgeGenotype (genotypes.named has some)")
-    own = defaults._asdict()
-    own |= {"channels": 16, "cells": 5} if isinstance(genotype, EdgeGenotype) else {}
     given = {"channels": channels, "cells": cells, "num_classes": num_classes}
-    fields |= {name: own[name] if value is None else value for name, value in given.items()}
+    fields |= {name: value for name, value in given.items() if value is not None}
     if isinstance(genotype, Genotype):
-        return DiscreteNetwork(genotype, form, auxiliary=auxiliary, **fields)
+        own = {name: getattr(sizes, name) for name in given}
+        return DiscreteNetwork(genotype, form, auxiliary=auxiliary, **own | fields)
     if form != "cifar" or auxiliary:
         raise ValueError(
             f"form={form!r} and auxiliary={auxiliary} must be 'cifar' and False for the network of an EdgeGenotype"

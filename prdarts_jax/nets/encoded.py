@@ -155,18 +155,6 @@ def to_discrete(
     return unflatten_dict(result)
 
 
-def from_discrete(network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, others: Variables) -> Variables:
-    """The inverse of `to_discrete`: puts `variables` of the discrete network of a genotype into those of all ops.
-
-    Returns a copy of `others`, the variables of `network`, in which those of the genotype's ops are replaced.
-    """
-    result = flatten_dict(others)
-    for path, leaf in flatten_dict(variables).items():
-        place, row = _place(network.supernet, genotype, path)
-        result[place] = leaf if row is None else jnp.asarray(result[place]).at[row].set(leaf)
-    return unflatten_dict(result)
-
-
 def _place(supernet, genotype, path):
     """The location (path, row) in the variables of all ops of an array of the discrete network; row is None if the
     array is not stacked over edges."""

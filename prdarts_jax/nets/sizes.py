@@ -105,7 +105,7 @@ def plan(
     return (without, image_shape), found
 
 
-@functools.lru_cache
+@functools.cache
 def without_ops(network, image_shape):
     """What `describe` returns, for the `network` and the `image_shape` (H, W, C) that `plan` gives."""
     shape = (1, *image_shape)
@@ -124,7 +124,7 @@ def without_ops(network, image_shape):
     return {"params": count(parts), "aux_params": count(head), "macs": _multiply_adds(jaxpr.jaxpr)}
 
 
-@functools.lru_cache
+@functools.cache
 def of_op(name: str, channels: int, stride: int, height: int, width: int) -> tuple[int, int]:
     """Computes (number of weights, multiply-adds for one image) of an op with affine normalisation at a `Place`.
 

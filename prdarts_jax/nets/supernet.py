@@ -201,6 +201,7 @@ class Macro(nn.Module):
 
         Raises:
           ValueError: op weights have another shape.
+          AssertionError: images have another number of axes.
         """
         chex.assert_rank(images, 4)
         if op_weights is None or self.is_initializing():

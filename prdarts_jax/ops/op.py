@@ -87,17 +87,16 @@ def init_params(
     Returns:
       f32[*stack, *shape] for each name.
     """
-    drawn_shapes = {name: shape for name, shape in shapes.items() if len(shape) > 1}
-    sizes = [math.prod((*stack, *shape)) for shape in drawn_shapes.values()]
-    drawn = jax.random.uniform(key, (sum(sizes),), jnp.float32, -1, 1)
-    params, start = {}, 0
+    stacked = {name: (*stack, *shape) for name, shape in shapes.items()}
+    size = sum(math.prod(stacked[name]) for name, shape in shapes.items() if len(shape) > 1)
+    drawn, params, start = jax.random.uniform(key, (size,), jnp.float32, -1, 1), {}, 0
     for name, shape in shapes.items():
         if len(shape) == 1:
-            params[name] = jnp.full((*stack, *shape), name.endswith("scale"), jnp.float32)
-    for (name, shape), size in zip(drawn_shapes.items(), sizes, strict=True):
-        limit = 1 / math.sqrt(math.prod(shape[:-1]))
-        params[name] = limit * drawn[start : start + size].reshape(*stack, *shape)
-        start += size
+            params[name] = jnp.full(stacked[name], name.endswith("scale"), jnp.float32)
+        else:
+            limit, end = 1 / math.sqrt(math.prod(shape[:-1])), start + math.prod(stacked[name])
+            params[name] = limit * drawn[start:end].reshape(stacked[name])
+            start = end
     return params
 
 

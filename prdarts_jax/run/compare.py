@@ -90,7 +90,7 @@ def run(
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
     cost = (costs.UNITS[config.cost.kind], config.cost.target) if of_ops else None
     reporting.save_figure(plots.comparison_figure(trained, cost), workdir / "comparison.png")
-    report.write(config, workdir, search.seed_folders(config, workdir))
+    report.write(config, workdir)
     return text
 
 

@@ -75,9 +75,11 @@ def prepare(
     validation.validate(config)
     if config.job != "train":
         raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
-    if trainings < 1 or config.seed + trainings > 2**32:
+    if type(trainings) is not int or trainings < 1 or config.seed + trainings > 2**32:
+        named = f"config.{section}trainings" if section else "trainings"
         raise ValueError(
-            f"trainings={trainings} must be from 1 to {2**32 - config.seed}, the number of seeds from config.seed on"
+            f"{named}={refusals.shown(trainings)} must be an integer from 1 to {2**32 - config.seed}, the number of "
+            "seeds from config.seed on"
         )
     for field, allowed in (("form", "cifar"), ("torch_checkpoint", ""), ("init_from", "")):
         if config[field] != allowed:
@@ -92,7 +94,7 @@ def prepare(
         raise ValueError(f"cells={refusals.shown(cells)} must map the name of one cell or more to a genotype")
     found = {name: genotypes.find(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
     taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
-    if unfit := [name for name in cells if name in taken or Path(name).name != name]:
+    if unfit := [name for name in cells if not isinstance(name, str) or name in taken or Path(name).name != name]:
         others = ", ".join(taken[3:])
         raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and none of {others}")
     space = space or encoded.space_of(list(found.values()))
@@ -241,9 +243,9 @@ class _Trainer:
         epoch = devices.for_each_seed(feed.epoch(problem), feed.mesh, everywhere, everywhere, donate_argnums=0)
         self.images, self.tested = feed.example()[0], feed.test_images()
         self.shapes = epoch.eval_shape(self.start.eval_shape(self._first([])), self.images, jnp.int32(1))
-        spread = devices.sharding(feed.mesh, devices.SEEDS) if feed.mesh.size > 1 else None
+        spread = devices.sharding(feed.mesh, devices.SEEDS)
         states = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=spread), self.shapes[0])
-        self.epoch = loop.compiled(epoch, states, self.images, jnp.int32(1))
+        self.epoch = loop.compiled(epoch, states, self.images, jnp.int32(1), section=evaluation.section)
 
     def _first(self, group):
         """The keys and cells that the states of a group start from; devices without a cell repeat the last one."""

@@ -134,7 +134,7 @@ def stream_augmentation(config: ConfigDict) -> Augmentation:
 
 def batch_shape(image_shape: tuple[int, int, int, int], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of u8 images (B, H, W, C) and their labels, spread over the mesh."""
-    spread = devices.sharding(mesh, devices.SPREAD) if mesh.size > 1 else None
+    spread = devices.sharding(mesh, devices.SPREAD)
     image = jax.ShapeDtypeStruct(image_shape, jnp.uint8, sharding=spread)
     return {"image": image, "label": jax.ShapeDtypeStruct(image_shape[:1], jnp.int32, sharding=spread)}
 

@@ -126,8 +126,9 @@ def load(workdir: str | os.PathLike[str]) -> Finished:
       `Trained` for a training, `Finished` for a search.
 
     Raises:
-      FileNotFoundError: the folder is not that of a run, the run has not ended, or it has no intact checkpoint.
-      ValueError: the folder has several searches or trainings or another job, or one of its files is damaged.
+      FileNotFoundError: the folder is not that of a run, the run has not ended, or it has no checkpoint.
+      ValueError: the folder has several searches or trainings or another job, or a file or the newest checkpoint is
+        damaged.
     """
     folder = refusals.path("workdir", workdir)
     config = checkpoints.read_config(folder)

@@ -245,7 +245,8 @@ class Run:
         if not self.may_diverge:
             good = checkpoints.newest(self._checkpoints)
             text += f"; the last good checkpoint is {good}" if good else "; there is no checkpoint from before"
-            raise Diverged(f"{text}; use another --workdir and a smaller config.weights.learning_rate")
+            section = "logits" if unknown[0].startswith("arch.") else "weights"
+            raise Diverged(f"{text}; use another --workdir and a smaller config.{section}.learning_rate")
         reporting.say(f"careful: {text}, and ends")
         records = self.records[number]
         if records and records[-1]["epoch"] == self.epoch:  # its metrics were finite, what they led to is not
@@ -313,16 +314,17 @@ def _is_finite(name: str, value: Any) -> bool:
     return bool(np.all(finite | np.isneginf(value) if name.startswith("arch.") else finite))
 
 
-def compiled(function: Any, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a `jax.jit` function for these arguments, or for their shapes, and prints its time and memory."""
+def compiled(function: Any, *arguments: Any, section: str = "") -> jax.stages.Compiled:
+    """Compiles a `jax.jit` function for these arguments, or for their shapes, and prints its time and memory; `section`
+    is put before field names: 'evaluation.' if the function trains what this section of a config describes."""
     reporting.say("compiling, which may take a minute or more")
     clock = time.perf_counter()
     result: jax.stages.Compiled = function.lower(*arguments).compile()
-    reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result)}")
+    reporting.say(f"compiled in {time.perf_counter() - clock:.0f} s, {memory_in_words(result, section)}")
     return result
 
 
-def memory_in_words(compiled: jax.stages.Compiled) -> str:
+def memory_in_words(compiled: jax.stages.Compiled, section: str = "") -> str:
     """How much memory a compiled function needs on each device, and what to change if that is too much."""
     needed, available = devices.memory(compiled)
     if needed is None:
@@ -330,7 +332,8 @@ def memory_in_words(compiled: jax.stages.Compiled) -> str:
     text = f"needs {needed / 1e9:.2f} GB of memory on each device"
     if needed > available:
         text += (
-            f", which has {available / 1e9:.2f} GB: if it does not fit, set config.accumulate to take a batch in "
-            "pieces, config.dtype=bfloat16, or a smaller config.batch_size or config.channels"
+            f", which has {available / 1e9:.2f} GB: if it does not fit, set config.{section}accumulate to take a batch "
+            f"in pieces, config.{section}dtype=bfloat16, or a smaller config.{section}batch_size or "
+            f"config.{section}channels"
         )
     return text

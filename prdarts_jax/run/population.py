@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import lock, report, reporting, search, settings
+from prdarts_jax.run import lock, report, reporting, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
@@ -28,7 +28,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
 
     space, generator = settings.space_of(config), np.random.default_rng(config.seed)
     drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
-    folders = search.seed_folders(config, workdir)
+    folders = settings.seed_folders(config, workdir)
     runs = [reporting.read_records(folders[seed - config.seed]) for seed in found]
     result = {
         "seeds": list(found),
@@ -40,7 +40,7 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     text = _text(result)
     reporting.write_bytes(workdir / "population.md", text.encode())
     reporting.save_figure(plots.diagnostics_figure(*runs), workdir / "population.png")
-    report.write(config, workdir, folders)
+    report.write(config, workdir)
     return text
 
 

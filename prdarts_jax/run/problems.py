@@ -46,13 +46,9 @@ def _after_search(config):
 
 
 def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> costs.Costs:
-    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind`.
-
-    Raises:
-      ValueError: a network without any ops costs more than the target.
-    """
+    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind`."""
     section = config.evaluation
-    found = costs.of_network(
+    return costs.of_network(
         settings.space_of(config),
         config.cost.kind,
         form=config.form,
@@ -61,17 +57,20 @@ def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int
         num_classes=num_classes,
         image_shape=image_shape,
     )
-    if found.fixed >= config.cost.target:
-        unit = costs.UNITS[config.cost.kind]
-        raise ValueError(
-            f"config.cost.target={config.cost.target:g} must be above {found.fixed:g}, the {unit} of the network of "
-            "config.evaluation without the ops of its cells"
-        )
-    return found
 
 
 def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
-    """The method with a term that keeps the cost of its cell at `config.cost.target` or below."""
+    """The method with a term that keeps the cost of its cell at `config.cost.target` or below.
+
+    Raises:
+      ValueError: a network without any ops costs more than the target.
+    """
+    if of_ops.fixed >= config.cost.target:
+        unit = costs.UNITS[config.cost.kind]
+        raise ValueError(
+            f"config.cost.target={config.cost.target:g} must be above {of_ops.fixed:g}, the {unit} of the network of "
+            "config.evaluation without the ops of its cells"
+        )
     strongest: Any = method.discretization  # `validation.validate` allows no other one
     term = terms.expected_cost(
         config.cost.weight,

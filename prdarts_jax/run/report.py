@@ -27,17 +27,12 @@ NAME = "report.html"
 _CLASSES = 20  # whose confusion matrix is drawn
 
 
-def write(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> None:
-    """Writes the page of a finished search or training, with the population and the comparison if they exist.
-
-    Args:
-      config: of the run.
-      workdir: where report.html goes.
-      folders: with the results of each seed of a search; of a training `workdir` alone.
-    """
+def write(config: ConfigDict, workdir: Path) -> None:
+    """Writes report.html, the page of a finished search or training, with the population and the comparison if they
+    exist."""
     if not devices.is_main():
         return
-    body = _training(workdir) if config.job == "train" else search_page.parts(config, workdir, folders)
+    body = _training(workdir) if config.job == "train" else search_page.parts(config, workdir)
     body += [_asked(config, workdir), environment(), _again(config, workdir)]
     save(workdir / NAME, _title(config), body)
 

@@ -6,6 +6,7 @@ seeds are searched at once and have folders seed_0, seed_1, ... in the workdir a
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,6 @@ from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
 
 Logits = dict[str, Any]  # for each cell type f32[edges, ops]
-
-
-def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
-    """The folder of each seed's results: `workdir` itself if `config.seeds` is 1, else one folder per seed in it."""
-    if config.seeds == 1:
-        return [workdir]
-    return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
 
 
 @lock.alone
@@ -97,20 +91,26 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     if config.cost.target:
         of_ops = costs_of(config, workdir, halves.num_classes, halves.image_shape[1:])
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
+    axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
+    searches = []  # made before the first one runs, so that a stage that does not fit is refused now
+    for stage in stages:
+        method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
+        searches.append(problems.make_search_problem(config, halves.num_classes, total_steps, method, axis_name))
     found: list[Logits] = []
-    for number, (stage, folder) in enumerate(zip(stages, workdirs, strict=True)):
+    for number, (stage, problem, folder) in enumerate(zip(stages, searches, workdirs, strict=True)):
         if len(stages) > 1:
             reporting.say(f"stage {number + 1} of {len(stages)}")
         reporting.say(f"{config.epochs} epochs of {halves.steps_per_epoch} steps")
-        axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
-        method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
-        problem = problems.make_search_problem(config, halves.num_classes, total_steps, method, axis_name)
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
         states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
-    folders = seed_folders(config, workdir)
-    cells = {n: problem.method.derive(space, logits) for n, logits in enumerate(found) if not _is_nan(logits)}
+    folders = settings.seed_folders(config, workdir)
+    cells = {
+        number: problem.method.derive(space, logits)
+        for number, logits in enumerate(found)
+        if not any(np.isnan(array).any() for array in logits.values())
+    }
     if not cells:
         raise loop.Diverged(f"the searches of all seeds diverged: {workdir} gets no result")
     if problem.method.after_search and isinstance(halves, InMemory):
@@ -127,8 +127,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         folder = folders[number]
         path, content = folder / "genotype.json", reporting.json_bytes(dataclasses.asdict(genotype), indent=2)
         if path.exists() and path.read_bytes() != content:  # chosen in another way
-            for kind in ("json", "md", "png"):
-                (workdir / f"comparison.{kind}").unlink(missing_ok=True)
+            for name, kind in itertools.product(("comparison", "population"), ("json", "md", "png")):
+                (workdir / f"{name}.{kind}").unlink(missing_ok=True)
         reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
@@ -138,7 +138,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
             doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
-    report.write(config, workdir, folders)
+    report.write(config, workdir)
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")
@@ -176,7 +176,7 @@ def search_stage(
       ValueError, OSError, loop.Diverged, loop.Stopped: as `run`; ValueError also if a term reports a metric under a
         name that records already use.
     """
-    folders, images = seed_folders(config, workdir), jnp.zeros(halves.image_shape)
+    folders, images = settings.seed_folders(config, workdir), jnp.zeros(halves.image_shape)
     method, space = problem.method, problem.supernet.space
     needs_eigenvalue = config.hessian or method.early_stopping is not None
 
@@ -272,7 +272,7 @@ def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: A
     all read them from there as long as it is of the same networks. `image_shape` is (height, width, channels).
 
     Raises:
-      ValueError: costs.json is damaged, or a network without any ops costs more than the target.
+      ValueError: costs.json is damaged.
     """
     if config.cost.kind != "latency":
         return problems.make_costs(config, num_classes, image_shape)
@@ -289,10 +289,6 @@ def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: A
         return costs.Costs(space, float(read["fixed"]), tuple((t, tuple(map(tuple, a))) for t, a in arrays.items()))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}): use another --workdir") from error
-
-
-def _is_nan(logits: Logits) -> bool:
-    return any(np.isnan(array).any() for array in logits.values())
 
 
 def _describe(space, genotype, probabilities, table):

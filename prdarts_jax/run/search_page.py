@@ -31,8 +31,9 @@ class _Searched(NamedTuple):
     doubts: list[str]
 
 
-def parts(config: ConfigDict, workdir: Path, folders: Sequence[Path]) -> list[str]:
+def parts(config: ConfigDict, workdir: Path) -> list[str]:
     """HTML of each part of the page; only the comparison if no search has been run in the workdir."""
+    folders = settings.seed_folders(config, workdir)
     runs = [run for run in map(_searched, folders) if run]
     there = {run.name for run in runs}
     missing = [folder.name for folder in folders if folder.name not in there] if runs else []

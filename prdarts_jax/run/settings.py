@@ -91,12 +91,14 @@ class _Logits:
 @dataclasses.dataclass(frozen=True)
 class _Selection:
     val_batches: Annotated[
-        int, at_least(1), "number of validation batches over which accuracies are averaged; all if there are fewer"
+        int,
+        from_to(1, _MANY),
+        "number of validation batches over which accuracies are averaged, if there are so many",
     ] = 100
     finetuning_steps: Annotated[
-        int, at_least(0), "'perturbation': training steps after each decision; the authors' code has five epochs"
+        int, from_to(0, _MANY), "'perturbation': training steps after each decision; the authors' code has five epochs"
     ] = 100
-    samples: Annotated[int, at_least(1), "'best_of': number of cells that are drawn"] = 100
+    samples: Annotated[int, from_to(1, _MANY), "'best_of': number of cells that are drawn"] = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,8 +259,9 @@ def section_of(method: str) -> str:
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
-    """The settings of the method of a search; one of a TOML file has none."""
-    return {} if config.method.endswith(".toml") else dict(config.get(section_of(config.method), {}))
+    """The settings of the method of a search: its arguments, as the config's section of its name has them."""
+    section = config.get(section_of(config.method), {})
+    return {name: section[name] for name in methods.find(config.method).schema if name in section}
 
 
 def search_schema(method: str) -> dict[str, Any]:
@@ -267,9 +270,18 @@ def search_schema(method: str) -> dict[str, Any]:
     Raises:
       ValueError, OSError: there is no such method.
     """
-    own = methods.find(method).schema
+    own, section = methods.find(method).schema, section_of(method)
+    if own and section in fields.schema_of(Search):
+        raise ValueError(f"method={refusals.shown(method)} must have another name than the field {section} of a config")
     sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(Search) | sections | ({section_of(method): own} if own else {})
+    return fields.schema_of(Search) | sections | ({section: own} if own else {})
+
+
+def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:
+    """The folder of each seed's results in a search: `workdir` itself for one seed, else a folder in it for each."""
+    if config.seeds == 1:
+        return [workdir]
+    return [workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
 
 
 def space_of(config: ConfigDict) -> spaces.SearchSpace:

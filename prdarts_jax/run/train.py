@@ -223,7 +223,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     variables = devices.device_get(state.variables)
     finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], feed.cropped, classes)
     reporting.write_json(workdir / "result.json", result)
-    report.write(config, workdir, [workdir])
+    report.write(config, workdir)
     return result
 
 

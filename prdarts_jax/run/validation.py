@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import fields, refusals
 from prdarts_jax.data import sources
-from prdarts_jax.run import settings
+from prdarts_jax.run import problems, settings
 from prdarts_jax.search import hypergradients, methods
 from prdarts_jax.spaces import discretizations, tabular
 
@@ -44,7 +44,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _check_search(config):
-    space, method = settings.space_of(config), methods.find(config.method)
+    space = settings.space_of(config)
     _ = space.genotype_class  # refuses a space whose cells no class of genotypes can describe
     if config.evaluation.epochs:
         _check_batches("evaluation.", config.evaluation, config.num_examples)
@@ -69,10 +69,9 @@ def _check_search(config):
         raise ValueError(f"config.seeds={config.seeds} must be at most {most}, the number of seeds from config.seed on")
     section = settings.section_of(config.method)
     try:
-        made = method(**settings.settings_of(config))
+        searches = [stage.method for stage in problems.stages_of(problems.make_method(config))]
     except ValueError as error:
         raise ValueError(f"config.{section}: {error}") from error
-    searches = [stage.method for stage in made.stages] or [made]
     if config.cost.target:
         _check_cost(config, searches)
     ahead = (hypergradients.Unrolled, hypergradients.Neumann)
@@ -93,7 +92,7 @@ def _check_cost(config, searches):
         isinstance(m.discretization, discretizations.strongest) and not (m.after_epoch or m.after_search)
         for m in searches
     )
-    if not by_logits or config.discretization != "own":
+    if not by_logits:
         raise ValueError(
             f"config.cost.target={config.cost.target:g} must be 0 with config.method={config.method!r} and "
             f"config.discretization={config.discretization!r}, since the cell is not that of the strongest ops alone"

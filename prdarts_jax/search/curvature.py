@@ -55,14 +55,16 @@ def dominant_eigenvalue(gradient: Callable[[Tree], Tree], at: Tree, key: jax.Arr
     return values[jnp.argmax(jnp.abs(values))]
 
 
-def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batch, products: int = 10) -> jax.Array:
+_PRODUCTS = 10  # with the Hessian; each costs as much as two to three gradients
+
+
+def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batch) -> jax.Array:
     """The dominant eigenvalue of the Hessian of the validation loss in the logits (section 3).
 
     Args:
       problem: static.
       state: the point at which the Hessian is taken; its key and step decide all random numbers.
       batches: {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]} of validation data.
-      products: number of products with the Hessian; each costs as much as two to three gradients.
 
     Returns:
       f32[], the eigenvalue of the largest absolute value, with its sign; see `dominant_eigenvalue`.
@@ -77,7 +79,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
         gradients = jax.lax.map(lambda batch: problem.grad(loss)(arch, batch), batches)
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
-    return dominant_eigenvalue(gradient, state.arch, key, products)
+    return dominant_eigenvalue(gradient, state.arch, key, _PRODUCTS)
 
 
 @checked

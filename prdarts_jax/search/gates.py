@@ -83,17 +83,16 @@ def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Arr
     chosen = largest(jnp.log(weights) + jax.random.gumbel(key_op, weights.shape), 1) & (weights > 0)
     if not space.entries_per_node:
         return chosen
-    score = jax.random.uniform(key_edge, weights.shape[:1]) ** (1 / jnp.sum(weights, axis=1))
+    # The largest u^(1 / sum) (Efraimidis, Spirakis, 2006), by its logarithm, since the power is 0 for small sums.
+    uniform = jax.random.uniform(key_edge, weights.shape[:1], minval=jnp.finfo(jnp.float32).tiny)
+    score = jnp.log(uniform) / jnp.sum(weights, axis=1)
     return chosen & strongest_inputs(space, score)[:, None]
 
 
 def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
-    """bool[edges]: for each node, the `entries_per_node` incoming edges with the largest `score` f32[edges].
-
-    Scores are at least 0.
-    """
-    score = jnp.where(edges_into(space), score, -1.0)
-    return jnp.any(largest(score, space.entries_per_node), axis=0)
+    """bool[edges]: for each node, the `entries_per_node` incoming edges with the largest `score` f32[edges]."""
+    into = edges_into(space)
+    return jnp.any(largest(jnp.where(into, score, -jnp.inf), space.entries_per_node) & into, axis=0)
 
 
 def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -> jax.Array:
@@ -106,8 +105,8 @@ def strongest_ops(space: SearchSpace, score: jax.Array, distinct_inputs: bool) -
     score = jnp.where(best, score, -jnp.inf) if distinct_inputs else score
     into = edges_into(space)
     of_nodes = jnp.where(into[:, :, None], score, -jnp.inf).reshape(len(into), -1)
-    kept = jnp.any(largest(of_nodes, space.entries_per_node), axis=0)
-    return kept.reshape(score.shape) & (score > -jnp.inf)
+    kept = largest(of_nodes, space.entries_per_node) & (of_nodes > -jnp.inf)
+    return jnp.any(kept, axis=0).reshape(score.shape)
 
 
 def edges_into(space: SearchSpace) -> jax.Array:

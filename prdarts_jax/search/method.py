@@ -69,8 +69,8 @@ class Method:
     `val_batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
 
     Raises:
-      ValueError: a field is of another type, a class in place of a value, or a function with other arguments, or
-        `logits_start` is out of range.
+      ValueError: a field is of another type, a class in place of a value, or a function with other arguments,
+        `logits_start` is out of range, or a stage after the first has no number of ops.
     """
 
     relaxation: Relaxation = Softmax()
@@ -93,6 +93,8 @@ class Method:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
         if self.early_stopping is not None and not hasattr(type(self.early_stopping), "stops"):
             raise ValueError(f"early_stopping={shown(self.early_stopping)} must be a value such as EarlyStopping()")
+        if any(stage.ops < 1 for stage in self.stages[1:]):
+            raise ValueError(f"stages={shown(self.stages)}: each stage but the first must have ops of at least 1")
         for field, arguments in _ARGUMENTS.items():
             value = getattr(self, field)
             for function in value if field == "terms" else (value,):

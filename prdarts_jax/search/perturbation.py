@@ -75,6 +75,7 @@ class Perturbation:
         key, key_order = jax.random.split(key_for(state.key, 8, state.step))
         left = jnp.stack([jnp.isfinite(state.arch[t]) for t in space.cell_types])
         decisions, may_stay = _decisions(space, key_order), _may_stay(space, left)
+        targets = jnp.array([target for _, target in space.edges])
 
         def weights(left):
             return mean_weights(problem, state, dict(zip(space.cell_types, left, strict=True)))
@@ -82,7 +83,7 @@ class Perturbation:
         def decide(i, carry):
             trained, left = carry
             cell_type, edge, node = decisions[i]
-            removals, into_node = _removals(space, cell_type, edge), _targets(space) == node
+            removals, into_node = _removals(space, cell_type, edge), targets == node
             undecided = (edge >= 0) & (jnp.sum(left[cell_type, edge]) > 1)
             measured = jnp.concatenate([undecided & may_stay[cell_type, edge], into_node])
 
@@ -125,10 +126,6 @@ class Perturbation:
             return state.replace(params=params, batch_stats=batch_stats), opt_state
 
         return step
-
-
-def _targets(space):
-    return jnp.array([target for _, target in space.edges])
 
 
 def _decisions(space, key):

@@ -35,7 +35,7 @@ class SearchProblem:
 
     Raises:
       ValueError: the supernet lacks `space`, or `layers` for a cell type, or is not what the method needs; the method
-        is none, or has several stages, of which each needs a problem of its own.
+        is not a `Method`, or has several stages, of which each needs a problem of its own.
     """
 
     supernet: nn.Module

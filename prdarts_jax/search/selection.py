@@ -34,7 +34,7 @@ class BestOf:
         keys = jax.random.split(key_for(state.key, 4, state.step), self.samples)
 
         def draw(key):
-            return problem.method.relaxation.weigh(problem.supernet.space, state.arch, key, progress)
+            return problem.weigh(state.arch, key, progress)
 
         drawn = _best(problem, state, draw, keys, batches, lambda losses, accuracies: jnp.argmin(losses))
         logits = {

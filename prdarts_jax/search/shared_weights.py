@@ -29,9 +29,9 @@ def mean_weights(problem: SearchProblem, state: SearchState, left: Arch) -> Arch
       f32[edges, ops] for each cell type, exactly 0 for a removed op.
     """
     logits = state.arch | {t: jnp.where(rows, state.arch[t], -jnp.inf) for t, rows in left.items()}
-    progress, space = problem.progress(state.step), problem.supernet.space
+    progress = problem.progress(state.step)
     keys = jax.random.split(key_for(state.key, 6, state.step), _DRAWS)
-    drawn = jax.vmap(lambda key: problem.method.relaxation.weigh(space, logits, key, progress))(keys)
+    drawn = jax.vmap(lambda key: problem.weigh(logits, key, progress))(keys)
     weights = {}
     for t, rows in left.items():
         alone = jnp.sum(rows, axis=1, keepdims=True) == 1

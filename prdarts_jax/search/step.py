@@ -107,7 +107,7 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
     def added(logits, val_loss):
         space = problem.supernet.space
         view = terms.View(space, logits, method.activation(space, logits, progress), val_loss)
-        op_weights = method.relaxation.weigh(space, logits, key, progress)
+        op_weights = problem.weigh(logits, key, progress)
         return terms.total(method.terms, view, op_weights, progress)
 
     def val_gradient(params, at, argnums):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prdarts_jax import ops
-from prdarts_jax.fields import from_to
+from prdarts_jax.fields import checked, from_to
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 from prdarts_jax.spaces.space import SearchSpace
@@ -29,6 +29,7 @@ Scores = Mapping[str, ArrayLike]
 Discretization = Callable[[SearchSpace, Scores], AnyGenotype]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class strongest:
     """The genotype of the strongest ops.
@@ -69,6 +70,7 @@ class strongest:
         return entries
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class above:
     """The genotype of the ops above a threshold (Fair DARTS, Chu et al., ECCV 2020).
@@ -79,7 +81,7 @@ class above:
     its scores are the sigmoids of the logits.
     """
 
-    threshold: Annotated[float, from_to(0, 1)]
+    threshold: float
 
     def __call__(self, space: SearchSpace, scores: Scores) -> AnyGenotype:
         """The genotype of the scores."""
@@ -89,6 +91,7 @@ class above:
         return strongest(distinct_inputs=True)(space, numbers)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class limited_skips:
     """DARTS's genotype with at most `most` ops of the group 'skip' in the normal cell (P-DARTS, Chen et al., ICCV 2019,
@@ -104,7 +107,7 @@ class limited_skips:
         """The genotype of the scores."""
         numbers = _checked(space, scores)
         genotype = strongest(distinct_inputs=True)(space, numbers)
-        while len(skips := _entries(genotype, "skip")) > max(self.most, 0):
+        while len(skips := _entries(genotype, "skip")) > self.most:
             values, chosen = numbers["normal"], [(space.edges.index((s, t)), space.ops.index(op)) for op, s, t in skips]
             values[min(chosen, key=lambda at: (values[at], -at[0]))] = -np.inf
             fewer = strongest(distinct_inputs=True)(space, numbers)

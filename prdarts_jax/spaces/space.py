@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from prdarts_jax import ops
-from prdarts_jax.fields import checked
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.ops.registry import Group
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import genotypes
@@ -16,6 +16,7 @@ from prdarts_jax.spaces.genotypes import CELL_TYPES, AnyGenotype, EdgeGenotype, 
 EdgeOps = tuple[tuple[str, ...], ...]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
     """A cell search space.
@@ -45,14 +46,13 @@ class SearchSpace:
     inputs: int = 2
     cell_types: tuple[str, ...] = CELL_TYPES
     edge_ops: tuple[EdgeOps, ...] = ()
-    entries_per_node: int = 2
+    entries_per_node: Annotated[int, at_least(0)] = 2
     outputs: int = 0
     macro: str = "darts"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "edge_ops", tuple(tuple(map(tuple, edges)) for edges in self.edge_ops))  # hashable
         space = f"space {shown(self.name)}"
-        if not isinstance(self.ops, tuple):
-            raise ValueError(f"{space} has ops={shown(self.ops)}, which must be a tuple of names")
         for op in self.ops:
             if op not in ops.names():
                 allowed = listed(op, ops.names())

@@ -71,9 +71,8 @@ def dynamics(
 
         def grown(name, strength):
             def weights_of(logits, key):
-                if name == "softmax":
-                    return dict(zip(("skip", "conv"), jax.nn.softmax(logits, axis=0), strict=True))
-                return dict(zip(("skip", "conv"), hard_concrete(key, logits, jnp.ones(())), strict=True))
+                both = jax.nn.softmax(logits, axis=0) if name == "softmax" else hard_concrete(key, logits, jnp.ones(()))
+                return dict(zip(("skip", "conv"), both, strict=True))
 
             def outer(logits, params, key):
                 skip, conv = activation_probability(logits, jnp.ones(()))

@@ -151,8 +151,8 @@ def _claim(name, table, tables, file, thorough):
     for size, values in {**fields["for_all"], **fields["replicates"]}.items():
         if not isinstance(values, tuple) or not values or len({type(value) for value in values}) > 1:
             raise ValueError(f"{size}={refusals.shown(values)} of {where} must be a list of values of one type")
-    if "seed" not in fields["replicates"]:
-        raise ValueError(f"replicates of {where} must have seed, a list of numbers")
+    if type(fields["replicates"].get("seed", [None])[0]) is not int:
+        raise ValueError(f"replicates of {where} must have seed, a list of whole numbers")
     takes = {size for size, of in inspect.signature(measure).parameters.items() if of.kind is of.KEYWORD_ONLY}
     gives = {size for field in fields.values() for size in field} - {"seed"}
     if takes != gives:
@@ -168,7 +168,7 @@ def _claim(name, table, tables, file, thorough):
 
 
 _SIZES = {"for_all": dict, "sizes": dict, "quick": dict}
-_KINDS = {str: "a text", list: "a list", dict: "a table"}
+_KINDS = {str: "a text", list: "a list", dict: "a table", (int, float): "a number"}
 
 
 def _check(table, where, needed, optional):
@@ -190,7 +190,7 @@ def _prediction(where, table):
     fields = {"says": str, "role": str, "of": list, "test": str}
     given = table if isinstance(table, dict) else {}
     arguments = {name: value for name, value in given.items() if name not in fields}
-    _check(table, where, fields, dict.fromkeys(arguments, object))
+    _check(table, where, fields, dict.fromkeys(arguments, (int, float)))
     for name, allowed in (("role", get_args(Role)), ("test", TESTS)):
         if table[name] not in allowed:
             raise ValueError(f"{name}={refusals.shown(table[name])} of {where} must be one of {', '.join(allowed)}")

@@ -21,6 +21,9 @@ class Moments(NamedTuple):
     slopes: jax.Array
 
 
+_TERMS = 160  # of Mehler's formula
+
+
 def _hermite(terms: int, places: np.ndarray) -> np.ndarray:
     """The orthonormal Hermite polynomials of N(0, 1): f[terms, places]."""
     found = [np.ones_like(places), places]
@@ -29,7 +32,7 @@ def _hermite(terms: int, places: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def moments(sigma: Callable[[jax.Array], jax.Array], covariance: jax.Array, terms: int = 160) -> Moments:
+def moments(sigma: Callable[[jax.Array], jax.Array], covariance: jax.Array) -> Moments:
     """The moments of Gaussian variables of mean 0 with this covariance f[n, n], whose diagonal is positive.
 
     Mehler's formula: with f_ik = E[f(a_i) h_k(a_i / s_i)], s_i the standard deviation and h_k a Hermite polynomial,
@@ -37,7 +40,7 @@ def moments(sigma: Callable[[jax.Array], jax.Array], covariance: jax.Array, term
     """
     places = np.linspace(-10.0, 10.0, 401)
     density = np.exp(-(places**2) / 2)
-    weights = jnp.asarray(_hermite(terms, places) * density / density.sum(), covariance.dtype)
+    weights = jnp.asarray(_hermite(_TERMS, places) * density / density.sum(), covariance.dtype)
     deviation = jnp.sqrt(jnp.diag(covariance))
     a = deviation[:, None] * places.astype(covariance.dtype)
     values = jnp.stack([sigma(a), jax.vmap(jax.grad(sigma))(a.ravel()).reshape(a.shape)])

@@ -15,7 +15,8 @@ from prdarts_jax.theory.theorem1 import Measured, floats
 
 
 def discrete(order: jax.Array, share: float) -> Alpha:
-    """Op weights of 0 and 1: skip connections on the first `share` of the edges; i[edges] has the place of each."""
+    """Op weights of 0 and 1: skip connections on the first `share` of the edges in the `order`, i[edges], the place of
+    each."""
     skip = (order < round(share * len(order))).astype(jnp.result_type(float))
     return {"skip": skip, "conv": 1 - skip}
 

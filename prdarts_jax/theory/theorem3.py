@@ -31,9 +31,8 @@ def _below(g, beta, tau, a, b):
 
 
 def expectation(function: Callable, beta: float, tau: float, a: float, b: float) -> float:
-    """E[function(g)]: by quadrature between 0 and 1, and in closed form at these two ends."""
+    """E[function(g)] = function(1) - the integral over [0, 1] of function'(g) P(gate <= g), by quadrature."""
 
-    # Integration by parts: E[f(g)] = f(1) - integral of f'(g) P(gate <= g).
     def integrand(g, h=1e-5):
         return (function(g + h) - function(g - h)) / (2 * h) * _below(g, beta, tau, a, b)
 

@@ -141,5 +141,6 @@ def judge(claim: Claim, draws: Sequence[Draws]) -> ClaimReport:
             )
             test = f"{prediction.test} {arguments}".strip()
             findings.append(Finding(name, prediction.says, prediction.role, _words(case), test, results))
-    setting = _words({name: value for name, value in claim.sizes.items()})
-    return ClaimReport(claim.name, claim.statement, setting, tuple(map(_words, replicates)), tuple(findings))
+    return ClaimReport(
+        claim.name, claim.statement, _words(claim.sizes), tuple(map(_words, replicates)), tuple(findings)
+    )

@@ -185,6 +185,12 @@ def test_sixteen_bits_a_channel_are_refused(tmp_path: Path) -> None:
         pictures.header(path)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, 20, -0.5])
+def test_a_share_that_is_none_is_refused(folder: Path, share: float) -> None:
+    with pytest.raises(ValueError, match=f"^test_share={share} must be above 0 and below 1$"):
+        sources.find(str(folder), test_share=share)
+
+
 def test_folders_without_classes_or_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{tmp_path} has 0 folders of classes, but must have two or more"):
         sources.find(str(tmp_path))

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from chex import assert_trees_all_close
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets import encoded
@@ -36,6 +37,15 @@ def variables(network):
 def batch():
     generator = np.random.default_rng(1)
     return {"image": generator.normal(size=IMAGES).astype("f"), "label": generator.integers(0, 5, IMAGES[0])}
+
+
+def from_discrete(network, genotype, variables, others):
+    """The inverse of `to_discrete`: a copy of `others`, the variables of all ops, with `variables` in their places."""
+    result = flatten_dict(others)
+    for path, leaf in flatten_dict(variables).items():
+        place, row = encoded._place(network.supernet, genotype, path)
+        result[place] = leaf if row is None else jnp.asarray(result[place]).at[row].set(leaf)
+    return unflatten_dict(result)
 
 
 def objective(network, drop_path, params, others, batch):
@@ -101,9 +111,9 @@ def test_ops_that_are_not_chosen_stay_as_they_are(network, variables, batch, of_
     zeros = jax.tree.map(np.zeros_like, {"params": gradient, "batch_stats": stats})
     own = encoded.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
     # Nothing is left of the gradient once that of the genotype's network is taken out.
-    assert_trees_all_close(gradient, encoded.from_discrete(network, genotype, own, zeros)["params"], atol=0)
+    assert_trees_all_close(gradient, from_discrete(network, genotype, own, zeros)["params"], atol=0)
     moved = jax.tree.map(np.subtract, stats, variables["batch_stats"])
-    chosen = encoded.from_discrete(network, genotype, jax.tree.map(np.ones_like, own), zeros)["batch_stats"]
+    chosen = from_discrete(network, genotype, jax.tree.map(np.ones_like, own), zeros)["batch_stats"]
     assert_trees_all_close(jax.tree.map(lambda a, where: a * (1 - where), moved, chosen), zeros["batch_stats"], atol=0)
 
 
@@ -115,7 +125,7 @@ def test_weights_move_out_and_in(network, variables):
     )
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, {n: dict(shapes[n]) for n in own})
     blank = jax.tree.map(jnp.zeros_like, variables)
-    there_and_back = encoded.from_discrete(network, genotype, own, blank)
+    there_and_back = from_discrete(network, genotype, own, blank)
     assert_trees_all_close(encoded.to_discrete(network, genotype, there_and_back, IMAGES), own, atol=0)
     kept = sum(leaf.size for leaf in jax.tree.leaves(own))
     assert sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(there_and_back)) == kept
@@ -165,7 +175,7 @@ def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
     of_one = encoded.to_discrete(network, genotype, found[0], images)
     assert_trees_all_close((of_one, *found[1:]), expected, rtol=1e-5, atol=1e-5)
     blank = jax.tree.map(jnp.zeros_like, found[0])
-    there = encoded.from_discrete(network, genotype, of_one, blank)
+    there = from_discrete(network, genotype, of_one, blank)
     assert_trees_all_close(there["params"], found[0]["params"], atol=0)
 
 

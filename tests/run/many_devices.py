@@ -179,7 +179,7 @@ def searched(workdir, method, **fields):
     config = tiny_config(method=method, seeds=2, epochs=3, **fields)
     search_job.run(config, workdir)
     found = {}
-    for folder in search_job.seed_folders(config, workdir):
+    for folder in settings.seed_folders(config, workdir):
         logits = reporting.read_logits(folder, 2)
         found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
     return found

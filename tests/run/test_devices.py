@@ -127,9 +127,10 @@ def test_the_memory_of_a_step_comes_with_advice_where_it_is_too_much(temporary, 
     sizes = {"argument_size_in_bytes": 3 * 10**8, "output_size_in_bytes": 2 * 10**8, "alias_size_in_bytes": 10**8}
     analysis = SimpleNamespace(**sizes, temp_size_in_bytes=temporary)
     shardings = [jax.sharding.SingleDeviceSharding(jax.devices()[0])]
-    text = loop.memory_in_words(SimpleNamespace(memory_analysis=lambda: analysis, input_shardings=shardings))
+    compiled = SimpleNamespace(memory_analysis=lambda: analysis, input_shardings=shardings)
+    text = loop.memory_in_words(compiled, "evaluation.")
     assert text.startswith(f"needs {(4 * 10**8 + temporary) / 1e9:.2f} GB of memory on each device")
-    assert advised == ("set config.accumulate to take a batch in pieces" in text)
+    assert advised == ("set config.evaluation.accumulate to take a batch in pieces" in text)
     unknown = SimpleNamespace(memory_analysis=lambda: None, input_shardings=shardings)
     assert "does not report" in loop.memory_in_words(unknown)
 

@@ -118,6 +118,7 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"running": CELL}, {}, "the name 'running' of a cell must"),
         ({"..": CELL}, {}, "the name '..' of a cell must"),
         ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
+        ({0: CELL}, {}, "the name 0 of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' if many cells are trained"),
         (
@@ -137,6 +138,12 @@ def test_what_cannot_be_trained_is_refused(cells, fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         evaluate.evaluate(cells, tiny_config(**fields), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("trainings", [0, 1.5])
+def test_a_number_of_trainings_is_one_of_seeds(trainings, tmp_path):
+    with pytest.raises(ValueError, match=f"^trainings={trainings} must be an integer from 1 to "):
+        evaluate.evaluate({"a": CELL}, tiny_config(), tmp_path, trainings=trainings)
 
 
 def test_a_folder_of_other_trainings_is_refused(evaluated):

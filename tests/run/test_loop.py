@@ -311,7 +311,7 @@ def test_no_state_that_is_not_finite_is_saved(place, value, one_left, tmp_path):
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
     text = (
         f"the search of seed_1 diverged in epoch 2, where {place} is not finite; the last good checkpoint is {newest}; "
-        "use another --workdir and a smaller config.weights.learning_rate"
+        f"use another --workdir and a smaller config.{'logits' if collection == 'arch' else 'weights'}.learning_rate"
     )
     signal.raise_signal(signal.SIGTERM)
     with refused(text, loop.Diverged):

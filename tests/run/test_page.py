@@ -10,7 +10,7 @@ from pages import EVIL, Page, opened, probabilities, searched
 from shared import tiny_config, tiny_training
 
 from prdarts_jax import devices
-from prdarts_jax.run import compare, report, reporting, search, settings
+from prdarts_jax.run import compare, report, reporting, settings
 from prdarts_jax.spaces import genotypes
 
 ROWS = {
@@ -39,8 +39,7 @@ def compared(workdir):
 
 
 def written(config, workdir):
-    folders = [workdir] if config.job == "train" else search.seed_folders(config, workdir)
-    report.write(config, workdir, folders)
+    report.write(config, workdir)
     return (workdir / "report.html").read_text()
 
 
@@ -190,7 +189,7 @@ def test_cells_of_elsewhere_are_compared_alone(tmp_path):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "is_main", lambda: False)
-    report.write(two_seeds(), tmp_path, [])
+    report.write(two_seeds(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

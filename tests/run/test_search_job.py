@@ -238,9 +238,9 @@ def test_latencies_are_measured_once_for_a_network(tmp_path, monkeypatch):
 def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
     """Whatever the method ranks its ops by."""
     config, space, rng = settings.search(method), spaces.s3(), np.random.default_rng(0)
-    config.space, config.cost.target = "s3", 1.0
-    validation.validate(config)
     of_space = costs.of_network(space, channels=4, cells=2)
+    config.space, config.cost.target = "s3", of_space.fixed + 1
+    validation.validate(config)
     made = problems.with_target(config, problems.make_method(config), of_space)
     for _ in range(3):
         drawn = {t: rng.normal(size=space.shape).astype(np.float32) for t in space.cell_types}
@@ -318,6 +318,27 @@ def test_a_stop_at_the_end_of_a_stage_or_in_the_next_leaves_no_trace(staged, toy
     assert said.count("compiled") == 1 and "resumed at step 5 of 6" in said.partition("stage 2 of 2")[2]
     np.testing.assert_array_equal(logits(tmp_path), logits(staged))
     np.testing.assert_array_equal(logits(tmp_path / "stage_1"), logits(staged / "stage_1"))
+
+
+@pytest.mark.parametrize(
+    "stage, message",
+    [
+        ("Stage(darts)", "each stage but the first must have ops of at least 1"),
+        (
+            "Stage(dataclasses.replace(darts, stages=(Stage(darts),)), 2)",
+            "^method has 1 stages: make a SearchProblem of ",
+        ),
+    ],
+)
+def test_a_later_stage_that_does_not_fit_is_refused_before_the_first(stage, message, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import dataclasses\nimport prdarts_jax as pdx\nfrom prdarts_jax import Stage\n"
+        "def mine():\n    darts = pdx.methods.darts()\n"
+        f"    return dataclasses.replace(darts, stages=(Stage(darts), {stage}))\n"
+    )
+    with pytest.raises(ValueError, match=message):
+        search.run(changing_config(f"{tmp_path}/own.py:mine", "s3"), tmp_path / "run")
+    assert not list(tmp_path.glob("run/stage_1/*"))
 
 
 def test_a_first_stage_of_another_config_is_refused(staged, tmp_path):

@@ -15,6 +15,8 @@ from prdarts_jax.search import gates, terms
 from prdarts_jax.spaces import SearchSpace, discretizations, genotypes
 
 SMALL = SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), nodes=4)
+# Two of the edges into the last node have only `none`.
+FEW = SearchSpace("few", SMALL.ops, nodes=4, edge_ops=(3 * (SMALL.ops,) + 2 * (("none",),),) * 2)
 OF_SPACE = {
     space.name: costs.of_network(space, channels=4, cells=3, image_shape=(8, 8, 3))
     for space in (SMALL, spaces.s2(), spaces.nas_bench_201())
@@ -84,10 +86,10 @@ def test_it_is_the_excess_of_the_derived_cell_and_its_slope_that_of_the_mean_of_
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-@pytest.mark.parametrize("space", [SMALL, spaces.darts(), spaces.nas_bench_201()], ids=lambda space: space.name)
+@pytest.mark.parametrize("space", [SMALL, FEW, spaces.darts(), spaces.nas_bench_201()], ids=lambda space: space.name)
 def test_the_strongest_ops_are_those_of_the_derived_cell(space, distinct):
     rng = np.random.default_rng(0)
-    score = rng.normal(size=(20, *space.shape)).astype(np.float32)
+    score = np.where(space.candidates("normal"), rng.normal(size=(20, *space.shape)), -np.inf).astype(np.float32)
     kept = jax.vmap(lambda score: gates.strongest_ops(space, score, distinct))(score)
     for one, found in zip(score, np.asarray(kept), strict=True):
         scores = dict.fromkeys(space.cell_types, one)

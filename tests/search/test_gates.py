@@ -194,11 +194,12 @@ def test_random_cells_have_candidates_only():
         assert (chosen.any(axis=0) == space.candidates(t)).all()
 
 
-def test_cells_drawn_by_weights_follow_them():
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_cells_drawn_by_weights_follow_them(scale):
     """An op in proportion to its weight, two of three inputs one after another in proportion to their sums."""
     space = spaces.SearchSpace("small", ("skip_connect", "none", "sep_conv_3x3"), nodes=4)
     weights = jnp.array([[1, 9, 3], [0, 1, 2], [1, 0, 1], [0, 2, 1], [2, 0, 1]], float)
-    draw = jax.jit(jax.vmap(lambda key: gates.draw_cell(key, space, weights)))
+    draw = jax.jit(jax.vmap(lambda key: gates.draw_cell(key, space, scale * weights)))
     chosen = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
     assert not chosen[:, np.asarray(weights) == 0].any() and not chosen[:, :, 1].any()
     assert chosen[:, :2].any(axis=2).all()

@@ -109,7 +109,16 @@ def test_what_is_out_of_range_is_refused_by_one_sentence():
         (methods.gdas, {"start_temperature": 0.0}, "start_temperature=0.0 must be above 0"),
         (methods.pc_darts, {"partial": 1}, "partial=1 must be from 2 to 4096"),
         (methods.lambda_darts, {"variant": "sine"}, "variant='sine' must be one of cosine, signcorr"),
-        (methods.p_darts, {"ops": (8, 1, 3)}, "ops=(8, 1, 3) must be a tuple of 1 to 100 whole numbers from 2 to 1000"),
+        (
+            methods.p_darts,
+            {"ops": (8, 1, 3)},
+            "ops=(8, 1, 3) must be a tuple of 1 to 100 numbers, each a whole number from 2 to 1000",
+        ),
+        (
+            methods.drnas,
+            {"partial": (2.5,)},
+            "partial=(2.5,) must be a tuple of 1 to 100 numbers, each a whole number from 1 to 4096",
+        ),
         (
             methods.p_darts,
             {"cells": (5,)},

@@ -105,6 +105,38 @@ def test_what_is_no_method_is_refused_by_one_sentence(name, message):
         methods.find(name)
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "import functools, prdarts_jax as pdx\nmine = functools.partial(pdx.methods.darts)",
+            "must be a function that",
+        ),
+        ("def mine(weight): pass", ": setting weight of mine has no default: give it one$"),
+        ("def mine(weight: 'Weight' = 1): pass", ": name 'Weight' is not defined$"),
+    ],
+)
+def test_a_function_whose_arguments_a_config_cannot_have_is_refused(text, message, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ValueError, match=f"^method='{tmp_path}/own.py:mine'.*{message}"):
+        settings.search(f"{tmp_path}/own.py:mine")
+
+
+@pytest.mark.parametrize("name", ["darts", "weights", "epochs"])
+def test_the_name_of_a_method_may_be_that_of_another_or_of_a_field(name, tmp_path):
+    (tmp_path / "own.py").write_text(f"import prdarts_jax as pdx\ndef {name}(): return pdx.methods.darts()\n")
+    config = settings.search("darts")
+    config.method = f"{tmp_path}/own.py:{name}"
+    validation.validate(config)
+    assert problems.make_method(config) == methods.darts()
+
+
+def test_a_method_with_settings_must_have_another_name_than_a_field(tmp_path):
+    (tmp_path / "own.py").write_text("import prdarts_jax as pdx\ndef weights(window=2): return pdx.methods.darts()\n")
+    with pytest.raises(ValueError, match="must have another name than the field weights of a config$"):
+        settings.search(f"{tmp_path}/own.py:weights")
+
+
 def test_a_function_that_returns_something_else_is_refused():
     with pytest.raises(ValueError, match=r"^method getcwd must return a Method, not str$"):
         methods.find("os:getcwd")()

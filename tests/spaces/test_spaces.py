@@ -166,6 +166,25 @@ def test_a_space_of_ones_own():
     assert one.edges == ((0, 1), (0, 2), (1, 2)) and one.candidates("normal").tolist() == [[True]] * 3
 
 
+def test_lists_of_candidates_become_hashable():
+    candidates = ([["skip_connect"], ["max_pool_3x3"]],)
+    space = spaces.SearchSpace("own", ("skip_connect", "max_pool_3x3"), 3, cell_types=("normal",), edge_ops=candidates)
+    assert space.edge_ops == ((("skip_connect",), ("max_pool_3x3",)),)
+    hash(space)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"nodes": "3"}, "nodes='3' must be of type int, as 6 is"),
+        ({"entries_per_node": -1}, "entries_per_node=-1 must be from 0 to 3.4e+38"),
+    ],
+)
+def test_a_field_of_another_type_or_out_of_range_is_refused(fields, message):
+    with refused(message):
+        spaces.SearchSpace("own", ("skip_connect",), **fields)
+
+
 def test_an_op_that_is_not_registered_is_refused():
     with refused(f"space 'own' has the op 'other', which is not registered; allowed are {OPS_ALLOWED}"):
         spaces.SearchSpace("own", (SKIP, "other"))

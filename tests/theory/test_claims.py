@@ -113,7 +113,9 @@ def test_sizes_that_do_not_fit_are_refused(sizes, said, own):
         ("sizes = {draws = 5, scale = 1.5}", "sizes = 3", "sizes=3 of claim 'large' of .* must be a table"),
         ("width = [2, 3]", "width = 2", "width=2 of claim 'large' of .* must be a list of values of one type"),
         ("width = [2, 3]", 'width = [2, "a"]', "must be a list of values of one type"),
-        (", seed = [1, 2]", "", "replicates of claim 'large' of .* must have seed, a list of numbers"),
+        (", seed = [1, 2]", "", "replicates of claim 'large' of .* must have seed, a list of whole numbers"),
+        ("seed = [1, 2]", "seed = [1.5, 2.0]", "must have seed, a list of whole numbers"),
+        ("threshold = 1.0", 'threshold = "high"', "threshold='high' of prediction .* must be a number"),
         (", scale = 1.5", "", "must give the sizes that my_measures.py:trace takes, but scale differ"),
         ("my_measures.py:trace", "my_measures.py:none", "measure='.*:none' cannot be imported as MODULE:FUNCTION or "),
         (

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from prdarts_jax.fields import at_least, each, from_to
+from prdarts_jax.fields import at_least, each, whole
 from prdarts_jax.refusals import shown
 from prdarts_jax.search import relaxations, terms
 from prdarts_jax.search.method import Method, Stage
@@ -22,8 +22,8 @@ from prdarts_jax.search.methods.named import named
 )
 def drnas(
     kl: Annotated[float, at_least(0)] = 0.0,
-    partial: Annotated[tuple[int, ...], each(from_to(1, 4096), "whole numbers from 1 to 4096")] = (1,),
-    ops: Annotated[tuple[int, ...], each(from_to(2, 1000), "whole numbers from 2 to 1000")] = (7,),
+    partial: Annotated[tuple[int, ...], each(whole(1, 4096))] = (1,),
+    ops: Annotated[tuple[int, ...], each(whole(2, 1000))] = (7,),
 ) -> Method:
     """Draws the op weights of an edge from a Dirichlet distribution whose concentration is trained.
 

@@ -74,14 +74,18 @@ def imported(name: str) -> Named:
     functions are reused.
 
     Raises:
-      ValueError: there is no such module, file or function, or the name is not that of a function or a `Method`.
+      ValueError: there is no such module, file or function, the name is not that of a function or a `Method`, or an
+        argument of the function has no default or a type that a config cannot hold.
     """
     build = object_of("method", name)
     if isinstance(build, Method):
         return constant(name.rpartition(":")[2], build)
-    if not callable(build):
+    if not callable(build) or not hasattr(build, "__name__"):
         raise ValueError(f"method={shown(name)} must be a function that returns a Method")
-    return build if isinstance(build, Named) else Named(build, {})
+    try:
+        return build if isinstance(build, Named) else Named(build, {})
+    except (ValueError, TypeError, NameError) as error:
+        raise ValueError(f"method={shown(name)}: {error}") from error
 
 
 def object_of(field: str, name: str) -> Any:

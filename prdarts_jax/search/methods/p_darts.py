@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from prdarts_jax.fields import Range, below, each, from_to
+from prdarts_jax.fields import below, each, from_to, whole
 from prdarts_jax.refusals import shown
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.methods.named import named
@@ -11,15 +11,11 @@ from prdarts_jax.search.schedules import LinearThenExponential
 from prdarts_jax.spaces import discretizations
 
 
-def _whole(low):
-    return Range(lambda value: type(value) is int and low <= value <= 1000, lambda: "")
-
-
 @named({"epochs": 25, "batch_size": 96, "augmentation.cutout": 0, "logits.learning_rate": 6e-4})  # epochs per stage
 def p_darts(
-    cells: Annotated[tuple[int, ...], each(_whole(1), "whole numbers from 1 to 1000")] = (5, 11, 17),
-    ops: Annotated[tuple[int, ...], each(_whole(2), "whole numbers from 2 to 1000")] = (8, 5, 3),
-    skip_dropout: Annotated[tuple[float, ...], each(below(1), "numbers of at least 0 and below 1")] = (0.0, 0.4, 0.7),
+    cells: Annotated[tuple[int, ...], each(whole(1, 1000))] = (5, 11, 17),
+    ops: Annotated[tuple[int, ...], each(whole(2, 1000))] = (8, 5, 3),
+    skip_dropout: Annotated[tuple[float, ...], each(below(1))] = (0.0, 0.4, 0.7),
     most_skips: Annotated[int, from_to(0, 1000)] = 2,
     frozen: Annotated[float, below(1)] = 0.4,
 ) -> Method:

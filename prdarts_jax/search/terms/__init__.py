@@ -5,7 +5,7 @@ A term is a frozen, hashable object or a plain function, called as `(view, op_we
 `space.edges` and `space.ops`.
 """
 
-from prdarts_jax.search.terms.base import STEP_METRICS, CellTerm, Term, View, total
+from prdarts_jax.search.terms.base import CellTerm, Term, View, total
 from prdarts_jax.search.terms.beta_decay import beta_decay
 from prdarts_jax.search.terms.dirichlet_kl import dirichlet_kl
 from prdarts_jax.search.terms.entropy import entropy
@@ -17,7 +17,6 @@ from prdarts_jax.search.terms.sparsity import group_sparsity, nonskip_sparsity, 
 from prdarts_jax.search.terms.zero_one import zero_one
 
 __all__ = [
-    "STEP_METRICS",
     "CellTerm",
     "Term",
     "View",

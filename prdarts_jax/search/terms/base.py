@@ -46,7 +46,7 @@ Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
 _STDLIB = sysconfig.get_path("stdlib")
 # The metrics that a search step reports without any term.
-STEP_METRICS = (
+_STEP_METRICS = (
     "train_loss",
     "train_accuracy",
     "val_loss",
@@ -65,7 +65,7 @@ def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Arr
         terms have a metric of the same name, or a metric has the name of one that the step itself reports.
     """
     found = [_result(term, view, op_weights, progress) for term in terms]
-    names = [*STEP_METRICS, *(name for _, metrics in found for name in metrics)]
+    names = [*_STEP_METRICS, *(name for _, metrics in found for name in metrics)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
     value = sum((value for value, _ in found), jnp.float32(0))
