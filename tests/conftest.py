@@ -32,15 +32,17 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Begun last, the few long tests of one of these would keep one of several workers while the others have nothing to do.
 _LONG_FILES = (
-    "test_cell test_supernet test_docs test_family test_forward_mode test_main test_devices test_train test_step "
+    "test_cell test_supernet test_docs test_forward_mode test_main test_devices test_train test_step "
     "test_notebook test_hypergradients test_networks test_diagnostics test_search_job test_population test_processes "
     "test_benchmarks test_composed test_theorem1 test_theorem2 test_theorem4 test_kernel test_bilevel test_verdicts"
 ).split()
 
 
 def pytest_configure():
-    """JAX begins, with one device, so that a command line run in here does not make each core one."""
+    """JAX begins, with one device, so that a command line run in here does not make each core one. Files are not forced
+    to the disk: no test loses the power, and each time costs milliseconds."""
     jax.devices()
+    os.fsync = lambda file: None
 
 
 def pytest_addoption(parser):

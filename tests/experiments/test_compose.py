@@ -16,17 +16,16 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 def test_compositions_are_searched_and_their_parts_compared(table, supernet_of_a_table, tmp_path):
     few = f"{scripts.TINY},epochs=1,selection.val_batches=1,selection.finetuning_steps=1,selection.samples=2"
-    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={few}", "--relaxations", "softmax", "gates"]
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={few}", "--relaxations", "gates"]
     scripts.run("compose", *arguments, "--seeds", 1, "--terms", "path and sparsity")
     made = scripts.rows(tmp_path)
-    assert [row[:2] for row in made[:2]] == [["softmax", "path and sparsity"], ["gates", "path and sparsity"]]
+    assert made[0][:2] == ["gates", "path and sparsity"]
     written = tmp_path / "methods/gates_path_and_sparsity.toml"
     assert methods.find(str(written))().terms == methods.pr_darts().terms[2:] + methods.pr_darts().terms[:2]
     accuracies = tabular.load(table)
-    for name, row in (("softmax", made[0]), ("gates", made[1])):
-        for way, accuracy in zip(("", "perturbation", "best_of"), row[2:], strict=True):
-            genotype = genotypes.load(tmp_path / way / f"{name}_path_and_sparsity_seed_1/genotype.json")
-            assert float(accuracy) == round(accuracies.accuracy(genotype), 2)
+    for way, accuracy in zip(("", "perturbation", "best_of"), made[0][2:], strict=True):
+        genotype = genotypes.load(tmp_path / way / "gates_path_and_sparsity_seed_1/genotype.json")
+        assert float(accuracy) == round(accuracies.accuracy(genotype), 2)
 
 
 def compositions(value):

@@ -67,18 +67,9 @@ def test_gates_and_the_eigenvalue_of_an_epoch_are_searched(method, tmp_path, mon
     check(config, *run(config, tmp_path))
 
 
-# What asks for something of the supernet, here dropout and another network; all others below.
-@pytest.mark.parametrize(
-    "config",
-    [
-        make_config("p_darts", "s2", ops=(2,), skip_dropout=(0.5,)),
-        pytest.param(make_config("gdas", "nas_bench_201", cells=1), marks=pytest.mark.slow),
-    ],
-    ids=lambda config: f"{config.method} in {config.space}",
-)
-def test_methods_search_with_the_supernet(config, tmp_path):
-    if config.method == "p_darts":
-        config.p_darts.cells = (1,)
+@pytest.mark.slow
+def test_a_method_searches_with_the_network_of_nas_bench_201(tmp_path):
+    config = make_config("gdas", "nas_bench_201", cells=1)
     check(config, *run(config, tmp_path))
 
 

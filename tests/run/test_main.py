@@ -4,16 +4,15 @@ import errno
 import json
 import math
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
+import killed
 import numpy as np
 import pytest
 from shared import (
@@ -34,14 +33,14 @@ from prdarts_jax.spaces import genotypes
 # Of ml_collections, where it reads a file of the flag.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-EPOCHS, STEPS = 15, 3
+EPOCHS, STEPS, NODES = 15, 3, 3
 DIGITS = f"--config={ROOT}/configs/digits.py:pr_darts_released"
 PICTURES = ("cell_normal", "cell_reduce", "activation", "skip_share", "curves", "diagnostics")
 
 
 def arguments_of(workdir):
     """Those of a search of 15 epochs of three steps."""
-    return tiny_arguments(workdir, epochs=EPOCHS)
+    return tiny_arguments(workdir, epochs=EPOCHS, nodes=NODES)
 
 
 def assert_refused(ended, message):
@@ -85,7 +84,7 @@ def test_compiled_functions_are_kept_in_the_users_cache_folder_or_where_asked(no
 def undisturbed(tmp_path_factory):
     """The workdir of a whole run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    (found,) = search.run(tiny_config(epochs=EPOCHS), workdir).values()
+    (found,) = search.run(tiny_config(epochs=EPOCHS, nodes=NODES), workdir).values()
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == found
     return workdir
 
@@ -94,7 +93,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_workdir_holds_everything(undisturbed):
-    fields = tiny_config(epochs=EPOCHS).to_dict()
+    fields = tiny_config(epochs=EPOCHS, nodes=NODES).to_dict()
     for name in ("evaluation", "discretization", "selection"):  # of what comes after the search, if anything does
         del fields[name]
     assert json.loads((undisturbed / "config.json").read_text()) == json.loads(json.dumps(fields))
@@ -134,7 +133,7 @@ def test_architecture_of_every_epoch_is_saved(undisturbed):
         temperature = 1 - 0.9 * (STEPS * (epoch + 1) - 1) / (EPOCHS * STEPS - 1)
         for t in ("normal", "reduce"):
             logits, probability = arrays[f"logits_{t}"], arrays[f"probability_{t}"]
-            assert logits.shape == (14, 2)
+            assert logits.shape == (2, 2)
             expected = 1 / (1 + np.exp(-(logits - temperature * np.log(0.1 / 1.1))))
             np.testing.assert_allclose(probability, expected, rtol=1e-5)
             mean = read_records(undisturbed)[epoch]["activation"][t]["all"]
@@ -153,46 +152,30 @@ def test_finished_run_is_left_as_it_is(undisturbed, tmp_path, capsys):
 
     finished = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     with without_pictures():
-        (found,) = search.run(tiny_config(epochs=EPOCHS), finished).values()
+        (found,) = search.run(tiny_config(epochs=EPOCHS, nodes=NODES), finished).values()
     assert found == genotypes.from_json((undisturbed / "genotype.json").read_text())
     assert contents(finished) == contents(undisturbed)
     assert "compiled" not in capsys.readouterr().out
 
 
-def kill_at_random(arguments, workdir):
-    """Runs the command in a process and kills it at some moment after two or three epochs."""
-    metrics = workdir / "metrics.jsonl"
-
-    def lines():
-        return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-    wanted, delay = random.randint(2, 3), random.uniform(0, 0.1)  # the first epoch's checkpoint is complete
+def kill(arguments):
+    """Runs the command in a process that is killed as it begins to write the metrics of the fourth epoch."""
     cache = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(jax.config.jax_persistent_cache_min_compile_time_secs),
+        "PYTHONPATH": str(ROOT),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prdarts_jax.main", *arguments],
-        cwd=ROOT,
-        env=os.environ | cache,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while lines() < wanted and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(delay)
-    process.kill()
-    _, err = process.communicate(timeout=120)
-    assert lines() < EPOCHS - 2, f"nearly over before the signal, after epoch {wanted} and {delay:.2f} s: {err}"
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, killed.__file__, r"^open \S+/metrics.jsonl a", "4", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 def test_killed_and_stopped_run_is_resumed_to_the_same_end(undisturbed, tmp_path, command, monkeypatch):
-    """By the same command: killed at any moment, then stopped in the middle of an epoch."""
+    """By the same command: killed, then stopped in the middle of an epoch. (`make kills` kills at any moment.)"""
     end, middle = EPOCHS * STEPS, (EPOCHS - 2) * STEPS + 2
     arguments = arguments_of(tmp_path)
-    kill_at_random(arguments, tmp_path)
+    kill(arguments)
+    assert len(read_records(tmp_path)) == 3
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch, without_pictures():
         stop_at(patch, middle)

@@ -109,8 +109,7 @@ def test_edges_join_their_nodes_bear_their_labels_and_avoid_the_others(name):
             assert labels[i].get_text() == cell[i][0]
 
 
-@pytest.mark.parametrize("epochs", [1, 50, 600])
-@pytest.mark.parametrize("make", [diagnosed, one_cell_type])
+@pytest.mark.parametrize("make, epochs", [(diagnosed, 1), (diagnosed, 50), (diagnosed, 600), (one_cell_type, 50)])
 @pytest.mark.parametrize(
     "draw", [plots.activation_figure, plots.skip_share_figure, plots.curves_figure, plots.diagnostics_figure]
 )

@@ -1,8 +1,6 @@
 """What the search step and the diagnostics say of a small supernet of a user's own space, against central differences
 of its losses."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +15,11 @@ from prdarts_jax.search.step import search_step
 from prdarts_jax.spaces import genotypes
 
 OWN = spaces.SearchSpace(name="own", ops=("skip_connect", "dil_conv_3x3"), nodes=5)
-RATE, STEP = 0.1, 3e-4  # of the weights; of the central differences: such small networks have many kinks
+STEP = 3e-4  # of the central differences: such small networks have many kinks
 PROBLEM = SearchProblem(
     Supernet(space=OWN, channels=2, cells=4),
-    methods.darts(second_order=True),
-    optax.sgd(RATE),
+    methods.darts(),
+    optax.sgd(0.1),
     optax.sgd(1.0),
     total_steps=4,
 )
@@ -38,10 +36,6 @@ TRAIN, VAL = make_batch(0), make_batch(1)
 
 def layered(arch):
     return {t: jnp.broadcast_to(jax.nn.softmax(arch[t]), (2, *OWN.shape)) for t in ("normal", "reduce")}
-
-
-def norm(tree):
-    return np.sqrt(sum(np.sum(np.square(a)) for a in tree.values()))
 
 
 def loss(state, params, op_weights, batch):
@@ -64,49 +58,22 @@ def after(state):
 
 
 @pytest.fixture(scope="module")
-def move(state):
-    """The weights after a step at given logits."""
-
-    @jax.jit
-    def moved(params, arch):
-        slope = jax.grad(lambda params: loss(state, params, layered(arch), TRAIN))(params)
-        return jax.tree.map(lambda w, g: w - RATE * g, params, slope)
-
-    return functools.partial(moved, state.params)
-
-
-@pytest.fixture(scope="module")
 def val_loss(state):
     return jax.jit(lambda params, op_weights: loss(state, params, op_weights, VAL))
 
 
-def test_a_second_order_step_of_the_supernet_follows_the_unrolled_validation_loss(state, after, move, val_loss):
-    gradient = jax.tree.map(np.subtract, state.arch, after[0].arch)
-    moved, size = move(state.arch), norm(gradient)
-    rng = np.random.default_rng(4)
-    random = [{t: rng.normal(size=OWN.shape).astype(np.float32) for t in state.arch} for _ in range(3)]
-    for direction in (gradient, *random):
-        unit = jax.tree.map(lambda d: d / norm(direction), direction)  # noqa: B023
-        ends = [jax.tree.map(lambda a, u, h=h: a + np.float32(h) * u, state.arch, unit) for h in (STEP, -STEP)]
-        unrolled = [val_loss(move(arch), layered(arch)) for arch in ends]
-        found = sum(np.vdot(gradient[t], unit[t]) for t in gradient)
-        assert abs(found - (unrolled[0] - unrolled[1]) / (2 * STEP)) < 0.01 * size
-        if direction is gradient:  # the first order would show
-            of_logits = [val_loss(moved, layered(arch)) for arch in ends]
-            assert abs(found - (of_logits[0] - of_logits[1]) / (2 * STEP)) > 0.1 * size
-    np.testing.assert_allclose(after[1]["val_loss"], val_loss(moved, layered(state.arch)), rtol=1e-4)
-
-
 def test_the_alignment_of_validation_is_the_cosine_of_the_gradients_in_the_weights_of_each_normal_cell(
-    state, after, move, val_loss
+    state, after, val_loss
 ):
     assert PROBLEM.supernet.layers == {"normal": 2, "reduce": 2}
-    params, weights = move(state.arch), jax.device_get(layered(state.arch))
+    weights = jax.device_get(layered(state.arch))
     gradients = np.zeros((2, *OWN.shape))
     for place in np.ndindex(*gradients.shape):
         shift = np.zeros_like(weights["normal"])
         shift[place] = STEP
-        plus, minus = (float(val_loss(params, weights | {"normal": weights["normal"] + s})) for s in (shift, -shift))
+        plus, minus = (
+            float(val_loss(state.params, weights | {"normal": weights["normal"] + s})) for s in (shift, -shift)
+        )
         gradients[place] = (plus - minus) / (2 * STEP)
     a, b = gradients.reshape(2, -1)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)

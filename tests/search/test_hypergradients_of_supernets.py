@@ -70,6 +70,12 @@ def derivatives(state):
     return lambda w: [np.asarray(array, np.float64) for array in found(jnp.float32(w), logits)]
 
 
+def one_step(derivatives, w):
+    gradient, _, mixed, *_ = derivatives(w)
+    *_, vector, dlogits = derivatives(w - RATE * gradient)
+    return dlogits - RATE * vector @ mixed
+
+
 def two_steps(derivatives, w):
     gradient, _, mixed, *_ = derivatives(w)
     first = w - RATE * gradient
@@ -94,6 +100,7 @@ def solved(derivatives, w):
 @pytest.mark.parametrize(
     "hypergradient, expected",
     [
+        (Unrolled(1), one_step),
         (Unrolled(2), two_steps),
         (Neumann(2), three_terms),
         (ConjugateGradient(30, DAMPING), solved),

@@ -137,10 +137,10 @@ def without_context(claim):
     return dataclasses.replace(claim, predictions=deciding)
 
 
-@pytest.mark.parametrize("name", claims.read())
+@pytest.mark.parametrize("name", [name for name, claim in claims.read().items() if without_context(claim) != claim])
 def test_no_verdict_changes_without_the_context(name):
     """Of each claim of the papers, on draws at random near the point where the verdict changes."""
-    claim = claims.read(thorough=True)[name]
+    claim = claims.read()[name]
     rng, before, after = np.random.default_rng(0), [], []
     names = {of for prediction in claim.predictions.values() for of in prediction.of}
     for scale in (0.01, 0.1, 1.0):
