@@ -8,11 +8,11 @@ alternatives take turns, for batch 64, 32x32 images, 16 channels and float32. It
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from benchmark_step import alternate
 from jax import lax
 
 from prdarts_jax.ops import kernels
@@ -78,18 +78,15 @@ def cases(batch_size: int, channels: int) -> dict[str, tuple[tuple[jax.Array, ..
     return found
 
 
-def timed(function: Callable, arguments: tuple[jax.Array, ...]) -> Callable[[], float]:
-    """Seconds of one call of `function`, compiled by itself."""
+def repeated(function: Callable, arguments: tuple[jax.Array, ...]) -> Callable[[], None]:
+    """REPEATS calls of `function`, compiled by itself."""
     compiled = jax.jit(function).lower(*arguments).compile()
 
     def run():
-        start = time.perf_counter()
         for _ in range(REPEATS):
             y = compiled(*arguments)
         jax.block_until_ready(y)
-        return (time.perf_counter() - start) / REPEATS
 
-    run()
     return run
 
 
@@ -109,19 +106,18 @@ def main() -> None:
         runs = {}
         for label, f in alternatives.items():
             dy = jnp.ones_like(jax.eval_shape(f, *inputs)) * 0.5
-            runs[label] = [timed(f, inputs)]
+            runs[label, 0] = repeated(f, inputs)
             for number in range(len(inputs)):
 
                 def gradient(*all_inputs, f=f, number=number):
                     *values, dy = all_inputs
                     return jax.vjp(f, *values)[1](dy)[number]
 
-                runs[label].append(timed(gradient, (*inputs, dy)))
-        seconds = {
-            label: [[run() for run in column] for _ in range(arguments.rounds)] for label, column in runs.items()
-        }
-        for label, rounds in seconds.items():
-            columns = [f"{1e3 * statistics.median(column):.2f}" for column in zip(*rounds, strict=True)]
+                runs[label, number + 1] = repeated(gradient, (*inputs, dy))
+        seconds = alternate(runs, arguments.rounds)
+        for label in alternatives:
+            of_label = [found for (name_of, _), found in seconds.items() if name_of == label]
+            columns = [f"{1e3 * statistics.median(column) / REPEATS:.2f}" for column in of_label]
             print(f"| {name} | {label} | {' | '.join(columns)} {'| ' * (3 - len(columns))}|", flush=True)
 
 

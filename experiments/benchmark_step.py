@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,26 @@ def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compi
       The compiled function, and [(seconds of tracing, seconds of compilation)], first with the empty cache.
     """
     seconds, cache = [], jax.config.jax_compilation_cache_dir
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        compilation_cache.reset_cache()
-        for _ in range(2):
-            jax.clear_caches()
-            start = time.perf_counter()
-            lowered = function.lower(*arguments)
-            traced = time.perf_counter()
-            compiled = lowered.compile()
-            seconds.append((traced - start, time.perf_counter() - traced))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            jax.config.update("jax_compilation_cache_dir", folder)
+            compilation_cache.reset_cache()
+            for _ in range(2):
+                jax.clear_caches()
+                start = time.perf_counter()
+                lowered = function.lower(*arguments)
+                traced = time.perf_counter()
+                compiled = lowered.compile()
+                seconds.append((traced - start, time.perf_counter() - traced))
+    finally:
         jax.config.update("jax_compilation_cache_dir", cache)
         compilation_cache.reset_cache()
     return compiled, seconds
 
 
-def alternate(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def alternate(functions: Mapping[Hashable, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
     """Seconds of each function in each round, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    seconds: dict[Any, list[float]] = {name: [] for name in functions}
     for i in range(rounds + 1):
         for name, function in functions.items():
             start = time.perf_counter()

@@ -16,11 +16,11 @@ folder for each search, and table.md.
 
 import argparse
 import sys
-from pathlib import Path
 
 import family
 import jax
 import jax.numpy as jnp
+import kept
 import numpy as np
 from compare_nasbench201 import make_config
 from gram_nasbench201 import OUTPUTS, SPACE, load_images
@@ -28,7 +28,7 @@ from scipy import stats
 
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
-from prdarts_jax.run import loop, reporting
+from prdarts_jax.run import checkpoints, loop
 from prdarts_jax.theory import findings, gram
 
 METHODS = ("darts", "pr_darts")
@@ -63,9 +63,9 @@ def measure_gains(images: jax.Array, channels: int, draws: int) -> dict[str, np.
     return dict(zip(("conditioning", "size"), gains, strict=True))
 
 
-def growth(workdir: Path, epochs: int) -> np.ndarray:
+def growth(search: kept.Search) -> np.ndarray:
     """The logits after a search, less the mean of their edge: f[edges, ops]."""
-    logits = reporting.read_logits(workdir, epochs - 1)["normal"]
+    logits = np.array(search.logits["normal"])
     return logits - logits.mean(axis=1, keepdims=True)
 
 
@@ -100,20 +100,20 @@ def main() -> None:
         short = {"num_examples": 6400, "epochs": 8, "logits.learning_rate": 1e-2}
         config = family.with_fields(make_config(arguments.data_dir, table=""), short)
         config = family.with_fields(config, family.parse_fields(arguments.set))
-        path = arguments.workdir / "gains.npz"
+        path, fields = arguments.workdir / "gains.npz", {"draws": arguments.draws}
+        fields |= {name: config[name] for name in ("dataset", "image_size", "channels")}
+        checkpoints.check_config(arguments.workdir, fields)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             images, _ = load_images(config.dataset, config.data_dir, config.image_size)
+            checkpoints.write_config(arguments.workdir, fields)
             np.savez(path, **measure_gains(images, config.channels, arguments.draws))
         gains = dict(np.load(path))
-        family.run(config, METHODS, arguments.workdir, arguments.seeds)
+        results = family.run(config, METHODS, arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    grown = {
-        method: [growth(family.workdir(arguments.workdir, method, seed), config.epochs) for seed in arguments.seeds]
-        for method in METHODS
-    }
-    text = make_table(gains, grown)
+    grown = {method: [growth(search) for search in family.of(results, method)] for method in METHODS}
+    text = make_table(gains, {method: runs for method, runs in grown.items() if runs})
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

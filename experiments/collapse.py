@@ -68,7 +68,7 @@ def main() -> None:
     text = make_table(results, table)
     (arguments.workdir / "table.md").write_text(text)
     value, label, limits = family.SKIPS
-    figure = family.trajectories(results, METHODS, value, label, {}, limits)
+    figure = family.trajectories(results, METHODS, value, label, limits=limits)
     figure.savefig(arguments.workdir / "skips.png")
     print(text)
 

@@ -28,6 +28,7 @@ from prdarts_jax.run import loop
 from prdarts_jax.spaces import reference_cells, tabular
 
 ALL_SKIP = reference_cells.all_skip(spaces.nas_bench_201())
+LOWEST = 50.0  # accuracies below are drawn there, in percent
 
 
 def make_config(data_dir: str, table: str) -> ConfigDict:
@@ -85,19 +86,19 @@ def make_table(results: family.Results, names: list[str], table: tabular.Table) 
     return "\n".join(lines) + "\n" + family.beside(ranks, names[0], "rank of the cell, points,")
 
 
-def draw_cells(results: family.Results, names: list[str], table: tabular.Table, lowest: float = 50) -> Figure:
+def draw_cells(results: family.Results, names: list[str], table: tabular.Table) -> Figure:
     """A histogram of the accuracies of all cells, and below it the cell that each search has found. Accuracies below
-    `lowest` percent are drawn there."""
+    50 % are drawn there."""
     figure = Figure(figsize=(7, 2.6 + 0.35 * len(names)), layout="constrained", dpi=150)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, len(names)))
-    above.hist(np.maximum(table.accuracies.ravel(), lowest), bins=np.arange(lowest, 95.5, 0.5), color="0.7")
+    above.hist(np.maximum(table.accuracies.ravel(), LOWEST), bins=np.arange(LOWEST, 95.5, 0.5), color="0.7")
     above.set(
-        title=f"all 15,625 cells of NAS-Bench-201 (first bar: {lowest:g} % and less)",
+        title=f"all 15,625 cells of NAS-Bench-201 (first bar: {LOWEST:g} % and less)",
         ylabel="number of cells",
-        xlim=(lowest, 95),
+        xlim=(LOWEST, 95),
     )
     for height, name in enumerate(reversed(names)):
-        found = [max(lowest, table.accuracy(result.genotype)) for result in family.of(results, name)]
+        found = [max(LOWEST, table.accuracy(result.genotype)) for result in family.of(results, name)]
         shifts = 0.06 * (np.arange(len(found)) - (len(found) - 1) / 2)  # cells that are alike stay visible
         below.plot(found, height + shifts, "o", alpha=0.7, markersize=7)
     below.set_yticks(range(len(names)), reversed(names))

@@ -23,7 +23,6 @@ import compare_discretizations
 import compare_nasbench201
 import family
 import numpy as np
-import scipy.stats
 
 from prdarts_jax.run import loop, reporting
 from prdarts_jax.spaces import genotypes, tabular
@@ -86,18 +85,9 @@ def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> di
     return {level: [float(np.mean(pairs)) for pairs in of_seeds.values()] for level, of_seeds in found.items()}
 
 
-def interval(of_seeds: Sequence[float], comparisons: int) -> tuple[float, float]:
-    """The mean, and the half width of its t interval: so wide that `comparisons` such intervals hold together with 95 %
-    (Bonferroni); infinite for a single seed."""
-    mean, n = float(np.mean(of_seeds)), len(of_seeds)
-    if n == 1:
-        return mean, np.inf
-    return mean, float(scipy.stats.t.ppf(1 - 0.025 / comparisons, n - 1) * scipy.stats.sem(of_seeds))
-
-
 def judged(of_seeds: Sequence[float], comparisons: int) -> str:
     """The interval, the number of seeds and the verdict, as cells of a table."""
-    mean, half = interval(of_seeds, comparisons)
+    mean, half = family.interval(of_seeds, comparisons)
     return f"{mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {family.verdict(mean - half, mean + half)}"
 
 

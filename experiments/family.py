@@ -11,6 +11,7 @@ import re
 import runpy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -224,6 +225,15 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
     return f"{np.mean(finite):{form}} ± {np.std(finite, ddof=1):{form}} ({', '.join(each)})"
 
 
+def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, float]:
+    """The mean, and the half width of its t interval: so wide that `comparisons` such intervals hold together with 95 %
+    (Bonferroni); infinite for a single value."""
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return mean, np.inf
+    return mean, float(scipy.stats.t.ppf(1 - 0.025 / comparisons, n - 1) * scipy.stats.sem(values))
+
+
 def beside(samples: Mapping[str, Sequence[float]], control: str, label: str) -> str:
     """A table with a row for each sample but one, the control: by how much its mean is larger, and whether this can be
     told. The intervals are those of Dunnett's test, which hold together with 95 % if all spreads are alike.
@@ -277,7 +287,7 @@ def trajectories(
     names: Sequence[str],
     value: Callable[[Mapping[str, Any]], float],
     label: str,
-    marks: Mapping[str, float],
+    marks: Mapping[str, float] = MappingProxyType({}),
     limits: tuple[float, float] | None = None,
 ) -> Figure:
     """A panel for each variant, with a line for each seed, over the epochs of all stages.
@@ -293,7 +303,7 @@ def trajectories(
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4 * columns, 2.8 * rows + 1), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=False, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     for name, panel in zip(names, panels, strict=False):

@@ -20,7 +20,6 @@ import family
 import numpy as np
 from compare_nasbench201 import make_config
 from matplotlib.figure import Figure
-from scipy import stats
 
 from prdarts_jax import spaces
 from prdarts_jax.run import loop, reporting
@@ -55,9 +54,7 @@ def make_table(found: dict[str, list[dict[str, np.ndarray]]]) -> str:
     for name, runs in found.items():
         cells = []
         for group in GROUPS:
-            change = np.array([run[group][-1] - run[group][0] for run in runs])
-            half = stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
-            cells.append(f"{change.mean():+.3f} ± {half:.3f}")
+            cells.append("{:+.3f} ± {:.3f}".format(*family.interval([run[group][-1] - run[group][0] for run in runs])))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -88,16 +85,15 @@ def main() -> None:
         short = {"num_examples": 6400, "epochs": 8, "logits.learning_rate": 1e-2}
         config = family.with_fields(make_config(arguments.data_dir, table=""), short)
         config = family.with_fields(config, family.parse_fields(arguments.set))
-        family.run(config, list(variants.values()), arguments.workdir, arguments.seeds)
+        results = family.run(config, list(variants.values()), arguments.workdir, arguments.seeds)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
-    found = {
-        name: [
-            activation(family.workdir(arguments.workdir, variant, seed), config.epochs, config.pr_darts.end_temperature)
-            for seed in arguments.seeds
-        ]
-        for name, variant in variants.items()
-    }
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    for variant, seed in results:  # without the searches that diverged
+        workdir = family.workdir(arguments.workdir, variant, seed)
+        of_run = activation(workdir, config.epochs, config.pr_darts.end_temperature)
+        found.setdefault(next(name for name in variants if variants[name] == variant), []).append(of_run)
+    found = {name: found[name] for name in variants if name in found}
     text = make_table(found)
     (arguments.workdir / "table.md").write_text(text)
     draw(found).savefig(arguments.workdir / "sparsity.png")

@@ -30,6 +30,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
+from prdarts_jax.run import checkpoints
 from prdarts_jax.spaces import tabular
 from prdarts_jax.theory import findings, gram
 
@@ -153,11 +154,14 @@ def main() -> None:
     family.use_compilation_cache(arguments.workdir)
     try:
         table = tabular.load(arguments.table)
+        fields = {name: vars(arguments)[name] for name in ("dataset", "steps", "image_size", "channels")}
+        checkpoints.check_config(arguments.workdir, fields)
         images, labels = load_images(arguments.dataset, arguments.data_dir, arguments.image_size)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     measure = make_measure(images, labels, arguments.steps, arguments.channels)
     arguments.workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_config(arguments.workdir, fields)
     path = arguments.workdir / "cells.csv"
     done = list(csv.DictReader(path.open())) if path.exists() else []
     known = {of["cell"] for of in done}

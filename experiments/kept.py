@@ -1,10 +1,10 @@
 """Results in files that are small enough to be committed, and enough for every table and figure.
 
-In a folder of results NAME.jsonl is of a search: the first line has its settings, the found cell, null if the search
-diverged, and unless it is of an earlier version the rest of `Search`; each other line is the record of an epoch.
-evaluation/NAME.json has the settings of a cell's trainings from
-scratch, the cell, and its accuracy. What is there is not run again, though the folder of its run be gone. Several
-processes may add different results to one folder.
+In a folder of results NAME.jsonl is of a search. The first line has its settings, the found cell (null if the search
+diverged), its doubts and its logits; files of an earlier version lack these two. Each other line is the record of an
+epoch. evaluation/NAME.json has the settings of a cell's trainings from scratch, the cell, and its accuracy. What is
+there is not run again, even if the folder of its run is gone. Several processes may add different results to one
+folder.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 Records = list[dict[str, Any]]
-Head = dict[str, Any]  # {'settings': ..., 'genotype': ...}
+Head = dict[str, Any]  # {'settings': ..., 'genotype': ..., 'doubts': ..., 'logits': ...}
 
 
 class Search(NamedTuple):

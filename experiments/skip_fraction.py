@@ -22,7 +22,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
-from scipy import stats
 
 from prdarts_jax.run import loop, reporting, settings, train
 from prdarts_jax.spaces import genotypes
@@ -79,11 +78,10 @@ def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
     for dataset, curves in found.items():
         for skips, runs in curves.items():
             half = runs[:, runs.shape[1] // 2 - 1]
-            faster = (np.log(curves[0]) - np.log(runs)).mean(1)
-            spread = stats.t.ppf(0.975, len(faster) - 1) * stats.sem(faster)
+            faster, error = family.interval((np.log(curves[0]) - np.log(runs)).mean(1))
             lines.append(
                 f"| {dataset} | {100 * skips / 8:g} % | {half.mean():.3f} ± {half.std(ddof=1):.3f} | "
-                f"{runs[:, -1].mean():.3f} ± {runs[:, -1].std(ddof=1):.3f} | {faster.mean():+.3f} ± {spread:.3f} |"
+                f"{runs[:, -1].mean():.3f} ± {runs[:, -1].std(ddof=1):.3f} | {faster:+.3f} ± {error:.3f} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import family
 import numpy as np
 import pytest
 import scipy.stats
@@ -44,9 +45,9 @@ def test_the_effect_of_a_part_is_a_number_a_seed():
     relaxations, terms, ways = (script.effects(ranks, factor) for factor in range(3))
     assert relaxations == {"gates": pytest.approx([3, 4, 5]), "gumbel": [0, 0, 0]}
     assert terms == {"path": pytest.approx([-1, -1, -1])} and ways["perturbation"] == pytest.approx([2, 2, 2])
-    assert script.interval([3, 4, 5], 1) == (4, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
-    assert script.interval([3, 4, 5], 5) == (4, pytest.approx(9.9248 / 3**0.5, rel=1e-4))  # t of 0.995
-    assert script.interval([3.0], 5) == (3.0, np.inf)
+    assert family.interval([3, 4, 5], 1) == (4, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
+    assert family.interval([3, 4, 5], 5) == (4, pytest.approx(9.9248 / 3**0.5, rel=1e-4))  # t of 0.995
+    assert family.interval([3.0], 5) == (3.0, np.inf)
 
 
 def test_parts_without_an_effect_seldom_differ():
@@ -58,7 +59,7 @@ def test_parts_without_an_effect_seldom_differ():
         of_relaxation = {(r, seed): rng.normal() for r in ("softmax", "gates", "gumbel") for seed in range(3)}
         ranks = compositions(lambda r, t, w, seed, rng=rng, luck=of_relaxation: luck[r, seed] + 0.5 * rng.normal())
         effects = [of_seeds for factor in range(3) for of_seeds in script.effects(ranks, factor).values()]
-        intervals = [script.interval(of_seeds, len(effects)) for of_seeds in effects]
+        intervals = [family.interval(of_seeds, len(effects)) for of_seeds in effects]
         false += any(abs(mean) > half for mean, half in intervals)
     assert false <= scipy.stats.binom.ppf(0.999, 200, 0.05)
 
