@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import CELL
 
 from prdarts_jax import ops
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.supernet import BatchNorm
-from prdarts_jax.spaces import genotypes
 
 CLASSES = 4
 AUGMENTATION = Augmentation(mean=(0.4,), std=(0.2,), pad=1, flip=True, cutout=2)
@@ -206,8 +206,7 @@ def test_the_counts_of_a_test_are_those_of_numpy():
 
 @functools.cache
 def small():
-    genotype = genotypes.Genotype((("skip_connect", 0), ("dil_conv_3x3", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,))
-    network = discrete.network(genotype, channels=4, cells=2, num_classes=CLASSES)
+    network = discrete.network(CELL, channels=4, cells=2, num_classes=CLASSES)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, 30), momentum=0.9)
     return training.TrainProblem(network, optimizer, total_steps=30)
 

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import re
 import runpy
 
@@ -19,15 +18,6 @@ from prdarts_jax.theory import job
 family, cells_script = scripts.load("family"), scripts.load("gram_nasbench201")
 
 SPACE = cells_script.SPACE
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """Of NAS-Bench-201, made up."""
-    path = tmp_path_factory.mktemp("table") / "table.txt"
-    cells = itertools.product(range(5), repeat=6)
-    path.write_text("".join(f"[{', '.join(map(str, cell))}],{sum(cell)}\n" for cell in cells))
-    return path
 
 
 def test_cells_are_measured_once_and_compared_with_their_accuracy(table, tmp_path):

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import signal
 from types import SimpleNamespace
 
 import imagenet_folder
 import jax
 import numpy as np
 import pytest
-from shared import CELL, get_config, refused, tiny_training, without_pictures
+from shared import CELL, get_config, read_records, refused, stop_at, tiny_training, without_pictures
 
 from prdarts_jax import devices
 from prdarts_jax.data import sources, streaming
@@ -35,12 +34,6 @@ def train_problem(config, num_classes, steps_per_epoch):
     return problems.make_train_problem(config, problems.make_network(config, CELL, num_classes), steps_per_epoch)
 
 
-def records(workdir):
-    """metrics.jsonl without the only thing that may change when a run is repeated."""
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in found]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained")
@@ -60,7 +53,7 @@ def test_a_training_leaves_its_result_and_what_made_it(trained):
     assert confusion.shape == (10, 10) and confusion.sum() == result["images"] == 360
     assert result["top1"] == np.trace(confusion) / 360 <= result["top5"] <= 1
     assert result.items() >= sizes.describe(CELL, "cifar", 4, 1, 10, (8, 8, 1)).items()
-    found = records(trained)
+    found = read_records(trained)
     assert [(record["epoch"], record["step"]) for record in found] == [(i, STEPS * (i + 1)) for i in range(EPOCHS)]
     assert found[-1]["test_accuracy"] == result["top1"] and found[-1]["test_loss"] == result["loss"]
     assert found[-1]["train_loss"] < found[0]["train_loss"]
@@ -101,11 +94,11 @@ def test_a_killed_training_is_resumed_to_the_same_end(trained, tmp_path, capsys,
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(loop.tqdm, "update", kill)
         train.run(tiny_config(), tmp_path)
-    assert len(records(tmp_path)) == 2 and not (tmp_path / "result.json").exists()
+    assert len(read_records(tmp_path)) == 2 and not (tmp_path / "result.json").exists()
     with without_pictures():
         train.run(tiny_config(), tmp_path)
     assert f"resumed at step {2 * STEPS} of {EPOCHS * STEPS}\n" in capsys.readouterr().out
-    assert records(tmp_path) == records(trained)
+    assert read_records(tmp_path) == read_records(trained)
     for name in ("result.json", "genotype.json", "config.json", "classifier.stablehlo"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
@@ -144,7 +137,7 @@ def test_a_run_does_not_go_on_from_weights_that_have_changed(tmp_path, monkeypat
 
 def test_no_epochs_test_the_weights_a_training_would_start_from(tmp_path):
     result = train.run(tiny_config(epochs=0), tmp_path)
-    assert result["images"] == 360 and records(tmp_path) == []
+    assert result["images"] == 360 and read_records(tmp_path) == []
     assert not (tmp_path / "curves.png").exists() and (tmp_path / "confusion.png").exists()
 
 
@@ -294,7 +287,7 @@ def test_arrays_of_ones_own_are_trained_and_no_others_after_them(tmp_path):
     with without_pictures():
         result = train.run(config, tmp_path / "run", from_arrays(arrays))
     assert result["images"] == 8 and np.shape(result["confusion"]) == (2, 2)
-    assert records(tmp_path / "run")[0]["step"] == 4  # 32 images in batches of eight
+    assert read_records(tmp_path / "run")[0]["step"] == 4  # 32 images in batches of eight
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["dataset"] == "arrays" and written["images"].startswith("40 images, ")
     assert json.loads((tmp_path / "run" / "classifier.json").read_text())["classes"] == ["cat", "dog"]
@@ -344,23 +337,17 @@ def test_imagenet_is_trained_from_its_files(workers, tmp_path, capsys):
     with without_pictures():
         expected = train.run(config, tmp_path / "whole")
     assert expected["images"] == imagenet_folder.VALIDATION and len(expected["confusion"]) == 1000
-    assert [record["step"] for record in records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
+    assert [record["step"] for record in read_records(tmp_path / "whole")] == [5, 10]  # 22 images in batches of four
 
     config.workers = 0
 
-    def stop(self, n=1):
-        bar(self, n)
-        if self.n == 3:
-            signal.raise_signal(signal.SIGTERM)
-
-    bar = loop.tqdm.update
     with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped, match="stopped at step 3 of 10"):
-        patch.setattr(loop.tqdm, "update", stop)
+        stop_at(patch, 3)
         train.run(config, tmp_path / "parts")
     with without_pictures():
         assert train.run(config, tmp_path / "parts") == expected
     assert "resumed at step 3 of 10" in capsys.readouterr().out
-    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert read_records(tmp_path / "parts") == read_records(tmp_path / "whole")
 
 
 def test_as_many_workers_read_as_the_config_says(tmp_path, monkeypatch):
