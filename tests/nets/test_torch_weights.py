@@ -2,7 +2,6 @@
 
 import argparse
 import builtins
-import functools
 import io
 import pickle
 import sys
@@ -13,30 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shared import refused
+from test_torch_names import ROUND_TRIPS, arguments, shapes_of
 from trees import assert_identical
 
-from prdarts_jax import ops
-from prdarts_jax.nets import discrete, torch_weights
+from prdarts_jax.nets import torch_weights
 from prdarts_jax.spaces import genotypes
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
 reference = pytest.importorskip("torch_reference")
-
-CHANNELS, CLASSES = 4, 5
-
-
-def arguments(name="PRDARTS", form="cifar"):
-    return genotypes.named(name), form, CHANNELS, 3, CLASSES
-
-
-@functools.cache
-def shapes_of(name, form, auxiliary):
-    genotype, _, channels, cells, classes = arguments(name, form)
-    net = discrete.network(
-        genotype, form=form, channels=channels, cells=cells, num_classes=classes, auxiliary=auxiliary
-    )
-    shapes = discrete.shapes_of(net, (1, reference.size_of(form), reference.size_of(form), 3))
-    return {collection: shapes[collection] for collection in ("params", "batch_stats")}
 
 
 def random_state(name="PRDARTS", form="cifar", auxiliary=True):
@@ -48,16 +31,6 @@ def random_state(name="PRDARTS", form="cifar", auxiliary=True):
     }
     state |= {name: np.abs(array) for name, array in state.items() if name.endswith("running_var")}
     return state, [name for name in shapes if "tracked" in name]
-
-
-ROUND_TRIPS = (
-    ("PRDARTS", "cifar", True),
-    ("PRDARTS", "imagenet", True),
-    ("PCDARTS_IMAGENET", "imagenet", False),
-    ("NASNet", "cifar", False),
-    ("AmoebaNet", "cifar", True),
-    ("FAIRDARTS_A", "cifar", True),
-)
 
 
 @pytest.mark.parametrize("name, form, auxiliary", ROUND_TRIPS)
@@ -78,15 +51,6 @@ def test_a_state_dict_comes_back_bit_for_bit(name, form, auxiliary):
     tensors = {name: torch.from_numpy(array) for name, array in back.items()}
     module.load_state_dict(tensors, strict=True)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in module.state_dict().items())
-
-
-@pytest.mark.parametrize("name, form, auxiliary", ROUND_TRIPS)
-def test_variables_come_back_bit_for_bit(name, form, auxiliary):
-    leaves, structure = jax.tree.flatten(shapes_of(name, form, auxiliary))
-    variables = structure.unflatten([jnp.abs(reference.normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)])
-    state = torch_weights.to_torch({**variables, "auxiliary": {}}, *arguments(name, form))
-    back = torch_weights.load(state, *arguments(name, form))
-    assert_identical(back, variables)
 
 
 def test_the_names_of_fair_darts_are_read_too():
@@ -333,50 +297,3 @@ def test_variables_that_do_not_fit_are_listed():
         "1 of another shape: params.classifier.kernel (3, 2) instead of (64, 5)"
     ):
         torch_weights.to_torch(variables, *arguments())
-
-
-def test_an_op_without_names_in_pytorch_is_named(own_registry):
-    ops.register("mine", group="conv")(ops.find("nor_conv_3x3").build)
-    mine = genotypes.Genotype((("mine", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
-    with pytest.raises(ValueError, match="op 'mine' has weights at stride 1 whose names in PyTorch are not registered"):
-        torch_weights.load({}, mine, *arguments()[1:])
-
-
-@pytest.mark.parametrize(
-    "position, value, message",
-    (
-        (0, "PRDARTS", "genotype='PRDARTS' must be a Genotype"),
-        (1, "svhn", "form='svhn' must be one of cifar, imagenet"),
-        (2, 0, "channels=0 must be an integer of at least 1"),
-        (2, 4.0, "channels=4.0 must be an integer of at least 1"),
-        (3, 0, "cells=0 must be an integer of at least 1"),
-        (4, True, "num_classes=True must be an integer of at least 1"),
-    ),
-)
-def test_impossible_arguments_are_named(position, value, message):
-    changed = [*arguments()]
-    changed[position] = value
-    for convert in (torch_weights.load, torch_weights.to_torch):
-        with pytest.raises(ValueError, match=message):
-            convert({}, *changed)
-
-
-def test_the_names_of_nas_bench_201_are_the_benchmarks():
-    """As its authors' networks have them (one cell a stage, so that cells 1 and 3 are the residual blocks)."""
-    cell = genotypes.EdgeGenotype(("nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1"))
-    network, shape = discrete.network(cell, channels=4, cells=1, num_classes=CLASSES), (1, 8, 8, 3)
-    variables = discrete.init_variables(network, jax.random.key(0), shape)
-    state = torch_weights.to_torch(variables, cell, "cifar", 4, 1, CLASSES)
-    weights = {"stem.0": (4, 3, 3, 3), "classifier": (CLASSES, 16), "lastact.0": (16,), "stem.1": (4,)}
-    for k, c in ((0, 4), (2, 8), (4, 16)):
-        weights |= {f"cells.{k}.layers.0.op.1": (c, c, 3, 3), f"cells.{k}.layers.2.op.1": (c, c, 1, 1)}
-        weights |= dict.fromkeys((f"cells.{k}.layers.0.op.2", f"cells.{k}.layers.2.op.2"), (c,))
-    for k, c in ((1, 4), (3, 8)):
-        weights |= {f"cells.{k}.conv_a.op.1": (2 * c, c, 3, 3), f"cells.{k}.conv_b.op.1": (2 * c, 2 * c, 3, 3)}
-        weights |= dict.fromkeys((f"cells.{k}.conv_a.op.2", f"cells.{k}.conv_b.op.2"), (2 * c,))
-        weights[f"cells.{k}.downsample.1"] = (2 * c, c, 1, 1)
-    found = {name.removesuffix(".weight"): array.shape for name, array in state.items() if name.endswith(".weight")}
-    assert found == weights
-    norms = {name for name, shape in weights.items() if len(shape) == 1}
-    assert {name.rpartition(".")[0] for name in state if name.endswith("running_var")} == norms
-    assert_identical(torch_weights.load(state, cell, "cifar", 4, 1, CLASSES), variables)
