@@ -10,8 +10,8 @@ gain over the 30 pairs of an edge and an op.
 
     python experiments/bilevel_nasbench201.py --data_dir=DIR --workdir=runs/bilevel_nasbench201
 
-A search takes about a minute, the gains two; the script may be stopped and started again. It writes gains.npz, a run
-folder for each search, and table.md.
+A search takes about a minute, the gains two; the script may be stopped and started again. It writes config.json,
+gains.npz, a run folder for each search, and table.md.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
         config = family.with_fields(config, family.parse_fields(arguments.set))
         path, fields = arguments.workdir / "gains.npz", {"draws": arguments.draws}
         fields |= {name: config[name] for name in ("dataset", "image_size", "channels")}
-        checkpoints.check_config(arguments.workdir, fields)
+        family.check_results(path, fields)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             images, _ = load_images(config.dataset, config.data_dir, config.image_size)

@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import loop, reporting, search, settings, validation
+from prdarts_jax.run import checkpoints, loop, reporting, search, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -208,6 +208,19 @@ def _read_run(folder, genotype):
     last = reporting.read_logits(folder, reporting.read_records(folder)[-1]["epoch"])
     logits = {cell_type: of_type.tolist() for cell_type, of_type in last.items()}
     return kept.Search(records, genotype, json.loads((folder / "doubts.json").read_bytes()), logits)
+
+
+def check_results(path: Path, fields: Mapping[str, Any]) -> None:
+    """Refuses a file of results that is of other settings than `fields`: config.json beside it has its own.
+
+    Raises:
+      ValueError: naming the settings that differ, or saying that there is no config.json.
+    """
+    checkpoints.check_config(path.parent, fields)
+    if path.exists() and not (path.parent / "config.json").exists():
+        raise ValueError(
+            f"{path} has no config.json beside it, which says of which settings it is: use another --workdir"
+        )
 
 
 def of(results: Results, name: str) -> list[kept.Search]:

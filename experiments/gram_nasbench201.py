@@ -9,8 +9,8 @@ input train only what is behind them; they count as all others.
 
     python experiments/gram_nasbench201.py --data_dir=DIR --table=FILE --workdir=runs/gram_nasbench201
 
-A cell takes seconds; the script may be stopped and started again. It writes cells.csv, table.md with the rank
-correlations, and gram.png.
+A cell takes seconds; the script may be stopped and started again. It writes config.json, cells.csv, table.md with the
+rank correlations, and gram.png.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def main() -> None:
     try:
         table = tabular.load(arguments.table)
         fields = {name: vars(arguments)[name] for name in ("dataset", "steps", "image_size", "channels")}
-        checkpoints.check_config(arguments.workdir, fields)
+        family.check_results(arguments.workdir / "cells.csv", fields)
         images, labels = load_images(arguments.dataset, arguments.data_dir, arguments.image_size)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

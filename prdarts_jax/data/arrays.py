@@ -46,8 +46,8 @@ def from_arrays(
 
     Raises:
       ValueError: an array has another dtype or shape, there are fewer than two different labels, `classes` has another
-        length or a name twice, `test` does not fit `train`, `test_share` is not between 0 and 1, or no class has two
-        images and there is no `test`.
+        length or a name twice, `test` does not fit `train`, or there is no `test` and `test_share` is not between 0
+        and 1 or no class has two images.
 
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, (30, 12, 16, 3)).astype(np.uint8)

@@ -90,7 +90,10 @@ def draw_cell(key: jax.Array, space: SearchSpace, weights: jax.Array) -> jax.Arr
 
 
 def strongest_inputs(space: SearchSpace, score: jax.Array) -> jax.Array:
-    """bool[edges]: for each node, the `entries_per_node` incoming edges with the largest `score` f32[edges]."""
+    """bool[edges]: for each node, the `entries_per_node` incoming edges with the largest `score` f32[edges].
+
+    An edge of score -inf may be left out, even if the node then has fewer.
+    """
     into = edges_into(space)
     return jnp.any(largest(jnp.where(into, score, -jnp.inf), space.entries_per_node) & into, axis=0)
 

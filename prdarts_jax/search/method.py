@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import jax
 from flax.core import FrozenDict
 
-from prdarts_jax.fields import checked, from_to
+from prdarts_jax.fields import at_least, checked, from_to
 from prdarts_jax.refusals import shown
 from prdarts_jax.search.alignment import Alignment
 from prdarts_jax.search.freezing import OperationEarlyStopping
@@ -93,6 +93,8 @@ class Method:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
         if self.early_stopping is not None and not hasattr(type(self.early_stopping), "stops"):
             raise ValueError(f"early_stopping={shown(self.early_stopping)} must be a value such as EarlyStopping()")
+        if not all(isinstance(stage, Stage) for stage in self.stages):
+            raise ValueError(f"stages={shown(self.stages)} must be Stages, such as Stage(method, ops=4)")
         if any(stage.ops < 1 for stage in self.stages[1:]):
             raise ValueError(f"stages={shown(self.stages)}: each stage but the first must have ops of at least 1")
         for field, arguments in _ARGUMENTS.items():
@@ -115,6 +117,7 @@ class Method:
         return self.discretization(space, self.relaxation.scores(space, logits))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One of the searches of a method that has several.
@@ -126,7 +129,7 @@ class Stage:
     """
 
     method: Method
-    ops: int = 0
+    ops: Annotated[int, at_least(0)] = 0
 
 
 def _unfit(function, arguments):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scripts
 
-from prdarts_jax.run import problems, reporting
+from prdarts_jax.run import loop, problems, reporting
 from prdarts_jax.spaces import tabular
 from prdarts_jax.theory import job
 
@@ -38,6 +38,10 @@ def test_cells_are_measured_once_and_compared_with_their_accuracy(table, tmp_pat
         assert float(row["conditioning"]) < 0 and np.isfinite(float(row["loss"]))
     assert len(re.findall(r"^\| \w+, \w+ \| -?\d", (tmp_path / "table.md").read_text(), re.MULTILINE)) == 8
     assert (tmp_path / "gram.png").exists()
+    for other, message in (("--steps=4", "config.steps is 3 there and 4 here"), ("--steps=3", "has no config.json")):
+        with pytest.raises(SystemExit, match=message):
+            scripts.run("gram_nasbench201", "--cells=5", *arguments, other)
+        (tmp_path / "config.json").unlink(missing_ok=True)
 
 
 def test_a_row_has_the_eigenvalues_and_the_mean_of_the_last_losses(table):
@@ -60,6 +64,8 @@ def test_growth_of_op_weights_is_compared_with_their_gain(tmp_path, monkeypatch)
         return gains
 
     def searching(config, workdir):
+        if config.seed == 3:
+            raise loop.Diverged("it diverged")
         rng = np.random.default_rng(config.seed)
         gain = gains["conditioning"] - gains["conditioning"].mean(1, keepdims=True)
         logits = gain if config.method == "darts" else rng.normal(size=SPACE.shape)
@@ -71,11 +77,13 @@ def test_growth_of_op_weights_is_compared_with_their_gain(tmp_path, monkeypatch)
     monkeypatch.setattr(script, "measure_gains", measure)
     monkeypatch.setattr(family.search, "run", searching)
     tiny = "dataset=digits,image_size=4,num_examples=64,epochs=2,channels=2"
-    scripts.run("bilevel_nasbench201", "--draws=1", "--seeds", 0, 1, 2, f"--set={tiny}", f"--workdir={tmp_path}")
+    scripts.run("bilevel_nasbench201", "--draws=1", "--seeds", 0, 1, 2, 3, f"--set={tiny}", f"--workdir={tmp_path}")
     darts, pr_darts, gain = (tmp_path / "table.md").read_text().splitlines()[2:]
     links = [float(row.split("|")[3].split("(")[0]) for row in (darts, pr_darts)]
     assert links[0] > 0.7 and abs(links[1]) < 0.5
     assert gain.startswith("| gain of skip connections")
+    with pytest.raises(SystemExit, match="config.draws is 1 there and 2 here"):
+        scripts.run("bilevel_nasbench201", "--draws=2", f"--set={tiny}", f"--workdir={tmp_path}")
 
 
 def test_gains_are_differences_of_gram_matrices():

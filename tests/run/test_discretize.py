@@ -1,5 +1,6 @@
 """A search that ends in a cell chosen by the shared weights: its folder, several seeds, a kill, every method."""
 
+import itertools
 import json
 import shutil
 
@@ -102,8 +103,9 @@ def test_killed_while_it_chooses_the_same_command_gives_the_cell_of_a_population
 def test_a_finished_search_takes_another_way(together, tmp_path):
     way, folder, _, _ = together
     shutil.copytree(folder, tmp_path / "run")
-    comparison = [tmp_path / f"run/comparison.{kind}" for kind in ("json", "md", "png")]
-    for path in comparison:
+    names, kinds = ("comparison", "population"), ("json", "md", "png")
+    outdated = [tmp_path / f"run/{name}.{kind}" for name, kind in itertools.product(names, kinds)]
+    for path in outdated:
         path.write_text("{}")
     config = tiny_config(**of_way(way, discretization="own"), seed=3, seeds=2)
     found = search.run(config, tmp_path / "run")
@@ -111,9 +113,9 @@ def test_a_finished_search_takes_another_way(together, tmp_path):
         of_seed = tmp_path / f"run/seed_{seed}"
         assert cell == read(folder / of_seed.name)["derived"][0] == genotypes.load(of_seed / "genotype.json")
         assert not (of_seed / "discretization.json").exists()
-    assert not any(path.exists() for path in comparison)  # of the cells that were chosen before
-    comparison[0].write_text("{}")
-    assert search.run(config, tmp_path / "run") == found and comparison[0].exists()
+    assert not any(path.exists() for path in outdated)  # of the cells that were chosen before
+    outdated[0].write_text("{}")
+    assert search.run(config, tmp_path / "run") == found and outdated[0].exists()
 
 
 @pytest.mark.parametrize("name", methods.NAMED)

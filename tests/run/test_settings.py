@@ -44,11 +44,11 @@ FIELDS = [(job, name) for job, config in DEFAULTS.items() for name in flat(confi
 # By the type of the default. No number may be negative, none NaN. (test_fields.py has all other wrong types.)
 WRONG = {
     int: [-1, 1.5],
-    float: [-1, math.nan, "0.1"],
+    float: [-1, math.nan, math.inf, "0.1"],
     bool: [1],
     str: ["absent", 1],
     tuple: [(), (-1,), ("1",), 1],
-    type(None): [-0.1, "0.1"],
+    type(None): [-0.1, math.inf, "0.1"],
 }
 # By the last part of the name: what lies outside beside that, and what is right though it may look otherwise.
 OUTSIDE = {
@@ -56,7 +56,8 @@ OUTSIDE = {
     **dict.fromkeys(("momentum", "b1", "b2", "ema", "label_smoothing", "drop_path", "start", "frozen"), [1.0]),
     **dict.fromkeys(("drop", "threshold"), [1.1]),
     **dict.fromkeys(("batch_size", "accumulate", "steps_per_call", "cells", "seeds", "window"), [0]),
-    **dict.fromkeys(("samples", "val_batches"), [0]),
+    **dict.fromkeys(("samples", "val_batches"), [0, 10**6 + 1]),
+    "finetuning_steps": [10**6 + 1],
     **dict.fromkeys(("seed", "split_seed"), [2**32]),
     "ratio": [0.0, 1.1],
     "channels": [1, 4097],

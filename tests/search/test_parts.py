@@ -94,6 +94,7 @@ def test_a_function_that_does_not_tell_its_arguments_can_be_a_part():
         (lambda: pdx.OperationEarlyStopping(window=0), "window=0 must be from 1 to 1000000"),
         (lambda: pdx.Pruning(3), "ops=3 must be of type Linear"),
         (lambda: pdx.Perturbation(-1, optax.sgd(0.1)), "steps=-1 must be from 0 to 3.4e+38"),
+        (lambda: pdx.Stage(pdx.methods.darts(), None), "ops=None must be of type int, as 0 is"),
         (lambda: pdx.BestOf(0), "samples=0 must be from 1 to 1000000"),
         (lambda: pdx.EarlyStopping(ratio=2.0), "ratio=2.0 must be above 0 and at most 1"),
         (lambda: pdx.schedules.LinearThenExponential(1.0, 2.0, 1.0), "knee=2.0 must be from 0 to 1"),

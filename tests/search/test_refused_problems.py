@@ -10,6 +10,7 @@ import pytest
 
 from prdarts_jax import nets, spaces
 from prdarts_jax.search import methods
+from prdarts_jax.search.method import Method
 from prdarts_jax.search.problem import SearchProblem, init_search
 from prdarts_jax.search.step import search_step
 
@@ -80,6 +81,8 @@ def test_a_supernet_that_is_not_what_its_method_needs_is_refused():
 def test_what_is_no_method_of_one_search_is_refused():
     with pytest.raises(ValueError, match="^method=.* must be a Method, such as "):
         problem_of(Net(), methods.darts)
+    with pytest.raises(ValueError, match=r"^stages=\(Method\(.* must be Stages, such as Stage\(method, ops=4\)$"):
+        Method(stages=(methods.darts(),))
     with pytest.raises(ValueError, match="^method has 3 stages: make a SearchProblem of each of their methods$"):
         problem_of(Net(), methods.p_darts())
 
