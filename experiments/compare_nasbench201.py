@@ -11,7 +11,8 @@ them.
         pr_darts
 
 A search takes 5 to 65 minutes on one core. Several processes, each with some of the --methods or --seeds, may share
-the workdir; all may be stopped and started again. The script writes a run folder for each search, table.md, a picture
+the workdir; all may be stopped and started again. The table has every seed of these methods that is finished there, or
+in --results, also those that --seeds does not name. The script writes a run folder for each search, table.md, a picture
 of the found cells among all cells, and one of each diagnostic.
 """
 
@@ -126,6 +127,9 @@ def main() -> None:
             make_config(arguments.data_dir, arguments.table), family.parse_fields(arguments.set)
         )
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
+        for name in arguments.methods:
+            seeds = family.seeds_of(kept_in, name)
+            results |= family.run(config, [name], arguments.workdir, seeds, kept_in)
     except (ValueError, OSError, loop.Stopped) as error:
         sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)

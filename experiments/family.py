@@ -223,6 +223,12 @@ def check_results(path: Path, fields: Mapping[str, Any]) -> None:
         )
 
 
+def seeds_of(results: Path, name: str) -> list[int]:
+    """The seeds of a variant of which the folder of results has the search."""
+    stem = workdir(results, name, 0).name.removesuffix("0")
+    return sorted(int(path.stem.removeprefix(stem)) for path in results.glob(f"{stem}*.jsonl"))
+
+
 def of(results: Results, name: str) -> list[kept.Search]:
     """The results of one variant, in the order of the seeds."""
     return [result for (found, _), result in results.items() if found == name]

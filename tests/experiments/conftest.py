@@ -24,7 +24,9 @@ def made_up_searches(monkeypatch):
             logits = {t: rng.normal(size=space.shape) for t in space.cell_types}
             reporting.save_architecture(workdir, epoch, logits, {})
             genotype = problems.make_method(config).derive(space, logits)
-            lines.append(json.dumps({"epoch": epoch, "genotype": dataclasses.asdict(genotype)}) + "\n")
+            line = {"epoch": epoch, "genotype": dataclasses.asdict(genotype), "benchmark": {"accuracy": 50.0}}
+            line |= {"skip_share": {"normal": 0.5}, "entropy": {"normal": 1.0}, "alignment_val": 0.1}
+            lines.append(json.dumps(line) + "\n")
         reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
         reporting.write_json(workdir / "doubts.json", [])
         return {config.seed: genotype}

@@ -40,6 +40,15 @@ def test_cells_of_nas_bench_201_are_compared(searches):
     assert {path.stem for path in searches.glob("*.jsonl")} == {path.name for path in searches.glob("*_seed_1")}
 
 
+def test_the_table_has_all_seeds_that_are_there(made_up_searches, table, tmp_path):
+    arguments = [f"--table={table}", f"--workdir={tmp_path}", f"--set={scripts.TINY},hessian=False", "--methods"]
+    scripts.run("compare_nasbench201", *arguments, "darts", "--seeds", 3)
+    scripts.run("compare_nasbench201", *arguments, "darts", "gdas", "--seeds", 0, 1)
+    numbers = [row[1].count(",") + 1 for row in scripts.rows(tmp_path)[:2]]
+    assert numbers == [3, 2]
+    assert family.seeds_of(tmp_path, "darts") == [0, 1, 3] and family.seeds_of(tmp_path, "dart") == []
+
+
 def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, capsys):
     run, before = searches / "gdas_seed_1", (searches / "gdas_seed_1/config.json").read_bytes()
     few = "selection.val_batches=1,selection.finetuning_steps=1,selection.samples=3"
