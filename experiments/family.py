@@ -231,7 +231,7 @@ def seeds_of(results: Path, name: str) -> list[int]:
 
 def of(results: Results, name: str) -> list[kept.Search]:
     """The results of one variant, in the order of the seeds."""
-    return [result for (found, _), result in results.items() if found == name]
+    return [results[key] for key in sorted(key for key in results if key[0] == name)]
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
