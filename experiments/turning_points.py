@@ -3,8 +3,9 @@
 It reads the kept results of searches in NAS-Bench-201 that recorded the dominant eigenvalue (compare_nasbench201.py),
 and runs nothing. A search turns in the first epoch from which on all cells are more than one point of true accuracy
 below the best cell of an earlier epoch. Beside it are the epoch after which R-DARTS would stop the search because the
-eigenvalue grows, the cell that it would then return, and the entropy and the layers' alignment in the epoch before the
-turn, or in the last epoch. Searches whose logits have no gradient, such as random search, are left out.
+eigenvalue grows, with the cell that it would then return, if it may return any cell and if it may return none of the
+first ten epochs, as in its authors' code; and the entropy and the layers' alignment in the epoch before the turn, or in
+the last epoch. Searches whose logits have no gradient, such as random search, are left out.
 
     python experiments/turning_points.py --results=experiments/results/nasbench201
 
@@ -45,22 +46,25 @@ def make_table(searches: dict[str, list[dict]]) -> str:
     """A row for each search; epochs are counted from 1."""
     most = np.log(len(spaces.nas_bench_201().ops))
     lines = [
-        "| search | best cell, % (epoch) | turns in epoch | cell of the last epoch, % | R-DARTS stops after epoch "
-        "| and returns, % | before the turn or the end: entropy, % of the largest | alignment |",
+        "| search | best cell, % (epoch) | turns in epoch | cell of the last epoch, % | R-DARTS returns, % (stops "
+        "after epoch): any cell | from epoch 11 on | before the turn or the end: entropy, % of the largest "
+        "| alignment |",
         "|---" * 8 + "|",
     ]
     for name, records in searches.items():
         accuracies = [record["benchmark"]["accuracy"] for record in records]
         turned, best = turn(accuracies), int(np.argmax(accuracies))
-        stopped = stop([record["eigenvalue"] for record in records], EarlyStopping())
+        eigenvalues, stopped = [record["eigenvalue"] for record in records], []
+        for start in (0, 10):
+            found = stop(eigenvalues, EarlyStopping(start=start))
+            stopped.append(f"{accuracies[found[1]]:.2f} ({found[0] + 1})" if found else "never")
         before = records[turned - 1 if turned else -1]
         entries = [
             f"`{name}`",
             f"{accuracies[best]:.2f} ({best + 1})",
             str(turned + 1) if turned else "never",
             f"{accuracies[-1]:.2f}",
-            str(stopped[0] + 1) if stopped else "never",
-            f"{accuracies[stopped[1]]:.2f}" if stopped else "",
+            *stopped,
             f"{100 * before['entropy']['normal'] / most:.1f}",
             f"{before['alignment_val']:.3f}",
         ]

@@ -117,7 +117,7 @@ PAPERS = {
         "logits.learning_rate": 6e-4,
     },
     "r_darts": DARTS
-    | section("r_darts", drop_path=0.0, early_stopping=True, window=5, ratio=0.75)
+    | section("r_darts", drop_path=0.0, early_stopping=True, window=5, ratio=0.75, start=10)
     | {"weights.weight_decay": 27e-4},
     "sdarts_rs": DARTS | section("sdarts_rs", start_radius=0.03, end_radius=0.3),
     "sdarts_adv": DARTS | section("sdarts_adv", start_radius=0.03, end_radius=0.3, steps=7),

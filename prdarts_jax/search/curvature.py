@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import above, checked, from_to
 from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.purposes import Purpose
 
 Tree = Any
 
@@ -69,7 +70,7 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
     Returns:
       f32[], the eigenvalue of the largest absolute value, with its sign; see `dominant_eigenvalue`.
     """
-    key = key_for(state.key, 5, state.step)
+    key = key_for(state.key, Purpose.HESSIAN, state.step)
 
     def loss(arch, batch):
         op_weights = problem.op_weights(arch, key, problem.progress(state.step))
@@ -87,16 +88,18 @@ def hessian_eigenvalue(problem: SearchProblem, state: SearchState, batches: Batc
 class EarlyStopping:
     """Ends a search if the dominant eigenvalue grows (section 4.3).
 
-    The authors' code, for searches of 50 epochs, also has the rule not to stop before the tenth.
+    `start` is a rule of the authors' code alone. That code takes the logits of one epoch earlier than here.
 
     Attributes:
       window: number of epochs over which the absolute value of the eigenvalue is averaged. The mean over the last
         `window` epochs is compared with that over the `window` epochs before them.
       ratio: the search ends if the earlier mean is below `ratio` times the later one.
+      start: the first epoch, counted from 0, whose logits may be used: those of earlier epochs are hardly trained.
     """
 
     window: Annotated[int, from_to(1, 10**6)] = 5
     ratio: Annotated[float, above(0, 1)] = 0.75
+    start: Annotated[int, from_to(0, 10**6)] = 10
 
     def stops(self, eigenvalues: Sequence[float]) -> int | None:
         """Whether the search ends after the epochs with these eigenvalues.
@@ -105,8 +108,9 @@ class EarlyStopping:
           The epoch whose logits are then used, counted from 0: the one `window` epochs before the last. None if the
           search goes on.
         """
-        if len(eigenvalues) < 2 * self.window:
+        used = len(eigenvalues) - 1 - self.window
+        if len(eigenvalues) < 2 * self.window or used < self.start:
             return None
         sizes = np.abs(eigenvalues)
         before, now = np.mean(sizes[-2 * self.window : -self.window]), np.mean(sizes[-self.window :])
-        return len(eigenvalues) - 1 - self.window if now > before / self.ratio else None
+        return used if now > before / self.ratio else None

@@ -26,7 +26,7 @@ def test_a_search_turns_where_no_later_cell_is_near_the_best(accuracies, epoch):
 
 def test_the_rule_stops_a_search_the_first_time_that_it_holds():
     """The means over two epochs: 1, 1, 1 and 2."""
-    rule = EarlyStopping(window=2, ratio=0.75)
+    rule = EarlyStopping(window=2, ratio=0.75, start=0)
     assert turning_points.stop([1, -1, 1, 1, 1, 3, 9], rule) == (5, 3)
     assert turning_points.stop([1, -1, 1, 1, 1, 1], rule) is None
 
@@ -44,13 +44,13 @@ def test_a_row_for_each_search(tmp_path, capsys):
             tmp_path / f"{name}.jsonl", config, scripts.load("kept").Search(records, None)
         )
 
-    write("darts_seed_0", [90, 93, *range(60, 70)], [1] * 9 + [9] * 3)
+    write("darts_seed_0", [90, 93, *range(60, 75)], [1] * 9 + [9] * 3 + [99] * 5)
     write("gdas_seed_1", [50, 60, 70], [1, 2, 3])
     write("random_search_seed_0", [50, 60], [0, 0])
     scripts.run("turning_points", f"--results={tmp_path}")
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| `darts_seed_0` | 93.00 (2) | 3 | 69.00 | 10 | 62.00 | 50.0 | 0.250 |",
-        "| `gdas_seed_1` | 70.00 (3) | never | 70.00 | never |  | 50.0 | 0.250 |",
+        "| `darts_seed_0` | 93.00 (2) | 3 | 74.00 | 62.00 (10) | 68.00 (16) | 50.0 | 0.250 |",
+        "| `gdas_seed_1` | 70.00 (3) | never | 70.00 | never | never | 50.0 | 0.250 |",
         "",
     ]
 

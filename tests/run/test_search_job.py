@@ -62,7 +62,7 @@ EIGENVALUES = 0.0, 5.0, 6.0, 8.1, 1.0, 1.0
 
 
 def early_config(**fields):
-    return changing_config("r_darts", "s2", **fields | {"epochs": 5, "r_darts.window": 1})
+    return changing_config("r_darts", "s2", **fields | {"epochs": 5, "r_darts.window": 1, "r_darts.start": 0})
 
 
 @pytest.fixture(scope="module")

@@ -244,7 +244,7 @@ def test_the_dropout_after_skips_falls_as_in_the_released_code():
 
 
 def test_r_darts_stops_when_the_mean_of_five_epochs_is_over_four_thirds_of_that_five_epochs_earlier():
-    stopping = methods.r_darts().early_stopping
+    stopping = methods.r_darts(start=0).early_stopping
     assert methods.r_darts(early_stopping=False).early_stopping is None
     assert stopping.stops([0.1] * 9) is None and stopping.stops([0.1] * 30) is None
     # Nine epochs are too few to compare, however they grow.
@@ -252,11 +252,15 @@ def test_r_darts_stops_when_the_mean_of_five_epochs_is_over_four_thirds_of_that_
     for late, stops in ((1.3, False), (1.4, True)):
         history = [5.0] * 7 + [1.0] * 5 + [late] * 5
         assert stopping.stops(history) == (11 if stops else None)
-        assert methods.r_darts(ratio=0.5).early_stopping.stops(history) is None
+        assert methods.r_darts(ratio=0.5, start=0).early_stopping.stops(history) is None
     # One large value is averaged: (4 + 2.6) / 5 is below 4 / 3.
     assert stopping.stops([1.0] * 9 + [2.6]) is None
     assert stopping.stops([1.0] * 9 + [2.7]) == 4
-    assert methods.r_darts(window=2).early_stopping.stops([1.0, 1.0, 2.0, 2.0]) == 1
+    assert methods.r_darts(window=2, start=0).early_stopping.stops([1.0, 1.0, 2.0, 2.0]) == 1
+    # As in the authors' code, no cell of the first ten epochs is taken.
+    growing = list(np.exp(np.arange(16.0)))
+    assert methods.r_darts().early_stopping.stops(growing[:15]) is None
+    assert methods.r_darts().early_stopping.stops(growing) == 10
 
 
 def test_r_darts_grows_its_drop_path_linearly():

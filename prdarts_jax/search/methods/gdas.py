@@ -8,6 +8,7 @@ from prdarts_jax.search.method import Method
 from prdarts_jax.search.methods.darts import PAPER
 from prdarts_jax.search.methods.named import named
 from prdarts_jax.search.schedules import Linear
+from prdarts_jax.spaces.discretizations import strongest
 
 
 @named(PAPER | {"epochs": 250})
@@ -20,4 +21,7 @@ def gdas(
       start_temperature: tau at the start of the search; it falls linearly over the whole search.
       end_temperature: tau at the end of the search.
     """
-    return Method(relaxation=relaxations.Gumbel(temperature=Linear(start_temperature, end_temperature)))
+    return Method(
+        relaxation=relaxations.Gumbel(temperature=Linear(start_temperature, end_temperature)),
+        discretization=strongest(distinct_inputs=False),
+    )

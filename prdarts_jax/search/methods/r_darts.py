@@ -16,8 +16,11 @@ def r_darts(
     early_stopping: bool = True,
     window: Annotated[int, from_to(1, 10**6)] = 5,
     ratio: Annotated[float, above(0, 1)] = 0.75,
+    start: Annotated[int, from_to(0, 10**6)] = 10,
 ) -> Method:
     """First order DARTS with stronger regularisation of the weights, by weight decay or drop-path, and early stopping.
+
+    The authors search by the second order (`darts` has that), and use either regularisation or early stopping.
 
     Args:
       drop_path: the probability at the end of the search that the output of an edge for an image is dropped; it grows
@@ -27,9 +30,10 @@ def r_darts(
       window: the number of epochs over which the absolute eigenvalue is averaged, and by which the comparison goes
         back.
       ratio: the search ends if the earlier mean is below `ratio` times the current mean.
+      start: the first epoch, counted from 0, whose logits may be used; a rule of the authors' code.
     """
     return Method(
-        early_stopping=EarlyStopping(window, ratio) if early_stopping else None,
+        early_stopping=EarlyStopping(window, ratio, start) if early_stopping else None,
         supernet={"dropout": "path"} if drop_path else {},
         dropout_rate=Linear(0.0, drop_path) if drop_path else None,
     )
