@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -25,6 +26,15 @@ from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 
 Variables = dict[str, Any]
+
+
+class Purpose(enum.IntEnum):
+    """What a training draws random numbers for; see `key_for`."""
+
+    DROP_PATH = 0
+    ORDER = 1  # of the images of an epoch
+    AUGMENTATION = 2
+    DRAWS = 3  # of ops that draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +133,9 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
       fraction), both f32[].
     """
     drop_path = problem.drop_path * jnp.float32(state.step) / problem.total_steps
-    rngs = {"draws": key_for(state.key, 3, state.step)}
+    rngs = {"draws": key_for(state.key, Purpose.DRAWS, state.step)}
     if problem.drop_path:
-        rngs["drop_path"] = key_for(state.key, 0, state.step)
+        rngs["drop_path"] = key_for(state.key, Purpose.DROP_PATH, state.step)
 
     def objective(params):
         logits, updated = problem.network.apply(
@@ -185,8 +195,8 @@ def train_epoch(
     Raises:
       ValueError: `batch_size` is less than 1 or larger than N.
     """
-    step = functools.partial(train_step, problem)
-    return run_epoch(step, state, (data,), (1, 2), augmentation, batch_size, steps, problem.axis_name)
+    step, purposes = functools.partial(train_step, problem), (Purpose.ORDER, Purpose.AUGMENTATION)
+    return run_epoch(step, state, (data,), purposes, augmentation, batch_size, steps, problem.axis_name)
 
 
 # Test -----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from prdarts_jax.data.epochs import Batch, key_for, take_batch
 from prdarts_jax.nets import encoded
 from prdarts_jax.run import loop, reporting
 from prdarts_jax.search.problem import SearchProblem, SearchState
+from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.shared_weights import measure
 from prdarts_jax.spaces import discretizations
 from prdarts_jax.spaces.genotypes import AnyGenotype
@@ -64,13 +65,13 @@ def run(
 
         def train_batch(number):
             epoch, position = jnp.divmod(state.step + number, steps_per_epoch)
-            order = jax.random.permutation(key_for(state.key, 2, epoch), images)
-            key = key_for(state.key, 3, state.step + number)
+            order = jax.random.permutation(key_for(state.key, Purpose.ORDER, epoch), images)
+            key = key_for(state.key, Purpose.AUGMENTATION, state.step + number)
             return take_batch(augmentation, train, order, position, batch_size, key, problem.axis_name)
 
         chosen = choose(problem, state, train_batch, val_batches)
         pair = {t: jnp.stack([of_logits[t], chosen[t].astype(jnp.float32)]) for t in chosen}
-        key = key_for(state.key, 10, state.step)
+        key = key_for(state.key, Purpose.CHOSEN_CELL, state.step)
         return chosen, jax.lax.map(lambda cell: measure(problem, state, key, val_batches, cell)[1], pair)
 
     spread = PartitionSpec(None, devices.DATA)

@@ -18,7 +18,7 @@ from prdarts_jax.data import sources, streaming
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import key_for
 from prdarts_jax.data.source import DataSet, subset
-from prdarts_jax.evaluation.training import TrainProblem, test_step, train_epoch, train_step
+from prdarts_jax.evaluation.training import Purpose, TrainProblem, test_step, train_epoch, train_step
 from prdarts_jax.run import validation
 from prdarts_jax.run.loop import Run
 
@@ -244,7 +244,7 @@ class _Streamed(Feed):
 
     def function(self, problem):
         def step(state, batch):
-            key = key_for(state.key, 2, state.step)
+            key = key_for(state.key, Purpose.AUGMENTATION, state.step)
             image = augment(self.augmentation, key, batch["image"], problem.axis_name)
             return train_step(problem, state, {"image": image, "label": batch["label"]})
 

@@ -20,6 +20,7 @@ from prdarts_jax.data.source import DataSet, subset
 from prdarts_jax.run import feeds, validation
 from prdarts_jax.run.loop import Run
 from prdarts_jax.search.problem import SearchProblem
+from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.step import search_epoch, search_step
 
 
@@ -119,7 +120,7 @@ class _Streamed(Halves):
 
     def function(self, problem):
         def step(state, *batches):
-            keys = jax.random.split(key_for(state.key, 3, state.step))
+            keys = jax.random.split(key_for(state.key, Purpose.AUGMENTATION, state.step))
             augmented = [
                 {**batch, "image": augment(self.augmentation, key, batch["image"], problem.axis_name)}
                 for key, batch in zip(keys, batches, strict=True)

@@ -13,6 +13,7 @@ from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import at_least, checked
 from prdarts_jax.search import gates
 from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
 
@@ -72,7 +73,7 @@ class Perturbation:
           val_batches: for the accuracies, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
         """
         space = problem.supernet.space
-        key, key_order = jax.random.split(key_for(state.key, 8, state.step))
+        key, key_order = jax.random.split(key_for(state.key, Purpose.REMOVALS, state.step))
         left = jnp.stack([jnp.isfinite(state.arch[t]) for t in space.cell_types])
         decisions, may_stay = _decisions(space, key_order), _may_stay(space, left)
         targets = jnp.array([target for _, target in space.edges])
@@ -113,7 +114,7 @@ class Perturbation:
 
         def step(number, trained):
             state, opt_state = trained
-            batch, key = train_batch(first + number), key_for(state.key, 9, first + number)
+            batch, key = train_batch(first + number), key_for(state.key, Purpose.FINETUNING, first + number)
 
             def loss(params):
                 variables = {"params": params, "arch": state.arch}

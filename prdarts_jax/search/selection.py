@@ -12,6 +12,7 @@ from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.fields import checked, from_to
 from prdarts_jax.search import gates, relaxations
 from prdarts_jax.search.problem import SearchProblem, SearchState
+from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.relaxations import Arch
 from prdarts_jax.search.shared_weights import mean_weights, measure
 
@@ -31,7 +32,7 @@ class BestOf:
         `batches` are validation batches, {'image': f32[batches, B, H, W, C], 'label': i32[batches, B]}.
         """
         progress = problem.progress(state.step)
-        keys = jax.random.split(key_for(state.key, 4, state.step), self.samples)
+        keys = jax.random.split(key_for(state.key, Purpose.BEST_OF_EPOCH, state.step), self.samples)
 
         def draw(key):
             return problem.weigh(state.arch, key, progress)
@@ -69,7 +70,7 @@ class BestCell:
         """
         space = problem.supernet.space
         weights = mean_weights(problem, state, {t: jnp.isfinite(state.arch[t]) for t in space.cell_types})
-        keys = jax.random.split(key_for(state.key, 7, state.step), self.samples)
+        keys = jax.random.split(key_for(state.key, Purpose.BEST_CELL, state.step), self.samples)
 
         def draw(key):
             of_types = relaxations.keys(key, weights)

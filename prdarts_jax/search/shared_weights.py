@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from prdarts_jax.data.epochs import Batch, key_for
 from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.relaxations import Arch
 
 _DRAWS = 1024
@@ -30,7 +31,7 @@ def mean_weights(problem: SearchProblem, state: SearchState, left: Arch) -> Arch
     """
     logits = state.arch | {t: jnp.where(rows, state.arch[t], -jnp.inf) for t, rows in left.items()}
     progress = problem.progress(state.step)
-    keys = jax.random.split(key_for(state.key, 6, state.step), _DRAWS)
+    keys = jax.random.split(key_for(state.key, Purpose.MEAN_WEIGHTS, state.step), _DRAWS)
     drawn = jax.vmap(lambda key: problem.weigh(logits, key, progress))(keys)
     weights = {}
     for t, rows in left.items():

@@ -17,6 +17,8 @@ from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 from prdarts_jax.search import alignment, hypergradients, terms
 from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.purposes import Purpose
+from prdarts_jax.search.terms.base import union
 
 
 def search_step(
@@ -51,15 +53,17 @@ def search_step(
         else:
             gradient, found = _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch)
         variables, opt_state = problem.update(collection, gradient, variables, opt_state, **more)
-        metrics |= found
+        metrics = union(metrics, found)
     if problem.method.freezing:
-        metrics |= problem.method.freezing.metrics(opt_state.inner_states["params"].inner_state)
+        frozen = problem.method.freezing.metrics(opt_state.inner_states["params"].inner_state)
+        metrics = union(metrics, frozen)
     return state.replace(step=state.step + 1, opt_state=opt_state, batch_stats=batch_stats, **variables), metrics
 
 
 def _weight_gradient(problem, state, variables, batch):
     """(dL_train/dw with the inner term, (metrics, running statistics after the batch))."""
-    method, progress, key = problem.method, problem.progress(state.step), key_for(state.key, 0, state.step)
+    method, progress = problem.method, problem.progress(state.step)
+    key = key_for(state.key, Purpose.WEIGHTS, state.step)
 
     def loss(params, op_weights):
         value, (accuracy, stats) = batch_loss(problem, state, key, batch, variables | {"params": params}, op_weights)
@@ -70,7 +74,8 @@ def _weight_gradient(problem, state, variables, batch):
 
     weights, inner = problem.weigh(variables["arch"], key, progress), method.inner
     if method.smoothing:
-        weights = method.smoothing(weights, problem.grad(loss_of_types), key_for(state.key, 8, state.step), progress)
+        key_smoothing = key_for(state.key, Purpose.SMOOTHING, state.step)
+        weights = method.smoothing(weights, problem.grad(loss_of_types), key_smoothing, progress)
     op_weights = problem.in_each_layer(weights)
     if inner is None:
         return problem.grad(loss, has_aux=True)(variables["params"], op_weights)
@@ -87,7 +92,7 @@ def _weight_gradient(problem, state, variables, batch):
 
 def _val_gradient(problem, state, variables, batch):
     """dL_val/dw, with the op weights of the step before they are perturbed, and without the inner term."""
-    key = key_for(state.key, 0, state.step)
+    key = key_for(state.key, Purpose.WEIGHTS, state.step)
     op_weights = problem.op_weights(variables["arch"], key, problem.progress(state.step))
 
     def loss(params):
@@ -98,7 +103,8 @@ def _val_gradient(problem, state, variables, batch):
 
 def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batch):
     """(the gradient in the logits of what they minimise, metrics)."""
-    method, progress, key = problem.method, problem.progress(state.step), key_for(state.key, 1, state.step)
+    method, progress = problem.method, problem.progress(state.step)
+    key = key_for(state.key, Purpose.LOGITS, state.step)
 
     def loss(params, op_weights):
         value, (accuracy, _) = batch_loss(problem, state, key, val_batch, variables | {"params": params}, op_weights)
@@ -118,16 +124,12 @@ def _logits_gradient(problem, state, variables, opt_state, train_batch, val_batc
         (*dparams, dweights), metrics = problem.grad(loss, argnums=argnums, has_aux=True)(params, op_weights)
         dadded, more = jax.grad(added, has_aux=True)(logits, metrics["val_loss"])
         (dlogits,) = pull_back(dweights)
-        of_relaxation = method.relaxation.metrics(progress)
-        if taken := more.keys() & of_relaxation.keys():
-            raise ValueError(f"terms must report metrics under other names than {', '.join(sorted(taken))}")
-        metrics |= more | of_relaxation
-        if "normal" in dweights:
-            metrics["alignment_val"] = alignment.cosine(dweights["normal"])
+        of_layers = {"alignment_val": alignment.cosine(dweights["normal"])} if "normal" in dweights else {}
+        metrics = union(metrics, more, method.relaxation.metrics(progress), of_layers)
         dat = {"logits": jax.tree.map(jnp.add, dlogits, dadded), "images": jnp.zeros_like(at["images"])}
         return (*dparams, dat), metrics
 
-    key_weights = key_for(state.key, 0, state.step)
+    key_weights = key_for(state.key, Purpose.WEIGHTS, state.step)
 
     def train_loss(params, at):
         op_weights = problem.op_weights(at["logits"], key_weights, progress)
@@ -177,4 +179,5 @@ def search_epoch(
       ValueError: the data have no batch of this size.
     """
     step, datasets = functools.partial(search_step, problem), (train_data, val_data)
-    return run_epoch(step, state, datasets, (2, 3), augmentation, batch_size, steps, problem.axis_name)
+    purposes = Purpose.ORDER, Purpose.AUGMENTATION
+    return run_epoch(step, state, datasets, purposes, augmentation, batch_size, steps, problem.axis_name)

@@ -389,9 +389,10 @@ def test_scan_equals_single_steps():
     np.testing.assert_allclose(history["val_loss"], losses, rtol=1e-4)
 
 
-def test_a_term_may_not_hide_what_the_relaxation_reports():
-    terms = (lambda *_: (0.0, {"temperature": jnp.float32(1)}),)
+@pytest.mark.parametrize("name", ["temperature", "val_loss", "alignment_val", "train_accuracy"])
+def test_a_term_may_not_hide_what_the_step_reports(name):
+    terms = (lambda *_: (0.0, {name: jnp.float32(1)}),)
     problem = make_problem(dataclasses.replace(methods.pr_darts(), terms=terms))
     state = jax.eval_shape(functools.partial(init_search, problem), jax.random.key(0), make_batch(0)["image"])
-    with pytest.raises(ValueError, match="^terms must report metrics under other names than temperature"):
+    with pytest.raises(ValueError, match=f"^terms must report metrics of different names, but {name} comes twice$"):
         jax.eval_shape(functools.partial(search_step, problem), state, make_batch(0), make_batch(1))

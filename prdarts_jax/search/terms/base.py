@@ -1,8 +1,6 @@
 """What a term sees, the sum of terms, and the base of those that are a mean over cells."""
 
 import dataclasses
-import functools
-import operator
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
@@ -45,31 +43,30 @@ class View(NamedTuple):
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
 
 _STDLIB = sysconfig.get_path("stdlib")
-# The metrics that a search step reports without any term.
-_STEP_METRICS = (
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "alignment_val",
-    "alignment_train",
-    "frozen",
-)
 
 
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
     """The sum of the terms, f32[], and all their metrics.
 
     Raises:
-      ValueError: a term raises an error, which is then its cause, a term returns anything but a scalar and a dict, two
-        terms have a metric of the same name, or a metric has the name of one that the step itself reports.
+      ValueError: a term raises an error, which is then its cause, a term returns anything but a scalar and a dict, or
+        two terms have a metric of the same name.
     """
     found = [_result(term, view, op_weights, progress) for term in terms]
-    names = [*_STEP_METRICS, *(name for _, metrics in found for name in metrics)]
+    value = sum((value for value, _ in found), jnp.float32(0))
+    return value, union(*(metrics for _, metrics in found))
+
+
+def union(*parts: Metrics) -> Metrics:
+    """The metrics that parts of a step report, together.
+
+    Raises:
+      ValueError: two parts have a metric of the same name.
+    """
+    names = [name for part in parts for name in part]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"terms must report metrics of different names, but {', '.join(sorted(twice))} comes twice")
-    value = sum((value for value, _ in found), jnp.float32(0))
-    return value, functools.reduce(operator.or_, (metrics for _, metrics in found), {})
+    return {name: metric for part in parts for name, metric in part.items()}
 
 
 @dataclasses.dataclass(frozen=True)

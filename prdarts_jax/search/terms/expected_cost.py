@@ -11,20 +11,14 @@ from prdarts_jax.fields import above, checked
 from prdarts_jax.nets.costs import Costs
 from prdarts_jax.refusals import shown
 from prdarts_jax.search import gates
-from prdarts_jax.search.relaxations import Arch
-from prdarts_jax.search.terms.base import Term
+from prdarts_jax.search.relaxations import Arch, Metrics
+from prdarts_jax.search.terms.base import View
 from prdarts_jax.spaces import SearchSpace
 
 
 @checked
-def expected_cost(
-    weight: float,
-    target: Annotated[float, above(0)],
-    costs: Costs,
-    *,
-    distinct_inputs: bool = True,
-    scores: Callable[[SearchSpace, Arch], Arch] | None = None,
-) -> Term:
+@dataclasses.dataclass(frozen=True)
+class expected_cost:
     """The term weight * max(cost / target - 1, 0), with the cost of the network of the derived cell.
 
     As in TuNAS (Bender et al., CVPR 2020, section 3.2) it is linear in the cost, but it only limits costs from above.
@@ -32,7 +26,7 @@ def expected_cost(
     that of a cell whose nodes draw each entry, or whose edges draw their op, in proportion to the activation. The
     metrics are `cost`, that of the derived cell, and `expected_cost`, both in the unit of the costs.
 
-    Args:
+    Attributes:
       weight: of the excess.
       target: largest cost, in the unit of the costs.
       costs: of the networks of all cells, in the unit of their kind; see `nets/costs.py`.
@@ -48,18 +42,16 @@ def expected_cost(
     >>> from prdarts_jax.nets import costs
     >>> term = expected_cost(10.0, 30e6, costs.of_network(spaces.nas_bench_201()))
     """
-    return _ExpectedCost(weight, target, costs, distinct_inputs, scores)
 
-
-@dataclasses.dataclass(frozen=True)
-class _ExpectedCost:
     weight: float
-    target: float
+    target: Annotated[float, above(0)]
     costs: Costs
-    distinct_inputs: bool
-    scores: Callable[[SearchSpace, Arch], Arch] | None
+    _: dataclasses.KW_ONLY
+    distinct_inputs: bool = True
+    scores: Callable[[SearchSpace, Arch], Arch] | None = None
 
-    def __call__(self, view, op_weights, progress):
+    def __call__(self, view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The term, and the metrics."""
         for field in ("ops", "nodes", "inputs", "cell_types"):
             found, expected = getattr(self.costs.space, field), getattr(view.space, field)
             if found != expected:
