@@ -12,11 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import ops
-from prdarts_jax.nets import discrete, supernet_of
-from prdarts_jax.nets.program import program
+from prdarts_jax.nets import supernet_of
 from prdarts_jax.nets.supernet import Macro
 from prdarts_jax.spaces import SearchSpace, genotypes, nas_bench_201
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
@@ -45,13 +43,13 @@ class EncodedNetwork(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:
         """Classifies images: logits f32[B, num_classes] from f32[B, H, W, channels], as `DiscreteNetwork.__call__`.
 
-        `drop_path` has an effect only with train=True, an rng named `draws`, and `drop_path` of `network`.
+        `drop_path` has an effect only with train=True and `drop_path` of `network`; give an rng named `draws` then.
         """
         op_weights = {}
         for cell_type, layers in self.supernet.layers.items():
             chosen = self.variable("genotype", cell_type, jnp.zeros, self.supernet.space.shape).value
             op_weights[cell_type] = jnp.broadcast_to(chosen, (layers, *chosen.shape))
-        return self.supernet(images, op_weights, train=train, dropout_rate=drop_path)
+        return self.supernet(images, op_weights, train=train, dropout_rate=drop_path if train else 0.0)
 
 
 def network(space: SearchSpace, *, drop_path: bool = False, **fields: Any) -> EncodedNetwork:
@@ -122,54 +120,3 @@ def init_variables(network: EncodedNetwork, key: jax.Array, image_shape: tuple[i
     whole = EncodedNetwork(network.supernet.clone(axis_name=None))  # so that no mapped axis is needed
     variables = jax.jit(lambda key: whole.init(key, jnp.zeros(image_shape), train=True))(key)
     return {name: variables[name] for name in ("params", "batch_stats")}
-
-
-def discrete_network(network: EncodedNetwork, genotype: AnyGenotype) -> nn.Module:
-    """The discrete network of one genotype; it computes what `network` computes with this genotype."""
-    supernet: Any = network.supernet
-    names = ("channels", "cells", "num_classes", "dtype", "axis_name")
-    fields = {name: getattr(supernet, name) for name in names}
-    return discrete.network(genotype, auxiliary=getattr(supernet, "auxiliary", False), **fields)
-
-
-def to_discrete(
-    network: EncodedNetwork, genotype: AnyGenotype, variables: Variables, image_shape: tuple[int, ...]
-) -> Variables:
-    """Selects the variables of `discrete_network(network, genotype)` from those of all ops.
-
-    Args:
-      network: the network that has `variables`.
-      genotype: a genotype of the network's space.
-      variables: {'params', 'batch_stats'} of `network`.
-      image_shape: (B, H, W, C) of the images.
-
-    Returns:
-      {'params', 'batch_stats'} of the discrete network.
-    """
-    given = flatten_dict(variables)
-    shapes = flatten_dict(discrete.shapes_of(discrete_network(network, genotype), image_shape))
-    result = {}
-    for path in (path for path in shapes if path[0] in variables):
-        place, row = _place(network.supernet, genotype, path)
-        result[path] = given[place] if row is None else given[place][row]
-    return unflatten_dict(result)
-
-
-def _place(supernet, genotype, path):
-    """The location (path, row) in the variables of all ops of an array of the discrete network; row is None if the
-    array is not stacked over edges."""
-    collection, module, *rest = path
-    renamed = {"stem_conv_0": "stem", "stem_norm_0": "stem_norm"}
-    if not module.startswith("cell_"):
-        return (collection, "supernet", renamed.get(module, module), *rest), None
-    layer, kind, *name = rest
-    if collection == "params":
-        name = ["_".join(name)]  # a kernel, or NORM_scale
-    if layer.startswith("preprocess"):
-        return (collection, "supernet", module, layer, "conv" if collection == "params" else "moments", *name), None
-    cell_type = supernet.cell_types[int(module.removeprefix("cell_"))]
-    op, source, target = genotypes.cells(genotype)[cell_type][int(layer.removeprefix("op_"))]
-    edge = supernet.space.edges.index((source, target))
-    groups = [rows for rows, _ in program(supernet.space, cell_type == "reduce", channels=supernet.channels)]
-    stage = next(i for i, rows in enumerate(groups) if edge in rows)
-    return (collection, "supernet", module, f"stage_{stage}", op, *name), groups[stage].index(edge)

@@ -65,11 +65,11 @@ Places = tuple[Place, Place]  # of a cell: the place of an op between two interm
 
 def plan(
     genotype: AnyGenotype,
-    form: discrete.Form = "cifar",
-    channels: int | None = None,
-    cells: int | None = None,
-    num_classes: int | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    form: discrete.Form,
+    channels: int | None,
+    cells: int | None,
+    num_classes: int | None,
+    image_shape: tuple[int, int, int] | None,
 ) -> tuple[tuple[nn.Module, tuple[int, int, int]], list[tuple[str, Places]]]:
     """Divides the network of a genotype into the part outside of the cells' ops, and the places of these ops.
 

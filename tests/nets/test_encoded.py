@@ -6,10 +6,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import one_genotype
 import optax
 import pytest
 from chex import assert_trees_all_close
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets import encoded
@@ -39,15 +39,6 @@ def batch():
     return {"image": generator.normal(size=IMAGES).astype("f"), "label": generator.integers(0, 5, IMAGES[0])}
 
 
-def from_discrete(network, genotype, variables, others):
-    """The inverse of `to_discrete`: a copy of `others`, the variables of all ops, with `variables` in their places."""
-    result = flatten_dict(others)
-    for path, leaf in flatten_dict(variables).items():
-        place, row = encoded._place(network.supernet, genotype, path)
-        result[place] = leaf if row is None else jnp.asarray(result[place]).at[row].set(leaf)
-    return unflatten_dict(result)
-
-
 def objective(network, drop_path, params, others, batch):
     """As in `train_step`: the loss with the auxiliary head's, and what is updated."""
     logits, updated = network.apply(
@@ -67,7 +58,7 @@ def objective(network, drop_path, params, others, batch):
 def of_encoded(network):
     """Compiled once for all genotypes: ((loss, aux), gradient), and the logits of a test."""
     gradient = jax.jit(jax.value_and_grad(functools.partial(objective, network, 0.5), has_aux=True))
-    return gradient, jax.jit(functools.partial(network.apply, train=False))
+    return gradient, jax.jit(functools.partial(network.apply, train=False, drop_path=0.5))
 
 
 @pytest.fixture
@@ -83,8 +74,8 @@ def plain_drop_path(monkeypatch):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_equal_to_the_discrete_network(seed, network, variables, batch, of_encoded, plain_drop_path):
     genotype = reference_cells.random(SPACE, np.random.default_rng(seed))
-    one = encoded.discrete_network(network, genotype)
-    own = encoded.to_discrete(network, genotype, variables, IMAGES)
+    one = one_genotype.discrete_network(network, genotype)
+    own = one_genotype.to_discrete(network, genotype, variables, IMAGES)
     weights = {"genotype": encoded.encode(SPACE, genotype)}
     of_all, test_all = of_encoded
     of_one = jax.jit(jax.value_and_grad(functools.partial(objective, one, 0.5), has_aux=True))
@@ -93,12 +84,12 @@ def test_equal_to_the_discrete_network(seed, network, variables, batch, of_encod
         variables["params"], {"batch_stats": variables["batch_stats"], **weights}, batch
     )
     expected, expected_gradient = of_one(own["params"], {"batch_stats": own["batch_stats"]}, batch)
-    found = encoded.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
+    found = one_genotype.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
     assert_trees_all_close((loss, (logits, auxiliary, found["batch_stats"])), expected, rtol=1e-5, atol=1e-5)
     assert_trees_all_close(found["params"], expected_gradient, rtol=1e-5, atol=1e-5)
     assert_trees_all_close(
         test_all(variables | weights, batch["image"]),
-        jax.jit(functools.partial(one.apply, train=False))(own, batch["image"]),
+        jax.jit(functools.partial(one.apply, train=False, drop_path=0.5))(own, batch["image"]),
         rtol=1e-5,
         atol=1e-5,
     )
@@ -109,24 +100,24 @@ def test_ops_that_are_not_chosen_stay_as_they_are(network, variables, batch, of_
     others = {"batch_stats": variables["batch_stats"], "genotype": encoded.encode(SPACE, genotype)}
     (_, (_, _, stats)), gradient = of_encoded[0](variables["params"], others, batch)
     zeros = jax.tree.map(np.zeros_like, {"params": gradient, "batch_stats": stats})
-    own = encoded.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
+    own = one_genotype.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
     # Nothing is left of the gradient once that of the genotype's network is taken out.
-    assert_trees_all_close(gradient, from_discrete(network, genotype, own, zeros)["params"], atol=0)
+    assert_trees_all_close(gradient, one_genotype.from_discrete(network, genotype, own, zeros)["params"], atol=0)
     moved = jax.tree.map(np.subtract, stats, variables["batch_stats"])
-    chosen = from_discrete(network, genotype, jax.tree.map(np.ones_like, own), zeros)["batch_stats"]
+    chosen = one_genotype.from_discrete(network, genotype, jax.tree.map(np.ones_like, own), zeros)["batch_stats"]
     assert_trees_all_close(jax.tree.map(lambda a, where: a * (1 - where), moved, chosen), zeros["batch_stats"], atol=0)
 
 
 def test_weights_move_out_and_in(network, variables):
     genotype = reference_cells.random(SPACE, np.random.default_rng(3))
-    own = encoded.to_discrete(network, genotype, variables, IMAGES)
+    own = one_genotype.to_discrete(network, genotype, variables, IMAGES)
     shapes = jax.eval_shape(
-        lambda: encoded.discrete_network(network, genotype).init(jax.random.key(0), jnp.zeros(IMAGES), train=True)
+        lambda: one_genotype.discrete_network(network, genotype).init(jax.random.key(0), jnp.zeros(IMAGES), train=True)
     )
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, {n: dict(shapes[n]) for n in own})
     blank = jax.tree.map(jnp.zeros_like, variables)
-    there_and_back = from_discrete(network, genotype, own, blank)
-    assert_trees_all_close(encoded.to_discrete(network, genotype, there_and_back, IMAGES), own, atol=0)
+    there_and_back = one_genotype.from_discrete(network, genotype, own, blank)
+    assert_trees_all_close(one_genotype.to_discrete(network, genotype, there_and_back, IMAGES), own, atol=0)
     kept = sum(leaf.size for leaf in jax.tree.leaves(own))
     assert sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(there_and_back)) == kept
 
@@ -153,12 +144,12 @@ def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
     space, images = spaces.nas_bench_201(), (2, 8, 8, 3)
     network = encoded.network(space, drop_path=True, channels=2, cells=1, num_classes=3)
     genotype = genotypes.EdgeGenotype(("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "none", "avg_pool_3x3"))
-    one, code = encoded.discrete_network(network, genotype), {"genotype": encoded.encode(space, genotype)}
+    one, code = one_genotype.discrete_network(network, genotype), {"genotype": encoded.encode(space, genotype)}
     rng = np.random.default_rng(0)
     image = rng.normal(size=images).astype("f")
     drawn = encoded.init_variables(network, jax.random.key(0), images)
     variables = jax.tree.map(lambda a: a + rng.uniform(0.05, 0.2, a.shape).astype("f"), drawn)
-    own = encoded.to_discrete(network, genotype, variables, images)
+    own = one_genotype.to_discrete(network, genotype, variables, images)
 
     def results(network, variables, others):
         def loss(params):
@@ -172,10 +163,10 @@ def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
 
     found = jax.jit(functools.partial(results, network))(variables, code)
     expected = jax.jit(functools.partial(results, one))(own, {})
-    of_one = encoded.to_discrete(network, genotype, found[0], images)
+    of_one = one_genotype.to_discrete(network, genotype, found[0], images)
     assert_trees_all_close((of_one, *found[1:]), expected, rtol=1e-5, atol=1e-5)
     blank = jax.tree.map(jnp.zeros_like, found[0])
-    there = from_discrete(network, genotype, of_one, blank)
+    there = one_genotype.from_discrete(network, genotype, of_one, blank)
     assert_trees_all_close(there["params"], found[0]["params"], atol=0)
 
 

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import one_genotype
 import pytest
 
 from prdarts_jax import spaces
@@ -45,8 +46,8 @@ def test_a_network_of_last_nodes_and_odd_width_is_that_of_its_genotype():
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda a: a + rng.uniform(0.05, 0.2, a.shape).astype("f"), drawn)
     images = jax.random.normal(jax.random.key(1), shape)
-    one = encoded.discrete_network(network, genotype)
-    own = encoded.to_discrete(network, genotype, variables, shape)
+    one = one_genotype.discrete_network(network, genotype)
+    own = one_genotype.to_discrete(network, genotype, variables, shape)
     given = variables | {"genotype": encoded.encode(space, genotype)}
     for train in (True, False):
         expected = jax.jit(functools.partial(one.apply, train=train, mutable=["batch_stats"]))(own, images)
