@@ -19,9 +19,7 @@ from prdarts_jax.run import (
     compare,
     feeds,
     finished,
-    lock,
     loop,
-    population,
     predict,
     reporting,
     search,
@@ -76,7 +74,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if config := _config_of_file(argv):
             fields = [".".join(path) for path in flatten_dict(config.to_dict())]
             given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
-            sections = {field[: len(name)] for field in fields for name in given_fields if field.startswith(f"{name}.")}
+            sections = {name for field in fields for name in given_fields if field.startswith(f"{name}.")}
             check_names([name for name in given_fields if name not in sections], fields, given)
         return flags.FLAGS(list(argv))
     except flags.Error as error:
@@ -143,7 +141,6 @@ def main(argv: Sequence[str]) -> None:
     reporting.say(f"results in {workdir}")
 
 
-@lock.alone
 def _run(config: ConfigDict, workdir: Path) -> None:
     if config.get("job") == "train":
         result = train.run(config, workdir)
@@ -160,8 +157,6 @@ def _run(config: ConfigDict, workdir: Path) -> None:
         for seed, genotype in found.items():
             of_seed = f" of seed_{seed}" if config.seeds > 1 else ""
             reporting.say(f"genotype{of_seed}: {genotypes.to_json(genotype)}")
-        if len(found) > 1:
-            reporting.say(population.run(config, workdir, found))
         if config.evaluation.epochs:
             reporting.say(compare.run(config, workdir, found, data))
 

@@ -72,7 +72,7 @@ MOMENTS = {
         (r"^os.rename \S+/seed_1/genotype.json.tmp ", 1),
         (r"^os.rename \S+/population.json.tmp ", 1),
         (r"^open \S+/population.png.tmp ", 1),
-        (r"^os.rename \S+/report.html.tmp ", 2),
+        (r"^os.rename \S+/report.html.tmp ", 1),
     ],
     "comparison": [
         (r"^os.rename \S+/evaluation/config.json.tmp ", 1),

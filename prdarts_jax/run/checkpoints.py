@@ -86,7 +86,7 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
     Raises:
       OSError: the checkpoint cannot be written, for instance because the disk is full.
     """
-    if True in devices.all_gather((folder / str(step)).exists()):
+    if devices.any((folder / str(step)).exists()):
         return
     leaves = leaves_by_name(state)
     options = ocp.CheckpointManagerOptions(
@@ -176,7 +176,7 @@ def restore_latest(
     if not (intact / _STATE / _RUN).exists():
         raise ValueError(f"checkpoint {intact} was saved by an older version: use that, or another --workdir")
     run = _read_run(intact)
-    if differing := _differences(run["config"], config, free):
+    if differing := differences(run["config"], config, free):
         raise ValueError(f"checkpoint {intact} belongs to another run: {differing}; use another --workdir")
     state = _fit(_leaves(intact), template, intact)
     for damaged in paths[: paths.index(intact)] if devices.is_main() else ():
@@ -248,7 +248,7 @@ def check_config(
         if _newest_first(workdir / "checkpoints"):
             raise ValueError(f"{workdir} has checkpoints but no config.json, {unknown}")
         return
-    if differing := _differences(there, config, free, section):
+    if differing := differences(there, config, free, section):
         what = "use another --workdir or the old values" + (advice if "config.epochs" in differing else "")
         raise ValueError(f"{workdir} belongs to another run: {differing}; {what}")
 
@@ -282,7 +282,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str], section: str = "") -> str:
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str] = (), section: str = ""
+) -> str:
     """The differences between two configs, or this section of two, in words, without those of the `free` fields and of
     `_UNUSED`."""
     there, here = (

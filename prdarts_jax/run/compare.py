@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
 from prdarts_jax.run import evaluate, lock, report, reporting, search, settings, validation
@@ -70,7 +69,7 @@ def run(
     space = settings.space_of(config)
     way = "found" if config.discretization == "own" else f"found_{config.discretization}"
     cells = {f"{way}_{seed}" if config.seeds > 1 else way: cell for seed, cell in found.items()}
-    cells |= reference(config, space)
+    cells |= reference(config)
     trainings = config.evaluation.trainings
     evaluation = evaluate.prepare(cells, training_config(config), space, trainings, "evaluation.", data)
     rows = evaluate.run(evaluation, workdir / "evaluation")
@@ -94,7 +93,7 @@ def run(
     return text
 
 
-def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genotypes.AnyGenotype]:
+def reference(config: ConfigDict) -> dict[str, genotypes.AnyGenotype]:
     """The cells that found cells are compared with, by name.
 
     They are `random_0`, ... (`config.evaluation.random_cells` of them, drawn by `config.seed`) and, if the space has
@@ -102,7 +101,7 @@ def reference(config: ConfigDict, space: spaces.SearchSpace) -> dict[str, genoty
     from input to output is drawn again: its network, which gives the same output for every image, would distort the
     mean of the random cells.
     """
-    generator = np.random.default_rng(config.seed)
+    space, generator = settings.space_of(config), np.random.default_rng(config.seed)
     cells: dict[str, genotypes.AnyGenotype] = {}
     while len(cells) < config.evaluation.random_cells:
         cell = reference_cells.random(space, generator)

@@ -16,7 +16,6 @@ NAME = "lock"  # of the locked file, which exists while a process runs in the fo
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_held: set[Path] = set()
 
 
 def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate[Any, str | Path, _P], _T]:
@@ -33,9 +32,6 @@ def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate
     @functools.wraps(run)
     def locked(what: Any, workdir: str | Path, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         workdir = refusals.path("workdir", workdir)
-        place = workdir.resolve()
-        if _held & {place, *place.parents}:
-            return run(what, workdir, *args, **kwargs)
         refusal: Exception | None = None
         with contextlib.ExitStack() as stack:
             try:
@@ -49,8 +45,6 @@ def alone(run: Callable[Concatenate[Any, Path, _P], _T]) -> Callable[Concatenate
                 raise ValueError(
                     f"{workdir} is not the same for all processes: --workdir must be a folder that they share"
                 )
-            _held.add(place)
-            stack.callback(_held.remove, place)
             return run(what, workdir, *args, **kwargs)
 
     return locked

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import lock, report, reporting, settings
+from prdarts_jax.run import reporting, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
 
 
-@lock.alone
-def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
+def write(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGenotype]) -> str:
     """Compares the searches of the seeds that have found a cell, and returns the comparison as Markdown.
 
-    `found` is the result of `search.run`, with two or more seeds.
+    `found` is {seed: genotype}, with two or more seeds.
     """
     from prdarts_jax.run import plots  # not above, since matplotlib takes long to import
 
@@ -40,7 +39,6 @@ def run(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGeno
     text = _text(result)
     reporting.write_bytes(workdir / "population.md", text.encode())
     reporting.save_figure(plots.diagnostics_figure(*runs), workdir / "population.png")
-    report.write(config, workdir)
     return text
 
 

@@ -6,7 +6,6 @@ seeds are searched at once and have folders seed_0, seed_1, ... in the workdir a
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from prdarts_jax.run import (
     feeds,
     lock,
     loop,
+    population,
     problems,
     report,
     reporting,
@@ -127,8 +127,8 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         folder = folders[number]
         path, content = folder / "genotype.json", reporting.json_bytes(dataclasses.asdict(genotype), indent=2)
         if path.exists() and path.read_bytes() != content:  # chosen in another way
-            for name, kind in itertools.product(("comparison", "population"), ("json", "md", "png")):
-                (workdir / f"{name}.{kind}").unlink(missing_ok=True)
+            for kind in ("json", "md", "png"):
+                (workdir / f"comparison.{kind}").unlink(missing_ok=True)
         reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
@@ -138,11 +138,14 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
             doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
         reporting.write_pictures(folder, records, genotype)
+    result = {config.seed + number: genotype for number, genotype in cells.items()}
+    if len(result) > 1:
+        reporting.say(population.write(config, workdir, result))
     report.write(config, workdir)
     for doubt, names in doubted.items():
         whose = f" ({', '.join(names)})" if config.seeds > 1 else ""
         reporting.say(f"careful: {doubt}{whose}")
-    return {config.seed + number: genotype for number, genotype in cells.items()}
+    return result
 
 
 def search_stage(

@@ -6,7 +6,7 @@ Files in configs/ start from `search(method)` or `training()`, so each shows onl
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ _SIZE = Range(
     sources.is_size,
     lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two numbers from 1 to {_PIXELS}",
 )
-DISCRETIZATIONS = ("own", "perturbation", "best_of")
+Discretization = Literal["own", "perturbation", "best_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Search(_Images):
         str, "one of `methods.NAMED`, or MODULE:FUNCTION; its settings are in the section of its name"
     ] = "pr_darts"
     discretization: Annotated[
-        str, one_of(DISCRETIZATIONS), "how the supernet becomes a cell; 'own': the method's own way, by the logits"
+        Discretization, "how the supernet becomes a cell; 'own': the method's own way, by the logits"
     ] = "own"
     hessian: Annotated[bool, "report the dominant eigenvalue of the validation loss's Hessian in the logits"] = False
     channels: Annotated[int, from_to(2, 4096), "of the first cells"] = 16
@@ -271,10 +271,10 @@ def search_schema(method: str) -> dict[str, Any]:
       ValueError, OSError: there is no such method.
     """
     own, section = methods.find(method).schema, section_of(method)
-    if own and section in fields.schema_of(Search):
+    others = fields.schema_of(Search) | {name: named.schema for name, named in methods.NAMED.items()}
+    if own and method != section and section in others:
         raise ValueError(f"method={refusals.shown(method)} must have another name than the field {section} of a config")
-    sections = {name: named.schema for name, named in methods.NAMED.items()}
-    return fields.schema_of(Search) | sections | ({section: own} if own else {})
+    return others | ({section: own} if own else {})
 
 
 def seed_folders(config: ConfigDict, workdir: Path) -> list[Path]:

@@ -132,9 +132,11 @@ def test_the_name_of_a_method_may_be_that_of_another_or_of_a_field(name, tmp_pat
 
 
 def test_a_method_with_settings_must_have_another_name_than_a_field(tmp_path):
-    (tmp_path / "own.py").write_text("import prdarts_jax as pdx\ndef weights(window=2): return pdx.methods.darts()\n")
-    with pytest.raises(ValueError, match="must have another name than the field weights of a config$"):
-        settings.search(f"{tmp_path}/own.py:weights")
+    for name in ("weights", "darts"):
+        text = f"import prdarts_jax as pdx\ndef {name}(window=2): return pdx.methods.darts()\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        with pytest.raises(ValueError, match=f"must have another name than the field {name} of a config$"):
+            settings.search(f"{tmp_path}/{name}.py:{name}")
 
 
 def test_a_function_that_returns_something_else_is_refused():
