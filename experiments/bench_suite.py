@@ -15,7 +15,6 @@ each search and training_1 to training_9, and table.md.
 import argparse
 import itertools
 import runpy
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import prdarts_jax as pdx
 from prdarts_jax import devices
 from prdarts_jax.data import sources
 from prdarts_jax.data.source import DataSet
-from prdarts_jax.run import compare, feeds, loop, settings
+from prdarts_jax.run import compare, feeds, settings
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
 CONFIG = Path(__file__).parents[1] / "configs/bench_suite.py"
@@ -122,10 +121,8 @@ def main() -> None:
     parser.add_argument("--trainings", nargs="+", type=int, choices=numbers, default=numbers, help="only these")
     arguments = parser.parse_args()
     devices.use_every_core()
-    try:
+    with family.exit_if_refused():
         results = run(arguments)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(results)
     (arguments.workdir / "table.md").write_text(text)
     print(text)

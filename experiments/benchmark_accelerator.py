@@ -19,7 +19,6 @@ import argparse
 import functools
 import os
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -160,15 +159,13 @@ def main() -> None:
     if given.authors:  # otherwise JAX takes most of the memory at once
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     end, theirs, device = begun + 60 * given.minutes, None, given.authors and torch_device()
-    try:
+    with family.exit_if_refused():
         base = family.with_fields(family.read_config(given.config), family.parse_fields(given.set))
         for size in given.batch_sizes:
             for dtype in given.dtypes:
                 validation.validate(family.with_fields(base, {"batch_size": size, "dtype": dtype}))
         if device:
             theirs = authors_code.make_step(given.authors, base, 10, device)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     if given.authors and not theirs:
         print("no columns of the authors' code: there is no PyTorch for this device")

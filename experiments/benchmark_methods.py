@@ -10,7 +10,6 @@ It takes half an hour on two cores; nothing else may run at the same time.
 
 import argparse
 import statistics
-import sys
 
 import family
 import jax
@@ -53,12 +52,10 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
     print("|---|---|---|---|---|---|", flush=True)
-    try:
+    with family.exit_if_refused():
         base = family.with_fields(settings.search("darts"), family.parse_fields(arguments.set))
         for name in arguments.methods:
             print(measure(base, name, arguments.rounds), flush=True)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import functools
 import itertools
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -253,11 +252,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--against", type=Path, help="a checkout of the authors' code")
     arguments = parser.parse_args()
-    try:
+    with family.exit_if_refused():
         config = family.with_fields(family.read_config(arguments.config), family.parse_fields(arguments.set))
         run(config, arguments.rounds, arguments.against)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

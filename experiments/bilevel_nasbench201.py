@@ -15,20 +15,19 @@ gains.npz, a run folder for each search, and table.md.
 """
 
 import argparse
-import sys
 
 import family
 import jax
 import jax.numpy as jnp
 import kept
 import numpy as np
-from compare_nasbench201 import make_config
+from gate_sparsity import make_config
 from gram_nasbench201 import OUTPUTS, SPACE, load_images
 from scipy import stats
 
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
-from prdarts_jax.run import checkpoints, loop
+from prdarts_jax.run import checkpoints
 from prdarts_jax.theory import findings, gram
 
 METHODS = ("darts", "pr_darts")
@@ -96,10 +95,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="of weights, for the gains")
     arguments = parser.parse_args()
     family.use_compilation_cache(arguments.workdir)
-    try:
-        short = {"num_examples": 6400, "epochs": 8, "logits.learning_rate": 1e-2}
-        config = family.with_fields(make_config(arguments.data_dir, table=""), short)
-        config = family.with_fields(config, family.parse_fields(arguments.set))
+    with family.exit_if_refused():
+        config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
         path, fields = arguments.workdir / "gains.npz", {"draws": arguments.draws}
         fields |= {name: config[name] for name in ("dataset", "image_size", "channels")}
         family.check_results(path, fields)
@@ -110,8 +107,6 @@ def main() -> None:
             np.savez(path, **measure_gains(images, config.channels, arguments.draws))
         gains = dict(np.load(path))
         results = family.run(config, METHODS, arguments.workdir, arguments.seeds)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     grown = {method: [growth(search) for search in family.of(results, method)] for method in METHODS}
     text = make_table(gains, {method: runs for method, runs in grown.items() if runs})
     (arguments.workdir / "table.md").write_text(text)

@@ -11,12 +11,10 @@ With NAS-Bench-201's accuracies (--table=FILE) the table has the true test accur
 """
 
 import argparse
-import sys
 
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import loop
 from prdarts_jax.spaces import tabular
 
 METHODS = ("darts", "pr_darts")
@@ -58,13 +56,11 @@ def main() -> None:
     parser.set_defaults(seeds=(0,))
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table) if arguments.table else None
         config = make_config(arguments.data_dir, arguments.table)
         config = family.with_fields(config, family.parse_fields(arguments.set))
         results = family.run(config, METHODS, arguments.workdir, arguments.seeds, kept_in)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(results, table)
     (arguments.workdir / "table.md").write_text(text)
     value, label, limits = family.SKIPS

@@ -12,7 +12,6 @@ script may be stopped and started again. It writes a run folder for each search,
 
 import argparse
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,9 +20,8 @@ import kept
 import numpy as np
 import paper_in_miniature
 
-import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop
+from prdarts_jax.run import compare
 from prdarts_jax.search import methods
 
 P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # a stage of the network has few cells
@@ -47,20 +45,16 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     devices.use_every_core()
-    space = pdx.spaces.nas_bench_201()
-    try:
+    with family.exit_if_refused():
         fields = {"seeds": 1, "data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
-        reference = compare.reference(config, space)
+        reference = compare.reference(config)
         searches = itertools.product(arguments.methods, arguments.seeds)
         kind_of = paper_in_miniature.kinds(arguments.workdir, searches, reference)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= reference
-        training = compare.training_config(config)
-        rows = kept.evaluate(cells, training, arguments.workdir / "evaluation", kept_in, space=space)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
+        rows = kept.evaluate(cells, config, arguments.workdir / "evaluation", kept_in)
     numbers = paper_in_miniature.collect(rows, cells, kind_of)
     found = {kind: of_kind["accuracy"] for kind, of_kind in numbers.items() if kind != "all_skip"}
     text = paper_in_miniature.make_table(numbers) + family.beside(ranks(found), "random", "rank of the cell, points,")

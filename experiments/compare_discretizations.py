@@ -15,7 +15,6 @@ default the workdir, keeps the cells: without --runs the table is of all that ar
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import family
 import jax
 import numpy as np
 
-from prdarts_jax.run import loop, reporting, search, settings
+from prdarts_jax.run import reporting, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
 WAYS = ("perturbation", "best_of")
@@ -135,7 +134,7 @@ def main() -> None:
     kept_in = family.results_of(arguments)
     runs = {run.name: run for run in arguments.runs}
     results = {}
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table)
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
@@ -148,8 +147,6 @@ def main() -> None:
                 choices = keep(kept_in / f"{place}.json", runs.get(name), arguments.workdir / place, of_way)
                 found |= {"derived": choices["derived"], way: choices["chosen"]}
             results[method, int(seed)] = found
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(results, table)
     reporting.write_bytes(arguments.workdir / "table.md", text.encode())
     print(text)

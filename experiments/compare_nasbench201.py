@@ -17,7 +17,6 @@ of the found cells among all cells, and one of each diagnostic.
 """
 
 import argparse
-import sys
 
 import family
 import numpy as np
@@ -25,7 +24,6 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
-from prdarts_jax.run import loop
 from prdarts_jax.spaces import reference_cells, tabular
 
 ALL_SKIP = reference_cells.all_skip(spaces.nas_bench_201())
@@ -40,7 +38,7 @@ def make_config(data_dir: str, table: str) -> ConfigDict:
     config.epochs = 50
     config.logits.learning_rate = 3e-4
     config.hessian = True  # each epoch's record has the dominant eigenvalue, by which R-DARTS stops
-    config.r_darts.window = 5
+    config.r_darts.update({"window": 5, "start": 10})
     config.cells = 1
     config.p_darts.cells = (1, 1, 2)
     config.p_darts.ops = (5, 4, 3)
@@ -121,7 +119,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table)
         config = family.with_fields(
             make_config(arguments.data_dir, arguments.table), family.parse_fields(arguments.set)
@@ -130,8 +128,6 @@ def main() -> None:
         for name in arguments.methods:
             seeds = family.seeds_of(kept_in, name)
             results |= family.run(config, [name], arguments.workdir, seeds, kept_in)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods, table)
     (arguments.workdir / "table.md").write_text(text)
     draw_cells(results, arguments.methods, table).savefig(arguments.workdir / "cells.png")

@@ -13,13 +13,11 @@ started again. It writes a run folder for each search, table.md, and for each sp
 """
 
 import argparse
-import sys
 
 import family
 from ml_collections import ConfigDict
 
 from prdarts_jax import ops
-from prdarts_jax.run import loop
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -67,15 +65,13 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     results = {}
-    try:
+    with family.exit_if_refused():
         fields = family.parse_fields(arguments.set)
         for space in arguments.spaces:
             config = family.with_fields(make_config(space, arguments.data_dir), fields)
             results[space] = family.run(
                 config, arguments.methods, arguments.workdir / space, arguments.seeds, kept_in / space
             )
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(results, arguments.methods)
     (arguments.workdir / "table.md").write_text(text)
     for space, found in results.items():

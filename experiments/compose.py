@@ -14,7 +14,6 @@ mean of accuracies. A search takes some minutes on one core. The script may be s
 """
 
 import argparse
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import compare_nasbench201
 import family
 import numpy as np
 
-from prdarts_jax.run import loop, reporting
+from prdarts_jax.run import reporting
 from prdarts_jax.spaces import genotypes, tabular
 
 RELAXATIONS = {
@@ -114,7 +113,7 @@ def search(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> d
     """The cells of all compositions whose relaxation and term are named; runs what is missing."""
     folder = arguments.workdir
     config = compare_nasbench201.make_config(arguments.data_dir, arguments.table)
-    config.epochs, config.logits.learning_rate = 10, 1.5e-3
+    config.epochs, config.logits.learning_rate, config.hessian = 10, 1.5e-3, False
     fields = family.parse_fields(arguments.set)
     config = family.with_fields(config, fields)
     of_choice = {name: value for name, value in fields.items() if name.startswith("selection.")}
@@ -141,12 +140,10 @@ def main() -> None:
     parser.add_argument("--relaxations", nargs="+", choices=RELAXATIONS, default=list(RELAXATIONS))
     parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS))
     arguments = parser.parse_args()
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table)
         names = [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms]
         cells = search(arguments, names)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(cells, table)
     (arguments.workdir / "table.md").write_text(text)
     print(text)

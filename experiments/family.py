@@ -6,10 +6,12 @@ NAME:FIELD=VALUE,..., where a field is one of the method's settings or, with a d
 
 import argparse
 import ast
+import contextlib
 import json
 import re
 import runpy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from prdarts_jax.fields import check_names
 from prdarts_jax.run import checkpoints, loop, reporting, search, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
@@ -42,18 +45,6 @@ def read_config(text: str) -> ConfigDict:
     """The config that the package's flag `--config` names: a file of configs/, or FILE:METHOD."""
     path, _, method = text.partition(":")
     return runpy.run_path(path)["get_config"](*filter(None, [method]))
-
-
-def check_fields(config: ConfigDict, names: Iterable[str], source: str = "this config") -> None:
-    """Refuses names such as 'weights.speed' that no field of the config has.
-
-    Raises:
-      ValueError: naming the field and all known fields.
-    """
-    known = flatten_dict(config.to_dict(), sep=".")
-    for name in names:
-        if name not in known:
-            raise ValueError(f"config.{name} is not a field of {source}; the fields are {', '.join(known)}")
 
 
 def parse_fields(text: str) -> dict[str, Any]:
@@ -80,8 +71,9 @@ def with_fields(base: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     Raises:
       ValueError: there is no such field.
     """
-    check_fields(base, fields)
-    return ConfigDict(unflatten_dict(flatten_dict(base.to_dict(), sep=".") | fields, sep="."))
+    known = flatten_dict(base.to_dict(), sep=".")
+    check_names(fields, known, "this config")
+    return ConfigDict(unflatten_dict(known | fields, sep="."))
 
 
 def variant(base: ConfigDict, text: str) -> ConfigDict:
@@ -118,6 +110,15 @@ def results_of(arguments: argparse.Namespace) -> Path:
     return arguments.results or arguments.workdir
 
 
+@contextlib.contextmanager
+def exit_if_refused() -> Iterator[None]:
+    """Ends the script with one sentence if an argument, a config or a file is refused, or a run is stopped."""
+    try:
+        yield
+    except (ValueError, OSError, loop.Stopped) as error:
+        sys.exit(f"error: {error}")
+
+
 def small_config(space: str, data_dir: str) -> ConfigDict:
     """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits."""
     config = settings.search()
@@ -131,7 +132,7 @@ def small_config(space: str, data_dir: str) -> ConfigDict:
     config.channels = 8
     config.weights.end_learning_rate = 0.001
     config.logits.learning_rate = 1e-2
-    config.r_darts.window = 2
+    config.r_darts.update({"window": 2, "start": 0})  # for searches of a few epochs
     return config
 
 

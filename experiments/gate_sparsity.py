@@ -13,16 +13,16 @@ search, table.md and sparsity.png.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+import compare_nasbench201
 import family
 import numpy as np
-from compare_nasbench201 import make_config
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from prdarts_jax import spaces
-from prdarts_jax.run import loop, reporting
+from prdarts_jax.run import reporting
 from prdarts_jax.search import diagnostics, gates
 
 VARIANTS = {
@@ -34,6 +34,12 @@ VARIANTS = {
     "sparsity tenfold": "pr_darts:lambda_skip=0.1,lambda_nonskip=0.05",
 }
 GROUPS = ("skip", "conv", "pool", "none", "all")
+
+
+def make_config(data_dir: str) -> ConfigDict:
+    """The settings that all searches share."""
+    own = {"num_examples": 6400, "epochs": 8, "logits.learning_rate": 1e-2, "hessian": False}
+    return family.with_fields(compare_nasbench201.make_config(data_dir, table=""), own)
 
 
 def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.ndarray]:
@@ -81,13 +87,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="only these")
     arguments = parser.parse_args()
     variants = {name: VARIANTS[name] for name in arguments.variants}
-    try:
-        short = {"num_examples": 6400, "epochs": 8, "logits.learning_rate": 1e-2}
-        config = family.with_fields(make_config(arguments.data_dir, table=""), short)
-        config = family.with_fields(config, family.parse_fields(arguments.set))
+    with family.exit_if_refused():
+        config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
         results = family.run(config, list(variants.values()), arguments.workdir, arguments.seeds)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     for variant, seed in results:  # without the searches that diverged
         workdir = family.workdir(arguments.workdir, variant, seed)

@@ -15,7 +15,6 @@ rank correlations, and gram.png.
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 import family
@@ -152,13 +151,11 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=8, help="C")
     arguments = parser.parse_args()
     family.use_compilation_cache(arguments.workdir)
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table)
         fields = {name: vars(arguments)[name] for name in ("dataset", "steps", "image_size", "channels")}
         family.check_results(arguments.workdir / "cells.csv", fields)
         images, labels = load_images(arguments.dataset, arguments.data_dir, arguments.image_size)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     measure = make_measure(images, labels, arguments.steps, arguments.channels)
     arguments.workdir.mkdir(parents=True, exist_ok=True)
     checkpoints.write_config(arguments.workdir, fields)

@@ -14,7 +14,6 @@ The times are those of a whole search step; nothing else may run meanwhile.
 import argparse
 import functools
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +97,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of the step")
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     arguments = parser.parse_args()
-    try:
+    with family.exit_if_refused():
         config = family.with_fields(family.read_config(f"{CONFIG}:darts"), FIELDS)
         config = family.with_fields(config, family.parse_fields(arguments.set))
         validation.validate(config)
         batches, num_classes = make_batches(config)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     damping, after = arguments.damping, sorted(arguments.after)
     states = trajectory(make_problem(config, FirstOrder(), num_classes), config.seed, batches, after)
 

@@ -17,8 +17,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
-from prdarts_jax.refusals import shown
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import checkpoints, compare, reporting, settings
 from prdarts_jax.run.evaluate import Row
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
@@ -68,16 +67,8 @@ def _check(path: Path, there: Mapping[str, Any], config: ConfigDict, **more: Any
     default = settings.search() if "method" in config else settings.training()
     if "method" in config:
         default.method = config.method
-    old, new = settings_of(default) | there, settings_of(config) | more
-    differing = [
-        f"{name}={shown(old.get(name))} there and {shown(new.get(name))} here"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"{path} is of other settings: {', '.join(differing)}; use another --results or the old values"
-        )
+    if differing := checkpoints.differences(settings_of(default) | there, settings_of(config) | more):
+        raise ValueError(f"{path} is of other settings: {differing}; use another --results or the old values")
 
 
 def read(path: Path) -> tuple[Head, Records]:
@@ -121,29 +112,30 @@ def evaluate(
     config: ConfigDict,
     workdir: Path,
     results: Path,
-    *,
-    space: pdx.SearchSpace,
-    trainings: int = 1,
 ) -> dict[str, Row]:
-    """The rows of `pdx.evaluate`, in the order of the cells and without ranks; what `results` has is taken from there.
+    """Trains cells as the config of a search says in its section `evaluation`.
+
+    Returns:
+      The rows of `pdx.evaluate`, in the order of the cells and without ranks; what `results` has is taken from there.
 
     Raises:
       ValueError, OSError, loop.Stopped: as `pdx.evaluate`; ValueError also if a file in `results` is of other settings
         or of another cell.
     """
+    space, trainings, training = settings.space_of(config), config.evaluation.trainings, compare.training_config(config)
     more = {"trainings": trainings, "ops": list(space.ops)}
     rows: dict[str, Row] = {}
     paths = {name: results / "evaluation" / f"{name}.json" for name in cells}
     for name, cell in cells.items():
         if paths[name].exists():
             there = reporting.read_json(paths[name])
-            _check(paths[name], there["settings"], config, **more)
+            _check(paths[name], there["settings"], training, **more)
             if there["genotype"] != json.loads(genotypes.to_json(cell)):
                 raise ValueError(f"{paths[name]} is of another cell: use another --results")
             rows[name] = there["row"]
     if left := {name: cell for name, cell in cells.items() if name not in rows}:
-        for name, row in pdx.evaluate(left, config, workdir, space=space, trainings=trainings).items():
+        for name, row in pdx.evaluate(left, training, workdir, space=space, trainings=trainings).items():
             rows[name] = {field: value for field, value in row.items() if field != "rank"}  # among the cells left
-            value = {"settings": settings_of(config) | more, "genotype": dataclasses.asdict(left[name])}
+            value = {"settings": settings_of(training) | more, "genotype": dataclasses.asdict(left[name])}
             reporting.write_json(paths[name], value | {"row": rows[name]})
     return {name: rows[name] for name in cells}

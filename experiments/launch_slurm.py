@@ -25,6 +25,9 @@ from pathlib import Path
 import family
 import submitit
 import sweep
+from flax.traverse_util import flatten_dict
+
+from prdarts_jax.fields import check_names
 
 _MOST_TIMEOUTS = 100
 
@@ -73,7 +76,7 @@ def combinations(grid: list[str], config: str) -> list[dict[str, str]]:
         if not given:
             raise ValueError(f"--grid {entry} must have the form FIELD=VALUE,VALUE")
         values[field] = given.split(",")
-    family.check_fields(family.read_config(config), values, config)
+    check_names(values, flatten_dict(family.read_config(config).to_dict(), sep="."), config)
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -120,14 +123,12 @@ def main() -> None:
     parser.add_argument("rest", nargs="*", help="further flags of the package, after --")
     arguments = parser.parse_args()
 
-    try:
+    with family.exit_if_refused():
         runs = {
             ",".join(f"{k}={v}" for k, v in fields.items()) or "all": fields
             for fields in combinations(arguments.grid, arguments.config)
         }
         check_seeds(list(runs.values()), arguments.config, arguments.rest)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     executor = submitit.AutoExecutor(
         folder=arguments.workdir / "jobs", cluster=arguments.cluster, slurm_max_num_timeout=_MOST_TIMEOUTS
     )

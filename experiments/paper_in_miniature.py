@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop, problems, settings, validation
+from prdarts_jax.run import compare, problems, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -184,22 +183,16 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     devices.use_every_core()
-    space = pdx.spaces.darts()
-    try:
+    with family.exit_if_refused():
         config = family.with_fields(make_config(arguments.data_dir), family.parse_fields(arguments.set))
         validation.validate(config)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
-        reference = compare.reference(config, space)
+        reference = compare.reference(config)
         kind_of = kinds(arguments.workdir, itertools.product(arguments.methods, arguments.seeds), reference)
         cells = {family.workdir(arguments.workdir, *key).name: found.genotype for key, found in results.items()}
         cells |= reference
         by_other_rule = by_the_rule_of_darts(results, config, arguments.workdir)
-        training = compare.training_config(config)
-        folder = arguments.workdir / "evaluation"
-        trainings = config.evaluation.trainings
-        rows = kept.evaluate(cells, training, folder, kept_in, space=space, trainings=trainings)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
+        rows = kept.evaluate(cells, config, arguments.workdir / "evaluation", kept_in)
     numbers = collect(rows, cells, kind_of)
     text = make_table(numbers) + "\n" + judge(numbers)
     of_searches = {name: kind for name, kind in kind_of.items() if name not in reference}

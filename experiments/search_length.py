@@ -10,7 +10,6 @@ for DARTS and a quarter of an hour for PR-DARTS on one core. It may be stopped a
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import family
@@ -19,7 +18,6 @@ from compare_nasbench201 import ALL_SKIP, make_config
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import loop
 from prdarts_jax.spaces import tabular
 
 EPOCHS = (1, 4, 10, 20, 50)
@@ -73,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     accuracies: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.methods}
-    try:
+    with family.exit_if_refused():
         table = tabular.load(arguments.table)
         fields = family.parse_fields(arguments.set)
         config = family.with_fields(make_config(arguments.data_dir, arguments.table), fields)
@@ -83,8 +81,6 @@ def main() -> None:
             )
             for name, found in accuracies.items():
                 found[steps] = [table.accuracy(result.genotype) for result in family.of(results, name)]
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     random = float(np.mean(table.accuracies))
     marks = {"the best cell": table.accuracies.max(), "all cells, mean": random, "all skips": table.accuracy(ALL_SKIP)}
     text = make_table(accuracies)

@@ -9,16 +9,14 @@ It writes length.md to the workdir, takes an hour on one core, and may be stoppe
 """
 
 import argparse
-import sys
 
 import family
 import kept
 from compare_digits import CONFIG
 from search_length import METHODS, make_table
 
-import prdarts_jax as pdx
 from prdarts_jax import devices
-from prdarts_jax.run import compare, loop
+from prdarts_jax.run import compare
 from prdarts_jax.spaces import genotypes
 
 EPOCHS = (7, 28, 60, 240, 1400)
@@ -34,8 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     devices.use_every_core()
-    space = pdx.spaces.nas_bench_201()
-    try:
+    with family.exit_if_refused():
         fields = {"seeds": 1, "data_dir": arguments.data_dir} | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         sizes = {epochs * (config.num_examples // 2 // config.batch_size): epochs for epochs in arguments.epochs}
@@ -49,11 +46,8 @@ def main() -> None:
             for (name, seed), found in results.items():
                 cell = f"{family.workdir(arguments.workdir, name, seed).name}_{folder}"
                 cells[cell], origins[cell] = found.genotype, (name, size)
-        cells |= compare.reference(config, space)
-        training = compare.training_config(config)
-        rows = kept.evaluate(cells, training, arguments.workdir / "evaluation", kept_in, space=space)
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
+        cells |= compare.reference(config)
+        rows = kept.evaluate(cells, config, arguments.workdir / "evaluation", kept_in)
     percent = {name: 100 * row["accuracy"] for name, row in rows.items() if row["accuracy"] is not None}
 
     def of(method, size):

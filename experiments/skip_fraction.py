@@ -13,7 +13,6 @@ writes a run folder for each training, table.md and skips.png.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import family
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import loop, reporting, settings, train
+from prdarts_jax.run import reporting, settings, train
 from prdarts_jax.spaces import genotypes
 
 SKIPS = (0, 3, 5)  # of the eight ops of a cell
@@ -112,7 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     family.use_compilation_cache(arguments.workdir)
     found: dict[str, dict[int, np.ndarray]] = {}
-    try:
+    with family.exit_if_refused():
         fields = family.parse_fields(arguments.set)
         for dataset in arguments.datasets:
             runs: dict[int, list[np.ndarray]] = {skips: [] for skips in SKIPS}
@@ -125,8 +124,6 @@ def main() -> None:
                     runs[skips].append(losses(workdir))
                     jax.clear_caches()
             found[dataset] = {skips: np.array(curves) for skips, curves in runs.items()}
-    except (ValueError, OSError, loop.Stopped) as error:
-        sys.exit(f"error: {error}")
     text = make_table(found)
     (arguments.workdir / "table.md").write_text(text)
     draw_figure(found).savefig(arguments.workdir / "skips.png")

@@ -8,6 +8,8 @@ import pytest
 import scripts
 from flax.traverse_util import flatten_dict
 
+from prdarts_jax.fields import check_names
+
 family = scripts.load("family")
 DOCUMENTS = [scripts.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
 DOCSTRINGS = [*scripts.ROOT.glob("configs/*.py"), *scripts.ROOT.glob("experiments/*.py"), scripts.ROOT / "Makefile"]
@@ -45,7 +47,7 @@ def test_commands_name_what_there_is(path):
         names = re.findall(r"configs/\w+\.py(?::\w+)?", line)
         fields = re.findall(r"--config\.([a-z_.]+)=", line)
         if "--config=" in line and names:
-            family.check_fields(read_config(names[0]), fields, names[0])
+            check_names(fields, flatten_dict(read_config(names[0]).to_dict(), sep="."), names[0])
         assert set(fields) <= all_fields(), line
         for name in names:
             read_config(name)

@@ -64,7 +64,7 @@ def test_without_a_folder_of_results_nothing_is_kept(searched, tmp_path):
 
 def test_a_result_of_other_settings_is_refused_before_any_search(searched, tmp_path):
     family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
-    with pytest.raises(ValueError, match=re.escape("epochs=200 there and 7 here; use another --results or")):
+    with pytest.raises(ValueError, match=re.escape("config.epochs is 200 there and 7 here; use another --results or")):
         family.run(config_of(epochs=7), ["gdas", "darts"], tmp_path, [0], tmp_path)
     assert len(searched) == 1
 
@@ -77,11 +77,11 @@ def test_what_is_newer_than_a_result_counts_as_its_default(searched, tmp_path):
     del value["settings"]["hessian"]
     path.write_text("\n".join([json.dumps(value), *records]))
     family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
-    with pytest.raises(ValueError, match=re.escape("hessian=False there and True here")):
+    with pytest.raises(ValueError, match=re.escape("config.hessian is false there and true here")):
         family.run(config_of(hessian=True), ["darts"], tmp_path, [0], tmp_path)
     value["settings"]["gone"] = 3
     path.write_text("\n".join([json.dumps(value), *records]))
-    with pytest.raises(ValueError, match=re.escape("gone=3 there and None here")):
+    with pytest.raises(ValueError, match=re.escape("config.gone is 3 there and missing here")):
         family.run(config_of(), ["darts"], tmp_path, [0], tmp_path)
     assert len(searched) == 1
 
@@ -143,21 +143,22 @@ def test_cells_whose_results_are_kept_are_not_trained_again(tmp_path, monkeypatc
         return {name: {"accuracy": trainings / 10, "rank": 1, "params": 5} for name in reversed(cells)}
 
     monkeypatch.setattr(kept.pdx, "evaluate", evaluate)
-    space, config = spaces.nas_bench_201(), settings.training()
+    config = config_of(space="nas_bench_201")
 
-    def run(names, **options):
-        cells = {name: CELLS[name] for name in names}
-        return kept.evaluate(cells, config, tmp_path / "evaluation", tmp_path, space=space, **options)
+    def run(names, trainings):
+        config.evaluation.trainings = trainings
+        return kept.evaluate({name: CELLS[name] for name in names}, config, tmp_path / "evaluation", tmp_path)
 
     row = {"accuracy": 0.2, "params": 5}
     names = ["skip_connect", "nor_conv_1x1"]
     assert run(names, trainings=2) == dict.fromkeys(names, row) and trained == names
     more = ["nor_conv_3x3", *names]
     assert run(more, trainings=2) == dict.fromkeys(more, row) and trained == [*names, "nor_conv_3x3"]
-    with pytest.raises(ValueError, match="trainings=2 there and 3 here"):
+    with pytest.raises(ValueError, match="config.trainings is 2 there and 3 here"):
         run(names, trainings=3)
     with pytest.raises(ValueError, match="skip_connect.json is of another cell: use another --results"):
-        kept.evaluate({"skip_connect": CELLS["none"]}, config, tmp_path, tmp_path, space=space, trainings=2)
+        config.evaluation.trainings = 2
+        kept.evaluate({"skip_connect": CELLS["none"]}, config, tmp_path, tmp_path)
     assert len(trained) == 3
 
 
