@@ -31,11 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import unrolled
-from benchmark_step import alternate, compile_twice, edge_groups, paired
+from benchmark_step import alternate, compile_twice, edge_groups, on_random_images, paired
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import problems, validation
-from prdarts_jax.search.problem import init_search
+from prdarts_jax.run import validation
 from prdarts_jax.search.step import search_step
 
 STEP = ["dtype, images", "tracing, s", "compilation, s", "again, from the cache, s", "a step, ms (range)"]
@@ -79,10 +78,8 @@ def spread(seconds: list[float]) -> str:
 
 def measure_step(config: ConfigDict, rounds: int, theirs: Callable | None, device: str | None, trace: Path):
     """(cells of a row of a table of steps, (median in seconds, and the step's problem, logits and images))."""
-    problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
-    images = jax.random.normal(jax.random.key(0), (config.batch_size, *2 * (config.image_size or 32,), 3))
-    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    problem, state, batch = on_random_images(config)
+    images = batch["image"]
     logits = jax.tree.map(jnp.copy, state.arch)  # since the state is donated
     step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
     compiled, ((tracing, cold), (_, warm)) = compile_twice(step, problem, state, batch, batch)

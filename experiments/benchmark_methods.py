@@ -13,22 +13,16 @@ import statistics
 
 import family
 import jax
-import jax.numpy as jnp
-from benchmark_step import alternate, compile_twice
+from benchmark_step import alternate, compile_twice, on_random_images
 from ml_collections import ConfigDict
 
-from prdarts_jax.run import problems, settings
-from prdarts_jax.search.problem import init_search
+from prdarts_jax.run import settings
 from prdarts_jax.search.step import search_step
 
 
 def measure(base: ConfigDict, name: str, rounds: int) -> str:
     """A row of the table."""
-    config = family.variant(base, name)
-    problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
-    images = jax.random.normal(jax.random.key(0), (config.batch_size, 32, 32, 3))
-    batch = {"image": images, "label": jnp.arange(config.batch_size) % 10}
-    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    problem, state, batch = on_random_images(family.variant(base, name))
     step = jax.jit(search_step, static_argnums=0, donate_argnums=1)
     compiled, ((tracing, cold), (_, warm)) = compile_twice(step, problem, state, batch, batch)
 

@@ -32,8 +32,17 @@ from prdarts_jax.nets.program import EdgeGroup, program
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, validation
 from prdarts_jax.search import terms
-from prdarts_jax.search.problem import SearchProblem, batch_loss, init_search
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss, init_search
 from prdarts_jax.search.step import search_epoch, search_step
+
+
+def on_random_images(config: ConfigDict) -> tuple[SearchProblem, SearchState, dict[str, jax.Array]]:
+    """A search of ten classes, its first state, and a batch of random images of `config.image_size`, by default that of
+    CIFAR-10."""
+    problem = problems.make_search_problem(config, num_classes=10, total_steps=1000)
+    images = jax.random.normal(jax.random.key(0), (config.batch_size, *2 * (config.image_size or 32,), 3))
+    state = jax.jit(init_search, static_argnums=0)(problem, jax.random.key(0), images)
+    return problem, state, {"image": images, "label": jnp.arange(config.batch_size) % 10}
 
 
 def compile_twice(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, list[tuple[float, float]]]:
