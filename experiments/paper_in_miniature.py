@@ -115,14 +115,11 @@ def by_the_rule_of_darts(results: family.Results, config: ConfigDict, folder: Pa
 def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) -> tuple[float, float, float]:
     """The mean difference, its standard error, and half of its 95 % interval (Student's or Welch's t): of pairs of the
     same seed, or of two independent samples."""
-    if paired:
-        error, freedom = np.std(np.subtract(larger, smaller), ddof=1) / len(larger) ** 0.5, len(larger) - 1
-    else:
-        squares = [np.var(sample, ddof=1) / len(sample) for sample in (larger, smaller)]
-        error = sum(squares) ** 0.5
-        parts = [square**2 / (len(sample) - 1) for square, sample in zip(squares, (larger, smaller), strict=True)]
-        freedom = error**4 / sum(parts) if error else np.inf
-    return float(np.mean(larger) - np.mean(smaller)), float(error), float(scipy.stats.t.ppf(0.975, freedom) * error)
+    if not paired:
+        return compare.difference(larger, smaller)
+    error = np.std(np.subtract(larger, smaller), ddof=1) / len(larger) ** 0.5
+    half = scipy.stats.t.ppf(0.975, len(larger) - 1) * error
+    return float(np.mean(larger) - np.mean(smaller)), float(error), float(half)
 
 
 def judge(numbers: Numbers) -> str:

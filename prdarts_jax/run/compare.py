@@ -7,11 +7,12 @@ seeds `found_3`. If `config.discretization` is not 'own', its value is in the na
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from ml_collections import ConfigDict
 
 from prdarts_jax.data.source import DataSet
@@ -132,32 +133,46 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A sentence that says whether found cells are better than random cells, with the numbers behind it.
 
-    The difference of the means of f found and r random cells has the standard error sqrt(s_f^2 / f + s_r^2 / r), with
-    the variances s^2 over the cells; for a single found cell, s_f^2 is that of the random cells. If the difference is
-    within two standard errors, the cells cannot be told apart.
+    If 0 is in the 95 % interval of the difference of the means (see `difference`), the cells cannot be told apart.
 
     Args:
       rows: name -> {'accuracy': a fraction, or None if a training diverged, ...}. Names of found cells, which must all
         be different, begin with 'found', names of random cells with 'random_'; other rows are ignored.
 
     >>> accuracies = {"found": 0.95, "random_0": 0.91, "random_1": 0.93}
-    >>> print(verdict({name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}))
-    The found cell (95.00 %) cannot be told apart from random cells (92.00 %). Difference 3.00, standard error 1.73.
+    >>> rows = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
+    >>> print(verdict(rows))  # doctest: +NORMALIZE_WHITESPACE
+    The found cell (95.00 %) cannot be told apart from random cells (92.00 %).
+    Difference 3.00, standard error 1.73, 95 % interval -19.01 to 25.01.
     """
     found, drawn = (
-        [row["accuracy"] for name, row in rows.items() if name.startswith(kind) and row["accuracy"] is not None]
+        [100 * row["accuracy"] for name, row in rows.items() if name.startswith(kind) and row["accuracy"] is not None]
         for kind in ("found", "random_")
     )
     if not found or len(drawn) < 2:
         return "Too few cells were trained to compare found ones with random ones."
-    spread = float(np.var(drawn, ddof=1))
-    of_found = float(np.var(found, ddof=1)) if len(found) > 1 else spread
-    difference = 100 * float(np.mean(found) - np.mean(drawn))
-    error = 100 * math.sqrt(of_found / len(found) + spread / len(drawn))
-    if abs(difference) <= 2 * error:
+    mean, error, half = difference(found, drawn)
+    if abs(mean) <= half:
         how = "cannot be told apart from"
     else:
-        how = ("is" if len(found) == 1 else "are") + (" better" if difference > 0 else " worse") + " than"
+        how = ("is" if len(found) == 1 else "are") + (" better" if mean > 0 else " worse") + " than"
     who = "The found cell" if len(found) == 1 else f"The {len(found)} different found cells"
-    means = [f"({100 * np.mean(accuracies):.2f} %)" for accuracies in (found, drawn)]
-    return f"{who} {means[0]} {how} random cells {means[1]}. Difference {difference:.2f}, standard error {error:.2f}."
+    means = [f"({np.mean(accuracies):.2f} %)" for accuracies in (found, drawn)]
+    return (
+        f"{who} {means[0]} {how} random cells {means[1]}. Difference {mean:.2f}, standard error {error:.2f}, "
+        f"95 % interval {mean - half:.2f} to {mean + half:.2f}."
+    )
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
+    """The difference of the means of two samples, its standard error, and half of its 95 % interval, by Welch's t.
+
+    The `second` has at least two numbers. If the `first` has only one, it is taken to have the same variance.
+    """
+    parts = [(np.var(sample, ddof=1) / len(sample), len(sample) - 1) for sample in (first, second) if len(sample) > 1]
+    if len(first) == 1:
+        parts = [(part * (len(second) + 1), freedom) for part, freedom in parts]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / freedom for part, freedom in parts) if variance else np.inf
+    error = math.sqrt(variance)
+    return float(np.mean(first) - np.mean(second)), error, float(scipy.stats.t.ppf(0.975, freedom) * error)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import jax
 from flax.core import FrozenDict
 
 from prdarts_jax.fields import at_least, checked, from_to
+from prdarts_jax.nets import encoded
 from prdarts_jax.refusals import shown
 from prdarts_jax.search.alignment import Alignment
 from prdarts_jax.search.freezing import OperationEarlyStopping
@@ -31,6 +33,11 @@ _ARGUMENTS = MappingProxyType(
         "after_epoch": ("problem", "state", "val_batches"),
         "after_search": ("problem", "state", "train_batch", "val_batches"),
         "dropout_rate": ("progress",),
+        "relaxation.init": ("space", "key", "logits"),
+        "relaxation.weigh": ("space", "logits", "key", "progress"),
+        "relaxation.activation": ("space", "logits", "progress"),
+        "relaxation.scores": ("space", "logits"),
+        "relaxation.metrics": ("progress",),
     }
 )
 
@@ -98,7 +105,7 @@ class Method:
         if any(stage.ops < 1 for stage in self.stages[1:]):
             raise ValueError(f"stages={shown(self.stages)}: each stage but the first must have ops of at least 1")
         for field, arguments in _ARGUMENTS.items():
-            value = getattr(self, field)
+            value = operator.attrgetter(field)(self)
             for function in value if field == "terms" else (value,):
                 if function is not None and (why := _unfit(function, arguments)):
                     name = getattr(function, "__name__", type(function).__name__)
@@ -113,8 +120,17 @@ class Method:
         return self.relaxation.activation(space, logits, progress)
 
     def derive(self, space: SearchSpace, logits: Arch) -> AnyGenotype:
-        """The cell that a search with these logits has found; do not call it in compiled code."""
-        return self.discretization(space, self.relaxation.scores(space, logits))
+        """The cell that a search with these logits has found; do not call it in compiled code.
+
+        Raises:
+          ValueError: the discretization refuses the scores, or returns anything but a cell of the space.
+        """
+        found = self.discretization(space, self.relaxation.scores(space, logits))
+        try:
+            encoded.encode(space, found)
+        except ValueError as error:
+            raise ValueError(f"discretization={shown(self.discretization)} must return a cell: {error}") from error
+        return found
 
 
 @checked

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 import shared
 from shared import tiny_training, without_pictures
 
@@ -220,20 +221,36 @@ def test_random_cells_have_a_path_from_input_to_output():
     assert len(drawn) == 201 and all(genotypes.depth(cell)["normal"] for cell in drawn.values())
 
 
+def test_the_difference_of_two_samples_is_welchs():
+    first, second = [97.0, 98.5, 98.0], [96.0, 97.5, 97.0, 93.0]
+    found = scipy.stats.ttest_ind(first, second, equal_var=False)
+    mean, error, half = compare.difference(first, second)
+    interval = found.confidence_interval()
+    np.testing.assert_allclose([mean / error, mean - half, mean + half], [found.statistic, *interval])
+
+
+def test_a_difference_is_claimed_in_one_of_twenty_comparisons_of_the_same_cells():
+    """Two standard errors would claim one in 27 % of them."""
+    generator, claimed = np.random.default_rng(0), 0
+    for _ in range(2000):
+        mean, _, half = compare.difference(generator.normal(size=1), generator.normal(size=2))
+        claimed += abs(mean) > half
+    assert scipy.stats.binomtest(claimed, 2000, 0.05).pvalue > 0.001
+
+
 def rows_of(**accuracies):
     return {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
 
 
-def test_the_verdict_rests_on_the_standard_error():
+def test_the_verdict_rests_on_the_interval():
     drawn = {"random_0": 0.90, "random_1": 0.92, "random_2": 0.94}  # variance 0.02^2
-    error = 0.02 * math.sqrt(1 + 1 / 3)
-    for shift, words in ((2.1, "is better than"), (1.9, "cannot be told apart from"), (-2.1, "is worse than")):
-        text = compare.verdict(rows_of(found=0.92 + shift * error, **drawn))
-        assert words in text and text.endswith(
-            f"Difference {100 * shift * error:.2f}, standard error {100 * error:.2f}."
+    error, limit = 0.02 * math.sqrt(1 + 1 / 3), scipy.stats.t.ppf(0.975, 2)  # 4.3
+    for shift, words in ((1.01, "is better than"), (0.99, "cannot be told apart from"), (-1.01, "is worse than")):
+        text = compare.verdict(rows_of(found=0.92 + shift * limit * error, **drawn))
+        ends = [100 * (shift + side) * limit * error for side in (-1, 1)]
+        assert (
+            words in text and f"standard error {100 * error:.2f}, 95 % interval {ends[0]:.2f} to {ends[1]:.2f}." in text
         )
-    text = compare.verdict(rows_of(found_0=0.96, found_1=0.98, **drawn))
-    error = math.sqrt(0.01**2 * 2 / 2 + 0.02**2 / 3)
-    assert text.startswith("The 2 different found cells (97.00 %) are better than random cells (92.00 %).")
-    assert text.endswith(f"standard error {100 * error:.2f}.")
+    text = compare.verdict(rows_of(found_0=0.98, found_1=0.99, **drawn))
+    assert text.startswith("The 2 different found cells (98.50 %) are better than random cells (92.00 %).")
     assert compare.verdict(rows_of(found=None, **drawn)).startswith("Too few cells")

@@ -17,6 +17,11 @@ from prdarts_jax.search.schedules import Linear
 from prdarts_jax.search.terms import View, total
 
 
+class WithoutProgress(pdx.relaxations.Softmax):
+    def activation(self, space, logits):
+        return logits
+
+
 @pytest.mark.parametrize(
     "fields, message",
     (
@@ -47,11 +52,31 @@ from prdarts_jax.search.terms import View, total
             r"must be called with \(space, scores\), but BestCell cannot be: .*; did you mean after_search\?$",
         ),
         ({"after_epoch": pdx.Perturbation(1, optax.sgd(0.1))}, r"but Perturbation .*; did you mean after_search\?$"),
+        (
+            {"relaxation": WithoutProgress()},
+            r"^relaxation.activation=.* must be called with \(space, logits, progress\), but activation cannot be",
+        ),
     ),
 )
 def test_a_method_is_made_of_values(fields, message):
     with pytest.raises(ValueError, match=message):
         pdx.Method(**fields)
+
+
+@pytest.mark.parametrize(
+    "discretization, message",
+    [
+        (lambda space, scores: None, "^discretization=<function .*> must return a cell: genotype None must be a"),
+            lambda space, scores: None,
+            "^discretization=<function .*> must return a cell: genotype None must be an? Genot",
+        ),
+        (lambda space, scores: pdx.genotypes.named("DARTS_V2"), "must have 7 nodes|must be one of the space s2"),
+    ],
+)
+def test_a_discretization_returns_a_cell_of_the_space(discretization, message):
+    space = pdx.spaces.s2()
+    with pytest.raises(ValueError, match=message):
+        pdx.Method(discretization=discretization).derive(space, {t: np.zeros(space.shape) for t in space.cell_types})
 
 
 def test_a_function_that_does_not_tell_its_arguments_can_be_a_part():
