@@ -25,6 +25,7 @@ from prdarts_jax.run import compare
 from prdarts_jax.search import methods
 
 P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # a stage of the network has few cells
+FIELDS = {"seeds": 1, "evaluation.random_cells": 20}
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     kept_in = family.results_of(arguments)
     devices.use_every_core()
     with family.exit_if_refused():
-        fields = {"seeds": 1, "data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
+        fields = FIELDS | {"data_dir": arguments.data_dir} | P_DARTS | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
         reference = compare.reference(config)

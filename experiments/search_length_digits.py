@@ -12,7 +12,7 @@ import argparse
 
 import family
 import kept
-from compare_digits import CONFIG
+from compare_digits import CONFIG, FIELDS
 from search_length import METHODS, make_table
 
 from prdarts_jax import devices
@@ -33,7 +33,7 @@ def main() -> None:
     kept_in = family.results_of(arguments)
     devices.use_every_core()
     with family.exit_if_refused():
-        fields = {"seeds": 1, "data_dir": arguments.data_dir} | family.parse_fields(arguments.set)
+        fields = FIELDS | {"data_dir": arguments.data_dir} | family.parse_fields(arguments.set)
         config = family.with_fields(family.read_config(str(CONFIG)), fields)
         sizes = {epochs * (config.num_examples // 2 // config.batch_size): epochs for epochs in arguments.epochs}
         cells: dict[str, genotypes.AnyGenotype] = {}

@@ -150,7 +150,7 @@ CHANGES = {
     "cifar100": {"dataset": "cifar100"},
     "fashion_mnist": {"dataset": "fashion_mnist"},
     "svhn": {"dataset": "svhn", "augmentation.flip": False},
-    "digits": {"dataset": "digits", "num_examples": 900, "space": "nas_bench_201", "seeds": 8}
+    "digits": {"dataset": "digits", "num_examples": 900, "space": "nas_bench_201", "seeds": 12}
     | {"epochs": 60, "batch_size": 32, "channels": 8, "cells": 1}
     | {"augmentation.pad": 1, "augmentation.flip": False, "augmentation.cutout": 0, "logits.learning_rate": 0.003},
 }
