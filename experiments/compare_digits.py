@@ -25,7 +25,7 @@ from prdarts_jax.run import compare
 from prdarts_jax.search import methods
 
 P_DARTS = {"p_darts.cells": (1, 1, 2), "p_darts.ops": (5, 4, 3)}  # a stage of the network has few cells
-FIELDS = {"seeds": 1, "evaluation.random_cells": 20}
+FIELDS = {"seeds": 1, "evaluation.random_cells": 20, "r_darts.start": 0}
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 
 
