@@ -1,12 +1,16 @@
 """The supernet of NAS-Bench-201 (Dong, Yang, ICLR 2020)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.nets.layers import BatchNorm, Conv, Normalizing, torch_init
 from prdarts_jax.nets.supernet import Macro, SearchCell
 from prdarts_jax.spaces import SearchSpace, nas_bench_201
+from prdarts_jax.spaces.genotypes import EdgeGenotype
 
 
 class Cell201(SearchCell):
@@ -38,6 +42,7 @@ class ResidualBlock(Normalizing):
         return y + nn.Dense(channels, use_bias=False, dtype=x.dtype, kernel_init=torch_init, name="shortcut")(pooled)
 
 
+@checked
 class Supernet201(Macro):
     """The supernet of NAS-Bench-201: three stages of cells, joined by residual blocks.
 
@@ -47,11 +52,10 @@ class Supernet201(Macro):
       cells: the number of cells per stage, not in total; the benchmark's networks have 5.
     """
 
-    inputs = 1
-    types = ("normal",)
+    genotype_class = EdgeGenotype
 
     space: SearchSpace = nas_bench_201()
-    cells: int = 5
+    cells: Annotated[int, at_least(1)] = 5
 
     @property
     def cell_types(self) -> tuple[str, ...]:

@@ -2,15 +2,15 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.nets import executor
 from prdarts_jax.nets.layers import (
     AuxiliaryHead,
@@ -23,8 +23,9 @@ from prdarts_jax.nets.layers import (
     imagenet_stem,
 )
 from prdarts_jax.nets.program import program
+from prdarts_jax.refusals import shown
 from prdarts_jax.spaces import SearchSpace, darts, layout
-from prdarts_jax.spaces.genotypes import CELL_TYPES
+from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
 
 def init_logits(key: jax.Array, space: SearchSpace, cell_type: str) -> jax.Array:
@@ -126,8 +127,7 @@ class Macro(nn.Module):
     softmax is exactly 0.
 
     Attributes:
-      inputs: of a subclass: the number of input nodes that the cells of its space must have.
-      types: of a subclass: the cell types that its space must have, for instance ('normal', 'reduce').
+      genotype_class: of a subclass: the class of genotypes that describes the cells of its space.
       space: the search space of a cell.
       channels: C of the first cells.
       cells: number of cells; what is counted depends on the subclass.
@@ -141,29 +141,33 @@ class Macro(nn.Module):
       running_statistics: True: keep running BN statistics, and use them when not training. False: always normalise by
         the statistics of the batch.
       axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
+
+    Raises:
+      ValueError: a field is of another type or out of range, or the cells of the space are of another form.
     """
 
-    inputs: ClassVar[int]
-    types: ClassVar[tuple[str, ...]]
+    genotype_class: ClassVar[type[Genotype] | type[EdgeGenotype]]
 
     space: SearchSpace
-    channels: int = 16
-    cells: int = 8
-    num_classes: int = 10
+    channels: Annotated[int, at_least(1)] = 16
+    cells: Annotated[int, at_least(1)] = 8
+    num_classes: Annotated[int, at_least(1)] = 10
     dtype: jax.typing.DTypeLike = jnp.float32
     affine: bool = False
     dropout: ops.Dropout = ""
-    partial: int = 1
+    partial: Annotated[int, at_least(1)] = 1
     running_statistics: bool = True
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.space.inputs, self.space.cell_types) != (self.inputs, self.types):
+        if (found := self.space.genotype_class) is not self.genotype_class:
+            fits = "pdx.Supernet (macro='darts')" if found is Genotype else "pdx.Supernet201 (macro='nas_bench_201')"
             raise ValueError(
-                f"space {self.space.name!r} has inputs={self.space.inputs} and cell_types={self.space.cell_types}, but "
-                f"must have {self.inputs} and {self.types} in {type(self).__name__}; the other supernet may fit "
-                "(pdx.Supernet, pdx.Supernet201)"
+                f"space {self.space.name!r}, whose cells are {found.__name__}s, must be given to {fits} and not to "
+                f"{type(self).__name__}"
             )
+        if self.dtype not in (jnp.float32, jnp.bfloat16, "float32", "bfloat16"):
+            raise ValueError(f"dtype={shown(self.dtype)} must be float32 or bfloat16")
         super().__post_init__()
 
     @property
@@ -200,10 +204,10 @@ class Macro(nn.Module):
           Logits of the classes, f32[B, num_classes].
 
         Raises:
-          ValueError: op weights have another shape.
-          AssertionError: images have another number of axes.
+          ValueError: images have another number of axes, or op weights have another shape.
         """
-        chex.assert_rank(images, 4)
+        if images.ndim != 4:
+            raise ValueError(f"images of the shape {images.shape} must be of the shape (B, H, W, channels)")
         if op_weights is None or self.is_initializing():
             logits = {
                 t: self.variable("arch", t, lambda t=t: init_logits(self.make_rng("params"), self.space, t)).value
@@ -240,6 +244,7 @@ class Macro(nn.Module):
         return BatchNorm(self.running_statistics, self.axis_name, name=name)(x, train=train)
 
 
+@checked
 class Supernet(Macro):
     """The supernet of DARTS: every cell reads the two before it. The width doubles at the reductions (`spaces.layout`).
 
@@ -255,19 +260,13 @@ class Supernet(Macro):
         f32[B, num_classes] are sown under the name `logits` into the collection `auxiliary`.
     """
 
-    inputs = 2
-    types = CELL_TYPES
+    genotype_class = Genotype
 
     space: SearchSpace = darts()
     form: Form = "cifar"
     pool_norm: bool = True
     head_norm: bool = False
     auxiliary: bool = False
-
-    def __post_init__(self) -> None:
-        if self.form not in get_args(Form):
-            raise ValueError(f"form={self.form!r} must be one of {', '.join(get_args(Form))}")
-        super().__post_init__()
 
     @property
     def cell_types(self) -> tuple[str, ...]:

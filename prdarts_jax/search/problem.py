@@ -3,21 +3,42 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from prdarts_jax import devices
 from prdarts_jax.data.epochs import Batch
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.refusals import shown
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.relaxations import Arch
 
 
+def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The mean cross entropy of a batch and its accuracy, each f32[].
+
+    Args:
+      logits: of the classes, f32[B, classes].
+      batch: its 'label' are integers [B] from 0 to classes - 1; any other integer makes the loss NaN.
+
+    Raises:
+      ValueError: the labels have another dtype or shape, or there are none.
+    """
+    labels: Any = batch.get("label")
+    if not _is_array(labels) or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:1]:
+        raise ValueError(f"batch={_forms(batch)} must have a 'label' of {len(logits)} integers, one for each image")
+    classes = jnp.where(labels < 0, jnp.int32(logits.shape[1]), labels)  # an index below 0 would count from the last
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
+    return loss, jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+
+
+@checked
 @dataclasses.dataclass(frozen=True)
 class SearchProblem:
     """The parts of a search that do not change: a static, hashable argument.
@@ -32,17 +53,20 @@ class SearchProblem:
       weight_optimizer: of the collection `params`.
       arch_optimizer: of the collection `arch`.
       total_steps: number of steps of the search; progress is step / (total_steps - 1).
+      loss: `(logits, batch) -> (loss, accuracy)`, each f32[] and a mean over the batch; the logits are those of the
+        classes, f32[B, classes]. The weights and the logits of the ops minimise it, and metrics report both.
 
     Raises:
-      ValueError: the supernet lacks `space`, or `layers` for a cell type, or is not what the method needs; the method
-        is not a `Method`, or has several stages, of which each needs a problem of its own.
+      ValueError: a field is of another type or out of range; the supernet lacks `space`, or `layers` for a cell type,
+        or is not what the method needs; the method has several stages, of which each needs a problem of its own.
     """
 
     supernet: nn.Module
     method: Method
     weight_optimizer: optax.GradientTransformation
     arch_optimizer: optax.GradientTransformation
-    total_steps: int
+    total_steps: Annotated[int, at_least(1)]
+    loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]] = cross_entropy
 
     def __post_init__(self) -> None:
         supernet = f"supernet={type(self.supernet).__name__}"
@@ -52,8 +76,6 @@ class SearchProblem:
         layers = self.supernet.layers
         if missing := [t for t in self.supernet.space.cell_types if not (isinstance(layers, Mapping) and t in layers)]:
             raise ValueError(f"{supernet} must have the number of its {missing[0]} cells in its attribute layers")
-        if not isinstance(self.method, Method):
-            raise ValueError(f"method={shown(self.method)} must be a Method, such as pdx.methods.darts()")
         if self.method.stages:
             raise ValueError(
                 f"method has {len(self.method.stages)} stages: make a SearchProblem of each of their methods"
@@ -170,10 +192,14 @@ def init_search(
       key: the search's only source of randomness.
       images: f32[B, H, W, C]; only the shape matters.
       candidates: for each cell type bool[edges, ops], the ops to search among; by default all candidates of the space.
+        That each edge has one is checked unless they are traced.
 
     Raises:
-      ValueError: the collection `arch` of the supernet does not have logits f32[edges, ops] for each cell type.
+      ValueError: the collection `arch` of the supernet does not have logits f32[edges, ops] for each cell type, or the
+        candidates are others than above.
     """
+    if candidates is not None:
+        _check_candidates(problem.supernet.space, candidates)
     key_params, key_arch, key_search = jax.random.split(key, 3)
     supernet = problem.supernet
     if problem.axis_name:
@@ -187,7 +213,7 @@ def init_search(
             f"collection 'arch' for {', '.join(supernet.space.cell_types)}, but has {shapes}"
         )
     if candidates is not None:
-        logits = {t: jnp.where(candidates[t], beta, -jnp.inf) for t, beta in logits.items()}
+        logits = {**logits, **{t: jnp.where(rows, logits[t], -jnp.inf) for t, rows in candidates.items()}}
     arch = problem.method.relaxation.init(supernet.space, key_arch, logits)
     arch |= {t: jnp.where(jnp.isfinite(beta), arch[t], -jnp.inf) for t, beta in logits.items()}
     return SearchState(
@@ -200,6 +226,41 @@ def init_search(
     )
 
 
+def _check_candidates(space, candidates):
+    """Refuses candidates of other cell types, shapes or dtypes, or none for an edge, which traced ones do not tell."""
+    own = {t: space.candidates(t) for t in space.cell_types}
+    if _forms(candidates) != _forms(own):
+        raise ValueError(f"candidates={_forms(candidates)} must be {_forms(own)}")
+    for t, rows in candidates.items():
+        if not isinstance(rows, jax.core.Tracer) and not np.all(some := np.any(np.asarray(rows) & own[t], axis=1)):
+            raise ValueError(
+                f"candidates[{t!r}] must have one or more ops of the space for each edge, but has none for the edge "
+                f"{space.edges[np.argmin(some)]}"
+            )
+
+
+def check_batch(name: str, batch: Any) -> None:
+    """Refuses a batch that is not a dict with images; it reads types and shapes alone.
+
+    Raises:
+      ValueError: naming the batch, what it has and what it must have.
+    """
+    image: Any = batch.get("image") if isinstance(batch, Mapping) else None
+    if not _is_array(image) or not image.ndim:
+        raise ValueError(f"{name}={_forms(batch)} must be a dict with an 'image', an array [B, ...]")
+
+
+def _is_array(value):
+    return isinstance(value, jax.Array | np.ndarray)
+
+
+def _forms(value):
+    """The dtype and shape of an array, such as 'float32[8, 3]', or of each array of a dict, as a text."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_forms(value[key])}" for key in sorted(value, key=str)) + "}"
+    return f"{value.dtype}{list(value.shape)}" if _is_array(value) else type(value).__name__
+
+
 def batch_loss(
     problem: SearchProblem,
     state: SearchState,
@@ -208,15 +269,18 @@ def batch_loss(
     variables: dict[str, Any],
     op_weights: Arch,
 ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-    """The mean cross entropy of a batch, f32[], and (its accuracy f32[], the running statistics after it).
+    """The loss of a batch, f32[], and (its accuracy f32[], the running statistics after it).
 
     Args:
       problem: static.
       state: only its step and its running statistics are used.
       key: for the random numbers of ops.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, or what `problem.loss` takes.
       variables: {'params', 'arch'}, which are used in place of those of the state.
       op_weights: f32[layers, edges, ops] for each cell type.
+
+    Raises:
+      ValueError: the supernet or the loss returns something else, or the labels are not what the loss takes.
     """
     rate = problem.method.dropout_rate
     options: dict[str, Any] = {"dropout_rate": rate(problem.progress(state.step))} if rate else {}
@@ -236,8 +300,13 @@ def batch_loss(
             f"{shown(jax.tree.map(jnp.shape, logits))}"
         )
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
+    found = problem.loss(logits, batch)
+    if jax.tree.map(jnp.shape, found) != ((), ()):
+        raise ValueError(
+            f"loss={shown(problem.loss)} must return (loss, accuracy), two numbers, but returns "
+            f"{shown(jax.tree.map(jnp.shape, found))}"
+        )
+    loss, accuracy = found
     if problem.axis_name:
         loss, accuracy = jax.lax.pmean((loss, accuracy), problem.axis_name)
     return loss, (accuracy, updated.get("batch_stats", {}))

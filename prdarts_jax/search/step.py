@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 from prdarts_jax.search import alignment, hypergradients, terms
-from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss
+from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss, check_batch
 from prdarts_jax.search.purposes import Purpose
 from prdarts_jax.search.terms.base import union
 
@@ -41,7 +41,12 @@ def search_step(
         alignment_val: `alignment.cosine` of the gradients of the validation loss in the normal cells.
         alignment_train: the same of the training loss, if the method has an inner term.
         The metrics of the method's relaxation, terms and freezing.
+
+    Raises:
+      ValueError: a batch has no images, or labels that the loss does not take.
     """
+    check_batch("train_batch", train_batch)
+    check_batch("val_batch", val_batch)
     variables, opt_state = {"params": state.params, "arch": state.arch}, state.opt_state
     metrics: Metrics = {}
     for collection in ("params", "arch") if problem.method.weights_first else ("arch", "params"):

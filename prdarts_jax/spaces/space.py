@@ -34,7 +34,8 @@ class SearchSpace:
         all edges have all ops.
       entries_per_node: number of (op, input) pairs that a node of a derived cell keeps; 0 if every edge keeps one op.
       outputs: number of last nodes whose concatenation is the output of a cell that keeps pairs; 0: all but its inputs.
-      macro: the network around the cells: 'darts' or 'nas_bench_201'.
+      macro: the network around the cells: 'darts', whose cells are Genotypes, or 'nas_bench_201', whose cells are
+        EdgeGenotypes.
 
     Raises:
       ValueError: an op is not registered, or the attributes do not fit together.

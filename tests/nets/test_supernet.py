@@ -156,6 +156,11 @@ def test_an_unknown_form_is_refused():
         Supernet(form="cifar10")
 
 
+def test_images_without_a_batch_axis_are_refused():
+    with refused("images of the shape (8, 8, 3) must be of the shape (B, H, W, channels)"):
+        jax.eval_shape(functools.partial(DARTS.init, train=True), jax.random.key(0), jnp.zeros((8, 8, 3)))
+
+
 def test_op_weights_of_another_shape_are_refused():
     weights = sparse_weights(DARTS) | {"reduce": np.ones(SMALL.shape)}
     with refused("op_weights['reduce'] of the shape (2, 4) must be of the shape (layers, edges, ops), here (2, 2, 4)"):

@@ -72,6 +72,13 @@ def test_a_convolution_is_one_of_xlas_elsewhere_than_on_a_cpu(conv, shape):
     assert lowered("tpu").count("stablehlo.convolution") == 1
 
 
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_a_kernel_of_other_channels_is_refused_not_broadcast(differentiated):
+    conv = (lambda x, kernel: jax.vjp(kernels.depthwise_conv, x, kernel)) if differentiated else kernels.depthwise_conv
+    with pytest.raises(AssertionError, match="assert_shape"):
+        jax.eval_shape(conv, jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 1)))
+
+
 def test_pointwise_conv_is_the_convolution_of_size_one():
     compare(kernels.pointwise_conv, xla.pointwise_conv, images((5, 4)), normal(CHANNELS, 4, seed=1))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import refused
 from trees import arrays, assert_close, assert_identical, differ
 
 from prdarts_jax.nets.supernet import Supernet
@@ -394,5 +395,5 @@ def test_a_term_may_not_hide_what_the_step_reports(name):
     terms = (lambda *_: (0.0, {name: jnp.float32(1)}),)
     problem = make_problem(dataclasses.replace(methods.pr_darts(), terms=terms))
     state = jax.eval_shape(functools.partial(init_search, problem), jax.random.key(0), make_batch(0)["image"])
-    with pytest.raises(ValueError, match=f"^terms must report metrics of different names, but {name} comes twice$"):
+    with refused(f"terms must report metrics of different names, but {name} comes twice"):
         jax.eval_shape(functools.partial(search_step, problem), state, make_batch(0), make_batch(1))

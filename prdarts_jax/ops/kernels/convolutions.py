@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,12 +26,16 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: i
 
     Returns:
       [B, ceil(H / s), ceil(W / s), C], dtype of x.
+
+    Raises:
+      AssertionError: the kernel has other channels than x.
     """
     return _depthwise(stride, dilation, x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _depthwise(stride, dilation, x, kernel):
+    chex.assert_shape(kernel, (None, None, x.shape[-1]))  # one channel would be broadcast on a CPU
     options = {"stride": stride, "dilation": dilation}
     return lax.platform_dependent(
         x,
