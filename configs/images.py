@@ -26,4 +26,10 @@ def get_config(method: str = "pr_darts") -> ConfigDict:
     config.channels = 8
     config.cells = 5
     config.logits.learning_rate = 0.003  # larger steps, since there are hundreds instead of tens of thousands
+
+    config.evaluation.channels = 16  # as in images_eval.py
+    config.evaluation.cells = 5
+    config.evaluation.drop_path = 0.0
+    config.evaluation.batch_size = 16
+    config.evaluation.augmentation.cutout = 8
     return config

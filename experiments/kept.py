@@ -44,7 +44,7 @@ class Search(NamedTuple):
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """What decides the result of a search or training, by the fields of its config: neither where data and tables are,
-    nor what follows a search, nor the settings of other methods; of a method of one's own its text."""
+    nor what follows a search, nor the settings of other methods; of a method or a space of one's own its text."""
     fields = config.to_dict()
     method = fields.get("method", "")
     network = fields.pop("evaluation", {})
@@ -53,8 +53,9 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     for name in ("data_dir", "table", "genotype", *methods.NAMED):
         if name != method:
             fields.pop(name, None)
-    if source := methods.source_of(method):
-        fields["method"] = source.decode()
+    for name in ("method", "space"):
+        if source := methods.source_of(fields.get(name, "")):
+            fields[name] = source.decode()
     return json.loads(reporting.json_bytes(flatten_dict(fields, sep=".")))
 
 

@@ -80,6 +80,11 @@ def combinations(grid: list[str], config: str) -> list[dict[str, str]]:
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
+def folder_of(fields: dict[str, str]) -> str:
+    """The name of a run's folder: 'method=darts,seed=0'. A slash, as in the path of a file, becomes %2F."""
+    return ",".join(f"{k}={v}" for k, v in fields.items()).replace("/", "%2F") or "all"
+
+
 def check_seeds(runs: list[dict[str, str]], config: str, rest: list[str]) -> None:
     """Refuses to search seeds one by one in runs that search several each.
 
@@ -124,10 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     with family.exit_if_refused():
-        runs = {
-            ",".join(f"{k}={v}" for k, v in fields.items()) or "all": fields
-            for fields in combinations(arguments.grid, arguments.config)
-        }
+        runs = {folder_of(fields): fields for fields in combinations(arguments.grid, arguments.config)}
         check_seeds(list(runs.values()), arguments.config, arguments.rest)
     executor = submitit.AutoExecutor(
         folder=arguments.workdir / "jobs", cluster=arguments.cluster, slurm_max_num_timeout=_MOST_TIMEOUTS

@@ -23,9 +23,11 @@ from prdarts_jax.run import (
     predict,
     reporting,
     search,
+    settings,
     train,
     validation,
 )
+from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
@@ -65,8 +67,8 @@ def join_processes() -> None:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line and returns the program's name and the arguments that are no flags.
 
-    Ends the program with one sentence if the command line cannot be parsed, or if the config's file or a field of the
-    config does not exist.
+    Ends the program with one sentence if the command line cannot be parsed, if the config's file or a field of the
+    config does not exist, or if a field has no effect since it is of another method.
     """
     given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
@@ -76,7 +78,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
             sections = {name for field in fields for name in given_fields if field.startswith(f"{name}.")}
             check_names([name for name in given_fields if name not in sections], fields, given)
-        return flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv))
+        if config:
+            _check_sections(given_fields, flags.FLAGS.config)
+        return rest
     except flags.Error as error:
         first, *others = str(error).strip().splitlines()  # more than one if the config's file raises an error
         refuse(" ".join([first, *others[-1:]]))
@@ -85,6 +90,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except Exception as error:  # whatever the config's file raises
         reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
         refuse(f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
+
+
+def _check_sections(names: Sequence[str], config: ConfigDict) -> None:
+    """Refuses the field of a method's section if the config has another method."""
+    method = str(config.get("method"))
+    for name in names:
+        section = name.partition(".")[0]
+        if section in methods.NAMED and section != settings.section_of(method):
+            raise ValueError(
+                f"config.{name} has no effect with config.method={refusals.shown(method)}: leave it out, or set "
+                f"--config.method={section}"
+            )
 
 
 def _complain(reason: Exception | str) -> None:

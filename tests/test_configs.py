@@ -356,6 +356,12 @@ def test_a_method_of_ones_own_is_named_by_its_file(parsed, tmp_path):
         validation.validate(switched)
 
 
+def test_cells_found_in_ones_own_images_are_compared_as_images_eval_trains_them():
+    section, training = flat(MODULES["images"].get_config().evaluation), flat(MODULES["images_eval"].get_config())
+    same = section.keys() & training.keys() - {"epochs"}
+    assert {name: section[name] for name in same} == {name: training[name] for name in same}
+
+
 def test_sections_of_the_digits_config_are_their_own():
     config = MODULES["digits"].get_config()
     config.evaluation.augmentation.cutout = 2

@@ -113,7 +113,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         ([SEARCH, "--config.method=dartz"], "config.method='dartz' must be one of pr_darts, "),
         (
             [SEARCH, "--config.space=dart"],
-            f"config.space='dart' must be one of {', '.join(spaces.NAMED)}; did you mean 'darts'?",
+            f"config.space='dart' must be one of {', '.join(spaces.NAMED)}, or MODULE:FUNCTION or FILE.py:FUNCTION of "
+            "your own; did you mean 'darts'?",
         ),
         (
             [SEARCH, "--config.dataset=cifer10"],

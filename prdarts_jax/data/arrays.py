@@ -3,6 +3,7 @@
 import io
 import pickle
 import pickletools
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -196,8 +197,10 @@ def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
       test_share, test_seed: as for `from_arrays`; used only for `images` and `labels`.
 
     Raises:
-      ValueError: the file is damaged, its arrays have other names, or `from_arrays` refuses them.
+      ValueError: the file is of another kind or damaged, its arrays have other names, or `from_arrays` refuses them.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{cut(str(path), 300)} is no .npz file, such as np.savez writes, or a part of one")
     try:
         with np.load(path, allow_pickle=False) as file:
             names = next((names for names in _NAMES if set(names) <= set(file.files)), None)

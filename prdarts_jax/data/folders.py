@@ -6,7 +6,7 @@ FOLDER/train/cat/1.jpg, FOLDER/test/dog/2.png    or, without test images    FOLD
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,21 @@ from prdarts_jax.data import pictures
 from prdarts_jax.data.source import DataSet, Source, checksum, held_out
 from prdarts_jax.refusals import cut
 
-_TESTS = ("test", "val", "validation")  # allowed names of the folder of test images; the first one that exists is used
+# Allowed names of the folder of test images; the first one that exists is used.
+_TESTS = ("test", "val", "valid", "validation")
 
 
 def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     """Finds the images of a folder and checks the header of each. Pixels are decoded later, by `Source.read`, which
     raises a ValueError if they are damaged.
 
-    All images have one channel if all training images are grey, and three channels otherwise. Files whose names begin
-    with a dot or end in none of `pictures.SUFFIXES` (.png, .jpg, .gif and others) are ignored.
+    All images have one channel if all training images are grey, and three channels otherwise. In a class folder, files
+    whose names end in none of `pictures.SUFFIXES` (.png, .jpg, .gif and others) and folders are ignored, and counted in
+    the notes of the training images; what begins with a dot is ignored.
 
     Args:
-      root: the folder; it must exist. Test images are read only beside `train`, from `test`, `val` or `validation`.
+      root: the folder; it must exist. Test images are read only beside `train`, from `test`, `val`, `valid` or
+        `validation`.
       test_share, test_seed: `share` and `seed` of `source.held_out`, used only if there is no folder of test images.
 
     Raises:
@@ -56,13 +59,17 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
     headers = _headers(files)
-    there = [path for name in classes for path in (train / name).iterdir() if not path.name.startswith(".")]
-    ignored = sum(path.is_file() for path in there) - len(files)
+    of_classes = [split / name for split in (train, test) if split for name in classes if (split / name).is_dir()]
+    there = [path for folder in of_classes for path in folder.iterdir() if not path.name.startswith(".")]
+    ignored = {
+        "files of other kinds": sum(path.is_file() for path in there) - len(files) - len(test_files),
+        "folders in folders of classes": sum(path.is_dir() for path in there),
+    }
     source = _source(files, headers, classes, 1 if all(header.grey for header in headers) else 3, ignored)
     identity = f"{len(files) + len(test_files)} files, {checksum(root, [*files, *test_files])}"
     if not test:
         return held_out(name, source, test_share, test_seed, identity)
-    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2], 0)}
+    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2], {})}
 
     def open_split(split: str) -> Source:
         if split == "test" and not test_files:
@@ -114,7 +121,11 @@ def _headers(files: Sequence[Path]) -> list[pictures.Header]:
 
 
 def _source(
-    files: Sequence[Path], headers: Sequence[pictures.Header], classes: Sequence[str], channels: int, ignored: int
+    files: Sequence[Path],
+    headers: Sequence[pictures.Header],
+    classes: Sequence[str],
+    channels: int,
+    ignored: Mapping[str, int],
 ) -> Source:
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[path.parent.name] for path in files], np.int32)
@@ -138,6 +149,5 @@ def _source(
         notes.append(f"grey, so with three equal channels: {grey} of {len(files)}")
     if transparent := sum(header.transparent for header in headers):
         notes.append(f"transparent, so put on white: {transparent} of {len(files)}")
-    if ignored:
-        notes.append(f"files of other kinds, ignored: {ignored}")
+    notes += [f"{what}, ignored: {number}" for what, number in ignored.items() if number]
     return Source((height, width, channels), len(classes), len(files), read, tuple(classes), labels, tuple(notes))

@@ -41,7 +41,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> None:
     Raises:
       ValueError, OSError: as `evaluate.prepare`.
     """
-    validation.validate(config)
+    validation.validate(config, "search")
     space = settings.space_of(config)
     cell = reference_cells.random(space, np.random.default_rng(config.seed))
     evaluate.prepare({"random": cell}, training_config(config), space, config.evaluation.trainings, "evaluation.", data)

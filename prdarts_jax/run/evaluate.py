@@ -72,9 +72,7 @@ def prepare(
     Raises:
       ValueError, OSError: something cannot be used; the message is one sentence.
     """
-    validation.validate(config)
-    if config.job != "train":
-        raise ValueError(f"config.job={config.job!r} must be 'train': start from settings.training()")
+    validation.validate(config, "train")
     if type(trainings) is not int or trainings < 1 or config.seed + trainings > 2**32:
         named = f"config.{section}trainings" if section else "trainings"
         raise ValueError(
@@ -170,7 +168,7 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """Runs the trainings that `prepare` has checked; the result is that of `evaluate`."""
     config, _, cells, _, feed, _, trainings, section, of_images = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
-    fields |= {"space": list(evaluation.space.ops)} | of_images
+    fields |= {"space": list(evaluation.space.ops)} | of_images | checkpoints.own_code(evaluation.space.ops)
     checkpoints.check_config(workdir, fields, section=section)
     _check_folders(cells, workdir)
     checkpoints.write_config(workdir, fields)

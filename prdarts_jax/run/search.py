@@ -33,7 +33,7 @@ from prdarts_jax.run import (
     validation,
 )
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
-from prdarts_jax.search import diagnostics, gates, methods, trust
+from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
 from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
       loop.Diverged: the searches of all seeds have diverged: a metric or the state is not finite.
       loop.Stopped: the run has received SIGTERM or Ctrl-C and saved its state.
     """
-    validation.validate(config)
+    validation.validate(config, "search")
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = feeds.find_data(config, data)
@@ -74,11 +74,11 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
-    if source := methods.source_of(config.method):
-        fields["method_file"] = checkpoints.fingerprint(np.frombuffer(source, np.uint8))
+    space = settings.space_of(config)
+    fields |= checkpoints.own_code(space.ops, method=config.method, space=config.space)
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
-    halves, space = open_halves(config, data), settings.space_of(config)
+    halves = open_halves(config, data)
     if any(stage.method.after_search for stage in stages) and not isinstance(halves, InMemory):
         if config.discretization != "own":
             must = f"config.discretization={config.discretization!r} must be 'own'"

@@ -26,6 +26,11 @@ _SIZE = Range(
     sources.is_size,
     lambda: f"0, from 1 to {_PIXELS}, or a (height, width) of two numbers from 1 to {_PIXELS}",
 )
+_SPACE = Range(
+    lambda name: name in spaces.NAMED or ":" in name,
+    lambda: f"one of {', '.join(spaces.NAMED)}, or MODULE:FUNCTION or FILE.py:FUNCTION of your own",
+    spaces.NAMED,
+)
 Discretization = Literal["own", "perturbation", "best_of"]
 
 
@@ -169,7 +174,7 @@ class Search(_Images):
         int, from_to(1, _MANY), "steps between two updates of the progress bar, and two checks for SIGTERM and Ctrl-C"
     ] = 1
     augmentation: _Augmentation = _Augmentation()
-    space: Annotated[str, one_of(spaces.NAMED), "the search space"] = "darts"
+    space: Annotated[str, _SPACE, "the search space; a function of your own returns a SearchSpace"] = "darts"
     nodes: Annotated[int, from_to(0, 20), "number of nodes of a cell, its inputs included; 0: that of the space"] = 0
     ops: Annotated[str, "the candidates of each edge, separated by commas; '': those of the space"] = ""
     table: Annotated[str, "a file of NAS-Bench-201's accuracies; each epoch then reports that of the derived cell"] = ""
@@ -288,14 +293,17 @@ def space_of(config: ConfigDict) -> spaces.SearchSpace:
     """The space of a search: the one that `config.space` names, with `config.nodes` and `config.ops` if given.
 
     Raises:
-      ValueError: the nodes or ops do not fit the space, or an op is not registered.
+      ValueError: there is no such space, the nodes or ops do not fit it, or an op is not registered.
 
     >>> config = search()
     >>> config.update({"nodes": 4, "ops": "skip_connect,sep_conv_3x3"})
     >>> space_of(config).shape
     (5, 2)
     """
-    space = spaces.named(config.space)
+    try:
+        space = spaces.named(config.space)
+    except ValueError as error:
+        raise ValueError(f"config.{error}") from error
     if (config.nodes or config.ops) and space.edge_ops:
         raise ValueError(
             f"config.nodes={config.nodes} and config.ops={refusals.shown(config.ops)} must be 0 and '' in the space "

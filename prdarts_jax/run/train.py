@@ -36,8 +36,8 @@ class Training(NamedTuple):
       shapes: `jax.eval_shape` of the training state.
       weights: variables to start from, of a PyTorch checkpoint or of a finished training, as nested dicts; variables
         that they lack are initialised at random.
-      identity: fields of config.json beside the config: `feeds.identity`, and a fingerprint of `weights` if there are
-        any.
+      identity: fields of config.json beside the config: `feeds.identity`, `checkpoints.own_code`, and a fingerprint of
+        `weights` if there are any.
     """
 
     genotype: genotypes.AnyGenotype
@@ -45,7 +45,7 @@ class Training(NamedTuple):
     problem: training.TrainProblem
     shapes: training.TrainState
     weights: dict[str, Any]
-    identity: dict[str, str]
+    identity: dict[str, Any]
 
 
 def check(config: ConfigDict, data: DataSet | None = None) -> Training:
@@ -59,7 +59,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
       ValueError, OSError: the config, the data or a checkpoint cannot be used; the message is one sentence.
       ImportError: a PyTorch checkpoint is given, and PyTorch is missing.
     """
-    validation.validate(config)
+    validation.validate(config, "train")
     genotype = genotypes.find(config.genotype)
     mesh = devices.make_mesh()
     devices.check_divides(config.batch_size // config.accumulate, mesh, "config.batch_size / config.accumulate")
@@ -81,7 +81,8 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
     except ValueError as error:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
     starting = {"starting_weights": checkpoints.fingerprint(weights)} if weights else {}
-    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting)
+    used = [op for entries in genotypes.cells(genotype).values() for op, _, _ in entries]
+    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting | checkpoints.own_code(used))
 
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:

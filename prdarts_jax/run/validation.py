@@ -8,15 +8,23 @@ from prdarts_jax.run import problems, settings
 from prdarts_jax.search import hypergradients, methods
 from prdarts_jax.spaces import discretizations, tabular
 
+_STARTS = {"search": "settings.search()", "train": "settings.training()"}
 
-def validate(config: ConfigDict) -> None:
+
+def validate(config: ConfigDict, job: str = "") -> None:
     """Refuses a config with an unknown or missing field, a value of another type, or one out of range.
+
+    Args:
+      config: of a search or a training.
+      job: if given, the job that it must be of, 'search' or 'train'.
 
     Raises:
       ValueError: naming the field, its value and what is allowed.
     """
     if not isinstance(config, ConfigDict):
-        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, such as settings.search()")
+        raise ValueError(f"config={refusals.shown(config)} must be a ConfigDict, such as {_STARTS[job or 'search']}")
+    if job and config.get("job") != job:
+        raise ValueError(f"config.job={refusals.shown(config.get('job'))} must be {job!r}: start from {_STARTS[job]}")
     if config.get("job") == "search":
         method = config.get("method")
         fields.check(fields.schema_of(settings.Search)["method"], "config.method", method)
@@ -29,6 +37,13 @@ def validate(config: ConfigDict) -> None:
         section = settings.section_of(method)
         if method not in methods.NAMED and section not in config:
             schema.pop(section, None)  # a config made for another method: the user's own gets its defaults
+        for name, value in config.items():
+            if isinstance(value, ConfigDict) and name not in schema:
+                raise ValueError(
+                    f"config.{refusals.cut(name, 100)} is the section of another method than config.method="
+                    f"{refusals.shown(method)}: leave it out, or start from the config of this method"
+                    f"{refusals.near(name, schema)}"
+                )
         fields.check_config(schema, config)
         _check_search(config)
     elif config.get("job") == "train":

@@ -1,10 +1,12 @@
-"""The search spaces that a config can name. A new one is a function here and an entry of `NAMED`."""
+"""The search spaces that a config can name: those of `NAMED`, to which a new one is added, and functions of the user's
+own."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from prdarts_jax.refusals import listed, shown
+from prdarts_jax.refusals import cut, listed, shown
+from prdarts_jax.spaces import own
 from prdarts_jax.spaces.notations import NAS_BENCH_201_OPS
 from prdarts_jax.spaces.published import ABBREVIATIONS
 from prdarts_jax.spaces.space import SearchSpace
@@ -119,11 +121,25 @@ NAMED: Mapping[str, Callable[[], SearchSpace]] = MappingProxyType(
 
 
 def named(name: str) -> SearchSpace:
-    """The space that a config calls `name`.
+    """The space that a config calls `name`: a key of `NAMED`, or 'module:function' or 'file.py:function', where the
+    function takes no arguments and returns a `SearchSpace`.
 
     Raises:
-      ValueError: no space has this name.
+      ValueError: no space has this name, or the function fails or returns something else.
     """
+    if isinstance(name, str) and ":" in name:
+        return _own(name)
     if not isinstance(name, str) or name not in NAMED:
         raise ValueError(f"space {shown(name)} is unknown; allowed are {listed(name, NAMED)}")
     return NAMED[name]()
+
+
+def _own(name):
+    build = own.object_of("space", name)
+    try:
+        if isinstance(made := build(), SearchSpace):
+            return made
+        reason = f"it returns {shown(made)}"
+    except Exception as error:  # whatever the function raises
+        reason = cut(f"{type(error).__name__}: {error}", 400)
+    raise ValueError(f"space={shown(name)} must be a function without arguments that returns a SearchSpace: {reason}")

@@ -235,14 +235,16 @@ def _op_of_edge(label: str, op: Any) -> str:
     if isinstance(op, str) and op in ops.names():
         return str(op)
     places = f", and the indices 0 to {len(NAS_BENCH_201_OPS) - 1} in {', '.join(NAS_BENCH_201_OPS)}"
-    raise ValueError(
-        f"{label} is unknown; allowed are {listed(op, ops.names())}" + (places if place is not None else "")
-    )
+    raise ValueError(f"{label} is unknown {_allowed(op)}" + (places if place is not None else ""))
+
+
+def _allowed(op: Any) -> str:
+    return f"(an op of your own must be registered first); allowed are {listed(op, ops.names())}"
 
 
 def _checked(label: str, op: Any, source: Any, target: Any, inputs: int) -> _Connection:
     if not isinstance(op, str) or op not in ops.names():
-        raise ValueError(f"{label} has an unknown op; allowed are {listed(op, ops.names())}")
+        raise ValueError(f"{label} has an unknown op {_allowed(op)}")
     node, number = _integer(target), _integer(source)
     if node is None or not inputs <= node < _NODES:
         raise ValueError(

@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from prdarts_jax import refusals
-from prdarts_jax.search.methods.named import object_of
+from prdarts_jax.spaces.own import object_of
 from prdarts_jax.theory.findings import LEVEL, TESTS
 
 PAPERS = Path(__file__).with_name("claims.toml")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared import refused
 
 from prdarts_jax.data import arrays, sources
 
@@ -28,6 +29,16 @@ def test_an_npz_is_what_numpy_reads(tmp_path: Path, names: tuple[str, ...]) -> N
         assert np.bincount(train.labels).tolist() == [3, 3, 3] and np.bincount(test.labels).tolist() == [1, 1, 1]
         both = {image.tobytes() for part in (train, test) for image in part.images}
         assert both == {image.tobytes() for image in IMAGES}
+
+
+def test_a_file_of_another_kind_is_refused_without_numpy_s_advice(tmp_path: Path) -> None:
+    np.savez(whole := tmp_path / "whole.npz", images=IMAGES, labels=LABELS)
+    np.save(tmp_path / "array.npy", IMAGES)
+    (tmp_path / "text.npz").write_text("text")
+    (tmp_path / "half.npz").write_bytes(whole.read_bytes()[:500])
+    for name in ("array.npy", "text.npz", "half.npz"):
+        with refused(f"{tmp_path / name} is no .npz file, such as np.savez writes, or a part of one"):
+            sources.find(str(tmp_path / name))
 
 
 def test_what_is_held_out_is_a_part_of_the_identity() -> None:

@@ -53,6 +53,19 @@ def test_a_folder_is_what_pillow_reads_of_its_files(folder: Path) -> None:
     assert not found
 
 
+def test_what_is_ignored_in_folders_of_classes_is_counted(folder: Path) -> None:
+    notes = "files of other kinds, ignored: 1"
+    assert notes in sources.find(str(folder)).open("train").notes
+    save(folder / "b" / "more" / "1.png", photograph(0, 8, 8, 3))
+    (folder / "b" / ".cache").mkdir()
+    assert "folders in folders of classes, ignored: 1" in sources.find(str(folder)).open("train").notes
+    folder.rename(folder.parent / "train")
+    save(folder.parent / "test" / "a" / "more" / "1.png", photograph(0, 8, 8, 3))
+    save(folder.parent / "test" / "a" / "1.png", photograph(0, 8, 8, 3))
+    found = sources.find(str(folder.parent)).open("train").notes
+    assert {notes, "folders in folders of classes, ignored: 2"} <= {*found}
+
+
 def test_of_each_class_a_share_is_held_out_by_the_seed(folder: Path) -> None:
     def test_images(share: float, seed: int) -> tuple[list[int], set[bytes], set[bytes]]:
         data = sources.find(str(folder), test_share=share, test_seed=seed)
@@ -66,7 +79,7 @@ def test_of_each_class_a_share_is_held_out_by_the_seed(folder: Path) -> None:
     assert test_images(0.4, 0) == test_images(0.4, 0) != test_images(0.4, 1)
 
 
-@pytest.mark.parametrize("test", ["test", "val", "validation"])
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
 def test_a_folder_of_test_images_is_used_where_there_is_one(tmp_path: Path, test: str) -> None:
     for split, count in (("train", 3), (test, 2)):
         for name in ("cat", "dog"):

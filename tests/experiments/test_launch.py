@@ -28,10 +28,16 @@ def test_a_grid_has_all_combinations():
         script.combinations(["epochs=1"], CONFIG.replace("digits", "theory"))
 
 
+def test_a_run_has_one_folder_whatever_its_values():
+    assert script.folder_of({"method": "darts", "seed": "0"}) == "method=darts,seed=0"
+    assert script.folder_of({"method": "../mine.py:mine"}) == "method=..%2Fmine.py:mine"
+    assert script.folder_of({}) == "all"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([CONFIG, "--grid", "seed=0,1"], "--grid seed needs -- --config.seeds=1 at the end: with 8 a seed is"),
+        ([CONFIG, "--grid", "seed=0,1"], "--grid seed needs -- --config.seeds=1 at the end: with 12 a seed is"),
         ([CONFIG, "--grid", "seed=0,1", "--", "--config.seeds=2"], "--grid seed needs .*: with 2 a seed is searched"),
         ([CONFIG, "--grid", "seed=0,1", "--grid", "seeds=1,3"], "--grid seed needs .*: with 3 a seed is searched"),
         ([CONFIG, "--grid", "speed=1"], "config.speed is not a field of"),

@@ -74,7 +74,7 @@ RIGHT = {
     "ratio": [1.0],
     "momentum": [0.0],
     "seed": [2**32 - 1],
-    "start": [None, 0.0, 0.9],
+    "logits.start": [None, 0.0, 0.9],
     "evaluation.epochs": [0],
     "skip_dropout": [(0, 0.9, 0.0)],
     **dict.fromkeys(("data_dir", "table", "genotype", "torch_checkpoint", "init_from"), [""]),

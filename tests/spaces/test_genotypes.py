@@ -8,6 +8,7 @@ from shared import OPS_ALLOWED, refused, regroup
 from prdarts_jax import ops
 from prdarts_jax.spaces import genotypes, published
 
+OWN_OP = " (an op of your own must be registered first)"
 LIKE = "; did you mean 'sep_conv_7x7' or 'sep_conv_5x5' or 'sep_conv_3x3'?"  # sepconv
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # of NAS-Bench-201
 EDGE_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -41,9 +42,9 @@ def test_lists_become_tuples_and_the_value_is_frozen_and_hashable():
 @pytest.mark.parametrize(
     ("index", "entry", "message"),
     [
-        (3, ("sepconv", 1), f"normal[3]=('sepconv', 1) has an unknown op; allowed are {OPS_ALLOWED}{LIKE}"),
-        (0, [None, 1], f"normal[0]=(None, 1) has an unknown op; allowed are {OPS_ALLOWED}"),
-        (1, [["none"], 1], f"normal[1]=(['none'], 1) has an unknown op; allowed are {OPS_ALLOWED}"),
+        (3, ("sepconv", 1), f"normal[3]=('sepconv', 1) has an unknown op{OWN_OP}; allowed are {OPS_ALLOWED}{LIKE}"),
+        (0, [None, 1], f"normal[0]=(None, 1) has an unknown op{OWN_OP}; allowed are {OPS_ALLOWED}"),
+        (1, [["none"], 1], f"normal[1]=(['none'], 1) has an unknown op{OWN_OP}; allowed are {OPS_ALLOWED}"),
         *(
             (
                 i,
@@ -192,11 +193,11 @@ def test_an_edge_genotype_has_as_many_nodes_as_its_edges_tell(names, nodes, text
             )
         ),
         ("none", "ops='none' must be a string like '|op~0|+|op~0|op~1|' or a list"),
-        (["none"] * 5 + ["sepconv"], f"ops[5]='sepconv' is unknown; allowed are {OPS_ALLOWED}{LIKE}"),
-        ([None] + ["none"] * 5, f"ops[0]=None is unknown; allowed are {OPS_ALLOWED}"),
+        (["none"] * 5 + ["sepconv"], f"ops[5]='sepconv' is unknown{OWN_OP}; allowed are {OPS_ALLOWED}{LIKE}"),
+        ([None] + ["none"] * 5, f"ops[0]=None is unknown{OWN_OP}; allowed are {OPS_ALLOWED}"),
         (
             [5] + [0] * 5,
-            f"ops[0]=5 is unknown; allowed are {OPS_ALLOWED}, and the indices 0 to 4 in {', '.join(EDGE_OPS)}",
+            f"ops[0]=5 is unknown{OWN_OP}; allowed are {OPS_ALLOWED}, and the indices 0 to 4 in {', '.join(EDGE_OPS)}",
         ),
     ],
 )

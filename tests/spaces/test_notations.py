@@ -262,7 +262,8 @@ def test_an_unknown_op_is_named():
     assert genotypes.find(call) == GENOTYPE
     with pytest.raises(ValueError) as error:
         genotypes.find(call.replace("dil_conv_3x3", "dua_sepc_3x3"))
-    assert str(error.value).startswith("normal[7]=('dua_sepc_3x3', 2) has an unknown op; allowed are none, ")
+    known = "(an op of your own must be registered first); allowed are none, "
+    assert str(error.value).startswith(f"normal[7]=('dua_sepc_3x3', 2) has an unknown op {known}")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from prdarts_jax.search.methods.fair_darts import fair_darts
 from prdarts_jax.search.methods.gdas import gdas
 from prdarts_jax.search.methods.idarts import idarts
 from prdarts_jax.search.methods.lambda_darts import lambda_darts
-from prdarts_jax.search.methods.named import Named, imported, named, source_of
+from prdarts_jax.search.methods.named import Named, imported, named
 from prdarts_jax.search.methods.oles import oles
 from prdarts_jax.search.methods.p_darts import p_darts
 from prdarts_jax.search.methods.pc_darts import pc_darts
@@ -27,6 +27,7 @@ from prdarts_jax.search.methods.reinforce import reinforce
 from prdarts_jax.search.methods.reinmax import reinmax
 from prdarts_jax.search.methods.sdarts import sdarts_adv, sdarts_rs
 from prdarts_jax.search.methods.snas import snas
+from prdarts_jax.spaces.own import source_of
 
 _ALL = (
     pr_darts,
@@ -62,11 +63,13 @@ def find(name: str) -> Named:
     Raises:
       ValueError, OSError: there is no method of that name.
     """
-    if isinstance(name, str) and name.endswith(".toml"):
+    if not isinstance(name, str):
+        raise ValueError(f"method={shown(name)} must be a name, such as 'darts' or 'MODULE:FUNCTION'")
+    if name.endswith(".toml"):
         return composed.read(name)
-    if isinstance(name, str) and ":" in name:
+    if ":" in name:
         return imported(name)
-    if not isinstance(name, str) or name not in NAMED:
+    if name not in NAMED:
         allowed = f"one of {', '.join(NAMED)}, or MODULE:FUNCTION or FILE.toml of your own{near(name, NAMED)}"
         raise ValueError(f"method={shown(name)} must be {allowed}")
     return NAMED[name]

@@ -1,17 +1,14 @@
 """An entry of the list of methods: a function that makes the method, and the settings of its paper."""
 
 import functools
-import importlib
-import importlib.util
-import inspect
-import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from prdarts_jax import fields
-from prdarts_jax.refusals import cut, path, shown
+from prdarts_jax.refusals import shown
 from prdarts_jax.search.method import Method
+from prdarts_jax.spaces.own import object_of
 
 
 class Named:
@@ -86,50 +83,3 @@ def imported(name: str) -> Named:
         return build if isinstance(build, Named) else Named(build, {})
     except (ValueError, TypeError, NameError) as error:
         raise ValueError(f"method={shown(name)}: {error}") from error
-
-
-def object_of(field: str, name: str) -> Any:
-    """Imports what 'module:name' or 'path/to/file.py:name' names; `field` is its name in messages.
-
-    Raises:
-      ValueError: there is no such module, file or name.
-    """
-    place, _, attribute = name.rpartition(":")
-    try:
-        return getattr(_module_of(place), attribute)
-    except Exception as error:  # running the module may raise anything
-        reason = cut(f"{type(error).__name__}: {error}", 200)
-        raise ValueError(
-            f"{field}={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
-        ) from error
-
-
-def source_of(name: str) -> bytes | None:
-    """The text that decides what a method of the user's own does: that of its file or module, or in `__main__`, for
-    instance a notebook, that of the function alone. None for a named method, and if the text cannot be found."""
-    place, _, attribute = name.rpartition(":")
-    if name.endswith(".toml") or place.endswith(".py"):
-        return path("file", place or name).read_bytes()
-    try:
-        module = _module_of(place) if place else None
-        return module and inspect.getsource(getattr(module, attribute) if place == "__main__" else module).encode()
-    except (OSError, TypeError):
-        return None
-
-
-def _module_of(place):
-    """The module of a name or a file."""
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    file = path("file", place).resolve()
-    return _run(file, file.read_bytes())
-
-
-@functools.cache
-def _run(file, content):
-    """Runs a file, given by its resolved path and its content, and returns its module."""
-    spec = importlib.util.spec_from_file_location(f"method_{file}", file)
-    assert spec is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    exec(compile(content, file, "exec"), module.__dict__)
-    return module

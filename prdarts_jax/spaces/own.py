@@ -1,0 +1,77 @@
+"""Code of the user's own: what a config names as FILE.py:FUNCTION or MODULE:FUNCTION, and its text."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from prdarts_jax import ops
+from prdarts_jax.refusals import cut, path, shown
+
+
+def object_of(field: str, name: str) -> Any:
+    """Imports what 'module:name' or 'path/to/file.py:name' names; `field` is its name in messages.
+
+    A file is run once per process, and again if its text has changed.
+
+    Raises:
+      ValueError: there is no such module, file or name.
+    """
+    place, _, attribute = name.rpartition(":")
+    try:
+        return getattr(_module_of(place), attribute)
+    except Exception as error:  # running the module may raise anything
+        reason = cut(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(
+            f"{field}={shown(name)} cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: {reason}"
+        ) from error
+
+
+def source_of(name: str) -> bytes | None:
+    """The text that decides what a method or a space of the user's own does: that of its file or module, or in
+    `__main__`, for instance a notebook, that of the function alone. None for a name without ':' that is no TOML file,
+    and if the text cannot be found."""
+    place, _, attribute = name.rpartition(":")
+    if name.endswith(".toml") or place.endswith(".py"):
+        return path("file", place or name).read_bytes()
+    try:
+        module = _module_of(place) if place else None
+        return module and inspect.getsource(getattr(module, attribute) if place == "__main__" else module).encode()
+    except (OSError, TypeError):
+        return None
+
+
+def source_of_op(name: str) -> bytes | None:
+    """The text of the file that registers an op, or if there is no file, for instance in a notebook, that of its
+    function alone. None for the ops of this package, and if the text cannot be found."""
+    build: Any = ops.find(name).build
+    function = getattr(build, "func", build)  # of a functools.partial
+    if function.__module__.startswith("prdarts_jax."):
+        return None
+    try:
+        file = Path(inspect.getsourcefile(function) or "")
+        return file.read_bytes() if file.is_file() else textwrap.dedent(inspect.getsource(function)).encode()
+    except (OSError, TypeError):
+        return None
+
+
+def _module_of(place):
+    """The module of a name or a file."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    file = path("file", place).resolve()
+    return _run(file, file.read_bytes())
+
+
+@functools.cache
+def _run(file, content):
+    """Runs a file, given by its resolved path and its content, and returns its module."""
+    spec = importlib.util.spec_from_file_location(f"own_{file}", file)
+    assert spec is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    exec(compile(content, file, "exec"), module.__dict__)
+    return module
