@@ -196,3 +196,12 @@ def test_a_config_of_another_job_is_refused(call, start, job, given, tmp_path):
     with pytest.raises(ValueError) as error:
         call(config, tmp_path / "run")
     assert str(error.value) == f"config.job={config.job!r} must be {job!r}: start from settings.{start}()"
+
+
+def test_a_discretization_that_gives_no_cell_is_refused_before_the_search(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import prdarts_jax as pdx\ndef mine(): return pdx.Method(discretization=lambda space, scores: None)\n"
+    )
+    with pytest.raises(ValueError, match="must return a cell: genotype None must be a Genotype"):
+        search.run(tiny_config(f"{tmp_path}/own.py:mine"), tmp_path / "run")
+    assert not (tmp_path / "run/metrics.jsonl").exists()
