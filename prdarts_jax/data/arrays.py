@@ -199,7 +199,12 @@ def from_npz(path: Path, test_share: float, test_seed: int) -> DataSet:
     Raises:
       ValueError: the file is of another kind or damaged, its arrays have other names, or `from_arrays` refuses them.
     """
-    if not zipfile.is_zipfile(path):
+    try:
+        with path.open("rb") as opened:
+            is_zip = zipfile.is_zipfile(opened)
+    except OSError as error:
+        raise _unreadable(path, "an .npz of arrays without Python objects", error) from None
+    if not is_zip:
         raise ValueError(f"{cut(str(path), 300)} is no .npz file, such as np.savez writes, or a part of one")
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -213,7 +213,7 @@ def search_stage(
         shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
         if taken := shapes[1].keys() & diagnostics.RECORD_FIELDS:
             raise ValueError(f"a term must report its metrics under other names than {', '.join(sorted(taken))}")
-        method.derive(space, {t: np.zeros(logits.shape[1:]) for t, logits in shapes[0].arch.items()})  # refused now
+        method.derive(space, {t: jnp.zeros(logits.shape[1:]) for t, logits in shapes[0].arch.items()})  # refused now
         states = run.restore(*shapes) or start(keys, candidates)
         states = devices.device_put(states, halves.mesh, devices.SEEDS)
         if not run.done:

@@ -123,9 +123,12 @@ class Method:
         """The cell that a search with these logits has found; do not call it in compiled code.
 
         Raises:
-          ValueError: the discretization refuses the scores, or returns anything but a cell of the space.
+          ValueError: the discretization refuses the scores, or returns no cell with the nodes and ops of the space. A
+            space whose cells no class of genotypes describes (`SearchSpace.genotype_class`) may have any result.
         """
         found = self.discretization(space, self.relaxation.scores(space, logits))
+        if not space.has_genotypes:
+            return found
         try:
             encoded.encode(space, found)
         except ValueError as error:

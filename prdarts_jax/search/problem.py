@@ -50,7 +50,7 @@ class SearchProblem:
         its `space` is the `SearchSpace`. If the method has a `dropout_rate`, the call takes `dropout_rate` too. If the
         supernet has an `axis_name`, a batch is the part of one device; see `devices.py`.
       method: how logits become op weights and what they minimise.
-      weight_optimizer: of the collection `params`.
+      weight_optimizer: of the collection `params`, a transformation of optax.
       arch_optimizer: of the collection `arch`.
       total_steps: number of steps of the search; progress is step / (total_steps - 1).
       loss: `(logits, batch) -> (loss, accuracy)`, each f32[] and a mean over the batch; the logits are those of the
@@ -63,12 +63,16 @@ class SearchProblem:
 
     supernet: nn.Module
     method: Method
-    weight_optimizer: optax.GradientTransformation
-    arch_optimizer: optax.GradientTransformation
+    weight_optimizer: Any
+    arch_optimizer: Any
     total_steps: Annotated[int, at_least(1)]
     loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]] = cross_entropy
 
     def __post_init__(self) -> None:
+        for field in ("weight_optimizer", "arch_optimizer"):
+            value = getattr(self, field)
+            if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in ("init", "update")):
+                raise ValueError(f"{field}={shown(value)} must be an optimizer of optax, such as optax.sgd(0.1)")
         supernet = f"supernet={type(self.supernet).__name__}"
         for attribute in ("layers", "space"):
             if not hasattr(self.supernet, attribute):

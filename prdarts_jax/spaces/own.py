@@ -1,5 +1,6 @@
 """Code of the user's own: what a config names as FILE.py:FUNCTION or MODULE:FUNCTION, and its text."""
 
+import ast
 import functools
 import importlib
 import importlib.util
@@ -46,16 +47,18 @@ def source_of(name: str) -> bytes | None:
 
 
 def source_of_op(name: str) -> bytes | None:
-    """The text of the file that registers an op, or if there is no file, for instance in a notebook, that of its
-    function alone. None for the ops of this package, and if the text cannot be found."""
+    """The text of the function that is registered as an op. None for the ops of this package, and if the text cannot be
+    found."""
     build: Any = ops.find(name).build
     function = getattr(build, "func", build)  # of a functools.partial
-    if function.__module__.startswith("prdarts_jax."):
+    if (function.__module__ or "").startswith("prdarts_jax."):
         return None
     try:
         file = Path(inspect.getsourcefile(function) or "")
-        return file.read_bytes() if file.is_file() else textwrap.dedent(inspect.getsource(function)).encode()
-    except (OSError, TypeError):
+        body = ast.parse(file.read_bytes()).body if file.is_file() else []
+        named = [node for node in body if getattr(node, "name", "") == function.__name__]
+        return (ast.unparse(named[-1]) if named else textwrap.dedent(inspect.getsource(function))).encode()
+    except (OSError, TypeError, SyntaxError):
         return None
 
 

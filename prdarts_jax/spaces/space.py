@@ -121,16 +121,20 @@ class SearchSpace:
         return tuple(i for i, op in enumerate(self.ops) if ops.group(op) in groups)
 
     @property
+    def has_genotypes(self) -> bool:
+        """Whether a class of genotypes can describe the cells of this space."""
+        forms = (1, 0, ("normal",)), (2, 2, CELL_TYPES)
+        return (self.inputs, self.entries_per_node, self.cell_types) in forms
+
+    @property
     def genotype_class(self) -> type[Genotype] | type[EdgeGenotype]:
         """The class of genotypes that can describe the cells of this space.
 
         Raises:
           ValueError: neither class can.
         """
-        if (self.inputs, self.entries_per_node, self.cell_types) == (1, 0, ("normal",)):
-            return EdgeGenotype
-        if (self.inputs, self.entries_per_node, self.cell_types) == (2, 2, CELL_TYPES):
-            return Genotype
+        if self.has_genotypes:
+            return EdgeGenotype if self.inputs == 1 else Genotype
         raise ValueError(
             f"space {self.name!r} has inputs={self.inputs}, entries_per_node={self.entries_per_node} and "
             f"cell_types={self.cell_types}, but must have 2, 2 and {CELL_TYPES} for a Genotype or 1, 0 and ('normal',) "

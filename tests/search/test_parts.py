@@ -76,6 +76,12 @@ def test_a_discretization_returns_a_cell_of_the_space(discretization, message):
         pdx.Method(discretization=discretization).derive(space, {t: np.zeros(space.shape) for t in space.cell_types})
 
 
+def test_a_space_without_genotypes_may_have_cells_of_any_kind():
+    space = pdx.SearchSpace("third", ("skip_connect", "sep_conv_3x3"), nodes=4, inputs=1, entries_per_node=1)
+    method = pdx.Method(discretization=lambda space, scores: "a cell")
+    assert method.derive(space, {t: np.zeros(space.shape) for t in space.cell_types}) == "a cell"
+
+
 def test_a_function_that_does_not_tell_its_arguments_can_be_a_part():
     assert pdx.Method(dropout_rate=np.sqrt).dropout_rate is np.sqrt
 

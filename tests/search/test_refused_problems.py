@@ -70,9 +70,9 @@ def test_a_supernet_without_layers_or_space_is_refused(attributes, lacks):
     "field, value, allowed",
     [
         ("supernet", Net, "of type Module; did you mean Net"),
-        ("weight_optimizer", optax.sgd, "of type GradientTransformation"),
-        ("weight_optimizer", 0.1, "of type GradientTransformation"),
-        ("arch_optimizer", None, "of type GradientTransformation"),
+        ("weight_optimizer", optax.sgd, "an optimizer of optax, such as"),
+        ("weight_optimizer", 0.1, "an optimizer of optax, such as"),
+        ("arch_optimizer", None, "an optimizer of optax, such as"),
         ("total_steps", "3", "of type int"),
         ("total_steps", 3.0, "of type int"),
         ("total_steps", 0, "from 1 to"),
