@@ -5,7 +5,6 @@ it is read only if its files agree with these sums. Beside the state it has the 
 the checkpoint of another, and the records of all epochs before it, so that metrics.jsonl can be written again.
 """
 
-import ast
 import asyncio.log
 import contextlib
 import errno
@@ -19,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,16 +29,15 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
-from prdarts_jax.refusals import cut, shown
+from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
-from prdarts_jax.spaces import own
 
 KEPT = 3
 # Fields of config.json that may differ: where images are, and how many processes read them, changes no result.
 _UNUSED = ("data_dir", "workers")
 # Fields of config.json that describe the content of files.
 _CONTENTS = ("images", "accuracies", "starting_weights")
-_OWN_CODE = "own_code."  # see `own_code`
+_OWN_CODE = "own_code."  # see own_code.py
 _CHANGED = "has changed since the run began"
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
 
@@ -314,28 +312,6 @@ def fingerprint(arrays: Any) -> str:
     for name, array in leaves_by_name(arrays).items():
         crc = zlib.crc32(array.tobytes(), zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
-
-
-def own_code(op_names: Iterable[str], **named: str) -> dict[str, dict[str, str]]:
-    """The field of config.json with a fingerprint of each piece of code of the user's own; no field if there is none.
-
-    Args:
-      op_names: of the ops that the run uses.
-      **named: config fields whose values may name a file or a module.
-    """
-    texts = {f"the file of config.{field}={shown(name)}": own.source_of(name) for field, name in named.items()}
-    texts |= {f"the code of the op {name}": own.source_of_op(name) for name in op_names}
-    found = {what: _fingerprint_of_code(text) for what, text in texts.items() if text}
-    return {"own_code": found} if found else {}
-
-
-def _fingerprint_of_code(text: bytes) -> str:
-    """A text that changes if code of Python does, comments and layout aside, or if any other text does."""
-    try:
-        text = ast.dump(ast.parse(text)).encode()
-    except (SyntaxError, ValueError, RecursionError):
-        pass
-    return f"{zlib.crc32(text):08x}"
 
 
 def leaves_by_name(state: Any) -> dict[str, np.ndarray]:

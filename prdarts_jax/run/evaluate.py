@@ -22,7 +22,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import encoded, sizes
-from prdarts_jax.run import checkpoints, feeds, lock, loop, problems, reporting, validation
+from prdarts_jax.run import checkpoints, feeds, lock, loop, own_code, problems, reporting, validation
 from prdarts_jax.spaces import SearchSpace, genotypes
 from prdarts_jax.spaces.genotypes import AnyGenotype
 
@@ -168,7 +168,7 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     """Runs the trainings that `prepare` has checked; the result is that of `evaluate`."""
     config, _, cells, _, feed, _, trainings, section, of_images = evaluation
     fields = {name: value for name, value in config.to_dict().items() if name != "genotype"}
-    fields |= {"space": list(evaluation.space.ops)} | of_images | checkpoints.own_code(evaluation.space.ops)
+    fields |= {"space": list(evaluation.space.ops)} | of_images | own_code.field(evaluation.space.ops)
     checkpoints.check_config(workdir, fields, section=section)
     _check_folders(cells, workdir)
     checkpoints.write_config(workdir, fields)

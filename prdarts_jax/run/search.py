@@ -25,6 +25,7 @@ from prdarts_jax.run import (
     feeds,
     lock,
     loop,
+    own_code,
     population,
     problems,
     report,
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
     space = settings.space_of(config)
-    fields |= checkpoints.own_code(space.ops, method=config.method, space=config.space)
+    fields |= own_code.field(space.ops, method=config.method, space=config.space)
     for folder in workdirs:
         checkpoints.check_config(folder, fields)
     halves = open_halves(config, data)

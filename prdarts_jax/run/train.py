@@ -21,7 +21,7 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, finished, lock, loop, problems, report, reporting, validation
+from prdarts_jax.run import checkpoints, finished, lock, loop, own_code, problems, report, reporting, validation
 from prdarts_jax.run.feeds import Feed, find_data, identity, is_streamed, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -36,7 +36,7 @@ class Training(NamedTuple):
       shapes: `jax.eval_shape` of the training state.
       weights: variables to start from, of a PyTorch checkpoint or of a finished training, as nested dicts; variables
         that they lack are initialised at random.
-      identity: fields of config.json beside the config: `feeds.identity`, `checkpoints.own_code`, and a fingerprint of
+      identity: fields of config.json beside the config: `feeds.identity`, `own_code.field`, and a fingerprint of
         `weights` if there are any.
     """
 
@@ -82,7 +82,7 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
         raise ValueError(f"config.auxiliary_weight={config.auxiliary_weight} must be 0 here: {error}") from error
     starting = {"starting_weights": checkpoints.fingerprint(weights)} if weights else {}
     used = [op for entries in genotypes.cells(genotype).values() for op, _, _ in entries]
-    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting | checkpoints.own_code(used))
+    return Training(genotype, feed, problem, shapes, weights, identity(data) | starting | own_code.field(used))
 
 
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from shared import ROOT, make_toy, tiny_arguments, tiny_config, tiny_training, without_pictures
 
 from prdarts_jax import spaces
-from prdarts_jax.run import checkpoints, evaluate, problems, search, settings, train, validation
+from prdarts_jax.run import checkpoints, evaluate, own_code, problems, search, settings, train, validation
 from prdarts_jax.spaces import genotypes
 
 # Of ml_collections, where it reads a file of the flag.
@@ -111,13 +111,13 @@ def test_trainings_go_on_with_the_same_code_of_the_ops_of_their_cells_only(op, t
 def test_a_method_of_a_toml_file_is_compared_too(tmp_path):
     path = tmp_path / "deep.toml"
     path.write_text("[supernet]\npartial = 2\n")
-    before = checkpoints.own_code((), method=str(path))
-    assert checkpoints.differences(before, checkpoints.own_code((), method=str(path))) == ""
+    before = own_code.field((), method=str(path))
+    assert checkpoints.differences(before, own_code.field((), method=str(path))) == ""
     edit(path, "2", "4")
-    after = checkpoints.own_code((), method=str(path))
+    after = own_code.field((), method=str(path))
     text = f"the file of config.method={str(path)!r} has changed since the run began"
     assert checkpoints.differences(before, after) == text
-    assert checkpoints.own_code(("skip_connect", "sep_conv_3x3"), method="darts", space="s2") == {}
+    assert own_code.field(("skip_connect", "sep_conv_3x3"), method="darts", space="s2") == {}
 
 
 def test_a_space_of_ones_own_is_searched_and_its_cells_compared(command, toy, tmp_path):
