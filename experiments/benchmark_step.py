@@ -7,6 +7,7 @@ docs/performance.md has the results.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import resource
@@ -28,12 +29,14 @@ from ml_collections import ConfigDict
 from prdarts_jax import ops
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
+from prdarts_jax.nets import sizes
 from prdarts_jax.nets.program import EdgeGroup, program
-from prdarts_jax.nets.supernet import Supernet
+from prdarts_jax.nets.supernet import Macro
 from prdarts_jax.run import problems, validation
 from prdarts_jax.search import terms
 from prdarts_jax.search.problem import SearchProblem, SearchState, batch_loss, init_search
 from prdarts_jax.search.step import search_epoch, search_step
+from prdarts_jax.spaces import reference_cells
 
 
 def on_random_images(config: ConfigDict) -> tuple[SearchProblem, SearchState, dict[str, jax.Array]]:
@@ -97,31 +100,33 @@ def ops_alone(problem: SearchProblem, state: Any, batch: dict[str, jax.Array]) -
         counts = executed[cell_type][list(rows)].sum(axis=0)
         for name in group.candidates:
             if count := counts[group.op_names.index(name)]:
-                totals += count * measured(name, shape, supernet.dtype, group.stride, group.pool_norm)
+                totals += count * measured(name, dataclasses.replace(group, edges=((0, 1),)), shape, supernet.dtype)
     return tuple(totals)
 
 
 def edge_groups(
-    supernet: Supernet, images: jax.Array
+    supernet: Macro, images: jax.Array
 ) -> Iterator[tuple[str, tuple[int, ...], EdgeGroup, tuple[int, ...]]]:
     """Yields for each cell in order, and each of its groups in `program`: the cell type, the rows, the group, and the
     shape that its ops read."""
-    size, channels = images.shape[1], supernet.channels
-    for cell_type in supernet.cell_types:
-        reduction = cell_type == "reduce"
-        channels *= 2 if reduction else 1
-        for rows, group in program(supernet.space, reduction, channels=channels, pool_norm=supernet.pool_norm):
-            yield cell_type, rows, group, (len(images), size, size, channels)
-            size = -(-size // group.stride)
+    any_cell = reference_cells.random(supernet.space, np.random.default_rng(0))
+    network = (getattr(supernet, "form", "cifar"), supernet.channels, supernet.cells, supernet.num_classes)
+    fields = {"pool_norm": getattr(supernet, "pool_norm", False), "dropout": supernet.dropout}
+    for cell_type, (within, entering) in sizes.plan(any_cell, *network, images.shape[1:])[1]:
+        reduction, fields["channels"] = entering.stride == 2, within.channels
+        for rows, group in program(supernet.space, reduction, partial=supernet.partial, **fields):
+            place = entering if group.stride == 2 else within
+            yield cell_type, rows, group, (len(images), place.height, place.width, place.channels)
 
 
-def _op_alone(name, shape, dtype, stride, pool_norm):
+def _op_alone(name, group, shape, dtype):
     """[operations, seconds] of one op in both passes of a step: the pass for the weights has the gradients of all
     parameters, the pass for the logits those of the input and the op weight; both compute the op again."""
-    op = ops.candidate(name, channels=shape[-1], stride=stride, pool_norm=pool_norm)
+    op, key = group.candidates[name], jax.random.key(0)
     norm, again = ops.batch_normalizer(train=True, axis_name=None), ops.batch_normalizer_again(None)
-    params = ops.init_params(jax.random.key(0), op.shapes) if op.shapes else {}
-    moments = ops.init_stats(op, shape[-1])
+    of_ops = (group.init_params(key), group.init_draws(key, jnp.float32(0), shape[0]), group.init_stats())
+    params, drawn, moments = (jax.tree.map(lambda a: a[0], stacked.get(name, {})) for stacked in of_ops)
+    params |= drawn
     x = jnp.ones(shape, dtype)
     dy = jnp.ones(jax.eval_shape(lambda: op.apply(params, None, x, norm)[0]).shape, dtype)
 

@@ -20,7 +20,7 @@ import prdarts_jax as pdx
 from prdarts_jax.run import checkpoints, compare, reporting, settings
 from prdarts_jax.run.evaluate import Row
 from prdarts_jax.search import methods
-from prdarts_jax.spaces import genotypes
+from prdarts_jax.spaces import genotypes, own
 
 Records = list[dict[str, Any]]
 Head = dict[str, Any]  # {'settings': ..., 'genotype': ..., 'doubts': ..., 'logits': ...}
@@ -54,7 +54,7 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
         if name != method:
             fields.pop(name, None)
     for name in ("method", "space"):
-        if source := methods.source_of(fields.get(name, "")):
+        if source := own.source_of(fields.get(name, "")):
             fields[name] = source.decode()
     return json.loads(reporting.json_bytes(flatten_dict(fields, sep=".")))
 

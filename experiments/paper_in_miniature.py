@@ -117,9 +117,9 @@ def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) 
     same seed, or of two independent samples."""
     if not paired:
         return compare.difference(larger, smaller)
-    error = np.std(np.subtract(larger, smaller), ddof=1) / len(larger) ** 0.5
-    half = scipy.stats.t.ppf(0.975, len(larger) - 1) * error
-    return float(np.mean(larger) - np.mean(smaller)), float(error), float(half)
+    of_pairs = np.subtract(larger, smaller)
+    mean, half = family.interval(of_pairs)
+    return mean, float(scipy.stats.sem(of_pairs)), half
 
 
 def judge(numbers: Numbers) -> str:

@@ -69,7 +69,9 @@ def below(high: float) -> Range:
 
 def one_of(values: Collection[str]) -> Range:
     """The members of a collection; members that are added later, for instance to a registry, are allowed too."""
-    return Range(lambda value: value in values, lambda: f"one of {', '.join(values)}", values)
+    return Range(
+        lambda value: value in values, lambda: f"one of {', '.join(value or repr('') for value in values)}", values
+    )
 
 
 def each(of: Range) -> Range:
@@ -114,7 +116,7 @@ def schema_of(owner: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(owner, include_extras=True)
     schema: dict[str, Any] = {}
     for name, parameter in inspect.signature(owner).parameters.items():
-        field = _field(hints.get(name, Any), parameter.default)
+        field = field_of(hints.get(name, Any), parameter.default)
         if dataclasses.is_dataclass(field.kind):
             schema[name] = schema_of(field.kind)
             continue
@@ -124,7 +126,7 @@ def schema_of(owner: Any) -> dict[str, Any]:
     return schema
 
 
-def _field(hint: Any, default: Any) -> Field:
+def field_of(hint: Any, default: Any = inspect.Parameter.empty) -> Field:
     """The setting with this annotation."""
     kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
     ranges = tuple(extra for extra in extras if isinstance(extra, Range))
@@ -174,7 +176,7 @@ def _is(value: Any, of: Any) -> bool:
 
 
 def check(field: Field, name: str, value: Any) -> None:
-    """Refuses a value of another type, or one out of range.
+    """Refuses a value of another type or out of range; a number without a range must be finite in float32.
 
     Raises:
       ValueError: naming the setting, its value and what is allowed.
@@ -186,6 +188,8 @@ def check(field: Field, name: str, value: Any) -> None:
         example = "" if field.default is inspect.Parameter.empty else f", as {field.default!r} is"
         made = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
         raise ValueError(f"{name}={refusals.shown(value)} must be of type {names}{example}{made}")
+    if not field.ranges and isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise ValueError(f"{name}={refusals.shown(value)} must be finite and at most {LARGEST}")
     for allowed in field.ranges if value is not None else ():
         check_range(allowed, name, value)
 
@@ -230,7 +234,7 @@ def checked(function: _Called) -> _Called:
             for value in given if parameter.kind is parameter.VAR_POSITIONAL else (given,):
                 value = value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
                 if not isinstance(value, jax.Array):
-                    check(_field(hints.get(name, Any), parameter.default), name, value)
+                    check(field_of(hints.get(name, Any), parameter.default), name, value)
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]

@@ -52,7 +52,7 @@ def test_what_is_registered_later_is_allowed_from_then_on():
     "kind, accepted, others, names",
     [
         (int, [0, -3], [1.0, True, "1", None], "int"),
-        (float, [0.5, 2, math.inf, math.nan], [True, "0.5", None, (0.5,)], "float"),
+        (float, [0.5, 2, -1e38], [True, "0.5", None, (0.5,)], "float"),
         (bool, [True, False], [0, 1, "true", None], "bool"),
         (str, ["", "a"], [1, None, b"a"], "str"),
         (tuple[int, ...], [(), (1, 2)], [1, [1, 2], None], "tuple"),
@@ -71,6 +71,12 @@ def test_a_value_must_be_of_the_type_of_its_field(kind, accepted, others, names)
     for value in others:
         with refused(f"it={value!r} must be of type {names}, as {default!r} is"):
             fields.check(field, "it", value)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 10**39], ids=repr)
+def test_a_number_without_a_range_must_be_finite_in_float32(number):
+    with refused(f"it={number!r} must be finite and at most 3.4e+38"):
+        fields.check(Field(float, 0.0), "it", number)
 
 
 def test_a_value_must_lie_in_every_range_and_none_in_no_range():

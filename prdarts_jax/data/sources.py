@@ -33,8 +33,8 @@ def _digits(name: str, data_dir: Folder | None) -> DataSet:
         pixels, labels = load_digits(return_X_y=True)
         images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
         order = np.random.default_rng(_STORED_SEED).permutation(len(labels))
-        cut = len(labels) * 4 // 5
-        chosen = order[:cut] if split == "train" else order[cut:]
+        trained = len(labels) * 4 // 5
+        chosen = order[:trained] if split == "train" else order[trained:]
 
         def read(indices: list[int]) -> list[dict[str, Any]]:
             return [{"image": images[i], "label": labels[i]} for i in chosen[indices]]

@@ -88,7 +88,7 @@ def save(folder: pathlib.Path, step: int, state: Any, config: Mapping[str, Any],
     Raises:
       OSError: the checkpoint cannot be written, for instance because the disk is full.
     """
-    if True in devices.all_gather((folder / str(step)).exists()):
+    if devices.any((folder / str(step)).exists()):
         return
     leaves = leaves_by_name(state)
     options = ocp.CheckpointManagerOptions(

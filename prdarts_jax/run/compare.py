@@ -85,10 +85,11 @@ def run(
     reporting.write_json(workdir / "comparison.json", rows)
     # A cell that two seeds have found counts once.
     different = {(cells[name], name.partition("_")[0]): name for name in reversed(rows)}
-    text = _table(rows) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
+    unit = costs.UNITS[config.cost.kind]
+    text = _table(rows, unit) + "\n" + verdict({name: rows[name] for name in different.values()}) + "\n"
     reporting.write_bytes(workdir / "comparison.md", text.encode())
     trained = {name: row for name, row in rows.items() if row["accuracy"] is not None}
-    cost = (costs.UNITS[config.cost.kind], config.cost.target) if of_ops else None
+    cost = (unit, config.cost.target) if of_ops else None
     reporting.save_figure(plots.comparison_figure(trained, cost), workdir / "comparison.png")
     report.write(config, workdir)
     return text
@@ -116,16 +117,20 @@ def reference(config: ConfigDict) -> dict[str, genotypes.AnyGenotype]:
     return cells
 
 
-def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| | cell | test accuracy | weights | multiply-adds | skips | depth |", "|---|---|---|---|---|---|---|"]
+def _table(rows: Mapping[str, Mapping[str, Any]], unit: str) -> str:
+    """`unit` is of the costs, if the rows have them."""
+    head = ["", "cell", "test accuracy", "weights", "multiply-adds", "skips", "depth"]
+    head += [f"cost ({unit})"] if any("cost" in row for row in rows.values()) else []
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, row in rows.items():
         trained = "diverged"
         if row["accuracy"] is not None:
             trained = f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %"
         size = f"{row['params']:,} | {row['macs']:,}"
         depth = ", ".join(map(str, row["depth"].values()))
+        cost = f" {row['cost']:{',.0f' if row['cost'] >= 1e4 else '.4g'}} |" if "cost" in row else ""
         lines.append(
-            f"| {row['rank'] or ''} | {name} | {trained} | {size} | {100 * row['skip_share']:.0f} % | {depth} |"
+            f"| {row['rank'] or ''} | {name} | {trained} | {size} | {100 * row['skip_share']:.0f} % | {depth} |{cost}"
         )
     return "\n".join(lines) + "\n"
 

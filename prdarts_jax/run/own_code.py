@@ -1,8 +1,10 @@
 """Fingerprints of code of the user's own, by which a resumed run is checked; see `checkpoints.check_config`."""
 
 import ast
+import inspect
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from prdarts_jax.refusals import shown
 from prdarts_jax.spaces import own
@@ -19,6 +21,16 @@ def field(op_names: Iterable[str], **named: str) -> dict[str, dict[str, str]]:
     texts |= {f"the code of the op {name}": own.source_of_op(name) for name in op_names}
     found = {what: _fingerprint_of_code(text) for what, text in texts.items() if text}
     return {"own_code": found} if found else {}
+
+
+def of_function(function: Callable) -> str:
+    """A fingerprint of the file that a function of the user's own is in; '' if it is of this package or has no file."""
+    if (function.__module__ or "").startswith("prdarts_jax."):
+        return ""
+    try:
+        return _fingerprint_of_code(Path(inspect.getsourcefile(function) or "").read_bytes())
+    except (OSError, TypeError):
+        return ""
 
 
 def _fingerprint_of_code(text: bytes) -> str:

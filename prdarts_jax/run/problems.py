@@ -41,7 +41,7 @@ def _after_search(config):
     """The function that chooses the cell in place of the method's own discretization."""
     if config.discretization == "best_of":
         return BestCell(config.selection.samples)
-    optimizer = in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
+    optimizer = _in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
     return Perturbation(config.selection.finetuning_steps * config.accumulate, optimizer)
 
 
@@ -114,8 +114,8 @@ def make_search_problem(
     return SearchProblem(
         supernet=make_supernet(config, method, num_classes, axis_name),
         method=method,
-        weight_optimizer=in_pieces(weight_optimizer(config, total_steps), pieces),
-        arch_optimizer=in_pieces(arch_optimizer, pieces),
+        weight_optimizer=_in_pieces(_weight_optimizer(config, total_steps), pieces),
+        arch_optimizer=_in_pieces(arch_optimizer, pieces),
         total_steps=total_steps,
     )
 
@@ -150,10 +150,10 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
     not change the weights.
     """
     total_steps = _countable(config.epochs * steps_per_epoch)
-    optimizer = weight_optimizer(config, total_steps)
+    optimizer = _weight_optimizer(config, total_steps)
     return training.TrainProblem(
         network=network,
-        optimizer=in_pieces(optimizer, config.accumulate),
+        optimizer=_in_pieces(optimizer, config.accumulate),
         total_steps=total_steps,
         drop_path=config.drop_path,
         auxiliary_weight=config.auxiliary_weight,
@@ -162,7 +162,7 @@ def make_train_problem(config: ConfigDict, network: nn.Module, steps_per_epoch: 
     )
 
 
-def weight_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
+def _weight_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """SGD with momentum and the settings of a config's section `weights`. As in PyTorch, weight decay is added to the
     gradient after it is clipped and before momentum.
 
@@ -189,6 +189,6 @@ def _sgd(weights, rate):
     )
 
 
-def in_pieces(optimizer: optax.GradientTransformation, pieces: int) -> optax.GradientTransformation:
+def _in_pieces(optimizer: optax.GradientTransformation, pieces: int) -> optax.GradientTransformation:
     """The optimizer, which then updates once every `pieces` steps, by the mean of their gradients."""
     return optimizer if pieces == 1 else optax.MultiSteps(optimizer, pieces).gradient_transformation()

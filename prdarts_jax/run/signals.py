@@ -46,7 +46,7 @@ def ending_at_signals() -> Iterator[None]:
     def wait():
         while number := os.read(reading, 1):
             if number[0] in _ENDING:
-                end(number[0])
+                _end(number[0])
         os.close(reading)
 
     before = {number: signal.signal(number, lambda number, frame: None) for number in _ENDING}
@@ -55,7 +55,7 @@ def ending_at_signals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:  # the second Ctrl-C within `stop_signals`
-        end(signal.SIGINT)
+        _end(signal.SIGINT)
     finally:
         signal.set_wakeup_fd(told)
         os.close(writing)
@@ -63,7 +63,7 @@ def ending_at_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end(number: int) -> None:
+def _end(number: int) -> None:
     """Ends the program with the exit code of a signal and a message of one line."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     print(f"\nended by {what}; the same command resumes a run that has begun", file=sys.stderr, flush=True)

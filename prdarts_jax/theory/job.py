@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import fields, refusals
-from prdarts_jax.run import checkpoints, lock, loop, reporting, signals
+from prdarts_jax.run import checkpoints, lock, loop, own_code, reporting, signals
 from prdarts_jax.theory import claims, report, verdicts
 from prdarts_jax.theory.claims import Claim
 
@@ -103,8 +103,10 @@ def run(config: ConfigDict, workdir: Path) -> str:
 
 
 def draws_path(workdir: Path, claim: Claim, sizes: Mapping[str, Any]) -> Path:
-    """The file of one of the steps of a claim. Claims with the same measure and sizes have the same files."""
-    number = zlib.crc32(json.dumps([claim.measure.__module__, sizes], sort_keys=True).encode())
+    """The file of one of the steps of a claim. Claims with the same measure and sizes have the same files; a measure of
+    the user's own whose file has changed has others."""
+    code = own_code.of_function(claim.measure) or claim.measure.__module__
+    number = zlib.crc32(json.dumps([code, sizes], sort_keys=True).encode())
     return workdir / "draws" / claim.measure.__name__ / f"{number:08x}.npz"
 
 

@@ -1,6 +1,7 @@
 """Every benchmark runs, at a tiny size; what it takes is not looked at."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import re
@@ -18,6 +19,8 @@ from shared import Toy, without_pictures
 from table import make_table
 
 from prdarts_jax import spaces
+from prdarts_jax.nets import executor
+from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.nets.program import EdgeGroup
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.run import problems, settings
@@ -154,6 +157,29 @@ def test_scale(monkeypatch, capsys):
     assert "together: logits differ from those of each seed alone by at most 0\n" in text
     assert "two together 0.500 s, without exchange 0.250 s" in text
     assert re.search("^darts: [1-9][0-9]* all-reduces of ", text, re.MULTILINE) and "  256 devices: " in text
+
+
+@pytest.mark.parametrize(
+    "supernet",
+    [
+        Supernet(channels=2, cells=3, partial=2),
+        Supernet(channels=2, cells=2, form="imagenet", pool_norm=False),
+        Supernet201(channels=2, cells=1, dropout="skip"),
+    ],
+    ids=["partial", "imagenet", "nas_bench_201"],
+)
+def test_the_groups_whose_ops_are_measured_are_those_that_run(monkeypatch, supernet):
+    ran, images = [], jnp.zeros((1, 36, 36, 3))
+
+    def execute(group, params, stats, inputs, states, weights):
+        x = states if inputs is None else inputs
+        ran.append((dataclasses.replace(group, train=True), x.shape[1:]))
+        return states, group.init_stats()
+
+    monkeypatch.setattr(executor, "execute", execute)
+    jax.eval_shape(lambda: supernet.init(jax.random.key(0), images, train=True))
+    groups = scripts.load("benchmark_step").edge_groups(supernet, images)
+    assert [(group, shape) for _, _, group, shape in groups] == ran
 
 
 def test_step(monkeypatch, capsys):

@@ -184,6 +184,8 @@ def test_found_and_other_cells_are_trained_alike_and_ranked(tmp_path):
     assert rows["all_skip"]["skip_share"] == 1.0 and rows["all_skip"]["depth"] == {"normal": 1, "reduce": 1}
     assert rows["found"]["accuracy"] == rows["all_skip"]["accuracy"]  # the same cell, the same seed
     assert all(row["cost"] == row["macs"] for row in rows.values())
+    assert text.splitlines()[0].endswith("| depth | cost (multiply-adds) |")
+    assert all(line.endswith(f"| {rows[line.split(' | ')[1]]['macs']:,} |") for line in text.splitlines()[2:6])
     accuracies = [float(line.split("|")[3].split("±")[0]) for line in text.splitlines()[2:6]]
     assert accuracies == sorted(accuracies, reverse=True)
     config.evaluation.epochs = 2

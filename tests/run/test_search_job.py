@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -252,19 +253,14 @@ def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"method": "fair_darts"}, {"method": "random_search"}, {"discretization": "best_of"}]
+    ("method", "discretization"),
+    [("fair_darts", "own"), ("random_search", "own"), ("darts", "best_of"), ("own.py:best", "own")],
 )
-def test_a_cost_that_nothing_would_keep_to_is_refused(fields):
-    config = settings.search(fields.get("method", "darts"))
-    config.update(fields)
-    config.cost.target = 1e6
-    with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):
-        validation.validate(config)
-
-
-def test_a_cost_is_refused_with_a_method_that_chooses_its_cell_after_the_search(tmp_path):
-    (tmp_path / "own.py").write_text(BEST_CELL)
-    config = settings.search(f"{tmp_path}/own.py:best")
+def test_a_cost_that_nothing_would_keep_to_is_refused(tmp_path, monkeypatch, method, discretization):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(BEST_CELL)
+    config = settings.search(method)
+    config.discretization = discretization
     validation.validate(config)
     config.cost.target = 1e6
     with pytest.raises(ValueError, match="since the cell is not that of the strongest ops alone"):

@@ -16,6 +16,7 @@ from table import Table, batch_of, jit_init, jit_step
 from prdarts_jax import spaces
 from prdarts_jax.run import problems, settings, validation
 from prdarts_jax.search import methods
+from prdarts_jax.spaces import own
 
 OWN = f"{ROOT / 'configs/own_method.py'}:annealed_darts"
 
@@ -62,14 +63,14 @@ def test_a_file_that_has_changed_is_run_again(tmp_path):
         text = f"import prdarts_jax as pdx\ndef mine():\n    return pdx.methods.r_darts(window={window})\n"
         file.write_text(text)
         assert methods.find(f"{file}:mine")().early_stopping.window == window
-        assert methods.source_of(f"{file}:mine") == text.encode()
+        assert own.source_of(f"{file}:mine") == text.encode()
 
 
 def test_the_text_of_a_method_is_that_of_its_module_and_in_main_that_of_the_function(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "mine", method_of_main, raising=False)
-    assert methods.source_of("__main__:mine") == inspect.getsource(method_of_main).encode()
-    assert methods.source_of("shared:tiny_config") == Path(shared.__file__).read_bytes()
-    assert methods.source_of("darts") is None
+    assert own.source_of("__main__:mine") == inspect.getsource(method_of_main).encode()
+    assert own.source_of("shared:tiny_config") == Path(shared.__file__).read_bytes()
+    assert own.source_of("darts") is None
 
 
 def method_of_main():

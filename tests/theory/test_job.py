@@ -150,6 +150,16 @@ def test_draws_of_other_sizes_in_the_file_are_not_taken_for_these(own, measured,
     assert [sizes["draws"] for _, sizes in measured] == [3] * 4 + [4] * 4
 
 
+def test_what_a_changed_measure_would_give_is_not_taken_from_the_draws_of_the_old_one(own, measured, tmp_path):
+    file = Path(own).with_name("my_measures.py")
+    counts = []
+    for text in (MEASURE, "# a comment\n" + MEASURE, MEASURE.replace("width * scale", "2 * width * scale"), MEASURE):
+        file.write_text(text)
+        job.run(make_config(claims=own, claim="large"), tmp_path)
+        counts.append(len(measured))
+    assert counts == [4, 4, 8, 8]
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 

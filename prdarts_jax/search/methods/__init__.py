@@ -27,7 +27,6 @@ from prdarts_jax.search.methods.reinforce import reinforce
 from prdarts_jax.search.methods.reinmax import reinmax
 from prdarts_jax.search.methods.sdarts import sdarts_adv, sdarts_rs
 from prdarts_jax.search.methods.snas import snas
-from prdarts_jax.spaces.own import source_of
 
 _ALL = (
     pr_darts,
@@ -75,4 +74,4 @@ def find(name: str) -> Named:
     return NAMED[name]
 
 
-__all__ = ["NAMED", "Named", "find", "named", "source_of", *NAMED]
+__all__ = ["NAMED", "Named", "find", "named", *NAMED]

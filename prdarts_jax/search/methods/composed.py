@@ -18,15 +18,14 @@ of a config, which the method sets.
 
 import inspect
 import tomllib
-import typing
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from flax.traverse_util import flatten_dict
 
-from prdarts_jax import ops, refusals
-from prdarts_jax.fields import LARGEST, below, check_range
+from prdarts_jax import fields, ops, refusals
+from prdarts_jax.fields import at_least, below
 from prdarts_jax.refusals import cut, listed, shown
 from prdarts_jax.search import (
     alignment,
@@ -81,8 +80,8 @@ _ARGUMENTS = {
     "term": PARTS["terms"],
     "measure": {"cosine": lambda: alignment.cosine, "sign_correlation": lambda: alignment.sign_correlation},
 }
-_PLAIN = {"weights_first": bool, "logits_start": float, "supernet": dict, "paper": dict}
-_SUPERNET = {"partial": int, "dropout": ops.Dropout}
+_PLAIN = ("weights_first", "logits_start", "supernet", "paper")
+_SUPERNET = {"partial": fields.field_of(Annotated[int, at_least(1)]), "dropout": fields.field_of(ops.Dropout)}
 
 
 def read(name: str) -> Named:
@@ -110,18 +109,16 @@ def read(name: str) -> Named:
 
 
 def _method(table):
-    fields = [*PARTS, *_PLAIN]
-    for field, value in table.items():
-        if field not in fields:
-            raise ValueError(f"{field} is not a field of a method; the fields are {listed(field, fields, len(fields))}")
-        if field in _PLAIN:
-            _check(field, _PLAIN[field], value)
+    names = [*PARTS, *_PLAIN]
+    for field in table:
+        if field not in names:
+            raise ValueError(f"{field} is not a field of a method; the fields are {listed(field, names, len(names))}")
+    for field in ("supernet", "paper"):
+        fields.check(fields.field_of(dict), field, table.get(field, {}))
     for field, value in table.get("supernet", {}).items():
         if field not in _SUPERNET:
             raise ValueError(f"supernet.{field} is not a field that a method sets; the fields are partial, dropout")
-        _check(f"supernet.{field}", _SUPERNET[field], value)
-        if field == "partial" and value < 1:
-            raise ValueError(f"supernet.partial={value} must be at least 1")
+        fields.check(_SUPERNET[field], f"supernet.{field}", value)
     if ("dropout_rate" in table) != ("dropout" in table.get("supernet", {})):
         raise ValueError("supernet.dropout and dropout_rate must be given together")
     of_terms = table.get("terms", [])
@@ -133,7 +130,7 @@ def _method(table):
         if field in table and field != "terms"
     }
     if "dropout_rate" in parts:
-        check_range(below(1), "dropout_rate", parts["dropout_rate"])
+        fields.check_range(below(1), "dropout_rate", parts["dropout_rate"])
     parts["terms"] = tuple(_made(f"terms[{i}]", part, PARTS["terms"]) for i, part in enumerate(of_terms))
     names = [_innermost(part) for part in of_terms]
     if len({*names}) < len(names):
@@ -172,7 +169,7 @@ def _made(what, table, parts):
     except TypeError as error:
         allowed = ", ".join(inspect.signature(part).parameters) or "none"
         raise ValueError(f"{what}: {error}; the arguments of {name} are {allowed}") from error
-    hints = typing.get_type_hints(vars(part)["__init__"] if isinstance(part, type) else part, include_extras=True)
+    hints = get_type_hints(vars(part)["__init__"] if isinstance(part, type) else part, include_extras=True)
     return part(**{key: _argument(f"{what}.{key}", key, hints[key], value) for key, value in arguments.items()})
 
 
@@ -185,27 +182,16 @@ def _example(name, part):
 
 def _argument(what, name, hint, value):
     """The value of an argument with this name and annotation: as it is, or the part that it describes."""
-    kind, *ranges = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    field = fields.field_of(hint)
     parts = _ARGUMENTS.get(name, PARTS["dropout_rate"])
-    if typing.get_origin(kind) is not Callable:
-        parts = {of: part for of, part in parts.items() if isinstance(kind, type) and issubclass(part, kind)}
+    if get_origin(field.kind) is not Callable:
+        parts = {
+            of: part for of, part in parts.items() if isinstance(field.kind, type) and issubclass(part, field.kind)
+        }
     if parts:
         value = _made(what, value, parts)
-    else:
-        _check(what, kind, value)
-    for allowed in ranges:
-        check_range(allowed, what, value)
+    elif isinstance(value, dict) and name == "weight":
+        scheduled = '{part = "scheduled", term = ..., schedule = ...}'
+        raise ValueError(f"{what}={shown(value)} must be of type float; over time: {scheduled}")
+    fields.check(field, what, value)
     return value
-
-
-def _check(what, kind, value):
-    """Refuses a value of another type, and numbers that are not finite."""
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:
-        raise ValueError(f"{what}={shown(value)} must be finite and at most {LARGEST}")
-    if typing.get_origin(kind) is typing.Literal:
-        if value not in typing.get_args(kind):
-            raise ValueError(f"{what}={shown(value)} must be one of {', '.join(map(repr, typing.get_args(kind)))}")
-    elif not isinstance(value, int | float if kind is float else kind) or (kind is not bool and type(value) is bool):
-        of_weight = isinstance(value, dict) and what.endswith(".weight")
-        scheduled = '; over time: {part = "scheduled", term = ..., schedule = ...}' if of_weight else ""
-        raise ValueError(f"{what}={shown(value)} must be of type {kind.__name__}{scheduled}")
