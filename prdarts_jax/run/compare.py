@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
-from prdarts_jax.run import evaluate, lock, report, reporting, search, settings, validation
+from prdarts_jax.run import cost_target, evaluate, lock, report, reporting, settings, validation
 from prdarts_jax.spaces import genotypes, reference_cells
 
 
@@ -76,7 +76,7 @@ def run(
     rows = evaluate.run(evaluation, workdir / "evaluation")
     of_ops = None
     if config.cost.target:
-        of_ops = search.costs_of(config, workdir, evaluation.feed.num_classes, evaluation.feed.image_shape[1:])
+        of_ops = cost_target.costs_of(config, workdir, evaluation.feed.num_classes, evaluation.feed.image_shape[1:])
     for name, row in rows.items():
         if of_ops:
             row["cost"] = of_ops.of(cells[name])

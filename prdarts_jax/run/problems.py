@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import nets
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import costs, discrete
+from prdarts_jax.nets import discrete
 from prdarts_jax.run import settings
-from prdarts_jax.search import methods, terms
+from prdarts_jax.search import methods
 from prdarts_jax.search.method import Method, Stage
 from prdarts_jax.search.perturbation import Perturbation
 from prdarts_jax.search.problem import SearchProblem
@@ -43,43 +43,6 @@ def _after_search(config):
         return BestCell(config.selection.samples)
     optimizer = _in_pieces(_sgd(config.weights, config.weights.learning_rate / 10), config.accumulate)
     return Perturbation(config.selection.finetuning_steps * config.accumulate, optimizer)
-
-
-def make_costs(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> costs.Costs:
-    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind`."""
-    section = config.evaluation
-    return costs.of_network(
-        settings.space_of(config),
-        config.cost.kind,
-        form=config.form,
-        channels=section.channels,
-        cells=section.cells,
-        num_classes=num_classes,
-        image_shape=image_shape,
-    )
-
-
-def with_target(config: ConfigDict, method: Method, of_ops: costs.Costs) -> Method:
-    """The method with a term that keeps the cost of its cell at `config.cost.target` or below.
-
-    Raises:
-      ValueError: a network without any ops costs more than the target.
-    """
-    if of_ops.fixed >= config.cost.target:
-        unit = costs.UNITS[config.cost.kind]
-        raise ValueError(
-            f"config.cost.target={config.cost.target:g} must be above {of_ops.fixed:g}, the {unit} of the network of "
-            "config.evaluation without the ops of its cells"
-        )
-    strongest: Any = method.discretization  # `validation.validate` allows no other one
-    term = terms.expected_cost(
-        config.cost.weight,
-        config.cost.target,
-        of_ops,
-        distinct_inputs=strongest.distinct_inputs,
-        scores=method.relaxation.scores,
-    )
-    return dataclasses.replace(method, terms=(*method.terms, term))
 
 
 def stages_of(method: Method) -> tuple[Stage, ...]:

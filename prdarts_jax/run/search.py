@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
-from prdarts_jax.nets import costs
 from prdarts_jax.run import (
     checkpoints,
+    cost_target,
     discretize,
     feeds,
     lock,
@@ -90,12 +90,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
 
     of_ops = None
     if config.cost.target:
-        of_ops = costs_of(config, workdir, halves.num_classes, halves.image_shape[1:])
+        of_ops = cost_target.costs_of(config, workdir, halves.num_classes, halves.image_shape[1:])
     keys = jnp.stack([jax.random.key(config.seed + number) for number in range(config.seeds)])
     axis_name, total_steps = devices.axis_of(halves.mesh), config.epochs * halves.steps_per_epoch
     searches = []  # made before the first one runs, so that a stage that does not fit is refused now
     for stage in stages:
-        method = problems.with_target(config, stage.method, of_ops) if of_ops else stage.method
+        method = cost_target.with_target(config, stage.method, of_ops) if of_ops else stage.method
         searches.append(problems.make_search_problem(config, halves.num_classes, total_steps, method, axis_name))
     found: list[Logits] = []
     for number, (stage, problem, folder) in enumerate(zip(stages, searches, workdirs, strict=True)):
@@ -106,7 +106,13 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
         states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
-    folders = settings.seed_folders(config, workdir)
+    cells = _choose(config, workdir, problem, states, found, halves)
+    return _write(config, workdir, problem, halves, cells)
+
+
+def _choose(config, workdir, problem, states, found, halves):
+    """The cells that the method chooses, {number of the seed: genotype}, without those of seeds that diverged."""
+    folders, space = settings.seed_folders(config, workdir), problem.supernet.space
     cells = {
         number: problem.method.derive(space, logits)
         for number, logits in enumerate(found)
@@ -123,6 +129,12 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     else:
         for folder in folders:
             (folder / "discretization.json").unlink(missing_ok=True)  # of an earlier choice in another way
+    return cells
+
+
+def _write(config, workdir, problem, halves, cells):
+    """Writes the result of each seed and what compares them; returns {seed: genotype}."""
+    folders = settings.seed_folders(config, workdir)
     doubted: dict[str, list[str]] = {}
     for number, genotype in cells.items():
         folder = folders[number]
@@ -268,32 +280,6 @@ def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:
     if config.cost.target:  # it limits the cost of these networks
         fields["evaluation"] = {name: config.evaluation[name] for name in ("channels", "cells")}
     return fields
-
-
-def costs_of(config: ConfigDict, workdir: Path, num_classes: int, image_shape: Any) -> costs.Costs:
-    """The costs of the networks that `config.evaluation` describes, in the unit of `config.cost.kind` (`costs.UNITS`).
-
-    Measured latencies vary, so they are measured once: the first process writes them to costs.json in `workdir`, and
-    all read them from there as long as it is of the same networks. `image_shape` is (height, width, channels).
-
-    Raises:
-      ValueError: costs.json is damaged.
-    """
-    if config.cost.kind != "latency":
-        return problems.make_costs(config, num_classes, image_shape)
-    path, space = workdir / "costs.json", settings.space_of(config)
-    network = [config.form, config.evaluation.channels, config.evaluation.cells, num_classes, *image_shape, *space.ops]
-    if devices.is_main() and not (path.exists() and reporting.read_json(path).get("network") == network):
-        made = problems.make_costs(config, num_classes, image_shape)
-        arrays = {cell_type: array.tolist() for cell_type, array in made.arrays().items()}
-        reporting.write_json(path, {"network": network, "fixed": made.fixed, "of_ops": arrays})
-    devices.barrier("costs")
-    read = reporting.read_json(path)
-    try:
-        arrays = {t: np.array(read["of_ops"][t], float).reshape(space.shape).tolist() for t in space.cell_types}
-        return costs.Costs(space, float(read["fixed"]), tuple((t, tuple(map(tuple, a))) for t, a in arrays.items()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}): use another --workdir") from error
 
 
 def _describe(space, genotype, probabilities, table):

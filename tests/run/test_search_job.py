@@ -15,7 +15,7 @@ from shared import BEST_CELL, make_toy, read_records, refused, stop_at, tiny_con
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
-from prdarts_jax.run import halves, loop, problems, reporting, search, settings, validation
+from prdarts_jax.run import cost_target, halves, loop, problems, reporting, search, settings, validation
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -216,23 +216,23 @@ def test_latencies_are_measured_once_for_a_network(tmp_path, monkeypatch):
     config = tiny_config("darts", "s2", **{"cost.target": 1e-9, "cost.kind": "latency", "evaluation.channels": 4})
     measured = []
 
-    def make_costs(config, num_classes, image_shape):
+    def make(config, num_classes, image_shape):
         of_space = costs.of_network(spaces.s2(), "macs", channels=config.evaluation.channels, cells=2)
         measured.append(dataclasses.replace(of_space, fixed=float(len(measured))))
         return measured[-1]
 
-    monkeypatch.setattr(problems, "make_costs", make_costs)
+    monkeypatch.setattr(cost_target, "_make", make)
     for _ in range(2):
-        assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[0]
+        assert cost_target.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[0]
     config.evaluation.channels = 8
-    assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[1] and len(measured) == 2
+    assert cost_target.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[1] and len(measured) == 2
     for damage in ("{", "[]", '{"network": []}'):
         (tmp_path / "costs.json").write_text(damage)
         if damage.endswith("]}"):
-            assert search.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[2]  # of another network
+            assert cost_target.costs_of(config, tmp_path, 10, (8, 8, 1)) == measured[2]  # of another network
         else:
             with pytest.raises(ValueError, match="costs.json is damaged"):
-                search.costs_of(config, tmp_path, 10, (8, 8, 1))
+                cost_target.costs_of(config, tmp_path, 10, (8, 8, 1))
 
 
 @pytest.mark.parametrize("method", ["pr_darts_released", "darts", "gdas", "pc_darts", "lambda_darts", "reinforce"])
@@ -242,7 +242,7 @@ def test_the_cost_that_is_watched_is_that_of_the_derived_cell(method):
     of_space = costs.of_network(space, channels=4, cells=2)
     config.space, config.cost.target = "s3", of_space.fixed + 1
     validation.validate(config)
-    made = problems.with_target(config, problems.make_method(config), of_space)
+    made = cost_target.with_target(config, problems.make_method(config), of_space)
     for _ in range(3):
         drawn = {t: rng.normal(size=space.shape).astype(np.float32) for t in space.cell_types}
         logits = made.relaxation.init(space, jax.random.key(0), drawn)
