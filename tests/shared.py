@@ -105,6 +105,9 @@ class Toy(nn.Module):
 
     space: spaces.SearchSpace
     axis_name: str | None = None
+    cells: int = 1  # it has these three fields only since methods ask for them
+    dropout: str = ""
+    partial: int = 1
 
     @property
     def layers(self) -> Mapping[str, int]:
@@ -122,7 +125,7 @@ class Toy(nn.Module):
 
 def make_toy(config, method, num_classes, axis_name=None):
     """`problems.make_supernet`, but a `Toy`."""
-    return Toy(spaces.named(config.space), axis_name)
+    return Toy(spaces.named(config.space), axis_name, **method.supernet)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,9 @@ class Table(nn.Module):
     space: SearchSpace
     number: int = 1
     num_classes: int = 2
+    cells: int = 1  # it has these three fields only since methods ask for them
+    dropout: str = ""
+    partial: int = 1
 
     @property
     def layers(self) -> dict[str, int]:
@@ -67,4 +70,4 @@ def batch_of(*pixels):
 
 def make_table(config, method, num_classes, axis_name=None):
     """`problems.make_supernet`, but a `Table`."""
-    return Table(spaces.named(config.space), 2, num_classes)
+    return Table(spaces.named(config.space), 2, num_classes, **method.supernet)

@@ -105,22 +105,26 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
     (8, (None, None, 3))
     """
 
-    if len(classes) < 2:
-        raise ValueError(f"{cut(name, 200)} has classes={shown(classes)}, but must have two or more")
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or len(classes) < 2:
+        raise ValueError(f"{cut(name, 200)} has classes={shown(classes)}, but must have the names of two or more")
 
     def open_split(split: str) -> Source:
         examples = train if split == "train" else test
         if not len(examples):
             raise ValueError(f"{cut(name, 200)} has no images in its split {split!r}")
 
+        def example_at(index: int) -> Any:
+            example = examples[index]
+            if not isinstance(example, Mapping) or {"image", "label"} - example.keys():
+                raise ValueError(
+                    f"{cut(name, 200)} has {shown(example)} at position {index} of its split {split!r}, but must "
+                    "have mappings with 'image' and 'label'"
+                )
+            return example
+
         def read(indices: list[int]) -> list[dict[str, Any]]:
-            found = [examples[index] for index in indices]
+            found = [example_at(index) for index in indices]
             for index, example in zip(indices, found, strict=True):
-                if not isinstance(example, Mapping) or {"image", "label"} - example.keys():
-                    raise ValueError(
-                        f"{cut(name, 200)} has {shown(example)} at position {index} of its split {split!r}, but must "
-                        "have mappings with 'image' and 'label'"
-                    )
                 image = np.asarray(example["image"])
                 if image.dtype != np.uint8 or image.ndim not in (2, 3) or np.atleast_3d(image).shape[2] != channels:
                     raise ValueError(
@@ -135,7 +139,7 @@ def from_grain(train: Any, test: Any, *, classes: Sequence[str], name: str) -> D
                     )
             return found
 
-        channels = np.atleast_3d(examples[0]["image"]).shape[2]
+        channels = np.atleast_3d(example_at(0)["image"]).shape[2]
         if channels not in _CHANNELS:
             raise ValueError(f"{cut(name, 200)} has images of {channels} channels, but must have 1 or 3")
         return Source((None, None, channels), len(classes), len(examples), read, tuple(classes))

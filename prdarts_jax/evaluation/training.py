@@ -11,7 +11,7 @@ import enum
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import flax.struct
@@ -24,6 +24,8 @@ from jax import export
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
+from prdarts_jax.fields import at_least, below, checked, from_to
+from prdarts_jax.search.problem import check_batch, check_labels
 
 Variables = dict[str, Any]
 
@@ -37,6 +39,7 @@ class Purpose(enum.IntEnum):
     DRAWS = 3  # of ops that draw
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class TrainProblem:
     """What stays the same during a training. It is hashable and a static argument.
@@ -51,15 +54,18 @@ class TrainProblem:
       label_smoothing: the fraction of a label that is spread equally over all classes, its own included.
       ema: decay per step of the exponential moving average of weights and running statistics. The decay used is the
         smaller one of `ema` and (1 + step) / (10 + step). With 0 no average is kept.
+
+    Raises:
+      ValueError: a field is of another type or out of range.
     """
 
     network: nn.Module
     optimizer: optax.GradientTransformation
-    total_steps: int
-    drop_path: float = 0.0
-    auxiliary_weight: float = 0.0
-    label_smoothing: float = 0.0
-    ema: float = 0.0
+    total_steps: Annotated[int, at_least(1)]
+    drop_path: Annotated[float, below(1)] = 0.0
+    auxiliary_weight: Annotated[float, at_least(0)] = 0.0
+    label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
+    ema: Annotated[float, below(1)] = 0.0
 
     @property
     def axis_name(self) -> str | None:
@@ -125,13 +131,17 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
     Args:
       problem: static.
       state: the state before the step; it may be donated.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, augmented images.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, augmented images. A label that is no class makes the loss NaN.
 
     Returns:
       (state, metrics): the state after the step; and, for this batch and the weights before the update, train_loss
       (the mean cross-entropy with smoothed labels, without the loss of the auxiliary head) and train_accuracy (a
       fraction), both f32[].
+
+    Raises:
+      ValueError: the batch has another form.
     """
+    check_batch("batch", batch)
     drop_path = problem.drop_path * jnp.float32(state.step) / problem.total_steps
     rngs = {"draws": key_for(state.key, Purpose.DRAWS, state.step)}
     if problem.drop_path:
@@ -146,7 +156,10 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
             rngs=rngs,
             mutable=["batch_stats", "auxiliary"],
         )
-        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), problem.label_smoothing)
+        check_labels(batch, len(logits))
+        classes = batch["label"][:, None] == jnp.arange(logits.shape[-1])
+        known = jnp.any(classes, axis=-1, keepdims=True)
+        labels = optax.smooth_labels(jnp.where(known, classes, jnp.nan), problem.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, labels).mean()
         total = loss
         for auxiliary in jax.tree.leaves(updated.get("auxiliary", {})):

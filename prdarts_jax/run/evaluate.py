@@ -90,7 +90,13 @@ def prepare(
         )
     if not isinstance(cells, Mapping) or not cells:
         raise ValueError(f"cells={refusals.shown(cells)} must map the name of one cell or more to a genotype")
-    found = {name: genotypes.find(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
+    found: dict[str, Any] = {
+        name: genotypes.find(cell) if isinstance(cell, str) else cell for name, cell in cells.items()
+    }
+    for name, cell in found.items():
+        if not isinstance(cell, AnyGenotype):
+            of_seeds = "; take the cell of one seed" if isinstance(cell, Mapping) else ""
+            raise ValueError(f"cells[{name!r}]={refusals.shown(cell)} must be a genotype or the name of one{of_seeds}")
     taken = ("", ".", "..", _RUNNING, lock.NAME, "config.json", "results.json")
     if unfit := [name for name in cells if not isinstance(name, str) or name in taken or Path(name).name != name]:
         others = ", ".join(taken[3:])
@@ -189,6 +195,9 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
     _remove(workdir / _RUNNING)  # of a process that was killed when its last results were written
 
     results = {job: reporting.read_json(folder / "result.json") for job, folder in folders.items()}
+    for job, result in results.items():
+        if "top1" not in result:
+            raise ValueError(f"{folders[job] / 'result.json'} is damaged: remove it, and the cell is trained again")
     rows = {name: _row([results[job] for job in jobs if job.name == name]) for name in cells}
     network = (config.channels, config.cells, feed.num_classes, feed.image_shape[1:])
     accuracies = [row["accuracy"] for row in rows.values() if row["accuracy"] is not None]

@@ -104,6 +104,9 @@ class Method:
             raise ValueError(f"stages={shown(self.stages)} must be Stages, such as Stage(method, ops=4)")
         if any(stage.ops < 1 for stage in self.stages[1:]):
             raise ValueError(f"stages={shown(self.stages)}: each stage but the first must have ops of at least 1")
+        for field in (field.name for field in dataclasses.fields(self)):
+            for part in self.terms if field == "terms" else (getattr(self, field),):
+                _check_part(field, part)
         for field, arguments in _ARGUMENTS.items():
             value = operator.attrgetter(field)(self)
             for function in value if field == "terms" else (value,):
@@ -134,6 +137,21 @@ class Method:
         except ValueError as error:
             raise ValueError(f"discretization={shown(self.discretization)} must return a cell: {error}") from error
         return found
+
+
+def _check_part(field, part):
+    """Refuses a part that is equal to a different one, or has no hash, since compiled functions are found by these."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        own = {of.name for of in dataclasses.fields(part)}
+        if hidden := [name for name in getattr(part, "__dict__", {}) if not (name in own or hasattr(type(part), name))]:
+            raise ValueError(
+                f"{field}={shown(part)} must have {', '.join(hidden)} as fields, or parts that differ in them count as "
+                f"equal: put @dataclasses.dataclass(frozen=True) before the class {type(part).__name__}"
+            )
+    try:
+        hash(part)
+    except TypeError as error:
+        raise ValueError(f"{field}={shown(part)} must be hashable, with tuples in place of lists: {error}") from error
 
 
 @checked

@@ -30,9 +30,8 @@ def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array
     Raises:
       ValueError: the labels have another dtype or shape, or there are none.
     """
-    labels: Any = batch.get("label")
-    if not _is_array(labels) or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:1]:
-        raise ValueError(f"batch={_forms(batch)} must have a 'label' of {len(logits)} integers, one for each image")
+    check_labels(batch, len(logits))
+    labels = batch["label"]
     classes = jnp.where(labels < 0, jnp.int32(logits.shape[1]), labels)  # an index below 0 would count from the last
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
     return loss, jnp.mean(jnp.argmax(logits, axis=-1) == labels)
@@ -85,7 +84,11 @@ class SearchProblem:
                 f"method has {len(self.method.stages)} stages: make a SearchProblem of each of their methods"
             )
         for field, value in self.method.supernet.items():
-            if (there := getattr(self.supernet, field, value)) != value:
+            if not hasattr(self.supernet, field):
+                raise ValueError(
+                    f"{supernet} must have the field {field}, since its method needs {field}={shown(value)}"
+                )
+            if (there := getattr(self.supernet, field)) != value:
                 raise ValueError(f"{supernet} has {field}={shown(there)}, but its method needs {field}={shown(value)}")
 
     @property
@@ -252,6 +255,17 @@ def check_batch(name: str, batch: Any) -> None:
     image: Any = batch.get("image") if isinstance(batch, Mapping) else None
     if not _is_array(image) or not image.ndim:
         raise ValueError(f"{name}={_forms(batch)} must be a dict with an 'image', an array [B, ...]")
+
+
+def check_labels(batch: Batch, images: int) -> None:
+    """Refuses a batch without an integer label for each of its images; it reads types and shapes alone.
+
+    Raises:
+      ValueError: saying what the batch has and what it must have.
+    """
+    labels: Any = batch.get("label")
+    if not _is_array(labels) or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != (images,):
+        raise ValueError(f"batch={_forms(batch)} must have a 'label' of {images} integers, one for each image")
 
 
 def _is_array(value):

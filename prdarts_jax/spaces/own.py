@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from prdarts_jax import ops
+from prdarts_jax import ops, refusals
 from prdarts_jax.refusals import cut, path, shown
 
 
@@ -24,7 +24,11 @@ def object_of(field: str, name: str) -> Any:
     """
     place, _, attribute = name.rpartition(":")
     try:
-        return getattr(_module_of(place), attribute)
+        module = _module_of(place)
+        if not hasattr(module, attribute):
+            near = refusals.near(attribute, [of for of in vars(module) if not of.startswith("_")])
+            raise AttributeError(f"{place} has no {attribute}{near}")
+        return getattr(module, attribute)
     except Exception as error:  # running the module may raise anything
         reason = cut(f"{type(error).__name__}: {error}", 200)
         raise ValueError(

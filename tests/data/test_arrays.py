@@ -112,8 +112,13 @@ def test_a_pipeline_of_grain_is_read_in_memory() -> None:
     assert len(sources.load(data, split="test", image_size=4).labels) == 4
     with pytest.raises(ValueError, match="^the images of mine differ in size"):
         sources.load(data)
-    with pytest.raises(ValueError, match=r"^mine has classes=\('a',\), but must have two or more"):
-        arrays.from_grain(pipeline, pipeline, classes=("a",), name="mine")
+    for classes in (("a",), 2, "ab"):
+        with pytest.raises(ValueError, match=r"^mine has classes=.*, but must have the names of two or more"):
+            arrays.from_grain(pipeline, pipeline, classes=classes, name="mine")
+    for wrong in ((IMAGES[0], 0), {"img": IMAGES[0]}):
+        data = arrays.from_grain([wrong], [wrong], classes=("a", "b"), name="mine")
+        with pytest.raises(ValueError, match="at position 0 of its split 'train', but must have mappings with 'image'"):
+            data.open("train")
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,17 @@ def test_the_identity_changes_with_the_files(folder: Path) -> None:
     assert sources.find(str(folder)).identity != before
 
 
+def test_the_identity_changes_with_the_pixels_of_files_of_the_same_size(tmp_path: Path) -> None:
+    found = set()
+    for grey in (0, 200):
+        for name in ("cat", "dog"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            for number in range(3):
+                Image.fromarray(np.full((4, 4), grey, np.uint8)).save(tmp_path / name / f"{number}.bmp")
+        found.add(sources.find(str(tmp_path)).identity)
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("size", [(5, 7), (40, 26), (8, 3), (64, 64)])
 def test_resizing_is_pillow_s_antialiased_filter(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 13, 3)).astype(np.uint8)

@@ -58,6 +58,35 @@ def start(chosen, count=6):
 step = jax.jit(training.train_step, static_argnums=0)
 
 
+@pytest.mark.parametrize(
+    "label, said",
+    [
+        (jnp.zeros((6, 1), jnp.int32), r"batch=.*'label': int32\[6, 1\].* must have a 'label' of 6 integers"),
+        (jnp.zeros(1, jnp.int32), "must have a 'label' of 6 integers"),
+        (jnp.zeros(6), "must have a 'label' of 6 integers"),
+        (None, "must have a 'label' of 6 integers"),
+    ],
+    ids=["column", "one", "floats", "none"],
+)
+def test_labels_of_another_form_are_refused(label, said):
+    state = start(problem())
+    with pytest.raises(ValueError, match=said):
+        jax.eval_shape(functools.partial(training.train_step, problem()), state, batch() | {"label": label})
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_a_label_that_is_no_class_makes_the_loss_nan(label):
+    wrong = batch()
+    wrong["label"] = wrong["label"].at[2].set(label)
+    assert np.isnan(step(problem(), start(problem()), wrong)[1]["train_loss"])
+
+
+def test_fields_of_a_training_are_checked():
+    for field, value in {"total_steps": 0, "drop_path": 1.0, "ema": -0.1, "label_smoothing": 2.0}.items():
+        with pytest.raises(ValueError, match=f"^{field}={value} must be "):
+            dataclasses.replace(problem(), **{field: value})
+
+
 def test_a_step_follows_the_smoothed_loss_and_the_auxiliary_head():
     chosen, b = problem(auxiliary_weight=0.4, label_smoothing=0.1), batch()
     before = start(chosen)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -121,6 +122,8 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
         ({0: CELL}, {}, "the name 0 of a cell must"),
         ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
+        ({"a": {0: CELL}}, {}, "cells\\['a'\\]={0: .*}* must be a genotype .*; take the cell of one seed"),
+        ({"a": None}, {}, "cells\\['a'\\]=None must be a genotype or the name of one$"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' if many cells are trained"),
         (
             {"a": CELL},
@@ -145,6 +148,14 @@ def test_what_cannot_be_trained_is_refused(cells, fields, message, tmp_path):
 def test_a_number_of_trainings_is_one_of_seeds(trainings, tmp_path):
     with pytest.raises(ValueError, match=f"^trainings={trainings} must be an integer from 1 to "):
         evaluate.evaluate({"a": CELL}, tiny_config(), tmp_path, trainings=trainings)
+
+
+def test_a_damaged_result_is_named(evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path / "copy")
+    path = next((tmp_path / "copy").glob("*/seed_*/result.json"))
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=f"^{path} is damaged: remove it, and the cell is trained again$"):
+        evaluate.evaluate(CELLS, tiny_config(), tmp_path / "copy")
 
 
 def test_a_folder_of_other_trainings_is_refused(evaluated):

@@ -109,7 +109,7 @@ def test_what_is_drawn_is_drawn_among_the_candidates_of_an_edge(name):
 
 def make_problem(method, number=3):
     return SearchProblem(
-        Table(SPARSE, number),
+        Table(SPARSE, number, **method.supernet),
         method,
         optax.chain(optax.clip_by_global_norm(5.0), optax.sgd(0.05, momentum=0.9)),
         optax.chain(optax.add_decayed_weights(0.5), optax.adam(0.05)),
@@ -136,7 +136,9 @@ def test_steps_leave_what_is_no_candidate_at_minus_infinity(name):
 def test_candidates_given_to_a_search_are_those_it_has():
     wide = spaces.SearchSpace("wide", OPS, nodes=4)
     for name in ("darts", "pc_darts"):
-        problem = SearchProblem(Table(wide), METHODS[name], optax.sgd(0.1), optax.adam(0.1), 3)
+        problem = SearchProblem(
+            Table(wide, **METHODS[name].supernet), METHODS[name], optax.sgd(0.1), optax.adam(0.1), 3
+        )
         state = jit_init(problem, jax.random.key(0), jnp.zeros((2, 1, 1, 1)), CANDIDATES)
         for t, may in CANDIDATES.items():
             np.testing.assert_array_equal(np.isfinite(state.arch[t]), may)

@@ -27,7 +27,7 @@ SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3"), no
 
 def make_problem(method, space, total_steps=10):
     adam = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.01, b1=0.5))
-    return SearchProblem(Table(space), method, optax.sgd(0.1, momentum=0.9), adam, total_steps)
+    return SearchProblem(Table(space, **method.supernet), method, optax.sgd(0.1, momentum=0.9), adam, total_steps)
 
 
 def search(problem, steps=3):

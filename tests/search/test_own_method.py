@@ -93,7 +93,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     [
         (
             "dart",
-            r"^method='dart' must be one of pr_darts, .*, or MODULE:FUNCTION or FILE.toml of your own; did you mean '",
+            r"^method='dart' must be one of pr_darts, .* FILE.py:FUNCTION or FILE.toml of your own; did you mean '",
         ),
         ("no_such_module:f", r"^method='no_such_module:f' cannot be imported as MODULE:FUNCTION or FILE.py:FUNCTION: "),
         ("no_such_file.py:f", r"^method='no_such_file.py:f' cannot be imported as "),
@@ -121,6 +121,13 @@ def test_a_function_whose_arguments_a_config_cannot_have_is_refused(text, messag
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(ValueError, match=f"^method='{tmp_path}/own.py:mine'.*{message}"):
         settings.search(f"{tmp_path}/own.py:mine")
+
+
+def test_an_error_of_the_function_of_a_method_is_one_sentence(tmp_path):
+    (tmp_path / "own.py").write_text("def mine(): raise RuntimeError('boom')")
+    config = settings.search(f"{tmp_path}/own.py:mine")
+    with pytest.raises(ValueError, match="^method mine raises RuntimeError: boom$"):
+        problems.make_method(config)
 
 
 @pytest.mark.parametrize("name", ["darts", "weights", "epochs"])

@@ -1,5 +1,6 @@
 """What does not fit into a search is refused in one sentence: supernets, methods, optimizers, candidates, batches."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from prdarts_jax import nets, spaces
 from prdarts_jax.search import methods
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.problem import SearchProblem, cross_entropy, init_search
+from prdarts_jax.search.relaxations import Softmax
 from prdarts_jax.search.step import search_step
 
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect"), nodes=3, inputs=1, cell_types=("normal",))
@@ -50,6 +52,38 @@ def step(supernet):
     problem = problem_of(supernet)
     state = init_search(problem, jax.random.key(0), BATCH["image"])
     return search_step(problem, state, BATCH, BATCH)
+
+
+class Sharp(Softmax):
+    """A relaxation that is no dataclass, as a user might write one."""
+
+    def __init__(self, sharpness):
+        super().__init__()
+        object.__setattr__(self, "sharpness", sharpness)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed(Softmax):
+    widths: tuple = ()
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"relaxation": Sharp(2.0)}, "relaxation=.* must have sharpness as fields, .* before the class Sharp"),
+        ({"relaxation": Listed(widths=[1, 2])}, "relaxation=.* must be hashable, with tuples in place of lists"),
+        ({"supernet": {"partial": [4]}}, "supernet=.* must be hashable"),
+    ],
+)
+def test_a_part_by_which_no_compiled_function_can_be_found_is_refused(fields, said):
+    assert Sharp(1.0) == Sharp(2.0)  # so that the compiled function of one would be taken for the other
+    with pytest.raises(ValueError, match=f"^{said}"):
+        Method(**fields)
+
+
+def test_a_supernet_without_what_its_method_changes_is_refused():
+    with refused("supernet=Net must have the field partial, since its method needs partial=4"):
+        problem_of(Net(), methods.pc_darts())
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_what_returns_no_space_is_refused(function, reason, tmp_path):
     "text, reason",
     [
         (None, "FileNotFoundError: [Errno 2] No such file or directory: '{}'"),
-        ("x = 1", "AttributeError: module 'own_{}' has no attribute 'mine'"),
+        ("mint = 1", "AttributeError: {} has no mine; did you mean 'mint'?"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )

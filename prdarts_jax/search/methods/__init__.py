@@ -69,8 +69,8 @@ def find(name: str) -> Named:
     if ":" in name:
         return imported(name)
     if name not in NAMED:
-        allowed = f"one of {', '.join(NAMED)}, or MODULE:FUNCTION or FILE.toml of your own{near(name, NAMED)}"
-        raise ValueError(f"method={shown(name)} must be {allowed}")
+        own = f"or MODULE:FUNCTION, FILE.py:FUNCTION or FILE.toml of your own{near(name, NAMED)}"
+        raise ValueError(f"method={shown(name)} must be one of {', '.join(NAMED)}, {own}")
     return NAMED[name]
 
 

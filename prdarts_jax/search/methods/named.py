@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prdarts_jax import fields
-from prdarts_jax.refusals import shown
+from prdarts_jax.refusals import cut, shown
 from prdarts_jax.search.method import Method
 from prdarts_jax.spaces.own import object_of
 
@@ -33,9 +33,15 @@ class Named:
         """Makes the method.
 
         Raises:
-          ValueError: an argument is of another type or out of its range, or the function does not return a `Method`.
+          ValueError: an argument is of another type or out of its range, or the function raises an error or
+            does not return a `Method`.
         """
-        method = self._build(*args, **kwargs)
+        try:
+            method = self._build(*args, **kwargs)
+        except ValueError:
+            raise
+        except Exception as error:  # code of the user's own may raise anything
+            raise ValueError(f"method {self.name} raises {cut(f'{type(error).__name__}: {error}', 200)}") from error
         if not isinstance(method, Method):
             raise ValueError(f"method {self.name} must return a Method, not {type(method).__name__}")
         return method
