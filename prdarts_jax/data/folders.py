@@ -58,7 +58,7 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     test_files = _files(test, classes) if test else []
     if test and (unknown := sorted(set(_class_folders(test)) - set(classes))):
         raise ValueError(f"{cut(str(test / unknown[0]), 300)} is of a class that {cut(str(train), 300)} does not have")
-    headers = _headers(files)
+    headers, test_headers = _headers(files), _headers(test_files)
     of_classes = [split / name for split in (train, test) if split for name in classes if (split / name).is_dir()]
     there = [path for folder in of_classes for path in folder.iterdir() if not path.name.startswith(".")]
     ignored = {
@@ -69,7 +69,7 @@ def find(root: Path, test_share: float, test_seed: int) -> DataSet:
     identity = f"{len(files) + len(test_files)} files, {checksum(root, [*files, *test_files])}"
     if not test:
         return held_out(name, source, test_share, test_seed, identity)
-    splits = {"train": source, "test": _source(test_files, _headers(test_files), classes, source.shape[2], {})}
+    splits = {"train": source, "test": _source(test_files, test_headers, classes, source.shape[2], {})}
 
     def open_split(split: str) -> Source:
         if split == "test" and not test_files:

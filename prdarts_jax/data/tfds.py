@@ -77,7 +77,7 @@ def find(tfds_name: str, data_dir: Folder | None, test_share: float, test_seed: 
     builder, folder, prepare = _prepared(tfds_name, tfds_name, data_dir)
     with _blaming_files(tfds_name, folder, prepare):
         known = list(builder.info.splits)
-    identity = f"version {folder.name}, {checksum(folder, sorted(folder.iterdir()))}"
+    identity = f"version {folder.name}, {checksum(folder, sorted(path for path in folder.iterdir() if path.is_file()))}"
     test = next((split for split in ("test", "validation") if split in known), None)
     if test:
         return of_splits(tfds_name, tfds_name, data_dir, test)._replace(identity=identity)

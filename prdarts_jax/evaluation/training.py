@@ -25,7 +25,7 @@ from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.data.epochs import Batch, Metrics, key_for, run_epoch
 from prdarts_jax.fields import at_least, below, checked, from_to
-from prdarts_jax.search.problem import check_batch, check_labels
+from prdarts_jax.search.problem import check_batch, check_labels, check_optimizer
 
 Variables = dict[str, Any]
 
@@ -48,7 +48,7 @@ class TrainProblem:
       network: a Flax module that is called as `discrete.DiscreteNetwork` is. If its `axis_name` is not None, a training
         must run under a mapped axis of that name (`jax.shard_map`), and each device has its part of a batch.
       optimizer: the optax optimizer of the weights.
-      total_steps: number of steps of the whole training.
+      total_steps: number of steps of the whole training; 0 if the network is only tested.
       drop_path: probability of drop-path at the end of the training; it grows linearly from 0 at the start.
       auxiliary_weight: factor of the auxiliary head's loss.
       label_smoothing: the fraction of a label that is spread equally over all classes, its own included.
@@ -60,12 +60,15 @@ class TrainProblem:
     """
 
     network: nn.Module
-    optimizer: optax.GradientTransformation
-    total_steps: Annotated[int, at_least(1)]
+    optimizer: Any
+    total_steps: Annotated[int, at_least(0)]
     drop_path: Annotated[float, below(1)] = 0.0
     auxiliary_weight: Annotated[float, at_least(0)] = 0.0
     label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
     ema: Annotated[float, below(1)] = 0.0
+
+    def __post_init__(self) -> None:
+        check_optimizer("optimizer", self.optimizer)
 
     @property
     def axis_name(self) -> str | None:

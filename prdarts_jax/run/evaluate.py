@@ -196,7 +196,8 @@ def run(evaluation: Evaluation, workdir: Path) -> dict[str, Row]:
 
     results = {job: reporting.read_json(folder / "result.json") for job, folder in folders.items()}
     for job, result in results.items():
-        if "top1" not in result:
+        trained = isinstance(result.get("top1"), float) and isinstance(result.get("images"), int)
+        if not trained and result.get("top1", "missing") is not None:
             raise ValueError(f"{folders[job] / 'result.json'} is damaged: remove it, and the cell is trained again")
     rows = {name: _row([results[job] for job in jobs if job.name == name]) for name in cells}
     network = (config.channels, config.cells, feed.num_classes, feed.image_shape[1:])

@@ -28,7 +28,7 @@ def of_function(function: Callable) -> str:
     if (function.__module__ or "").startswith("prdarts_jax."):
         return ""
     try:
-        return _fingerprint_of_code(Path(inspect.getsourcefile(function) or "").read_bytes())
+        return _fingerprint_of_code(Path(inspect.getsourcefile(inspect.unwrap(function)) or "").read_bytes())
     except (OSError, TypeError):
         return ""
 

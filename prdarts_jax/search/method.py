@@ -1,6 +1,7 @@
 """A search method as a composition of parts, each a frozen, hashable dataclass or function."""
 
 import dataclasses
+import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping
@@ -139,19 +140,23 @@ class Method:
         return found
 
 
-def _check_part(field, part):
-    """Refuses a part that is equal to a different one, or has no hash, since compiled functions are found by these."""
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        own = {of.name for of in dataclasses.fields(part)}
-        if hidden := [name for name in getattr(part, "__dict__", {}) if not (name in own or hasattr(type(part), name))]:
+def _check_part(name, part):
+    """Refuses a part, or a part of it, that is equal to a different one, since compiled functions are found by it."""
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return
+    kind = type(part)
+    compares = next(of for of in kind.__mro__ if "__eq__" in vars(of))
+    if compares is not kind and dataclasses.is_dataclass(compares):
+        compared = {of.name for of in dataclasses.fields(compares)}
+        found = [of for of in getattr(part, "__dict__", {}) if of not in compared]
+        cached = functools.cached_property
+        if hidden := [of for of in found if not isinstance(inspect.getattr_static(kind, of, None), cached)]:
             raise ValueError(
-                f"{field}={shown(part)} must have {', '.join(hidden)} as fields, or parts that differ in them count as "
-                f"equal: put @dataclasses.dataclass(frozen=True) before the class {type(part).__name__}"
+                f"{name}={shown(part)} must have {', '.join(hidden)} as fields, or parts that differ in them count as "
+                f"equal: put @dataclasses.dataclass(frozen=True) before the class {kind.__name__}"
             )
-    try:
-        hash(part)
-    except TypeError as error:
-        raise ValueError(f"{field}={shown(part)} must be hashable, with tuples in place of lists: {error}") from error
+    for of in dataclasses.fields(part):
+        _check_part(f"{name}.{of.name}", getattr(part, of.name))
 
 
 @checked

@@ -69,9 +69,7 @@ class SearchProblem:
 
     def __post_init__(self) -> None:
         for field in ("weight_optimizer", "arch_optimizer"):
-            value = getattr(self, field)
-            if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in ("init", "update")):
-                raise ValueError(f"{field}={shown(value)} must be an optimizer of optax, such as optax.sgd(0.1)")
+            check_optimizer(field, getattr(self, field))
         supernet = f"supernet={type(self.supernet).__name__}"
         for attribute in ("layers", "space"):
             if not hasattr(self.supernet, attribute):
@@ -244,6 +242,16 @@ def _check_candidates(space, candidates):
                 f"candidates[{t!r}] must have one or more ops of the space for each edge, but has none for the edge "
                 f"{space.edges[np.argmin(some)]}"
             )
+
+
+def check_optimizer(field: str, value: Any) -> None:
+    """Refuses what is no optimizer of optax.
+
+    Raises:
+      ValueError: naming the field and its value.
+    """
+    if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in ("init", "update")):
+        raise ValueError(f"{field}={shown(value)} must be an optimizer of optax, such as optax.sgd(0.1)")
 
 
 def check_batch(name: str, batch: Any) -> None:

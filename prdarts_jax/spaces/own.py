@@ -6,12 +6,16 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import textwrap
+import traceback
 from pathlib import Path
 from typing import Any
 
 from prdarts_jax import ops, refusals
 from prdarts_jax.refusals import cut, path, shown
+
+_STDLIB = sysconfig.get_path("stdlib")
 
 
 def object_of(field: str, name: str) -> Any:
@@ -64,6 +68,19 @@ def source_of_op(name: str) -> bytes | None:
         return (ast.unparse(named[-1]) if named else textwrap.dedent(inspect.getsource(function))).encode()
     except (OSError, TypeError, SyntaxError):
         return None
+
+
+def place_of(error: BaseException) -> str | None:
+    """FILE:LINE of the user's own code in which an error was raised; None if it passed through no such code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [frame for frame in frames if _is_of_the_user(Path(frame.filename))]
+    return f"{found[-1].filename}:{found[-1].lineno}" if found else None
+
+
+def _is_of_the_user(file):
+    """Whether the code in a file is neither of this package nor of Python and its libraries."""
+    outside = not any(file.is_relative_to(folder) for folder in (Path(__file__).parents[1], _STDLIB))
+    return outside and not {"site-packages", "dist-packages"} & {*file.parts}
 
 
 def _module_of(place):

@@ -82,7 +82,13 @@ def test_a_label_that_is_no_class_makes_the_loss_nan(label):
 
 
 def test_fields_of_a_training_are_checked():
-    for field, value in {"total_steps": 0, "drop_path": 1.0, "ema": -0.1, "label_smoothing": 2.0}.items():
+    for field, value in {
+        "total_steps": -1,
+        "optimizer": 0.1,
+        "drop_path": 1.0,
+        "ema": -0.1,
+        "label_smoothing": 2.0,
+    }.items():
         with pytest.raises(ValueError, match=f"^{field}={value} must be "):
             dataclasses.replace(problem(), **{field: value})
 

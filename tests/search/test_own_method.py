@@ -126,8 +126,10 @@ def test_a_function_whose_arguments_a_config_cannot_have_is_refused(text, messag
 def test_an_error_of_the_function_of_a_method_is_one_sentence(tmp_path):
     (tmp_path / "own.py").write_text("def mine(): raise RuntimeError('boom')")
     config = settings.search(f"{tmp_path}/own.py:mine")
-    with pytest.raises(ValueError, match="^method mine raises RuntimeError: boom$"):
+    with pytest.raises(ValueError, match=f"^method mine in {tmp_path}/own.py:1 raised RuntimeError: boom$"):
         problems.make_method(config)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'foo'"):
+        methods.find("darts")(foo=1)
 
 
 @pytest.mark.parametrize("name", ["darts", "weights", "epochs"])

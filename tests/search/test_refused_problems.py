@@ -15,7 +15,7 @@ from prdarts_jax import nets, spaces
 from prdarts_jax.search import methods
 from prdarts_jax.search.method import Method
 from prdarts_jax.search.problem import SearchProblem, cross_entropy, init_search
-from prdarts_jax.search.relaxations import Softmax
+from prdarts_jax.search.relaxations import AuxiliarySkip, Softmax
 from prdarts_jax.search.step import search_step
 
 SPACE = spaces.SearchSpace("small", ("none", "skip_connect"), nodes=3, inputs=1, cell_types=("normal",))
@@ -63,22 +63,32 @@ class Sharp(Softmax):
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed(Softmax):
-    widths: tuple = ()
+class Sharper(Softmax):
+    """As it should be; what follows from the fields need not be one."""
+
+    sharpness: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "double", 2 * self.sharpness)
+
+    @functools.cached_property
+    def half(self):
+        return self.sharpness / 2
 
 
 @pytest.mark.parametrize(
-    "fields, said",
-    [
-        ({"relaxation": Sharp(2.0)}, "relaxation=.* must have sharpness as fields, .* before the class Sharp"),
-        ({"relaxation": Listed(widths=[1, 2])}, "relaxation=.* must be hashable, with tuples in place of lists"),
-        ({"supernet": {"partial": [4]}}, "supernet=.* must be hashable"),
-    ],
+    "relaxation, name", [(Sharp(2.0), "relaxation"), (AuxiliarySkip(relaxation=Sharp(2.0)), "relaxation.relaxation")]
 )
-def test_a_part_by_which_no_compiled_function_can_be_found_is_refused(fields, said):
-    assert Sharp(1.0) == Sharp(2.0)  # so that the compiled function of one would be taken for the other
-    with pytest.raises(ValueError, match=f"^{said}"):
-        Method(**fields)
+def test_a_part_that_is_equal_to_a_different_one_is_refused(relaxation, name):
+    assert Sharp(1.0) == Sharp(2.0)  # so the compiled function of one would be taken for the other
+    with pytest.raises(ValueError, match=f"^{name}=.* must have sharpness as fields, .* before the class Sharp$"):
+        Method(relaxation=relaxation)
+
+
+def test_parts_that_differ_in_their_fields_are_different():
+    found = [Sharper(sharpness=1.0), Sharper(sharpness=2.0)]
+    assert [relaxation.half for relaxation in found] == [0.5, 1.0]
+    assert len({Method(relaxation=relaxation) for relaxation in found}) == 2
 
 
 def test_a_supernet_without_what_its_method_changes_is_refused():

@@ -8,7 +8,7 @@ from typing import Any
 from prdarts_jax import fields
 from prdarts_jax.refusals import cut, shown
 from prdarts_jax.search.method import Method
-from prdarts_jax.spaces.own import object_of
+from prdarts_jax.spaces import own
 
 
 class Named:
@@ -41,7 +41,10 @@ class Named:
         except ValueError:
             raise
         except Exception as error:  # code of the user's own may raise anything
-            raise ValueError(f"method {self.name} raises {cut(f'{type(error).__name__}: {error}', 200)}") from error
+            if place := own.place_of(error):
+                reason = cut(f"{type(error).__name__}: {error}", 200)
+                raise ValueError(f"method {self.name} in {place} raised {reason}") from error
+            raise
         if not isinstance(method, Method):
             raise ValueError(f"method {self.name} must return a Method, not {type(method).__name__}")
         return method
@@ -80,7 +83,7 @@ def imported(name: str) -> Named:
       ValueError: there is no such module, file or function, the name is not that of a function or a `Method`, or an
         argument of the function has no default or a type that a config cannot hold.
     """
-    build = object_of("method", name)
+    build = own.object_of("method", name)
     if isinstance(build, Method):
         return constant(name.rpartition(":")[2], build)
     if not callable(build) or not hasattr(build, "__name__"):

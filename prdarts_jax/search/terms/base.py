@@ -1,10 +1,7 @@
 """What a term sees, the sum of terms, and the base of those that are a mean over cells."""
 
 import dataclasses
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,7 +10,7 @@ import numpy as np
 
 from prdarts_jax.refusals import cut, shown
 from prdarts_jax.search.relaxations import Arch, Metrics
-from prdarts_jax.spaces import SearchSpace
+from prdarts_jax.spaces import SearchSpace, own
 
 
 class View(NamedTuple):
@@ -41,8 +38,6 @@ class View(NamedTuple):
 
 
 Term = Callable[[View, Arch, jax.Array], tuple[jax.Array, Metrics]]
-
-_STDLIB = sysconfig.get_path("stdlib")
 
 
 def total(terms: Sequence[Term], view: View, op_weights: Arch, progress: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -122,9 +117,7 @@ def _result(term, view, op_weights, progress):
     try:
         result = term(view, op_weights, progress)
     except Exception as error:  # a term of the user's own may raise anything
-        frames = traceback.extract_tb(error.__traceback__)
-        if own := [frame for frame in frames if _is_of_the_user(Path(frame.filename))]:
-            place = f"{own[-1].filename}:{own[-1].lineno}"
+        if place := own.place_of(error):
             reason = cut(f"{type(error).__name__}: {error}", 400)
             raise ValueError(f"term {name} in {place} raised {reason}") from error
         raise
@@ -134,12 +127,6 @@ def _result(term, view, op_weights, progress):
         if not isinstance(metric, str) or not _is_number(value):
             raise ValueError(f"term {name} must report scalars by name, not {shown({metric: value})}")
     return result
-
-
-def _is_of_the_user(file):
-    """Whether the code in a file is neither of this package nor of Python and its libraries."""
-    outside = not any(file.is_relative_to(folder) for folder in (Path(__file__).parents[2], _STDLIB))
-    return outside and not {"site-packages", "dist-packages"} & {*file.parts}
 
 
 def _is_number(value):
