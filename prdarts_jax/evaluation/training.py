@@ -134,7 +134,8 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
     Args:
       problem: static.
       state: the state before the step; it may be donated.
-      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, augmented images. A label that is no class makes the loss NaN.
+      batch: {'image': f32[B, H, W, C], 'label': i32[B]}, augmented images. A label that is no class makes
+        train_loss NaN.
 
     Returns:
       (state, metrics): the state after the step; and, for this batch and the weights before the update, train_loss
@@ -160,15 +161,15 @@ def train_step(problem: TrainProblem, state: TrainState, batch: Batch) -> tuple[
             mutable=["batch_stats", "auxiliary"],
         )
         check_labels(batch, len(logits))
-        classes = batch["label"][:, None] == jnp.arange(logits.shape[-1])
-        known = jnp.any(classes, axis=-1, keepdims=True)
-        labels = optax.smooth_labels(jnp.where(known, classes, jnp.nan), problem.label_smoothing)
+        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), problem.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, labels).mean()
         total = loss
         for auxiliary in jax.tree.leaves(updated.get("auxiliary", {})):
             total += problem.auxiliary_weight * optax.softmax_cross_entropy(auxiliary, labels).mean()
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
-        return total, ({"train_loss": loss, "train_accuracy": accuracy}, updated["batch_stats"])
+        known = jnp.all((batch["label"] >= 0) & (batch["label"] < logits.shape[-1]))
+        metrics = {"train_loss": jnp.where(known, loss, jnp.nan), "train_accuracy": accuracy}
+        return total, (metrics, updated["batch_stats"])
 
     gradient, (metrics, batch_stats) = devices.grad(objective, problem.axis_name, has_aux=True)(state.params)
     updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)

@@ -119,9 +119,9 @@ def reference(config: ConfigDict) -> dict[str, genotypes.AnyGenotype]:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], unit: str) -> str:
     """`unit` is of the costs, if the rows have them."""
-    head = ["", "cell", "test accuracy", "weights", "multiply-adds", "skips", "depth"]
+    head = ["cell", "test accuracy", "weights", "multiply-adds", "skips", "depth"]
     head += [f"cost ({unit})"] if any("cost" in row for row in rows.values()) else []
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for name, row in rows.items():
         trained = "diverged"
         if row["accuracy"] is not None:
