@@ -86,7 +86,8 @@ def test_a_stop_in_mid_epoch_leaves_no_trace(tmp_path, capsys):
 
 
 def test_a_process_stops_when_another_is_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "any", lambda value: True)  # true in another process
+    other = iter([True])  # what another process has, the first time that one asks
+    monkeypatch.setattr(devices, "any", lambda value: next(other, value))
     with pytest.raises(loop.Stopped, match="^stopped at step 3 of 12; the same command resumes it$"):
         go(run_of_two(tmp_path))
     assert (tmp_path / "checkpoints/3").is_dir()

@@ -24,7 +24,7 @@ LEFT = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0,
 
 def searched(name):
     method = stages_of(methods.NAMED[name]())[0].method
-    problem = SearchProblem(Toy(SPACE), method, optax.sgd(0.1), optax.sgd(0.1), 5)
+    problem = SearchProblem(Toy(SPACE, **method.supernet), method, optax.sgd(0.1), optax.sgd(0.1), 5)
     state = jit_init(problem, jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
     logits = dict.fromkeys(SPACE.cell_types, jnp.array(LOGITS))
     return problem, state.replace(arch=state.arch | logits, step=jnp.int32(5))
