@@ -1,4 +1,4 @@
-"""Code of the user's own: what a config names as FILE.py:FUNCTION or MODULE:FUNCTION, and its text."""
+"""Code of the user's own: what a config names as FILE.py:FUNCTION or MODULE:FUNCTION, its text, and where it fails."""
 
 import ast
 import functools
