@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
-from prdarts_jax import devices
+from prdarts_jax import devices, markdown
 from prdarts_jax.data import sources
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.run import compare, feeds, settings
@@ -81,12 +81,12 @@ def train(
 
 def make_table(results: Mapping[tuple[str, str], Accuracies]) -> str:
     """A row for each benchmark and method; a training that diverged is in neither the mean nor the best."""
-    lines = ["| benchmark | method | mean accuracy, % | best accuracy, % | trainings |", "|---|---|---|---|---|"]
+    rows = []
     for (benchmark, name), accuracies in results.items():
         reached = [100 * accuracy for accuracy in accuracies if accuracy is not None]
-        numbers = f"{np.mean(reached):.2f} | {max(reached):.2f}" if reached else "diverged | diverged"
-        lines.append(f"| {benchmark} | `{name}` | {numbers} | {len(reached)} of {len(accuracies)} |")
-    return "\n".join(lines) + "\n"
+        numbers = [f"{np.mean(reached):.2f}", f"{max(reached):.2f}"] if reached else ["diverged", "diverged"]
+        rows.append([benchmark, f"`{name}`", *numbers, f"{len(reached)} of {len(accuracies)}"])
+    return markdown.table(["benchmark", "method", "mean accuracy, %", "best accuracy, %", "trainings"], rows)
 
 
 def run(arguments: argparse.Namespace) -> dict[tuple[str, str], Accuracies]:

@@ -34,6 +34,7 @@ import unrolled
 from benchmark_step import alternate, compile_twice, edge_groups, on_random_images, paired
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.run import validation
 from prdarts_jax.search.step import search_step
 
@@ -48,7 +49,7 @@ class Table:
 
     def __init__(self, columns: Sequence[str], end: float):
         self.end, self.longest = end, 0.0
-        print(f"\n| {' | '.join(columns)} |\n{len(columns) * '|---'}|", flush=True)
+        print(f"\n{markdown.table(columns, [])}", end="", flush=True)
 
     def add(self, name: str, measure: Callable[[], tuple[list[str], Any]]) -> Any:
         """Prints a row with the cells that `measure` returns first, and returns its second value; None if the row was
@@ -57,7 +58,7 @@ class Table:
         if begun + self.longest < self.end:
             cells, found = fitting(measure) or (["out of memory"], None)
             self.longest = max(self.longest, time.monotonic() - begun)
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(markdown.row([name, *cells]), flush=True)
         return found
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from benchmark_step import alternate
 from jax import lax
 
+from prdarts_jax import markdown
 from prdarts_jax.ops import kernels
 from prdarts_jax.ops.kernels import convolutions
 
@@ -98,8 +99,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     arguments = parser.parse_args()
-    print(f"| on {jax.devices()[0].device_kind}, ms | | forward | gradient of x | gradient of the kernel |")
-    print("|---|---|---|---|---|")
+    head = [f"on {jax.devices()[0].device_kind}, ms", "", "forward", "gradient of x", "gradient of the kernel"]
+    print(markdown.table(head, []), end="")
     for name, (inputs, alternatives) in cases(arguments.batch_size, arguments.channels).items():
         if not any(part in name for part in arguments.only):
             continue
@@ -118,7 +119,7 @@ def main() -> None:
         for label in alternatives:
             of_label = [found for (name_of, _), found in seconds.items() if name_of == label]
             columns = [f"{1e3 * statistics.median(column) / REPEATS:.2f}" for column in of_label]
-            print(f"| {name} | {label} | {' | '.join(columns)} {'| ' * (3 - len(columns))}|", flush=True)
+            print(markdown.row([name, label, *columns, *[""] * (3 - len(columns))]), flush=True)
 
 
 if __name__ == "__main__":

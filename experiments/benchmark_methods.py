@@ -16,6 +16,7 @@ import jax
 from benchmark_step import alternate, compile_twice, on_random_images
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.run import settings
 from prdarts_jax.search.step import search_step
 
@@ -32,7 +33,8 @@ def measure(base: ConfigDict, name: str, rounds: int) -> str:
 
     seconds = statistics.median(alternate({name: once}, rounds)[name])
     memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
-    return f"| `{name}` | {tracing:.1f} | {cold:.1f} | {warm:.1f} | {seconds:.2f} | {memory:.0f} |"
+    times = [f"{tracing:.1f}", f"{cold:.1f}", f"{warm:.1f}", f"{seconds:.2f}"]
+    return markdown.row([f"`{name}`", *times, f"{memory:.0f}"])
 
 
 def main() -> None:
@@ -44,8 +46,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the step")
     parser.add_argument("--set", default="", metavar="FIELD=VALUE,...", help="of the config, for instance channels=8")
     arguments = parser.parse_args()
-    print("| method | tracing, s | compilation, s | again, from the cache, s | a step, s | temporary memory, MB |")
-    print("|---|---|---|---|---|---|", flush=True)
+    head = ["method", "tracing, s", "compilation, s", "again, from the cache, s", "a step, s", "temporary memory, MB"]
+    print(markdown.table(head, []), end="", flush=True)
     with family.exit_if_refused():
         base = family.with_fields(settings.search("darts"), family.parse_fields(arguments.set))
         for name in arguments.methods:

@@ -25,6 +25,7 @@ from gate_sparsity import make_config
 from gram_nasbench201 import OUTPUTS, SPACE, load_images
 from scipy import stats
 
+from prdarts_jax import markdown
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
 from prdarts_jax.run import checkpoints
@@ -71,21 +72,16 @@ def growth(search: kept.Search) -> np.ndarray:
 def make_table(gains: dict[str, np.ndarray], grown: dict[str, list[np.ndarray]]) -> str:
     """For each method the growth of skip connections, and the link to each gain: means over seeds with 95 %."""
     skip = SPACE.ops.index("skip_connect")
-    lines = [
-        f"| method | growth of skip connections | {' | '.join(f'link to {name}' for name in gains)} |",
-        f"|---|---|{'---|' * len(gains)}",
-    ]
+    rows = []
     for method, runs in grown.items():
         values = [np.array([run[:, skip].mean() for run in runs])]
         for gain in gains.values():
             values.append(np.array([stats.spearmanr(run.ravel(), gain.ravel()).statistic for run in runs]))
         found = [findings.mean_above(value, level=findings.LEVEL) for value in values]
-        lines.append(
-            f"| {method} | {' | '.join(f'{of.measured:+.3f} ({of.low:.3f} to {of.high:.3f})' for of in found)} |"
-        )
+        rows.append([method, *(f"{of.measured:+.3f} ({of.low:.3f} to {of.high:.3f})" for of in found)])
     means = [f"{gain[:, skip].mean():+.2f} (mean of all ops {gain.mean():+.2f})" for gain in gains.values()]
-    lines.append(f"| gain of skip connections | | {' | '.join(means)} |")
-    return "\n".join(lines) + "\n"
+    rows.append(["gain of skip connections", "", *means])
+    return markdown.table(["method", "growth of skip connections", *(f"link to {name}" for name in gains)], rows)
 
 
 def main() -> None:

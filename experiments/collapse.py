@@ -15,6 +15,7 @@ import argparse
 import family
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.spaces import tabular
 
 METHODS = ("darts", "pr_darts")
@@ -39,12 +40,12 @@ def make_table(results: family.Results, table: tabular.Table | None) -> str:
         "skip connections, %": (family.skips, ".0f"),
         **({"test accuracy of the cell, %": (table.accuracy, ".2f")} if table else {}),
     }
-    lines = [f"| method | {' | '.join(measures)} |", "|---" * (1 + len(measures)) + "|"]
+    rows = []
     for name in METHODS:
         cells = [result.genotype for result in family.of(results, name)]
         shown = (family.spread([measure(cell) for cell in cells], form) for measure, form in measures.values())
-        lines.append(f"| `{name}` | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"`{name}`", *shown])
+    return markdown.table(["method", *measures], rows)
 
 
 def main() -> None:

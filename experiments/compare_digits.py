@@ -5,9 +5,9 @@ alone are then trained from scratch in the same way, on the same 900 images, and
 
     python experiments/compare_digits.py --workdir=runs/methods_digits
 
-Each method is compared with the random cells by the ranks of its cells: a single cell without a path, of 10 %, would
-decide a mean of accuracies. The intervals of Dunnett's test hold together with 95 % if all methods spread alike. The
-script may be stopped and started again. It writes a run folder for each search, evaluation/ and table.md.
+Each method is compared with the random cells by the percentiles of its cells: a single cell without a path, of 10 %,
+would decide a mean of accuracies. The intervals of Dunnett's test hold together with 95 % if all methods spread alike.
+The script may be stopped and started again. It writes a run folder for each search, evaluation/ and table.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FIELDS = {"seeds": 1, "evaluation.random_cells": 20, "r_darts.start": 0}
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"
 
 
-def ranks(accuracies: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+def percentiles(accuracies: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     """For each cell of each kind the percentage of all cells that are no better; of a training that diverged, NaN."""
     every = np.sort(np.concatenate(list(accuracies.values())))
     every = every[np.isfinite(every)]
@@ -58,7 +58,9 @@ def main() -> None:
         rows = kept.evaluate(cells, config, arguments.workdir / "evaluation", kept_in)
     numbers = paper_in_miniature.collect(rows, cells, kind_of)
     found = {kind: of_kind["accuracy"] for kind, of_kind in numbers.items() if kind != "all_skip"}
-    text = paper_in_miniature.make_table(numbers) + family.beside(ranks(found), "random", "rank of the cell, points,")
+    text = paper_in_miniature.make_table(numbers) + family.beside(
+        percentiles(found), "random", "percentile of the cell, points,"
+    )
     (arguments.workdir / "table.md").write_text(text)
     print(text)
 

@@ -23,6 +23,7 @@ import family
 import jax
 import numpy as np
 
+from prdarts_jax import markdown
 from prdarts_jax.run import reporting, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
@@ -104,22 +105,18 @@ def difference(pairs: Sequence[float]) -> str:
 
 def make_table(results: Mapping[tuple[str, int], Mapping[str, Choice]], table: tabular.Table) -> str:
     """True accuracies of the cells of each run, those by shared weights in brackets, and the mean differences."""
-    lines = ["| method | seed | logits, % | perturbation, % | best of N, % |", "|---|---|---|---|---|"]
+    rows = []
     gains: dict[str, list[list[float]]] = {}
     for (method, seed), choices in results.items():
         cells = [choices["derived"], *(choices[way] for way in WAYS)]
         true = [table.accuracy(cell.genotype) for cell in cells]
         entries = [f"{a:.2f} ({cell.by_shared_weights:.1f})" for a, cell in zip(true, cells, strict=True)]
-        lines.append(f"| `{method}` | {seed} | {' | '.join(entries)} |")
+        rows.append([f"`{method}`", seed, *entries])
         gains.setdefault(method, []).append([after - true[0] for after in true[1:]])
-    lines += [
-        "",
-        "| mean difference to the logits' cell ± standard error | runs | perturbation | best of N |",
-        "|---|---|---|---|",
-    ]
-    for name, rows in gains.items():
-        lines.append(f"| `{name}` | {len(rows)} | {' | '.join(map(difference, zip(*rows, strict=True)))} |")
-    return "\n".join(lines) + "\n"
+    means = [[f"`{name}`", len(of), *map(difference, zip(*of, strict=True))] for name, of in gains.items()]
+    what = ["mean difference to the logits' cell ± standard error", "runs", "perturbation", "best of N"]
+    head = ["method", "seed", "logits, %", "perturbation, %", "best of N, %"]
+    return markdown.table(head, rows) + "\n" + markdown.table(what, means)
 
 
 def main() -> None:

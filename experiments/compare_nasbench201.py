@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
+from prdarts_jax import markdown, spaces
 from prdarts_jax.spaces import reference_cells, tabular
 
 ALL_SKIP = reference_cells.all_skip(spaces.nas_bench_201())
@@ -62,27 +62,28 @@ EIGENVALUE = (
 
 
 def make_table(results: family.Results, names: list[str], table: tabular.Table) -> str:
-    """The cells derived at the end, for comparison those of the benchmark, and the ranks beside those of the first
-    method: a single cell without a path, of 10 %, would decide a mean of accuracies."""
-    lines = [
-        "| method | test accuracy of the cell, % | rank, percent of cells no better | skip connections, % |",
-        "|---|---|---|---|",
-    ]
+    """The cells derived at the end, for comparison those of the benchmark, and the percentiles beside those of the
+    first method: a single cell without a path, of 10 %, would decide a mean of accuracies."""
+    rows = []
     for name in names:
         found = family.of(results, name)
         accuracy = family.spread([table.accuracy(result.genotype) for result in found])
         percentile = family.spread([table.percentile(result.genotype) for result in found], ".1f")
         skips = family.spread([family.skips(result.genotype) for result in found], ".0f")
-        lines.append(f"| `{name}` | {accuracy} | {percentile} | {skips} |")
+        rows.append([f"`{name}`", accuracy, percentile, skips])
     all_cells = f"mean {table.accuracies.mean():.2f}, median {np.median(table.accuracies):.2f}"
     best = f"{table.accuracies.max():.2f}"
-    for name, accuracy in (("all 15,625 cells", all_cells), ("the best cell", best)):
-        lines.append(f"| {name} | {accuracy} | | |")
-    lines.append(
-        f"| skip connections alone | {table.accuracy(ALL_SKIP):.2f} | {table.percentile(ALL_SKIP):.1f} | 100 |"
-    )
-    ranks = {name: [table.percentile(result.genotype) for result in family.of(results, name)] for name in names}
-    return "\n".join(lines) + "\n" + family.beside(ranks, names[0], "rank of the cell, points,")
+    rows += [["all 15,625 cells", all_cells, "", ""], ["the best cell", best, "", ""]]
+    skips_alone = [f"{table.accuracy(ALL_SKIP):.2f}", f"{table.percentile(ALL_SKIP):.1f}", "100"]
+    rows.append(["skip connections alone", *skips_alone])
+    head = [
+        "method",
+        "test accuracy of the cell, %",
+        "percentile: % of all cells that are no better",
+        "skip connections, %",
+    ]
+    percentiles = {name: [table.percentile(result.genotype) for result in family.of(results, name)] for name in names}
+    return markdown.table(head, rows) + family.beside(percentiles, names[0], "percentile of the cell, points,")
 
 
 def draw_cells(results: family.Results, names: list[str], table: tabular.Table) -> Figure:

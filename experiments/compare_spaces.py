@@ -17,7 +17,7 @@ import argparse
 import family
 from ml_collections import ConfigDict
 
-from prdarts_jax import ops
+from prdarts_jax import markdown, ops
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -45,14 +45,14 @@ def _weak_share(genotype):
 
 def make_table(results: dict[str, family.Results], names: list[str]) -> str:
     """The cells derived at the end."""
-    lines = ["| space | method | skip connections (S4: noise), % | depth |", "|---|---|---|---|"]
+    rows = []
     for space, found in results.items():
         for name in names:
             cells = [result.genotype for result in family.of(found, name)]
             skips = family.spread([_weak_share(cell) for cell in cells], ".0f")
             depth = family.spread([family.depth(cell) for cell in cells], ".1f")
-            lines.append(f"| {space} | `{name}` | {skips} | {depth} |")
-    return "\n".join(lines) + "\n"
+            rows.append([space, f"`{name}`", skips, depth])
+    return markdown.table(["space", "method", "skip connections (S4: noise), %", "depth"], rows)
 
 
 def main() -> None:

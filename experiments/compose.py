@@ -8,9 +8,10 @@ Network, images and schedule are those of compare_nasbench201.py, but a search h
 workdir, which the package's command line takes too. All have weight decay of the logits, Beta-DARTS's decay as well.
 From each supernet the cell is derived by the logits, by perturbation and by best of N. The script writes a run folder
 for each search and table.md: the benchmark's accuracies of the cells, and what each part is worth on average. This is
-measured by the rank, the share of all cells that are no better: a single cell without a path, of 10 %, would decide a
-mean of accuracies. A search takes some minutes on one core. The script may be stopped and started again. Several, with
---seeds or --relaxations of their own, may share the workdir; then run it once more with all of them, for the table.
+measured by the percentile, the share of all cells that are no better: a single cell without a path, of 10 %, would
+decide a mean of accuracies. A search takes some minutes on one core. The script may be stopped and started again.
+Several, with --seeds or --relaxations of their own, may share the workdir; then run it once more with all of them, for
+the table.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import compare_nasbench201
 import family
 import numpy as np
 
+from prdarts_jax import markdown
 from prdarts_jax.run import reporting
 from prdarts_jax.spaces import genotypes, tabular
 
@@ -67,7 +69,7 @@ def first(places: Iterable[tuple[str, str, str, int]], factor: int) -> str:
     return min((place[factor] for place in places), key=list((RELAXATIONS, TERMS, WAYS)[factor]).index)
 
 
-def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> dict[str, list[float]]:
+def effects(percentiles: Mapping[tuple[str, str, str, int], float], factor: int) -> dict[str, list[float]]:
     """What the levels of a factor (0: relaxation, 1: term, 2: way) are worth beside its first level.
 
     Two levels are compared in pairs in which all else is the same, and so is the seed. The pairs of a seed are not
@@ -76,37 +78,41 @@ def effects(ranks: Mapping[tuple[str, str, str, int], float], factor: int) -> di
     Returns:
       {level: the mean difference of the pairs of each seed}, without the first level.
     """
-    reference, found = first(ranks, factor), {}
-    for place, rank in ranks.items():
-        other = ranks.get((*place[:factor], reference, *place[factor + 1 :]))
+    reference, found = first(percentiles, factor), {}
+    for place, percentile in percentiles.items():
+        other = percentiles.get((*place[:factor], reference, *place[factor + 1 :]))
         if place[factor] != reference and other is not None:
-            found.setdefault(place[factor], {}).setdefault(place[3], []).append(rank - other)
+            found.setdefault(place[factor], {}).setdefault(place[3], []).append(percentile - other)
     return {level: [float(np.mean(pairs)) for pairs in of_seeds.values()] for level, of_seeds in found.items()}
 
 
-def judged(of_seeds: Sequence[float], comparisons: int) -> str:
+def judged(of_seeds: Sequence[float], comparisons: int) -> list[str]:
     """The interval, the number of seeds and the verdict, as cells of a table."""
     mean, half = family.interval(of_seeds, comparisons)
-    return f"{mean:+.1f} ± {half:.1f} | {len(of_seeds)} | {family.verdict(mean - half, mean + half)}"
+    return [f"{mean:+.1f} ± {half:.1f}", str(len(of_seeds)), family.verdict(mean - half, mean + half)]
 
 
 def make_table(cells: Cells, table: tabular.Table) -> str:
-    """The accuracies of all compositions over the seeds, and the effects of the parts on the rank of the cell."""
-    lines = [f"| relaxation | term | {' | '.join(WAYS)} |", f"|---|---|{'---|' * len(WAYS)}"]
+    """The accuracies of all compositions over the seeds, and the effects of the parts on the percentile of the cell."""
+    rows = []
     for relaxation, term in dict.fromkeys(place[:2] for place in cells):
         of_ways = [
             [table.accuracy(cell) for place, cell in cells.items() if place[:3] == (relaxation, term, way)]
             for way in WAYS
         ]
-        lines.append(f"| {relaxation} | {term} | {' | '.join(family.spread(of_way) for of_way in of_ways)} |")
-    ranks = {place: table.percentile(cell) for place, cell in cells.items()}
-    factors = {name: effects(ranks, number) for number, name in enumerate(("relaxation", "term", "way to the cell"))}
+        rows.append([relaxation, term, *map(family.spread, of_ways)])
+    text = markdown.table(["relaxation", "term", *WAYS], rows)
+    percentiles = {place: table.percentile(cell) for place, cell in cells.items()}
+    factors = {
+        name: effects(percentiles, number) for number, name in enumerate(("relaxation", "term", "way to the cell"))
+    }
     comparisons = sum(map(len, factors.values()))
     for number, (name, found) in enumerate(factors.items()):
         if found:
-            lines += ["", f"| {name} | rank beside {first(ranks, number)}, points | seeds | |", "|---|---|---|---|"]
-        lines += [f"| {level} | {judged(of_seeds, comparisons)} |" for level, of_seeds in found.items()]
-    return "\n".join(lines) + "\n"
+            head = [name, f"percentile beside {first(percentiles, number)}, points", "seeds", ""]
+            rows = [[level, *judged(of_seeds, comparisons)] for level, of_seeds in found.items()]
+            text += "\n" + markdown.table(head, rows)
+    return text
 
 
 def search(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> dict[Any, genotypes.EdgeGenotype]:

@@ -24,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.fields import check_names
 from prdarts_jax.run import checkpoints, loop, reporting, search, settings, validation
 from prdarts_jax.search import methods
@@ -272,11 +273,11 @@ def beside(samples: Mapping[str, Sequence[float]], control: str, label: str) -> 
     if not of_control or not others or max(map(len, [of_control, *others.values()])) == 1:
         return ""
     test = scipy.stats.dunnett(*others.values(), control=of_control, rng=0)
-    lines = ["", f"| | {label} beside `{control}` | |", "|---|---|---|"]
+    rows = []
     for name, low, high in zip(others, *test.confidence_interval(), strict=True):
         difference = f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
-        lines.append(f"| `{name}` | {difference} | {verdict(low, high)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"`{name}`", difference, verdict(low, high)])
+    return "\n" + markdown.table(["", f"{label} beside `{control}`", ""], rows)
 
 
 def verdict(low: float, high: float) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from prdarts_jax import spaces
+from prdarts_jax import markdown, spaces
 from prdarts_jax.run import reporting
 from prdarts_jax.search import diagnostics, gates
 
@@ -56,13 +56,11 @@ def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.n
 
 def make_table(found: dict[str, list[dict[str, np.ndarray]]]) -> str:
     """The change of the activation probability over the search: its mean over the seeds, with a 95 % interval."""
-    lines = [f"| regularisers | {' | '.join(GROUPS)} |", f"|---|{'---|' * len(GROUPS)}"]
+    rows = []
     for name, runs in found.items():
-        cells = []
-        for group in GROUPS:
-            cells.append("{:+.3f} ± {:.3f}".format(*family.interval([run[group][-1] - run[group][0] for run in runs])))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        changes = (family.interval([run[group][-1] - run[group][0] for run in runs]) for group in GROUPS)
+        rows.append([name, *(f"{mean:+.3f} ± {half:.3f}" for mean, half in changes)])
+    return markdown.table(["regularisers", *GROUPS], rows)
 
 
 def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:

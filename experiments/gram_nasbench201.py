@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from prdarts_jax import spaces
+from prdarts_jax import markdown, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation, augment
 from prdarts_jax.nets import discrete
@@ -118,11 +118,11 @@ def columns(rows: list[dict[str, object]]) -> dict[str, np.ndarray]:
 
 def make_table(found: dict[str, np.ndarray]) -> str:
     """The rank correlations, with intervals of 95 %."""
-    lines = [f"| of {len(found['speed'])} cells | rank correlation (95 %) |", "|---|---|"]
+    rows = []
     for first, second in PAIRS:
         value = findings.correlation_above(found[first], found[second], level=findings.LEVEL)
-        lines.append(f"| {first}, {second} | {value.measured:.2f} ({value.low:.2f} to {value.high:.2f}) |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{first}, {second}", f"{value.measured:.2f} ({value.low:.2f} to {value.high:.2f})"])
+    return markdown.table([f"of {len(found['speed'])} cells", "rank correlation (95 %)"], rows)
 
 
 def draw(found: dict[str, np.ndarray]) -> Figure:

@@ -26,6 +26,7 @@ from benchmark_step import alternate, compile_twice
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.data import sources
 from prdarts_jax.run import problems, validation
 from prdarts_jax.search.hypergradients import ConjugateGradient, FirstOrder, Hypergradient, Neumann, Unrolled
@@ -130,12 +131,13 @@ def main() -> None:
         for hypergradient, (_, step, _) in measured.items()
     }
     times = alternate(calls, arguments.rounds)
-    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    rows = []
     for hypergradient, (seconds, step, found) in measured.items():
         memory = step.memory_analysis().temp_size_in_bytes / 1e6
         cells = [f"{seconds:.1f}", f"{statistics.median(times[str(hypergradient)]):.3f}", f"{memory:.1f}"]
         cells += [f"{cosine(a, b):.3f}" for a, b in zip(found, exact, strict=True)]
-        print(f"| `{hypergradient}` | {' | '.join(cells)} |")
+        rows.append([f"`{hypergradient}`", *cells])
+    print(f"\n{markdown.table(heads, rows)}", end="")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 import prdarts_jax as pdx
-from prdarts_jax import devices
+from prdarts_jax import devices, markdown
 from prdarts_jax.run import compare, problems, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
@@ -125,22 +125,22 @@ def difference(larger: Sequence[float], smaller: Sequence[float], paired: bool) 
 def judge(numbers: Numbers) -> str:
     """A row for each prediction about kinds that are there: it is confirmed by a difference above two standard errors,
     and refuted by one below minus two. A missing number leaves it not decided; missing random cells are left out."""
-    lines = ["| prediction | difference ± standard error | 95 % interval | verdict |", "|---|---|---|---|"]
+    rows = []
     for measure, larger, smaller in PREDICTIONS:
         if larger not in numbers or smaller not in numbers:
             continue
         samples, paired = [numbers[larger][measure], numbers[smaller][measure]], smaller != "random"
         if not paired:
             samples[1] = [number for number in samples[1] if np.isfinite(number)]
-        shown, verdict = "| ", "not decided: a number is missing"
+        shown, verdict = ["", ""], "not decided: a number is missing"
         if min(map(len, samples)) < 2:
             verdict = "not decided: too few numbers"
         elif np.isfinite(np.concatenate(samples)).all():
             mean, error, half = difference(*samples, paired)
-            shown = f"{mean:+.2f} ± {error:.2f} | {mean - half:+.2f} to {mean + half:+.2f}"
+            shown = [f"{mean:+.2f} ± {error:.2f}", f"{mean - half:+.2f} to {mean + half:+.2f}"]
             verdict = "confirmed" if mean > 2 * error else "refuted" if mean < -2 * error else "not decided"
-        lines.append(f"| {measure}: {larger} > {smaller} | {shown} | {verdict} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{measure}: {larger} > {smaller}", *shown, verdict])
+    return markdown.table(["prediction", "difference ± standard error", "95 % interval", "verdict"], rows)
 
 
 def make_table(numbers: Numbers, measures: Sequence[str] = tuple(MEASURES)) -> str:
@@ -148,14 +148,14 @@ def make_table(numbers: Numbers, measures: Sequence[str] = tuple(MEASURES)) -> s
     forms = {"accuracy": ".2f", "skips": ".0f", "depth": ".1f"}
     sizes = "accuracy" in measures
     heads = ["cells, mean ± standard deviation", *(MEASURES[measure] for measure in measures), *["weights"] * sizes]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for kind, found in numbers.items():
         cells = [family.spread(found[measure], forms[measure]) for measure in measures]
         if sizes:
             cells.append(f"{np.nanmean(found['weights']):,.0f}")
         shown = f"`{kind}`" if kind.partition(":")[0] in methods.NAMED else kind
-        lines.append(f"| {shown} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([shown, *cells])
+    return markdown.table(heads, rows)
 
 
 def draw(numbers: Numbers) -> Figure:

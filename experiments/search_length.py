@@ -18,6 +18,7 @@ from compare_nasbench201 import ALL_SKIP, make_config
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.spaces import tabular
 
 EPOCHS = (1, 4, 10, 20, 50)
@@ -38,10 +39,8 @@ def lengths(config: ConfigDict, epochs: Sequence[int]) -> dict[int, tuple[str, C
 def make_table(accuracies: dict[str, dict[int, list[float]]]) -> str:
     """Test accuracies in percent, with a row for each method and a column for each length."""
     sizes = list(next(iter(accuracies.values())))
-    lines = [f"| steps | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
-    for name, found in accuracies.items():
-        lines.append(f"| `{name}` | {' | '.join(family.spread(found[size]) for size in sizes)} |")
-    return "\n".join(lines) + "\n"
+    rows = [[f"`{name}`", *(family.spread(found[size]) for size in sizes)] for name, found in accuracies.items()]
+    return markdown.table(["steps", *(f"{size:,}" for size in sizes)], rows)
 
 
 def draw(accuracies: dict[str, dict[int, list[float]]], marks: dict[str, float]) -> Figure:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.run import reporting, settings, train
 from prdarts_jax.spaces import genotypes
 
@@ -69,20 +70,16 @@ def losses(workdir: Path) -> np.ndarray:
 
 def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:
     """Losses in the middle and at the end, and by how much they are lower than those without skip connections."""
-    lines = [
-        "| data | skip connections | loss, half of the epochs | loss, last epoch | lower than without skips (mean over "
-        "draws of the difference in the mean of log loss over the epochs, 95 % interval) |",
-        "|---|---|---|---|---|",
-    ]
+    faster_by = "lower than without skips (mean over draws of the difference in the mean of log loss over the epochs, "
+    head = ["data", "skip connections", "loss, half of the epochs", "loss, last epoch", faster_by + "95 % interval)"]
+    rows = []
     for dataset, curves in found.items():
         for skips, runs in curves.items():
-            half = runs[:, runs.shape[1] // 2 - 1]
+            ends = (runs[:, runs.shape[1] // 2 - 1], runs[:, -1])
             faster, error = family.interval((np.log(curves[0]) - np.log(runs)).mean(1))
-            lines.append(
-                f"| {dataset} | {100 * skips / 8:g} % | {half.mean():.3f} ± {half.std(ddof=1):.3f} | "
-                f"{runs[:, -1].mean():.3f} ± {runs[:, -1].std(ddof=1):.3f} | {faster:+.3f} ± {error:.3f} |"
-            )
-    return "\n".join(lines) + "\n"
+            losses_of = [f"{loss.mean():.3f} ± {loss.std(ddof=1):.3f}" for loss in ends]
+            rows.append([dataset, f"{100 * skips / 8:g} %", *losses_of, f"{faster:+.3f} ± {error:.3f}"])
+    return markdown.table(head, rows)
 
 
 def draw_figure(found: dict[str, dict[int, np.ndarray]]) -> Figure:

@@ -20,6 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from prdarts_jax import markdown
 from prdarts_jax.run import loop, page, report, reporting, search_page
 from prdarts_jax.spaces import genotypes
 
@@ -82,11 +83,11 @@ def make_table(groups: Groups) -> str:
     last = {name: [dict(reporting.numbers(records[-1])) for records in group] for name, group in groups.items()}
     columns = list(dict.fromkeys(field for group in last.values() for numbers in group for field in numbers))
     columns = [field for field in columns if field not in ("epoch", "step", "seconds")]
-    lines = ["| runs | number | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    rows = []
     for name, group in last.items():
         cells = [[numbers[field] for numbers in group if field in numbers] for field in columns]
-        lines.append(f"| {name} | {len(group)} | " + " | ".join(map(_mean_and_spread, cells)) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, len(group), *map(_mean_and_spread, cells)])
+    return markdown.table(["runs", "number", *columns], rows)
 
 
 def _mean_and_spread(values):

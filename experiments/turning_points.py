@@ -20,7 +20,7 @@ from pathlib import Path
 import kept
 import numpy as np
 
-from prdarts_jax import spaces
+from prdarts_jax import markdown, spaces
 from prdarts_jax.search.curvature import EarlyStopping
 
 DROP = 1.0  # of true accuracy, in percent, that makes a turn
@@ -45,12 +45,10 @@ def stop(eigenvalues: Sequence[float], rule: EarlyStopping) -> tuple[int, int] |
 def make_table(searches: dict[str, list[dict]]) -> str:
     """A row for each search; epochs are counted from 1."""
     most = np.log(len(spaces.nas_bench_201().ops))
-    lines = [
-        "| search | best cell, % (epoch) | turns in epoch | cell of the last epoch, % | R-DARTS returns, % (stops "
-        "after epoch): any cell | from epoch 11 on | before the turn or the end: entropy, % of the largest "
-        "| alignment |",
-        "|---" * 8 + "|",
-    ]
+    head = ["search", "best cell, % (epoch)", "turns in epoch", "cell of the last epoch, %"]
+    head += ["R-DARTS returns, % (stops after epoch): any cell", "from epoch 11 on"]
+    head += ["before the turn or the end: entropy, % of the largest", "alignment"]
+    rows = []
     for name, records in searches.items():
         accuracies = [record["benchmark"]["accuracy"] for record in records]
         turned, best = turn(accuracies), int(np.argmax(accuracies))
@@ -68,8 +66,8 @@ def make_table(searches: dict[str, list[dict]]) -> str:
             f"{100 * before['entropy']['normal'] / most:.1f}",
             f"{before['alignment_val']:.3f}",
         ]
-        lines.append(f"| {' | '.join(entries)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(entries)
+    return markdown.table(head, rows)
 
 
 def main() -> None:

@@ -65,10 +65,10 @@ def join_processes() -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line and returns the program's name and the arguments that are no flags.
+    """Parses the command line, of which only the program's name is no flag, and returns this name in a list.
 
-    Ends the program with one sentence if the command line cannot be parsed, if the config's file or a field of the
-    config does not exist, or if a field has no effect since it is of another method.
+    Ends the program with one sentence if the command line cannot be parsed, if a flag is missing, if the config's file
+    or a field of the config does not exist, or if a field has no effect since it is of another method.
     """
     given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
     names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
@@ -78,10 +78,17 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
             sections = {name for field in fields for name in given_fields if field.startswith(f"{name}.")}
             check_names([name for name in given_fields if name not in sections], fields, given)
-        rest = flags.FLAGS(list(argv))
-        if config:
-            _check_sections(given_fields, flags.FLAGS.config)
-        return rest
+        program, *others = flags.FLAGS(list(argv))
+        if others:
+            raise ValueError(
+                f"unexpected argument {refusals.shown(others[0])}: the commands are {', '.join(_COMMANDS)}, and all "
+                f"other arguments have the form --name=value{refusals.near(others[0], _COMMANDS)}"
+            )
+        for name, example in (("config", "configs/digits.py"), ("workdir", "runs/digits")):
+            if getattr(flags.FLAGS, name) is None:
+                raise ValueError(f"--{name} is missing; an example is --{name}={example}")
+        _check_sections(given_fields, flags.FLAGS.config)
+        return [program]
     except flags.Error as error:
         first, *others = str(error).strip().splitlines()  # more than one if the config's file raises an error
         refuse(" ".join([first, *others[-1:]]))
@@ -127,9 +134,7 @@ def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the job that the flags describe; `argv` may hold the program's name only."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; every argument has the form --name=value")
+    """Runs the job that the flags describe; `argv` is the program's name, as `parse_flags` returns it."""
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save in a dozen lines
     workdir = _workdir(flags.FLAGS.workdir)
     use_compilation_cache(flags.FLAGS.cache_dir)
@@ -233,13 +238,15 @@ def _draw(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_COMMANDS = {"predict": _predict, "draw": _draw}
+
+
 def run() -> None:
     """Runs the command `predict` or `draw` if it is given, or defines the flags and runs `main` with them."""
-    commands = {"predict": _predict, "draw": _draw}
-    if sys.argv[1:] and sys.argv[1] in commands:
+    if sys.argv[1:] and sys.argv[1] in _COMMANDS:
         arguments = _parser().parse_args()
         try:
-            sys.exit(commands[arguments.command](arguments))
+            sys.exit(_COMMANDS[arguments.command](arguments))
         except (ValueError, OSError) as error:
             refuse(error)
     flags.disclaim_key_flags()  # they count as flags of the program that calls this, and are listed in its --help
@@ -255,5 +262,4 @@ def run() -> None:
     flags.DEFINE_string("coordinator", None, "Instead of --distributed: host:port of process 0, for all processes.")
     flags.DEFINE_integer("processes", None, "With --coordinator: the number of processes.")
     flags.DEFINE_integer("process", None, "With --coordinator: the number of this process, from 0.")
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.stats
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.nets import costs, encoded
 from prdarts_jax.run import cost_target, evaluate, lock, report, reporting, settings, validation
@@ -119,20 +120,18 @@ def reference(config: ConfigDict) -> dict[str, genotypes.AnyGenotype]:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], unit: str) -> str:
     """`unit` is of the costs, if the rows have them."""
-    head = ["cell", "test accuracy", "weights", "multiply-adds", "skips", "depth"]
+    head = ["", "cell", "test accuracy", "weights", "multiply-adds", "skips", "depth"]
     head += [f"cost ({unit})"] if any("cost" in row for row in rows.values()) else []
-    lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    lines = []
     for name, row in rows.items():
         trained = "diverged"
         if row["accuracy"] is not None:
             trained = f"{100 * row['accuracy']:.2f} ± {100 * row['standard_error']:.2f} %"
-        size = f"{row['params']:,} | {row['macs']:,}"
-        depth = ", ".join(map(str, row["depth"].values()))
-        cost = f" {row['cost']:{',.0f' if row['cost'] >= 1e4 else '.4g'}} |" if "cost" in row else ""
-        lines.append(
-            f"| {row['rank'] or ''} | {name} | {trained} | {size} | {100 * row['skip_share']:.0f} % | {depth} |{cost}"
-        )
-    return "\n".join(lines) + "\n"
+        line = [row["rank"] or "", name, trained, f"{row['params']:,}", f"{row['macs']:,}"]
+        line += [f"{100 * row['skip_share']:.0f} %", ", ".join(map(str, row["depth"].values()))]
+        line += [f"{row['cost']:{',.0f' if row['cost'] >= 1e4 else '.4g'}}"] if "cost" in row else []
+        lines.append(line)
+    return markdown.table(head, lines)
 
 
 def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from prdarts_jax import markdown
 from prdarts_jax.run import reporting, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
@@ -76,16 +77,18 @@ def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _text(result):
-    lines = [f"{len(result['seeds'])} seeds: {', '.join(map(str, result['seeds']))}.", ""]
-    lines += ["| two cells have in common | of the edges | of the edges with their ops | random cells |"]
-    lines += ["|---|---|---|---|"]
-    for cell_type, shares in result["agreement"].items():
-        by_chance = result["agreement of random cells"][cell_type]
-        lines.append(
-            f"| {cell_type} | {100 * shares['edges']:.0f} % | {100 * shares['ops']:.0f} % | "
-            f"{100 * by_chance['edges']:.0f} %, {100 * by_chance['ops']:.0f} % |"
-        )
-    lines += ["", "| in the last epoch | mean | standard deviation | from | to |", "|---|---|---|---|---|"]
-    for field, row in result["last epoch"].items():
-        lines.append(f"| {field} | " + " | ".join(f"{row[name]:.4g}" for name in ("mean", "std", "min", "max")) + " |")
-    return "\n".join(lines) + "\n"
+    shares = []
+    for cell_type, found in result["agreement"].items():
+        drawn = result["agreement of random cells"][cell_type]
+        shares.append([cell_type, *(f"{100 * of[part]:.0f} %" for of in (found, drawn) for part in ("edges", "ops"))])
+    common = ["two cells have in common", "edges", "with their ops", "random cells: edges", "with their ops"]
+    last = [
+        [field, *(f"{of_field[name]:.4g}" for name in ("mean", "std", "min", "max"))]
+        for field, of_field in result["last epoch"].items()
+    ]
+    return (
+        f"{len(result['seeds'])} seeds: {', '.join(map(str, result['seeds']))}.\n\n"
+        + markdown.table(common, shares)
+        + "\n"
+        + markdown.table(["in the last epoch", "mean", "standard deviation", "from", "to"], last)
+    )

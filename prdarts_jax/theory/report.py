@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prdarts_jax import markdown
 from prdarts_jax.theory.verdicts import ClaimReport, Finding, overall, share
 
 if TYPE_CHECKING:  # imported only where figures are drawn, since importing matplotlib takes long
@@ -54,24 +55,15 @@ def table(reports: Iterable[Mapping[str, Any]]) -> str:
 
     What is measured is given as the median over the replicates, with their range.
     """
-    lines = [
-        "| claim | role | prediction | case | measured (range) | test | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for report in reports:
-        lines.append(f"| **{report['claim']}** | | {_cell(report['statement'])} | | | | **{report['share']}** |")
+        rows.append([f"**{report['claim']}**", "", report["statement"], "", "", "", f"**{report['share']}**"])
         for name, prediction in report["findings"].items():
             for case, found in prediction["cases"].items():
-                numbers = [_shown(found[key]) for key in ("median", "lowest", "highest")]
-                lines.append(
-                    f"| {report['claim']}.{name} | {found['role']} | {_cell(prediction['says'])} | {case} | "
-                    f"{numbers[0]} ({numbers[1]} to {numbers[2]}) | {found['test']} | {found['share']} |"
-                )
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text):
-    return text.replace("|", r"\|")
+                median, low, high = (_shown(found[key]) for key in ("median", "lowest", "highest"))
+                what = [f"{report['claim']}.{name}", found["role"], prediction["says"], case]
+                rows.append([*what, f"{median} ({low} to {high})", found["test"], found["share"]])
+    return markdown.table(["claim", "role", "prediction", "case", "measured (range)", "test", "verdict"], rows)
 
 
 def _shown(number):

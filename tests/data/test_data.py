@@ -105,6 +105,12 @@ def test_impossible_requests_are_refused(arguments: dict, message: str) -> None:
         sources.load(**arguments)
 
 
+@pytest.mark.parametrize("data", ["./nowhere", "../no/where", "~/no_such_folder", "/nowhere/images.npz"])
+def test_a_path_of_nothing_is_refused_as_a_path(data: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"There is no file or folder '{data}' with images"):
+        sources.load(data)
+
+
 def test_prepared_folder_is_read_as_it_was_written(prepared: Path) -> None:
     images, labels = written()
     dataset = sources.load("fashion_mnist", prepared)

@@ -183,8 +183,8 @@ def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypa
     assert [row[0] for row in scripts.rows(tmp_path)[7:]] == ["`gdas`", "`random_search`"]  # beside random cells
 
 
-def test_the_ranks_of_cells_are_among_all_that_were_trained():
-    found = scripts.load("compare_digits").ranks({"darts": [10.0, 98.0, np.nan], "random": [97.0, 98.0]})
+def test_the_percentiles_of_cells_are_among_all_that_were_trained():
+    found = scripts.load("compare_digits").percentiles({"darts": [10.0, 98.0, np.nan], "random": [97.0, 98.0]})
     np.testing.assert_array_equal(found["darts"], [25, 100, np.nan])
     np.testing.assert_array_equal(found["random"], [50, 100])
 

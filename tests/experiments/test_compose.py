@@ -40,9 +40,11 @@ def test_the_effect_of_a_part_is_a_number_a_seed():
     """Ranks of 50, what the relaxation, the term and the way add, and with gates the number of the seed."""
     adds = {"gates": 3, "path": -1, "perturbation": 2}
     script = scripts.load("compose")
-    ranks = compositions(lambda r, t, w, seed: 50 + sum(adds.get(x, 0) for x in (r, t, w)) + seed * (r == "gates"))
-    del ranks["gates", "path", "logits", 0]  # its pair is left out
-    relaxations, terms, ways = (script.effects(ranks, factor) for factor in range(3))
+    percentiles = compositions(
+        lambda r, t, w, seed: 50 + sum(adds.get(x, 0) for x in (r, t, w)) + seed * (r == "gates")
+    )
+    del percentiles["gates", "path", "logits", 0]  # its pair is left out
+    relaxations, terms, ways = (script.effects(percentiles, factor) for factor in range(3))
     assert relaxations == {"gates": pytest.approx([3, 4, 5]), "gumbel": [0, 0, 0]}
     assert terms == {"path": pytest.approx([-1, -1, -1])} and ways["perturbation"] == pytest.approx([2, 2, 2])
     assert family.interval([3, 4, 5], 1) == (4, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
@@ -57,19 +59,21 @@ def test_parts_without_an_effect_seldom_differ():
     for draw in range(200):
         rng = np.random.default_rng(draw)
         of_relaxation = {(r, seed): rng.normal() for r in ("softmax", "gates", "gumbel") for seed in range(3)}
-        ranks = compositions(lambda r, t, w, seed, rng=rng, luck=of_relaxation: luck[r, seed] + 0.5 * rng.normal())
-        effects = [of_seeds for factor in range(3) for of_seeds in script.effects(ranks, factor).values()]
+        percentiles = compositions(
+            lambda r, t, w, seed, rng=rng, luck=of_relaxation: luck[r, seed] + 0.5 * rng.normal()
+        )
+        effects = [of_seeds for factor in range(3) for of_seeds in script.effects(percentiles, factor).values()]
         intervals = [family.interval(of_seeds, len(effects)) for of_seeds in effects]
         false += any(abs(mean) > half for mean, half in intervals)
     assert false <= scipy.stats.binom.ppf(0.999, 200, 0.05)
 
 
-def test_compositions_are_judged_by_the_ranks_of_their_cells(table):
+def test_compositions_are_judged_by_the_percentiles_of_their_cells(table):
     """In the made-up table the cell with op o on every edge has 6 o, and is better than those with a smaller o."""
     script, cells = scripts.load("compose"), [genotypes.EdgeGenotype((op,) * 6) for op in spaces.nas_bench_201().ops]
     found = compositions(lambda r, t, w, seed: cells[2 + (r == "gates") + (w == "best_of")])
     text, made = script.make_table(found, tabular.load(table)), tabular.load(table)
-    assert "rank beside softmax, points" in text and "rank beside none, points" in text
+    assert "percentile beside softmax, points" in text and "rank beside none, points" in text
     assert "| gates | path | 18.00 ± 0.00 (18.00, 18.00, 18.00) | 18.00 " in text
     gain = (2 * made.percentile(cells[3]) - 2 * made.percentile(cells[2])) / 3
     gain += (made.percentile(cells[4]) - made.percentile(cells[3])) / 3

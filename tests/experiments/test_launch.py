@@ -41,6 +41,10 @@ def test_a_run_has_one_folder_whatever_its_values():
         ([CONFIG, "--grid", "seed=0,1", "--", "--config.seeds=2"], "--grid seed needs .*: with 2 a seed is searched"),
         ([CONFIG, "--grid", "seed=0,1", "--grid", "seeds=1,3"], "--grid seed needs .*: with 3 a seed is searched"),
         ([CONFIG, "--grid", "speed=1"], "config.speed is not a field of"),
+        ([CONFIG, "--grid", "epochs=-1,2"], "config.epochs=-1 must be from 1 to 1000000"),
+        ([CONFIG, "--grid", "method=darts,dart"], "config.method='dart' must be one of "),
+        ([CONFIG, "--grid", "logits.learning_rate=fast"], "flag --config.logits.learning_rate=fast: "),
+        ([CONFIG, "--grid", "epochs=1", "--", "--config.batch_size=0"], "config.batch_size=0 must be "),
         (["nowhere.py", "--grid", "seed=1"], ".*No such file or directory: .*nowhere.py"),
     ],
 )

@@ -275,8 +275,14 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((DIGITS,), "flag --workdir=None: Flag --workdir must have a value other than None."),
-        (("--workdir=run",), "flag --config=None: Flag --config must have a value other than None."),
+        ((DIGITS,), "--workdir is missing; an example is --workdir=runs/digits"),
+        (("--workdir=run",), "--config is missing; an example is --config=configs/digits.py"),
+        (
+            (DIGITS, "--workdir=run", "seed=3"),
+            "unexpected argument 'seed=3': the commands are predict, draw, and all other arguments have the form "
+            "--name=value",
+        ),
+        (("pedict", "run"), "unexpected argument 'pedict': "),
         (
             ("--config=configs/nothere.py", "--workdir=run"),
             "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",
