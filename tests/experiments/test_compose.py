@@ -2,7 +2,6 @@
 
 import itertools
 
-import family
 import numpy as np
 import pytest
 import scipy.stats
@@ -12,6 +11,7 @@ from prdarts_jax import spaces
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, tabular
 
+family = scripts.load("family")
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -73,7 +73,7 @@ def test_compositions_are_judged_by_the_percentiles_of_their_cells(table):
     script, cells = scripts.load("compose"), [genotypes.EdgeGenotype((op,) * 6) for op in spaces.nas_bench_201().ops]
     found = compositions(lambda r, t, w, seed: cells[2 + (r == "gates") + (w == "best_of")])
     text, made = script.make_table(found, tabular.load(table)), tabular.load(table)
-    assert "percentile beside softmax, points" in text and "rank beside none, points" in text
+    assert "percentile beside softmax, points" in text and "percentile beside none, points" in text
     assert "| gates | path | 18.00 ± 0.00 (18.00, 18.00, 18.00) | 18.00 " in text
     gain = (2 * made.percentile(cells[3]) - 2 * made.percentile(cells[2])) / 3
     gain += (made.percentile(cells[4]) - made.percentile(cells[3])) / 3
