@@ -10,11 +10,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "prdarts_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # What a room may import beside itself.
-BASE = {"refusals", "fields", "devices"}
+BASE = {"refusals", "fields", "devices", "markdown"}
 ALLOWED = {
     "refusals": set(),
     "fields": {"refusals"},
     "devices": set(),
+    "markdown": set(),
     "ops": BASE,
     "spaces": BASE | {"ops"},
     "data": BASE,

@@ -114,13 +114,16 @@ def tables(folder):
     )
 
 
+NETWORK = discrete.network(CELL, channels=2, cells=1)
+
+
 def checkpoint_of_pytorch(path):
-    return torch_weights.load(path, CELL, "cifar", 2, 1, 10)
+    return torch_weights.load(path, NETWORK)
 
 
 def pytorch_files(folder):
     torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install torch")
-    entries = list(torch_weights._entries(CELL, "cifar", 2, 1, 10, False, 3))
+    entries = list(torch_weights._entries(NETWORK, 3))
     state = {entry.name: torch.ones(entry.layout.torch_shape(entry.shape)) for entry in entries}
     of_kinds = {
         "sparse": lambda tensor: tensor.to_sparse(),

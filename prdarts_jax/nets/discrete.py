@@ -177,6 +177,9 @@ class DiscreteNetwork(nn.Module):
         return classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
 
 
+Network = DiscreteNetwork | DiscreteNetwork201
+
+
 def network(
     genotype: AnyGenotype,
     *,
@@ -186,7 +189,7 @@ def network(
     num_classes: int | None = None,
     auxiliary: bool = False,
     **fields: Any,
-) -> DiscreteNetwork | DiscreteNetwork201:
+) -> Network:
     """Makes the network of a genotype. The defaults are the published sizes for CIFAR-10 or ImageNet.
 
     Args:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import numpy as np
 
 from prdarts_jax.nets import torch_weights
-from prdarts_jax.nets.discrete import DiscreteNetwork, Form
+from prdarts_jax.nets.discrete import DiscreteNetwork
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
 from prdarts_jax.spaces import genotypes
 
@@ -87,6 +87,6 @@ def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> 
         name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
         for name in ("params", "batch_stats")
     }
-    form: Form = getattr(network, "form", "cifar")
-    sizes = network.channels, network.cells, network.num_classes
-    return torch_weights.to_torch(without, network.genotype, form, *sizes, image_channels)
+    if isinstance(network, DiscreteNetwork):
+        network = network.clone(auxiliary=False)
+    return torch_weights.to_torch(without, network, image_channels)

@@ -15,7 +15,7 @@ from flax import traverse_util
 
 from prdarts_jax import ops, refusals, spaces
 from prdarts_jax.nets import discrete, torch_files
-from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
+from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
 
 _LISTED = 3  # the most names of each kind in a message
 _HEAD = "auxiliary_head"  # its name in PyTorch and here
@@ -23,54 +23,43 @@ _COUNTER = "num_batches_tracked"  # the counter of a batch normalisation; with a
 
 
 def load(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
-    genotype: AnyGenotype,
-    form: discrete.Form,
-    channels: int,
-    cells: int,
-    num_classes: int,
-    auxiliary: bool | None = None,
-    image_channels: int = 3,
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], network: discrete.Network, image_channels: int = 3
 ) -> dict[str, Any]:
     """Reads the weights of a discrete network from PyTorch.
 
     The keys under which a file may have the weights are listed in `torch_files.state_dict`. To read a file, PyTorch
-    must be installed. The counters `num_batches_tracked` are ignored. DARTS's own ImageNet checkpoint has an auxiliary
-    head without the second normalisation, unlike the head of `discrete.py`; read it with auxiliary=False.
+    must be installed. The counters `num_batches_tracked` are ignored, and so is an auxiliary head that the network has
+    not. DARTS's own ImageNet checkpoint has a head without the second normalisation, unlike that of `discrete.py`: read
+    it with a network without one.
 
     Args:
       path_or_state_dict: a file of `torch.save`, or a mapping of names to floating-point arrays or tensors. Names are
         those in the code of DARTS or Fair DARTS, or for an EdgeGenotype those in the code of NAS-Bench-201.
-      genotype: the cells, with their entries in the order that the checkpoint has.
-      form, channels, cells, num_classes: as for `discrete.network`, but without defaults.
-      auxiliary: True to demand the auxiliary head, False to leave it out, None to read it if it is there.
+      network: as `discrete.network` makes it; the entries of its cells are in the order that the checkpoint has.
       image_channels: number of channels of the images, 1 for grey ones.
 
     Returns:
-      {'params': ..., 'batch_stats': ...}, trees of float32 arrays, the variables of `discrete.network` with these
-      arguments.
+      {'params': ..., 'batch_stats': ...}, trees of float32 arrays, the variables of the network.
 
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: a file is given and PyTorch is missing.
       ValueError: the file cannot be read or has no state_dict; arrays are missing, left over or of another shape; an op
-        of the genotype was registered without its names in PyTorch; or another argument is out of range.
+        of the network was registered without its names in PyTorch; or `network` is no discrete network, or has a field
+        out of range.
     """
-    _check_arguments(genotype, form, channels, cells, num_classes, image_channels)
+    _check_arguments(network, image_channels)
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict
     else:
         source, content = f"checkpoint {path_or_state_dict}", torch_files.read(path_or_state_dict)
     state = torch_files.state_dict(source, content)
     arrays = {name: value for name, value in state.items() if not name.endswith(f".{_COUNTER}")}
-    head = {name for name in arrays if name.startswith(f"{_HEAD}.")}
-    if isinstance(genotype, Genotype):
-        arrays = _numbered(arrays, genotype, cells)
-    if auxiliary is None:
-        auxiliary = bool(head)
-    elif not auxiliary:
-        arrays = {name: array for name, array in arrays.items() if name not in head}
-    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary, image_channels))
+    if not _has_head(network):
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{_HEAD}.")}
+    if isinstance(network, discrete.DiscreteNetwork):
+        arrays = _numbered(arrays, network)
+    entries = list(_entries(network, image_channels))
     expected = {entry.name: entry.layout.torch_shape(entry.shape) for entry in entries}
     found = _checked(arrays, expected, f"{source} does not fit this network")
     return traverse_util.unflatten_dict(
@@ -78,24 +67,15 @@ def load(
     )
 
 
-def to_torch(
-    variables: Mapping[str, Any],
-    genotype: AnyGenotype,
-    form: discrete.Form,
-    channels: int,
-    cells: int,
-    num_classes: int,
-    image_channels: int = 3,
-) -> dict[str, np.ndarray]:
+def to_torch(variables: Mapping[str, Any], network: discrete.Network, image_channels: int = 3) -> dict[str, np.ndarray]:
     """Converts the variables of a discrete network to PyTorch's names and layouts; the inverse of `load`.
 
     With `state = to_torch(...)`, `{name: torch.from_numpy(array) for name, array in state.items()}` is a state_dict
     for `load_state_dict(strict=True)`.
 
     Args:
-      variables: {'params', 'batch_stats'} of the network that `discrete.network` makes with the other arguments, with
-        or without an auxiliary head. Other collections are ignored.
-      genotype, form, channels, cells, num_classes, image_channels: as for `load`.
+      variables: {'params', 'batch_stats'} of the network. Other collections are ignored.
+      network, image_channels: as for `load`.
 
     Returns:
       {name in PyTorch: float32 array}, in the order of PyTorch's state_dict. Each counter `num_batches_tracked` is an
@@ -104,11 +84,10 @@ def to_torch(
     Raises:
       ValueError: as `load`.
     """
-    _check_arguments(genotype, form, channels, cells, num_classes, image_channels)
+    _check_arguments(network, image_channels)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     arrays = {".".join(path): a for path, a in traverse_util.flatten_dict(collections).items()}
-    auxiliary = _HEAD in collections["params"]
-    entries = list(_entries(genotype, form, channels, cells, num_classes, auxiliary, image_channels))
+    entries = list(_entries(network, image_channels))
     expected = {".".join(entry.path): entry.shape for entry in entries}
     found = _checked(arrays, expected, "variables do not fit this network")
     state = {}
@@ -155,20 +134,17 @@ class _Entry(NamedTuple):
     layout: _Layout
 
 
-def _entries(
-    genotype: AnyGenotype,
-    form: discrete.Form,
-    channels: int,
-    cells: int,
-    num_classes: int,
-    auxiliary: bool,
-    image_channels: int,
-) -> Iterator[_Entry]:
+def _has_head(network: discrete.Network) -> bool:
+    return isinstance(network, discrete.DiscreteNetwork) and network.auxiliary
+
+
+def _entries(network: discrete.Network, image_channels: int) -> Iterator[_Entry]:
     """Every array of a network, in PyTorch's order."""
-    if isinstance(genotype, EdgeGenotype):
-        yield from _entries_201(genotype, channels, cells, num_classes, image_channels)
+    if isinstance(network, DiscreteNetwork201):
+        yield from _entries_201(network, image_channels)
         return
-    if form == "cifar":
+    channels = network.channels
+    if network.form == "cifar":
         width_0 = width_1 = 3 * channels
         yield from _conv_and_norm(
             "stem.0", "stem.1", ("stem_conv_0",), ("stem_norm_0",), (3, 3, image_channels, width_1)
@@ -180,8 +156,8 @@ def _entries(
             yield from _conv_and_norm(*theirs, (f"stem_conv_{i}",), (f"stem_norm_{i}",), shape)
 
     # width_0 and width_1 are the widths of a cell's inputs, channels that of the cell.
-    reduction_before = form == "imagenet"
-    for k, cell_type in enumerate(spaces.layout(cells)):
+    reduction_before = network.form == "imagenet"
+    for k, cell_type in enumerate(spaces.layout(network.cells)):
         cell, path = f"cells.{k}", f"cell_{k}"
         reduction = cell_type == "reduce"
         channels *= 2 if reduction else 1
@@ -190,27 +166,27 @@ def _entries(
             if reduction_before and i == 0:
                 op, layers = ops.factorized_reduce(width, channels), ops.FACTORIZED_REDUCE_LAYERS
             yield from _op(f"{cell}.preprocess{i}", (path, f"preprocess_{i}"), layers, op, channels)
-        for i, (name, node) in enumerate(getattr(genotype, cell_type)):
+        for i, (name, node) in enumerate(getattr(network.genotype, cell_type)):
             stride = 2 if reduction and node < 2 else 1
             op = ops.candidate(name, channels=channels, stride=stride)
             yield from _op(f"{cell}._ops.{i}", (path, f"op_{i}"), _layers(name, stride, op), op, channels)
-        width_0, width_1 = width_1, len(getattr(genotype, f"{cell_type}_concat")) * channels
+        width_0, width_1 = width_1, len(getattr(network.genotype, f"{cell_type}_concat")) * channels
         reduction_before = reduction
         if reduction:
             features = width_1  # the input of the auxiliary head, which follows the last reduction
 
-    if auxiliary:
+    if network.auxiliary:
         for i, shape in enumerate(((1, 1, features, 128), (2, 2, 128, 768))):
             theirs = (f"{_HEAD}.features.{2 + 3 * i}", f"{_HEAD}.features.{3 + 3 * i}")
             yield from _conv_and_norm(*theirs, (_HEAD, f"conv_{i}"), (_HEAD, f"norm_{i}"), shape)
-        yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"), (768, num_classes))
-    yield from _dense("classifier", ("classifier",), (width_1, num_classes))
+        yield from _dense(f"{_HEAD}.classifier", (_HEAD, "classifier"), (768, network.num_classes))
+    yield from _dense("classifier", ("classifier",), (width_1, network.num_classes))
 
 
-def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict[str, Any]:
+def _numbered(arrays: Mapping[str, Any], network: discrete.DiscreteNetwork) -> dict[str, Any]:
     """Renames the arrays of Fair DARTS as in DARTS: `_ops.3` for entry 3, not `_ops.NODE.INPUT.0` for its edge."""
-    names, connections = {}, spaces.genotypes.cells(genotype)
-    for k, cell_type in enumerate(spaces.layout(cells)):
+    names, connections = {}, spaces.genotypes.cells(network.genotype)
+    for k, cell_type in enumerate(spaces.layout(network.cells)):
         edges: list[tuple[int, int]] = []
         for i, (op, source, target) in enumerate(connections[cell_type]):
             if ops.group(op) != "none":
@@ -221,10 +197,9 @@ def _numbered(arrays: Mapping[str, Any], genotype: Genotype, cells: int) -> dict
     return {".".join([names.get(edge[name], edge[name]), *parts[name][6:]]): arrays[name] for name in arrays}
 
 
-def _entries_201(
-    genotype: EdgeGenotype, channels: int, cells: int, num_classes: int, image_channels: int
-) -> Iterator[_Entry]:
+def _entries_201(network: DiscreteNetwork201, image_channels: int) -> Iterator[_Entry]:
     """Every array of a network of NAS-Bench-201 (Dong, Yang, ICLR 2020), whose code counts residual blocks as cells."""
+    channels, cells = network.channels, network.cells
     yield from _conv_and_norm("stem.0", "stem.1", ("stem",), ("stem_norm",), (3, 3, image_channels, channels))
     for stage in range(3):
         first = stage * (cells + 1)  # the index of the stage's first cell in the benchmark's code
@@ -239,12 +214,12 @@ def _entries_201(
             shortcut = ("params", path, "shortcut", "kernel")
             yield _Entry(f"{theirs}.downsample.1.weight", shortcut, (channels // 2, channels), _POINTWISE)
         for k in range(cells):
-            for i, name in enumerate(genotype.ops):
+            for i, name in enumerate(network.genotype.ops):
                 op = ops.candidate(name, channels=channels, stride=1)
                 ours = (f"cell_{stage * cells + k}", f"op_{i}")
                 yield from _op(f"cells.{first + k}.layers.{i}", ours, _layers(name, 1, op), op, channels)
     yield from _norm("lastact.0", ("head_norm",), ("head_norm", "moments"), channels)
-    yield from _dense("classifier", ("classifier",), (channels, num_classes))
+    yield from _dense("classifier", ("classifier",), (channels, network.num_classes))
 
 
 def _layers(name: str, stride: int, op: ops.Op) -> ops.Layers:
@@ -329,15 +304,11 @@ def _cut(names: list[str]) -> str:
     return ", ".join(refusals.cut(name, 100) for name in names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_arguments(
-    genotype: object, form: object, channels: object, cells: object, num_classes: object, image_channels: object
-) -> None:
-    if not isinstance(genotype, AnyGenotype):
-        raise ValueError(
-            f"genotype={refusals.shown(genotype)} must be a Genotype or an EdgeGenotype, as genotypes.find gives it"
-        )
-    discrete.published(form)
-    sizes = {"channels": channels, "cells": cells, "num_classes": num_classes, "image_channels": image_channels}
+def _check_arguments(network: object, image_channels: object) -> None:
+    if not isinstance(network, discrete.Network):
+        raise ValueError(f"network={refusals.shown(network)} must be a network, as discrete.network makes it")
+    sizes = {name: getattr(network, name) for name in ("channels", "cells", "num_classes")}
+    sizes["image_channels"] = image_channels
     for field, value in sizes.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{field}={refusals.shown(value)} must be an integer of at least 1")

@@ -58,7 +58,7 @@ class Trained(Finished):
       result: the content of result.json.
     """
 
-    network: nn.Module
+    network: discrete.Network
     variables: dict[str, Any]
     augmentation: Augmentation
     image_shape: tuple[int, int, int]
@@ -82,10 +82,7 @@ class Trained(Finished):
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """The weights in PyTorch's names and layouts, the auxiliary head's among them; see `torch_weights.to_torch`."""
-        n: Any = self.network
-        form: discrete.Form = getattr(n, "form", "cifar")
-        sizes = n.channels, n.cells, n.num_classes, self.image_shape[-1]
-        return torch_weights.to_torch(self.variables, n.genotype, form, *sizes)
+        return torch_weights.to_torch(self.variables, self.network, self.image_shape[-1])
 
 
 def write(

@@ -92,7 +92,7 @@ def _countable(steps: int) -> int:
 
 def make_network(
     config: ConfigDict, genotype: AnyGenotype, num_classes: int, axis_name: str | None = None
-) -> nn.Module:
+) -> discrete.Network:
     """The network of a genotype that a valid config describes; for `axis_name` see `devices.py`."""
     return discrete.network(
         genotype,

@@ -88,16 +88,8 @@ def check(config: ConfigDict, data: DataSet | None = None) -> Training:
 def _imported_weights(config: ConfigDict, genotype: genotypes.AnyGenotype, data: DataSet) -> dict[str, Any]:
     """The weights of the PyTorch checkpoint, which is read before the images, since reading these may take minutes."""
     source = data.open("train")
-    return torch_weights.load(
-        config.torch_checkpoint,
-        genotype,
-        config.form,
-        config.channels,
-        config.cells,
-        source.num_classes,
-        auxiliary=config.auxiliary_weight > 0,
-        image_channels=3 if is_streamed(config, data) else source.shape[-1],
-    )
+    network = problems.make_network(config, genotype, source.num_classes)
+    return torch_weights.load(config.torch_checkpoint, network, 3 if is_streamed(config, data) else source.shape[-1])
 
 
 def _finished(workdir: str) -> finished.Trained:

@@ -15,17 +15,14 @@ from prdarts_jax.spaces import genotypes
 CHANNELS, CLASSES = 4, 5
 
 
-def arguments(name="PRDARTS", form="cifar"):
-    return genotypes.named(name), form, CHANNELS, 3, CLASSES
+def network_of(name="PRDARTS", form="cifar", auxiliary=True):
+    sizes = {"channels": CHANNELS, "cells": 3, "num_classes": CLASSES}
+    return discrete.network(genotypes.named(name), form=form, auxiliary=auxiliary, **sizes)
 
 
 @functools.cache
 def shapes_of(name, form, auxiliary):
-    genotype, _, channels, cells, classes = arguments(name, form)
-    net = discrete.network(
-        genotype, form=form, channels=channels, cells=cells, num_classes=classes, auxiliary=auxiliary
-    )
-    shapes = discrete.shapes_of(net, (1, *2 * (32 if form == "cifar" else 224,), 3))
+    shapes = discrete.shapes_of(network_of(name, form, auxiliary), (1, *2 * (32 if form == "cifar" else 224,), 3))
     return {collection: shapes[collection] for collection in ("params", "batch_stats")}
 
 
@@ -44,35 +41,34 @@ def test_variables_come_back_bit_for_bit(name, form, auxiliary):
     leaves, structure = jax.tree.flatten(shapes_of(name, form, auxiliary))
     rng = np.random.default_rng(0)
     variables = structure.unflatten([jnp.abs(rng.normal(size=leaf.shape).astype(np.float32)) for leaf in leaves])
-    state = torch_weights.to_torch({**variables, "auxiliary": {}}, *arguments(name, form))
-    back = torch_weights.load(state, *arguments(name, form))
-    assert_identical(back, variables)
+    state = torch_weights.to_torch({**variables, "auxiliary": {}}, network_of(name, form, auxiliary))
+    assert_identical(torch_weights.load(state, network_of(name, form, auxiliary)), variables)
+    if auxiliary:  # which a network without a head does not read
+        without = torch_weights.load(state, network_of(name, form, auxiliary=False))
+        assert set(variables["params"]) - set(without["params"]) == {"auxiliary_head"}
 
 
 def test_an_op_without_names_in_pytorch_is_named(own_registry):
     ops.register("mine", group="conv")(ops.find("nor_conv_3x3").build)
     mine = genotypes.Genotype((("mine", 0), ("none", 1)), (2,), (("skip_connect", 0),) * 2, (2,))
     with pytest.raises(ValueError, match="op 'mine' has weights at stride 1 whose names in PyTorch are not registered"):
-        torch_weights.load({}, mine, *arguments()[1:])
+        torch_weights.load({}, network_of().clone(genotype=mine))
 
 
 @pytest.mark.parametrize(
-    "position, value, message",
+    "network, message",
     (
-        (0, "PRDARTS", "genotype='PRDARTS' must be a Genotype"),
-        (1, "svhn", "form='svhn' must be one of cifar, imagenet"),
-        (2, 0, "channels=0 must be an integer of at least 1"),
-        (2, 4.0, "channels=4.0 must be an integer of at least 1"),
-        (3, 0, "cells=0 must be an integer of at least 1"),
-        (4, True, "num_classes=True must be an integer of at least 1"),
+        ("PRDARTS", "network='PRDARTS' must be a network, as discrete.network makes it"),
+        (network_of().clone(channels=0), "channels=0 must be an integer of at least 1"),
+        (network_of().clone(channels=4.0), "channels=4.0 must be an integer of at least 1"),
+        (network_of().clone(cells=0), "cells=0 must be an integer of at least 1"),
+        (network_of().clone(num_classes=True), "num_classes=True must be an integer of at least 1"),
     ),
 )
-def test_impossible_arguments_are_named(position, value, message):
-    changed = [*arguments()]
-    changed[position] = value
+def test_impossible_networks_are_refused(network, message):
     for convert in (torch_weights.load, torch_weights.to_torch):
         with pytest.raises(ValueError, match=message):
-            convert({}, *changed)
+            convert({}, network)
 
 
 def test_the_names_of_nas_bench_201_are_the_benchmarks():
@@ -80,7 +76,7 @@ def test_the_names_of_nas_bench_201_are_the_benchmarks():
     cell = genotypes.EdgeGenotype(("nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1"))
     network, shape = discrete.network(cell, channels=4, cells=1, num_classes=CLASSES), (1, 8, 8, 3)
     variables = discrete.init_variables(network, jax.random.key(0), shape)
-    state = torch_weights.to_torch(variables, cell, "cifar", 4, 1, CLASSES)
+    state = torch_weights.to_torch(variables, network)
     weights = {"stem.0": (4, 3, 3, 3), "classifier": (CLASSES, 16), "lastact.0": (16,), "stem.1": (4,)}
     for k, c in ((0, 4), (2, 8), (4, 16)):
         weights |= {f"cells.{k}.layers.0.op.1": (c, c, 3, 3), f"cells.{k}.layers.2.op.1": (c, c, 1, 1)}
@@ -93,4 +89,4 @@ def test_the_names_of_nas_bench_201_are_the_benchmarks():
     assert found == weights
     norms = {name for name, shape in weights.items() if len(shape) == 1}
     assert {name.rpartition(".")[0] for name in state if name.endswith("running_var")} == norms
-    assert_identical(torch_weights.load(state, cell, "cifar", 4, 1, CLASSES), variables)
+    assert_identical(torch_weights.load(state, network), variables)

@@ -162,13 +162,13 @@ def compare_logits(genotype, form, channels, cells, classes, batch):
     sizes = (genotype, form, channels, cells, classes)
     module, state, images = restored(*sizes, batch)
     net = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=classes, auxiliary=True)
-    variables = torch_weights.load(state, *sizes)
+    variables = torch_weights.load(state, net)
 
     evaluate = compiled(functools.partial(net.apply, train=False))
     train = compiled(functools.partial(net.apply, train=True, mutable=["batch_stats", "auxiliary"]))
     evaluated = evaluate(variables, images)
     trained, new = train(variables, images)
-    updated = torch_weights.to_torch({"params": variables["params"], "batch_stats": new["batch_stats"]}, *sizes)
+    updated = torch_weights.to_torch({"params": variables["params"], "batch_stats": new["batch_stats"]}, net)
 
     with torch.no_grad():
         expected = module.eval()(nchw(images))[0].numpy()
@@ -204,7 +204,7 @@ def test_stems_and_heads_have_pytorchs_gradients(form, batch, train):
     sizes = (PLAIN, form, CHANNELS, 4, CLASSES)
     module, state, images = restored(*sizes, batch)
     net = discrete.network(PLAIN, form=form, channels=CHANNELS, cells=4, num_classes=CLASSES, auxiliary=True)
-    variables = torch_weights.load(state, *sizes)
+    variables = torch_weights.load(state, net)
     cotangents = reference.normal(5, batch, CLASSES), reference.normal(6, batch, CLASSES)
 
     @compiled
@@ -224,7 +224,7 @@ def test_stems_and_heads_have_pytorchs_gradients(form, batch, train):
     module.zero_grad()
     expected = [y for y in module.train(train)(inputs) if y is not None]
     sum((y * torch.from_numpy(c)).sum() for y, c in zip(expected, cotangents, strict=False)).backward()
-    found = torch_weights.to_torch({"params": gradients, "batch_stats": variables["batch_stats"]}, *sizes)
+    found = torch_weights.to_torch({"params": gradients, "batch_stats": variables["batch_stats"]}, net)
     parameters = {name: p for name, p in module.named_parameters() if p.grad is not None}
     assert len(parameters) == sum(1 for name, _ in module.named_parameters() if train or "auxiliary" not in name)
     assert difference(list(outputs), [copied(y) for y in expected]) < 1e-4

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shared import refused
-from test_torch_names import ROUND_TRIPS, arguments, shapes_of
+from test_torch_names import CHANNELS, CLASSES, ROUND_TRIPS, network_of, shapes_of
 from trees import assert_identical
 
 from prdarts_jax.nets import torch_weights
@@ -24,7 +24,7 @@ reference = pytest.importorskip("torch_reference")
 
 def random_state(name="PRDARTS", form="cifar", auxiliary=True):
     """A state_dict of random arrays, and its counters."""
-    module = reference.Network(*arguments(name, form), auxiliary=auxiliary)
+    module = reference.Network(genotypes.named(name), form, CHANNELS, 3, CLASSES, auxiliary=auxiliary)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     state = {
         name: reference.normal(i, *shape) for i, (name, shape) in enumerate(shapes.items()) if "tracked" not in name
@@ -36,13 +36,13 @@ def random_state(name="PRDARTS", form="cifar", auxiliary=True):
 @pytest.mark.parametrize("name, form, auxiliary", ROUND_TRIPS)
 def test_a_state_dict_comes_back_bit_for_bit(name, form, auxiliary):
     state, counters = random_state(name, form, auxiliary)
-    variables = torch_weights.load(state, *arguments(name, form))
+    variables = torch_weights.load(state, network_of(name, form, auxiliary))
     shapes = shapes_of(name, form, auxiliary)
     assert jax.tree.structure(variables) == jax.tree.structure(shapes)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), variables) == jax.tree.map(lambda a: (a.shape, a.dtype), shapes)
 
-    back = torch_weights.to_torch(variables, *arguments(name, form))
-    module = reference.Network(*arguments(name, form), auxiliary=auxiliary)
+    back = torch_weights.to_torch(variables, network_of(name, form, auxiliary))
+    module = reference.Network(genotypes.named(name), form, CHANNELS, 3, CLASSES, auxiliary=auxiliary)
     assert list(back) == list(module.state_dict())
     assert {name: (a.dtype, a.tobytes()) for name, a in back.items()} == {
         **{name: (a.dtype, a.tobytes()) for name, a in state.items()},
@@ -64,8 +64,8 @@ def test_the_names_of_fair_darts_are_read_too():
                 name = ".".join(["cells", k, "_ops", edges[k != "0"][int(i)], "0", *rest])
         theirs[name] = array
     assert "cells.0._ops.5.0.0.op.1.weight" in theirs
-    found = torch_weights.load(theirs, *arguments("FAIRDARTS_A"))
-    assert_identical(found, torch_weights.load(state, *arguments("FAIRDARTS_A")))
+    found = torch_weights.load(theirs, network_of("FAIRDARTS_A"))
+    assert_identical(found, torch_weights.load(state, network_of("FAIRDARTS_A")))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -90,21 +90,21 @@ def test_files_may_nest_and_prefix_the_names(tmp_path, key, prefix):
     tensors |= {prefix + name: torch.tensor(7) for name in counters}
     beside = BESIDE | {other: "a name" for other in ("model", "net") if other != key}
     torch.save({**beside, key: tensors} if key else tensors, tmp_path / "model.pt")
-    found = torch_weights.load(tmp_path / "model.pt", *arguments())
-    assert_identical(found, torch_weights.load(state, *arguments()))
+    found = torch_weights.load(tmp_path / "model.pt", network_of())
+    assert_identical(found, torch_weights.load(state, network_of()))
 
 
 def test_a_prefix_that_only_some_names_have_is_part_of_them():
     state, _ = random_state()
     state["module.stem.1.bias"] = state.pop("stem.1.bias")
     with refused("state_dict does not fit this network: 1 missing: stem.1.bias; 1 left over: module.stem.1.bias"):
-        torch_weights.load(state, *arguments())
+        torch_weights.load(state, network_of())
 
 
 def test_weights_in_two_places_are_refused():
     state, _ = random_state()
     with refused("state_dict has weights under 'net' and 'model': save only those that you mean"):
-        torch_weights.load({"model": state, "net": state}, *arguments())
+        torch_weights.load({"model": state, "net": state}, network_of())
 
 
 SUPERNETS = (
@@ -129,7 +129,7 @@ def test_a_supernet_is_called_one(name, tmp_path):
         f"checkpoint {tmp_path}/a.pt holds the weights of a supernet, as {name} shows, with several ops on an edge, "
         "but must hold those of the network of one genotype, trained from scratch"
     ):
-        torch_weights.load(tmp_path / "a.pt", *arguments())
+        torch_weights.load(tmp_path / "a.pt", network_of())
 
 
 @pytest.mark.parametrize("form", ("cifar", "imagenet"))
@@ -137,19 +137,19 @@ def test_networks_of_grey_images_are_exchanged(form):
     state, _ = random_state(form=form)
     stem = "stem.0.weight" if form == "cifar" else "stem0.0.weight"
     grey = state | {stem: state[stem][:, :1]}
-    variables = torch_weights.load(grey, *arguments(form=form), image_channels=1)
+    variables = torch_weights.load(grey, network_of(form=form), image_channels=1)
     assert variables["params"]["stem_conv_0"]["kernel"].shape[:3] == (3, 3, 1)
-    back = torch_weights.to_torch(variables, *arguments(form=form), image_channels=1)
+    back = torch_weights.to_torch(variables, network_of(form=form), image_channels=1)
     np.testing.assert_array_equal(back[stem], grey[stem])
     with pytest.raises(ValueError, match=rf"^state_dict does not fit this network: 1 of another shape: {stem} "):
-        torch_weights.load(grey, *arguments(form=form))
+        torch_weights.load(grey, network_of(form=form))
 
 
 def test_half_precision_and_parameters_are_read_too():
     state, _ = random_state()
     halves = {name: torch.nn.Parameter(torch.from_numpy(array).bfloat16()) for name, array in state.items()}
-    found = torch_weights.load(halves, *arguments())
-    expected = torch_weights.load({name: p.detach().float().numpy() for name, p in halves.items()}, *arguments())
+    found = torch_weights.load(halves, network_of())
+    expected = torch_weights.load({name: p.detach().float().numpy() for name, p in halves.items()}, network_of())
     assert_identical(found, expected)
 
 
@@ -170,24 +170,24 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         ("pickled.pt", r"cannot be read as a file of PyTorch \(it does not begin as one\)"),
     ):
         with pytest.raises(ValueError, match=f"checkpoint .*{name} {message}"):
-            torch_weights.load(tmp_path / name, *arguments())
+            torch_weights.load(tmp_path / name, network_of())
     assert not harmed.exists()
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"checkpoint .*none\.pt does not exist or is not a file"):
-        torch_weights.load(tmp_path / "none.pt", *arguments())
+        torch_weights.load(tmp_path / "none.pt", network_of())
     torch.save({"a": torch.zeros(1000)}, tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"checkpoint .*cut\.pt cannot be read as a file of PyTorch \(\w+\)"):
-        torch_weights.load(tmp_path / "cut.pt", *arguments())
+        torch_weights.load(tmp_path / "cut.pt", network_of())
     (tmp_path / "empty.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"checkpoint .*empty\.pt "):
-        torch_weights.load(tmp_path / "empty.pt", *arguments())
+        torch_weights.load(tmp_path / "empty.pt", network_of())
     for content in (torch.zeros(3), {"net": [torch.zeros(3)]}):
         torch.save(content, tmp_path / "other.pt")
         with pytest.raises(ValueError, match=r"other\.pt must hold a mapping of names to arrays, itself or under"):
-            torch_weights.load(tmp_path / "other.pt", *arguments())
+            torch_weights.load(tmp_path / "other.pt", network_of())
 
 
 def test_without_pytorch_a_file_is_not_read_but_a_mapping_is(tmp_path, monkeypatch):
@@ -195,9 +195,9 @@ def test_without_pytorch_a_file_is_not_read_but_a_mapping_is(tmp_path, monkeypat
     torch.save(state, tmp_path / "model.pt")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="PyTorch, which is missing: pip install torch$"):
-        torch_weights.load(tmp_path / "model.pt", *arguments())
-    variables = torch_weights.load(state, *arguments())
-    assert set(state) < set(torch_weights.to_torch(variables, *arguments()))
+        torch_weights.load(tmp_path / "model.pt", network_of())
+    variables = torch_weights.load(state, network_of())
+    assert set(state) < set(torch_weights.to_torch(variables, network_of()))
 
 
 # Tensors of kinds that have no array, or none that is read before its shape is known.
@@ -216,7 +216,7 @@ def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
     torch.save(state, tmp_path / "model.pt")
     for source, content in (("state_dict", state), (f"checkpoint {tmp_path}/model.pt", tmp_path / "model.pt")):
         with refused(f"{source} does not fit this network: 1 no dense floating-point array: classifier.weight"):
-            torch_weights.load(content, *arguments())
+            torch_weights.load(content, network_of())
 
 
 def test_no_memory_is_taken_before_the_shape_is_known_and_impossible_numbers_are_refused(tmp_path):
@@ -231,7 +231,7 @@ def test_no_memory_is_taken_before_the_shape_is_known_and_impossible_numbers_are
     ):
         torch.save(state | changes, tmp_path / "model.pt")
         with refused(f"checkpoint {tmp_path}/model.pt does not fit this network: {message}"):
-            torch_weights.load(tmp_path / "model.pt", *arguments())
+            torch_weights.load(tmp_path / "model.pt", network_of())
 
 
 def test_negative_views_and_files_of_before_1_6_are_read(tmp_path):
@@ -239,7 +239,7 @@ def test_negative_views_and_files_of_before_1_6_are_read(tmp_path):
     views = state | {"classifier.bias": torch._neg_view(-state["classifier.bias"])}
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     for content in (views, tmp_path / "old.pt"):
-        assert_identical(torch_weights.load(content, *arguments()), torch_weights.load(state, *arguments()))
+        assert_identical(torch_weights.load(content, network_of()), torch_weights.load(state, network_of()))
 
 
 def compressed(content):
@@ -261,7 +261,7 @@ def compressed(content):
 def test_a_file_that_would_take_minutes_is_refused_at_once(tmp_path, content, reason):
     (tmp_path / "model.pt").write_bytes(content)
     with pytest.raises(ValueError, match=rf"model.pt cannot be read as a file of PyTorch \({reason}"):
-        torch_weights.load(tmp_path / "model.pt", *arguments())
+        torch_weights.load(tmp_path / "model.pt", network_of())
 
 
 # Bad content ----------------------------------------------------------------------------------------------------------
@@ -277,23 +277,22 @@ def test_all_differences_are_listed():
         "state_dict does not fit this network: 1 missing: cells.0.preprocess1.op.1.weight; 1 left over: cells.3.extra; "
         "1 no dense floating-point array: stem.1.bias; 1 of another shape: classifier.bias (7,) instead of (5,)"
     ):
-        torch_weights.load(state, *arguments())
+        torch_weights.load(state, network_of())
 
 
 def test_long_lists_are_cut():
     state, _ = random_state()
-    _, form, channels, _, classes = arguments()
     with pytest.raises(
         ValueError, match=r" 88 left over: (cells\.\S+, ){2}cells\.\S+ and 85 more; 111 of another shape"
     ):
-        torch_weights.load(state, genotypes.named("PRDARTS"), form, channels, 2, classes)
+        torch_weights.load(state, network_of().clone(cells=2))
 
 
 def test_variables_that_do_not_fit_are_listed():
-    variables = torch_weights.load(random_state()[0], *arguments())
+    variables = torch_weights.load(random_state()[0], network_of())
     variables["params"]["classifier"] = {"kernel": jnp.zeros((3, 2)), "other": jnp.zeros(1)}
     with refused(
         "variables do not fit this network: 1 missing: params.classifier.bias; 1 left over: params.classifier.other; "
         "1 of another shape: params.classifier.kernel (3, 2) instead of (64, 5)"
     ):
-        torch_weights.to_torch(variables, *arguments())
+        torch_weights.to_torch(variables, network_of())

@@ -242,10 +242,9 @@ def test_a_checkpoint_is_read_before_the_images(monkeypatch, tmp_path):
 def test_a_checkpoint_of_the_authors_code_is_tested_on_cifar10(tmp_path):
     """As they save them: under `net`, with the names of DataParallel, and with an auxiliary head."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    shape = {"form": "cifar", "channels": 4, "cells": 3, "num_classes": 10}
-    network = discrete.network(CELL, **shape, auxiliary=True)
+    network = discrete.network(CELL, channels=4, cells=3, auxiliary=True)
     variables = discrete.init_variables(network, jax.random.key(8), (2, 32, 32, 3))
-    state = torch_weights.to_torch(variables, CELL, **shape)
+    state = torch_weights.to_torch(variables, network)
     saved = {"net": {f"module.{name}": torch.from_numpy(array) for name, array in state.items()}, "epoch": 600}
     torch.save(saved, tmp_path / "model.pt")
     fields = {"dataset": "cifar10", "data_dir": f"{os.environ['PRDARTS_DATA_DIR']}/tfds", "batch_size": 500}
