@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prdarts_jax.devices import draw_part
+from prdarts_jax.refusals import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,16 @@ def augment(
 
     Returns:
       f32[B, H, W, C].
+
+    Raises:
+      ValueError: the images are of another dtype or shape, or have not as many channels as `mean` and `std`.
     """
+    channels = len(augmentation.mean)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels or len(augmentation.std) != channels:
+        raise ValueError(
+            f"images are {images.dtype}{shown(images.shape)}, but must be uint8(B, H, W, {channels}), from 0 to 255, "
+            f"with a channel for each number of mean={augmentation.mean} and std={augmentation.std}"
+        )
     batch, height, width, _ = images.shape
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     pad = augmentation.pad

@@ -327,6 +327,20 @@ def test_nothing_but_normalising() -> None:
     np.testing.assert_allclose(result, (images / 255 - mean) / std, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "images, what",
+    [
+        (np.ones((2, 4, 4, 3), np.float32), r"float32\(2, 4, 4, 3\)"),
+        (np.ones((4, 4, 3), np.uint8), r"uint8\(4, 4, 3\)"),
+        (np.ones((2, 4, 4, 1), np.uint8), r"uint8\(2, 4, 4, 1\)"),
+    ],
+)
+def test_images_of_another_form_are_refused(images: np.ndarray, what: str) -> None:
+    """A channel would be broadcast to three, and pixels in [0, 1] be taken as nearly black."""
+    with pytest.raises(ValueError, match=rf"^images are {what}, but must be uint8\(B, H, W, 3\), from 0 to 255, "):
+        augment(Augmentation((0.5,) * 3, (0.25,) * 3), jax.random.key(0), images)
+
+
 def test_crops_and_flips_are_uniform_and_independent_of_one_another() -> None:
     """Each result must be one of the 25 crops, mirrored or not, worked out by slicing."""
     side, pad, count = 4, 2, 5000
