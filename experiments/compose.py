@@ -86,10 +86,10 @@ def effects(percentiles: Mapping[tuple[str, str, str, int], float], factor: int)
     return {level: [float(np.mean(pairs)) for pairs in of_seeds.values()] for level, of_seeds in found.items()}
 
 
-def judged(of_seeds: Sequence[float], comparisons: int) -> list[str]:
+def judged(of_seeds: Sequence[float], comparisons: int) -> list[Any]:
     """The interval, the number of seeds and the verdict, as cells of a table."""
     mean, half = family.interval(of_seeds, comparisons)
-    return [f"{mean:+.1f} ± {half:.1f}", str(len(of_seeds)), family.verdict(mean - half, mean + half)]
+    return [f"{mean:+.1f} ± {half:.1f}", len(of_seeds), family.verdict(mean - half, mean + half)]
 
 
 def make_table(cells: Cells, table: tabular.Table) -> str:

@@ -25,10 +25,9 @@ from pathlib import Path
 import family
 import submitit
 import sweep
-from absl import flags
 from flax.traverse_util import flatten_dict
-from ml_collections import config_flags
 
+from prdarts_jax import command_line
 from prdarts_jax.fields import check_names
 from prdarts_jax.run import validation
 
@@ -110,22 +109,6 @@ def command_of(config: str, workdir: Path, fields: dict[str, str], rest: list[st
     return [sys.executable, "-m", "prdarts_jax.main", f"--config={config}", f"--workdir={workdir}", *given, *rest]
 
 
-def check_values(command: list[str]) -> None:
-    """Refuses the command line of a search or a training whose config may not have the values of its fields.
-
-    Raises:
-      ValueError: naming the field, its value and what is allowed.
-    """
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
-    try:
-        values(command, known_only=True)
-    except flags.Error as error:
-        raise ValueError(str(error)) from None
-    if values.config.get("job") != "theory":
-        validation.validate(values.config)
-
-
 def main() -> None:
     """Submits the jobs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,7 +134,9 @@ def main() -> None:
         runs = {folder_of(fields): fields for fields in combinations(arguments.grid, arguments.config)}
         check_seeds(list(runs.values()), arguments.config, arguments.rest)
         for fields in runs.values():
-            check_values(command_of(arguments.config, arguments.workdir, fields, arguments.rest))
+            config = command_line.config_of(command_of(arguments.config, arguments.workdir, fields, arguments.rest))
+            if config.get("job") != "theory":
+                validation.validate(config)
     executor = submitit.AutoExecutor(
         folder=arguments.workdir / "jobs", cluster=arguments.cluster, slurm_max_num_timeout=_MOST_TIMEOUTS
     )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -32,6 +32,7 @@ from prdarts_jax.spaces import genotypes
 from prdarts_jax.theory import job
 
 DIVERGED = 3  # the exit code
+_EXAMPLES = {"config": "configs/digits.py", "workdir": "runs/digits"}
 
 
 def use_compilation_cache(folder: str | None) -> None:
@@ -70,33 +71,60 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     Ends the program with one sentence if the command line cannot be parsed, if a flag is missing, if the config's file
     or a field of the config does not exist, or if a field has no effect since it is of another method.
     """
-    given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
-    names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
     try:
-        if config := _config_of_file(argv):
-            fields = [".".join(path) for path in flatten_dict(config.to_dict())]
-            given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
-            sections = {name for field in fields for name in given_fields if field.startswith(f"{name}.")}
-            check_names([name for name in given_fields if name not in sections], fields, given)
+        config = config_of(argv)
         program, *others = flags.FLAGS(list(argv))
         if others:
             raise ValueError(
-                f"unexpected argument {refusals.shown(others[0])}: the commands are {', '.join(_COMMANDS)}, and all "
-                f"other arguments have the form --name=value{refusals.near(others[0], _COMMANDS)}"
+                f"unexpected argument {refusals.shown(others[0])}: a command, {' or '.join(_COMMANDS)}, comes first, "
+                "and all other arguments have the form --name=value, without -- before them"
+                f"{'' if others[0] in _COMMANDS else refusals.near(others[0], _COMMANDS)}"
             )
-        for name, example in (("config", "configs/digits.py"), ("workdir", "runs/digits")):
-            if getattr(flags.FLAGS, name) is None:
-                raise ValueError(f"--{name} is missing; an example is --{name}={example}")
-        _check_sections(given_fields, flags.FLAGS.config)
-        return [program]
+        for name, missing in (("config", config is None), ("workdir", flags.FLAGS.workdir is None)):
+            if missing:
+                raise ValueError(f"--{name} is missing; an example is --{name}={_EXAMPLES[name]}")
     except flags.Error as error:
-        first, *others = str(error).strip().splitlines()  # more than one if the config's file raises an error
-        refuse(" ".join([first, *others[-1:]]))
+        refuse(_first_and_last_line(error))
     except ValueError as error:
         refuse(error)
+    return [program]
+
+
+def config_of(argv: Sequence[str]) -> ConfigDict | None:
+    """The config that a command line describes; None without --config.
+
+    Raises:
+      ValueError: with one sentence, if the config's file or a field of the config does not exist, if a field cannot
+        have a value of this type, or if a field has no effect since it is of another method.
+    """
+    given = next((a for a in argv if a.lstrip("-").startswith("config=")), "--config")
+    names = (argument.lstrip("-").partition("=")[0].removeprefix("no") for argument in argv[1:])
+    given_fields = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    try:
+        flag = _read_config(argv, fields_from=[])
+        if not flag.present:
+            return None
+        fields = [".".join(path) for path in flatten_dict(flag.value.to_dict())]
+        sections = {name for field in fields for name in given_fields if field.startswith(f"{name}.")}
+        check_names([name for name in given_fields if name not in sections], fields, given)
+        config = _read_config(argv, fields_from=argv).value
+        _check_sections(given_fields, config)
+        return config
+    except flags.Error as error:
+        raise ValueError(_first_and_last_line(error)) from None
+    except ValueError:
+        raise
     except Exception as error:  # whatever the config's file raises
         reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
-        refuse(f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})")
+        raise ValueError(
+            f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})"
+        ) from error
+
+
+def _first_and_last_line(error: Exception) -> str:
+    """The message has more than one line if the config's file raises an error."""
+    first, *others = str(error).strip().splitlines()
+    return " ".join([first, *others[-1:]])
 
 
 def _check_sections(names: Sequence[str], config: ConfigDict) -> None:
@@ -122,15 +150,15 @@ def refuse(reason: Exception | str) -> NoReturn:
     sys.exit(f"error: {refusals.cut(str(reason)) or type(reason).__name__}")
 
 
-def _config_of_file(argv: Sequence[str]) -> ConfigDict | None:
-    """The config of the file that a command line names, before the command line sets any of its fields."""
-    of_file = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=of_file, sys_argv=[])
+def _read_config(argv: Sequence[str], fields_from: Sequence[str]) -> Any:
+    """The flag --config, whose value is what its file returns, with the fields that `fields_from` sets."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(fields_from))
     try:
-        of_file(list(argv), known_only=True)
+        values(list(argv), known_only=True)
     except SystemExit as error:
         raise RuntimeError(f"it ends the program with {error.code!r}") from error
-    return of_file.config
+    return values["config"]
 
 
 def main(argv: Sequence[str]) -> None:

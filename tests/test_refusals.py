@@ -161,6 +161,7 @@ FILES = {
     "def get_config():\n  return 1 + 'a'": "TypeError: unsupported operand",
     "def get_config():\n  return get_config()": "RecursionError: maximum recursion depth exceeded",
     "def get_config():\n  return {'job': 'search'}": "'dict' object has no attribute 'to_dict'",
+    "def get_config():\n  pass": "'NoneType' object has no attribute 'to_dict'",
     "import sys\nsys.exit(3)": "RuntimeError: it ends the program with 3",
 }
 
@@ -193,6 +194,12 @@ def test_a_config_of_another_form_is_refused(change, message, command, tmp_path)
     )
     ended = command(f"--config={tmp_path}/mine.py", f"--workdir={tmp_path / 'run'}")
     assert ended.code.startswith(f"error: {message}") and "\n" not in ended.code and len(ended.code) < 500
+
+
+def test_a_config_without_fields_is_refused(command, tmp_path):
+    (tmp_path / "mine.py").write_text("import ml_collections\nget_config = ml_collections.ConfigDict\n")
+    ended = command(f"--config={tmp_path}/mine.py", f"--workdir={tmp_path / 'run'}")
+    assert ended.code == "error: config.job=None must be search or train"
 
 
 def test_too_little_memory_is_said_in_a_sentence(command, tmp_path, monkeypatch):

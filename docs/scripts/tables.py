@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
-from prdarts_jax import fields
+from prdarts_jax import fields, markdown
 from prdarts_jax.run import report, settings
 from prdarts_jax.search import methods
 from prdarts_jax.theory import job
@@ -38,7 +38,7 @@ def of_methods(names: str, top: str) -> str:
 
 def of_configs(job: str, top: str) -> str:
     """The files of configs/ that hold a job, with the first sentence of each, and what they change."""
-    lines = ["| file | what it runs | settings other than the defaults |", "|---|---|---|"]
+    rows = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         scope: dict = {"__file__": str(path), "__name__": path.stem}
         exec(compile(path.read_text(), path, "exec"), scope)
@@ -47,17 +47,16 @@ def of_configs(job: str, top: str) -> str:
             text = " ".join(scope["__doc__"].split("\n\n")[0].split())
             changed = {} if job == "theory" else report.changed_fields(config)
             fields_in_words = ", ".join(f"`{name}={value!r}`" for name, value in changed.items())
-            lines.append(f"| `configs/{path.name}` | {text} | {fields_in_words} |")
-    return "\n".join(lines)
+            rows.append([f"`configs/{path.name}`", text, fields_in_words])
+    return markdown.table(["file", "what it runs", "settings other than the defaults"], rows)
 
 
 def _table(schema, meanings):
-    lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+    rows = []
     for name, field in flatten_dict(schema, sep=".").items():
         meaning = field.meaning or meanings.get(name, "")
-        cells = (f"`{name}`", f"`{field.default!r}`", _allowed(field), meaning)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+        rows.append([f"`{name}`", f"`{field.default!r}`", _allowed(field), meaning])
+    return markdown.table(["setting", "default", "allowed", "meaning"], rows)
 
 
 def _allowed(field):

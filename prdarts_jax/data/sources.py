@@ -88,7 +88,7 @@ def find(name: str, data_dir: Folder | None = None, *, test_share: float = 0.2, 
             return folders.find(path, test_share, test_seed)
         if path.is_file():
             return arrays.from_npz(path, test_share, test_seed)
-        if path.is_absolute() or name.startswith("."):
+        if path.is_absolute() or "." in name:
             raise FileNotFoundError(f"There is no file or folder {shown(name)} with images")
         if prepared := tfds.find(name, data_dir, test_share, test_seed):
             return prepared

@@ -177,7 +177,7 @@ class DiscreteNetwork(nn.Module):
         return classifier(self.num_classes)(jnp.mean(s1.astype(jnp.float32), axis=(1, 2)))
 
 
-Network = DiscreteNetwork | DiscreteNetwork201
+Network = DiscreteNetwork | DiscreteNetwork201  # what `network` makes
 
 
 def network(

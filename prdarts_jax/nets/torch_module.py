@@ -83,10 +83,6 @@ def weights(network: Any, variables: Mapping[str, Any], image_channels: int) -> 
     Raises:
       ValueError: as `torch_weights.to_torch`.
     """
-    without = {
-        name: {layer: arrays for layer, arrays in variables[name].items() if layer != "auxiliary_head"}
-        for name in ("params", "batch_stats")
-    }
     if isinstance(network, DiscreteNetwork):
         network = network.clone(auxiliary=False)
-    return torch_weights.to_torch(without, network, image_channels)
+    return torch_weights.to_torch(variables, network, image_channels)

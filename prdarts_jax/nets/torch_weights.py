@@ -16,6 +16,7 @@ from flax import traverse_util
 from prdarts_jax import ops, refusals, spaces
 from prdarts_jax.nets import discrete, torch_files
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
+from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
 _LISTED = 3  # the most names of each kind in a message
 _HEAD = "auxiliary_head"  # its name in PyTorch and here
@@ -55,7 +56,7 @@ def load(
         source, content = f"checkpoint {path_or_state_dict}", torch_files.read(path_or_state_dict)
     state = torch_files.state_dict(source, content)
     arrays = {name: value for name, value in state.items() if not name.endswith(f".{_COUNTER}")}
-    if not _has_head(network):
+    if not getattr(network, "auxiliary", False):
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{_HEAD}.")}
     if isinstance(network, discrete.DiscreteNetwork):
         arrays = _numbered(arrays, network)
@@ -74,7 +75,8 @@ def to_torch(variables: Mapping[str, Any], network: discrete.Network, image_chan
     for `load_state_dict(strict=True)`.
 
     Args:
-      variables: {'params', 'batch_stats'} of the network. Other collections are ignored.
+      variables: {'params', 'batch_stats'} of the network. Other collections are ignored, and so is an auxiliary head
+        that the network has not.
       network, image_channels: as for `load`.
 
     Returns:
@@ -86,7 +88,10 @@ def to_torch(variables: Mapping[str, Any], network: discrete.Network, image_chan
     """
     _check_arguments(network, image_channels)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    arrays = {".".join(path): a for path, a in traverse_util.flatten_dict(collections).items()}
+    flat = traverse_util.flatten_dict(collections)
+    arrays = {
+        ".".join(path): a for path, a in flat.items() if _HEAD not in path[1:2] or getattr(network, "auxiliary", False)
+    }
     entries = list(_entries(network, image_channels))
     expected = {".".join(entry.path): entry.shape for entry in entries}
     found = _checked(arrays, expected, "variables do not fit this network")
@@ -132,10 +137,6 @@ class _Entry(NamedTuple):
     path: tuple[str, ...]
     shape: tuple[int, ...]
     layout: _Layout
-
-
-def _has_head(network: discrete.Network) -> bool:
-    return isinstance(network, discrete.DiscreteNetwork) and network.auxiliary
 
 
 def _entries(network: discrete.Network, image_channels: int) -> Iterator[_Entry]:
@@ -307,6 +308,9 @@ def _cut(names: list[str]) -> str:
 def _check_arguments(network: object, image_channels: object) -> None:
     if not isinstance(network, discrete.Network):
         raise ValueError(f"network={refusals.shown(network)} must be a network, as discrete.network makes it")
+    kind = EdgeGenotype if isinstance(network, DiscreteNetwork201) else Genotype
+    if not isinstance(network.genotype, kind):
+        raise ValueError(f"network.genotype={refusals.shown(network.genotype)} must be of type {kind.__name__}")
     sizes = {name: getattr(network, name) for name in ("channels", "cells", "num_classes")}
     sizes["image_channels"] = image_channels
     for field, value in sizes.items():

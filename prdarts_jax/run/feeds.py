@@ -152,6 +152,12 @@ class InMemory(Feed):
         self.steps_per_epoch = len(train.labels) // batch_size
         self.augmentation = Augmentation(*sources.statistics(train), **config.augmentation)
         self._train, self._test = train, sources.load(data, split="test", **read)
+        channels = [images.images.shape[3] for images in (train, self._test)]
+        if channels[0] != channels[1]:
+            raise ValueError(
+                f"{refusals.cut(data.name, 200)} has training images of {channels[0]} channels and test images of "
+                f"{channels[1]}, but must have as many channels in both"
+            )
         if self._test.images.shape[1:3] != train.images.shape[1:3]:
             (h, w), (height, width) = self._test.images.shape[1:3], train.images.shape[1:3]
             raise ValueError(

@@ -337,6 +337,8 @@ def test_nothing_but_normalising() -> None:
 )
 def test_images_of_another_form_are_refused(images: np.ndarray, what: str) -> None:
     """A channel would be broadcast to three, and pixels in [0, 1] be taken as nearly black."""
+    with pytest.raises(ValueError, match=r"std=\(0.25,\)"):
+        augment(Augmentation((0.5,) * 3, (0.25,)), jax.random.key(0), np.ones((2, 4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match=rf"^images are {what}, but must be uint8\(B, H, W, 3\), from 0 to 255, "):
         augment(Augmentation((0.5,) * 3, (0.25,) * 3), jax.random.key(0), images)
 

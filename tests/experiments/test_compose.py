@@ -37,7 +37,7 @@ def compositions(value):
 
 
 def test_the_effect_of_a_part_is_a_number_a_seed():
-    """Ranks of 50, what the relaxation, the term and the way add, and with gates the number of the seed."""
+    """Percentiles of 50, what the relaxation, the term and the way add, and with gates the number of the seed."""
     adds = {"gates": 3, "path": -1, "perturbation": 2}
     script = scripts.load("compose")
     percentiles = compositions(

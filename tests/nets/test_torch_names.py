@@ -43,9 +43,11 @@ def test_variables_come_back_bit_for_bit(name, form, auxiliary):
     variables = structure.unflatten([jnp.abs(rng.normal(size=leaf.shape).astype(np.float32)) for leaf in leaves])
     state = torch_weights.to_torch({**variables, "auxiliary": {}}, network_of(name, form, auxiliary))
     assert_identical(torch_weights.load(state, network_of(name, form, auxiliary)), variables)
-    if auxiliary:  # which a network without a head does not read
-        without = torch_weights.load(state, network_of(name, form, auxiliary=False))
+    if auxiliary:  # which a network without a head neither reads nor writes
+        headless = network_of(name, form, auxiliary=False)
+        without = torch_weights.load(state, headless)
         assert set(variables["params"]) - set(without["params"]) == {"auxiliary_head"}
+        assert list(torch_weights.to_torch(variables, headless)) == [n for n in state if "auxiliary" not in n]
 
 
 def test_an_op_without_names_in_pytorch_is_named(own_registry):
@@ -59,6 +61,11 @@ def test_an_op_without_names_in_pytorch_is_named(own_registry):
     "network, message",
     (
         ("PRDARTS", "network='PRDARTS' must be a network, as discrete.network makes it"),
+        (network_of().clone(genotype="PRDARTS"), "network.genotype='PRDARTS' must be of type Genotype"),
+        (
+            discrete.DiscreteNetwork201(genotypes.named("PRDARTS")),
+            r"network.genotype=Genotype\(.* must be of type EdgeGenotype",
+        ),
         (network_of().clone(channels=0), "channels=0 must be an integer of at least 1"),
         (network_of().clone(channels=4.0), "channels=4.0 must be an integer of at least 1"),
         (network_of().clone(cells=0), "cells=0 must be an integer of at least 1"),

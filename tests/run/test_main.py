@@ -279,10 +279,14 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
         (("--workdir=run",), "--config is missing; an example is --config=configs/digits.py"),
         (
             (DIGITS, "--workdir=run", "seed=3"),
-            "unexpected argument 'seed=3': the commands are predict, draw, and all other arguments have the form "
-            "--name=value",
+            "unexpected argument 'seed=3': a command, predict or draw, comes first, and all other arguments have the "
+            "form --name=value, without -- before them",
         ),
-        (("pedict", "run"), "unexpected argument 'pedict': "),
+        (
+            ("pedict", "run"),
+            "unexpected argument 'pedict': a command, predict or draw, comes first, and all other arguments have the "
+            "form --name=value, without -- before them; did you mean 'predict'?",
+        ),
         (
             ("--config=configs/nothere.py", "--workdir=run"),
             "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",

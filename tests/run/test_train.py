@@ -305,6 +305,13 @@ def test_what_is_no_data_set_is_refused():
         train.check(tiny_config(), {"image": 3})
 
 
+def test_test_images_of_other_channels_are_refused():
+    grey, colour = ({"image": np.zeros((20, 6, 6, c), np.uint8), "label": np.arange(20) % 2} for c in (1, 3))
+    splits = {"train": from_arrays(colour, colour).open("train"), "test": from_arrays(grey, grey).open("test")}
+    with pytest.raises(ValueError, match="^mine has training images of 3 channels and test images of 1, but must "):
+        train.check(tiny_config(num_examples=0), DataSet("mine", splits.__getitem__))
+
+
 def test_test_images_of_another_size_are_refused():
     small, large = ({"image": np.zeros((20, size, 6, 3), np.uint8), "label": np.arange(20) % 2} for size in (6, 8))
     splits = {"train": from_arrays(small, small).open("train"), "test": from_arrays(large, large).open("test")}
