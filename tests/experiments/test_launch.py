@@ -45,7 +45,10 @@ def test_a_run_has_one_folder_whatever_its_values():
         ([CONFIG, "--grid", "method=darts,dart"], "config.method='dart' must be one of "),
         ([CONFIG, "--grid", "logits.learning_rate=fast"], "flag --config.logits.learning_rate=fast: "),
         ([CONFIG, "--grid", "epochs=1", "--", "--config.sed=3"], "config.sed is not a field of .*did you mean 'seed'"),
-        ([CONFIG, "--grid", "method=darts", "--", "--config.pc_darts.partial=2"], "config.pc_darts.partial has no effect"),
+        (
+            [CONFIG, "--grid", "method=darts", "--", "--config.pc_darts.partial=2"],
+            "config.pc_darts.partial has no effect",
+        ),
         ([CONFIG, "--grid", "epochs=1", "--", "--config.batch_size=0"], "config.batch_size=0 must be "),
         (["nowhere.py", "--grid", "seed=1"], ".*No such file or directory: .*nowhere.py"),
     ],

@@ -30,13 +30,19 @@ def test_the_paper_in_miniature(made_up_searches, tmp_path, monkeypatch):
     scripts.run("paper_in_miniature", *chosen)
     table, verdicts, _, of_darts_rule, doubted = (tmp_path / "table.md").read_text().split("\n\n")
     kinds = [line.split(" | ")[0].strip("| `") for line in table.splitlines()[2:]]
-    assert kinds == ["darts", "pr_darts", "random", "darts_v2", "all_skip"] and len(evaluated) == 2 * 2 + 10 + 2
+    assert kinds == ["darts", "pr_darts", "random", "darts_v2", "all_skip", "pr_darts by DARTS's rule"]
+    assert len(evaluated) == 2 * 2 + 10 + 2 + 2 and all(
+        len({source for _, source in evaluated["pr_darts_seed_1_distinct"].normal[i : i + 2]}) == 2
+        for i in range(0, 8, 2)
+    )
     judged = [line.split(" | ")[0].strip("| ") for line in verdicts.splitlines()[2:]]
     assert judged == [
         "skips: darts > pr_darts",
         "depth: pr_darts > darts",
         "accuracy: pr_darts > darts",
         "accuracy: pr_darts > random",
+        "accuracy: pr_darts by DARTS's rule > pr_darts",
+        "accuracy: pr_darts by DARTS's rule > random",
     ]
     own, other = ([line.split(" | ") for line in of.splitlines()[2:4]] for of in (table, of_darts_rule))
     assert own[0][2:4] == [cell.strip(" |") for cell in other[0][1:]]  # DARTS's cells are derived by its own rule
