@@ -145,7 +145,7 @@ def _write(config, workdir, problem, halves, cells):
         reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
         activation = reporting.read_probabilities(folder, len(records))
-        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation)
+        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation, genotype)
         for doubt in doubts:
             reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that differ by seed
             doubted.setdefault(reason, []).append(folder.name)

@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from prdarts_jax.spaces import genotypes
+
 Activation = Mapping[str, np.ndarray]  # for each cell type f32[epochs, edges, ops]
 
 
 def doubts(
-    cells: Mapping[str, int], num_classes: int, records: Sequence[Mapping[str, Any]], activation: Activation
+    cells: Mapping[str, int],
+    num_classes: int,
+    records: Sequence[Mapping[str, Any]],
+    activation: Activation,
+    genotype: Any = None,
 ) -> list[str]:
     """The reasons to doubt the result of a search; an empty list if there are none.
 
@@ -20,6 +26,7 @@ def doubts(
       records: of the epochs, each with `train_accuracy`, a fraction, and `genotype`, the derived genotype's fields.
       activation: how strongly each op took part after each epoch, for each cell type f32[epochs, edges, ops], at least
         0.
+      genotype: the cell that the search returns; only a `Genotype` can be doubted.
 
     >>> records = [{"train_accuracy": 0.11, "genotype": {"ops": ["none"]}}] * 2
     >>> doubts({"normal": 3}, 10, records, {"normal": np.ones((2, 1, 5))})
@@ -39,6 +46,12 @@ def doubts(
     last = max(2, len(records) // 10)
     if len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
         found.append(f"the derived cell still changed in the last {last} of {len(records)} epochs; search longer")
+    for cell_type, entries in genotypes.cells(genotype).items() if isinstance(genotype, genotypes.Genotype) else ():
+        if unread := {0, 1} - {source for _, source, _ in entries}:
+            found.append(
+                f"the {cell_type} cell reads only one of its two inputs, since both ops of a node may be on one edge; "
+                f"a method that keeps distinct inputs gives the first node both: no op takes input {unread.pop()}"
+            )
     return found
 
 

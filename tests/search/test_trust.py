@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prdarts_jax.search import trust
+from prdarts_jax.spaces import genotypes
 
 CELLS = {"normal": 2, "reduce": 2}
 
@@ -37,6 +38,20 @@ def test_a_sound_search_is_not_doubted():
 def test_each_reason_is_given(cells, fields, expected):
     found = trust.doubts(cells, 10, *made_up(**fields))
     assert len(found) == len(expected) and all(map(str.startswith, found, expected))
+
+
+@pytest.mark.parametrize("unread", [0, 1])
+def test_a_cell_that_does_not_read_one_of_its_inputs_is_doubted(unread):
+    read, ops = 1 - unread, ("sep_conv_3x3", "dil_conv_3x3")
+    of_one = [(op, source) for source in (read, 2, 3, 4) for op in ops]
+    of_both = [(op, source) for source in (0, 2, 3, 4) for op, source in zip(ops, (source, 1), strict=True)]
+    cell = genotypes.Genotype(of_one, (2, 3, 4, 5), of_both, (2, 3, 4, 5))
+    (found,) = trust.doubts(CELLS, 10, *made_up(), cell)
+    assert found.startswith("the normal cell reads only one of its two inputs, since both ops of a node may be on one")
+    assert found.endswith(f": no op takes input {unread}")
+    for published in ("PRDARTS", "DARTS_V2"):
+        assert trust.doubts(CELLS, 10, *made_up(), genotypes.named(published)) == []
+    assert trust.doubts(CELLS, 10, *made_up(), genotypes.EdgeGenotype(("none",) * 6)) == []
 
 
 def test_a_temperature_that_moves_all_ops_alike_is_no_movement():
