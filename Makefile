@@ -37,7 +37,7 @@ docs: .venv/docs.installed
 .venv/docs.installed: EXTRA := [docs]
 .venv/%.installed: setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.$(EXTRA)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	touch $@
 
 clean:
