@@ -121,7 +121,10 @@ def exit_if_refused() -> Iterator[None]:
 
 
 def small_config(space: str, data_dir: str) -> ConfigDict:
-    """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits."""
+    """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits.
+
+    PR-DARTS's forms derive their cells as the paper's text allows: both ops of a node may be on the same edge.
+    """
     config = settings.search()
     config.space = space
     config.data_dir = data_dir
@@ -134,6 +137,9 @@ def small_config(space: str, data_dir: str) -> ConfigDict:
     config.weights.end_learning_rate = 0.001
     config.logits.learning_rate = 1e-2
     config.r_darts.update({"window": 2, "start": 0})  # for searches of a few epochs
+    for name, method in methods.NAMED.items():
+        if "distinct_inputs" in method.schema:
+            config[name].distinct_inputs = False
     return config
 
 

@@ -69,7 +69,7 @@ PR_DARTS = COMMON | {
     "weights.end_learning_rate": 0.0,
 }
 GATES = {"lambda_skip": 0.01, "lambda_nonskip": 0.005, "start_temperature": 10.0, "end_temperature": 0.1}
-PATH = {"lambda_path": 0.005, "distinct_inputs": False}
+PATH = {"lambda_path": 0.005, "distinct_inputs": True}
 DARTS = COMMON | {
     "epochs": 50,
     "batch_size": 64,
@@ -80,10 +80,13 @@ DARTS = COMMON | {
 NO_NONE = {"space": "darts_no_none"}
 PAPERS = {
     "pr_darts": PR_DARTS | section("pr_darts", **GATES | PATH),
-    "pr_darts_gates": PR_DARTS | section("pr_darts_gates", **GATES, distinct_inputs=False),
+    "pr_darts_gates": PR_DARTS | section("pr_darts_gates", **GATES, distinct_inputs=True),
     "pr_darts_path": PR_DARTS | section("pr_darts_path", **PATH),
     "pr_darts_released": PR_DARTS
-    | section("pr_darts_released", **GATES | PATH | {"start_temperature": 1.0, "drop": 0.4, "threshold": 0.2})
+    | section(
+        "pr_darts_released",
+        **GATES | PATH | {"distinct_inputs": False, "start_temperature": 1.0, "drop": 0.4, "threshold": 0.2},
+    )
     | {
         "batch_size": 250,
         "augmentation.cutout": 0,

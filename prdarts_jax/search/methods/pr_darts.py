@@ -50,7 +50,7 @@ def pr_darts(
     lambda_path: _Weight = 0.005,
     start_temperature: _Temperature = 10.0,
     end_temperature: _Temperature = 0.1,
-    distinct_inputs: bool = False,
+    distinct_inputs: bool = True,
 ) -> Method:
     """Weighs each op by a hard-concrete gate of its own; penalties make the gates sparse, and depth is rewarded.
 
@@ -64,7 +64,7 @@ def pr_darts(
       start_temperature: tau at the start of the search; it falls linearly over the whole search.
       end_temperature: tau at the end of the search.
       distinct_inputs: True: the two ops that a node keeps are on different edges, as in all published cells. False:
-        both may be on the same edge.
+        both may be on the same edge, as the paper's text allows; the cell may then be a chain.
     """
     return _method(
         _gates(start_temperature, end_temperature),
@@ -81,7 +81,7 @@ def pr_darts_gates(
     lambda_nonskip: _Weight = 0.005,
     start_temperature: _Temperature = 10.0,
     end_temperature: _Temperature = 0.1,
-    distinct_inputs: bool = False,
+    distinct_inputs: bool = True,
 ) -> Method:
     """PR-DARTS without the reward for depth (Fig. 1). The arguments are those of `pr_darts`."""
     relaxation = _gates(start_temperature, end_temperature)
@@ -91,7 +91,7 @@ def pr_darts_gates(
 
 
 @named()
-def pr_darts_path(lambda_path: _Weight = 0.005, distinct_inputs: bool = False) -> Method:
+def pr_darts_path(lambda_path: _Weight = 0.005, distinct_inputs: bool = True) -> Method:
     """PR-DARTS's reward for depth with DARTS's softmax instead of gates (Fig. 1). The arguments are those of
     `pr_darts`."""
     return _method(relaxations.Softmax(0.5, 0.0), distinct_inputs, terms.path_depth(lambda_path))
@@ -111,8 +111,8 @@ def pr_darts_released(
     """PR-DARTS as in the authors' released code, which differs from the paper.
 
     Each step runs the two ops with the largest gates on each edge, with weight 1 and the gradient of the gates
-    (straight-through). The regularisers take the mean only over the gates of these ops. The other arguments are those
-    of `pr_darts`.
+    (straight-through). The regularisers take the mean only over the gates of these ops. Both ops that a node keeps may
+    be on the same edge. The other arguments are those of `pr_darts`.
 
     Args:
       lambda_nonskip: lambda2, weight of two sparsity terms: one for the ops with parameters, noise and the op `none`
