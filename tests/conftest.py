@@ -11,9 +11,10 @@ import jax
 import pytest
 from absl import app, flags
 from absl.testing import flagsaver
-from shared import without_pictures
+from shared import make_toy, without_pictures
 
 from prdarts_jax.ops import registry
+from prdarts_jax.run import problems
 
 # Most of the time of all tests is compilation, so the compiler leaves out what it can, here and in processes that tests
 # start. What is given is kept: `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles as for users.
@@ -68,6 +69,14 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="module")
 def no_pictures():
     with without_pictures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Searches of the module train a stand-in for the supernet, which compiles faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems, "make_supernet", make_toy)
         yield
 
 

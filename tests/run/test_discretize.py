@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from shared import make_toy, tiny_arguments, tiny_config
+from shared import tiny_arguments, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import encoded
@@ -25,13 +25,6 @@ pytestmark = [
 WAYS = ("perturbation", "best_of")
 FEW = {"selection.val_batches": 2, "selection.finetuning_steps": 2, "selection.samples": 5}
 SPACES = {"perturbation": "s2", "best_of": "nas_bench_201"}
-
-
-@pytest.fixture(scope="module")
-def toy():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(problems, "make_supernet", make_toy)
-        yield
 
 
 def of_way(way, **fields):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import BEST_CELL, make_toy, read_records, refused, stop_at, tiny_config
+from shared import BEST_CELL, read_records, refused, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
@@ -47,13 +47,6 @@ def test_supernets_grow_with_the_stages_and_have_dropout_where_there_is_a_rate()
     stages = problems.stages_of(problems.make_method(config))
     nets = [problems.make_supernet(config, stage.method, 10) for stage in stages]
     assert [(net.cells, net.dropout) for net in nets] == [(1, ""), (2, "skip")]
-
-
-@pytest.fixture(scope="module")
-def toy():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(problems, "make_supernet", make_toy)
-        yield
 
 
 # Early stopping -------------------------------------------------------------------------------------------------------
