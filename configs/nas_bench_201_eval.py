@@ -7,6 +7,8 @@ The default cell is that of a residual network, which has 93.97 % in the benchma
         --config.genotype=runs/nas_bench_201/genotype.json
 """
 
+import math
+
 from ml_collections import ConfigDict
 
 from prdarts_jax.run import settings
@@ -23,6 +25,7 @@ def get_config() -> ConfigDict:
     config.drop_path = 0.0
     config.augmentation.cutout = 0
     config.weights.learning_rate = 0.1
+    config.weights.clip = math.inf
     config.weights.nesterov = True
     config.weights.weight_decay = 5e-4
     return config

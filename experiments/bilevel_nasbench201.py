@@ -15,6 +15,7 @@ gains.npz, a run folder for each search, and table.md.
 """
 
 import argparse
+import io
 
 import family
 import jax
@@ -28,7 +29,7 @@ from scipy import stats
 from prdarts_jax import markdown
 from prdarts_jax.nets import discrete
 from prdarts_jax.nets.nas_bench_201 import Supernet201
-from prdarts_jax.run import checkpoints
+from prdarts_jax.run import checkpoints, reporting
 from prdarts_jax.theory import findings, gram
 
 METHODS = ("darts", "pr_darts")
@@ -100,7 +101,9 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             images, _ = load_images(config.dataset, config.data_dir, config.image_size)
             checkpoints.write_config(arguments.workdir, fields)
-            np.savez(path, **measure_gains(images, config.channels, arguments.draws))
+            content = io.BytesIO()
+            np.savez(content, **measure_gains(images, config.channels, arguments.draws))
+            reporting.write_bytes(path, content.getvalue())
         gains = dict(np.load(path))
         results = family.run(config, METHODS, arguments.workdir, arguments.seeds)
     grown = {method: [growth(search) for search in family.of(results, method)] for method in METHODS}

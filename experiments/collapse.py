@@ -58,9 +58,9 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     with family.exit_if_refused():
-        table = tabular.load(arguments.table) if arguments.table else None
         config = make_config(arguments.data_dir, arguments.table)
         config = family.with_fields(config, family.parse_fields(arguments.set))
+        table = tabular.load(arguments.table, config.dataset) if arguments.table else None
         results = family.run(config, METHODS, arguments.workdir, arguments.seeds, kept_in)
     text = make_table(results, table)
     (arguments.workdir / "table.md").write_text(text)

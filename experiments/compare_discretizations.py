@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from prdarts_jax import markdown
-from prdarts_jax.run import reporting, search, settings
+from prdarts_jax.run import checkpoints, reporting, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
 WAYS = ("perturbation", "best_of")
@@ -38,22 +38,27 @@ class Choice(NamedTuple):
 
 
 def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, Choice]:
-    """Copies a finished run into a folder and lets it choose its cell with some fields of its config changed.
+    """Copies a finished run into a folder and lets it choose its cell with some fields of its config changed. A choice
+    that is there is made again only if the fields or the run have changed.
 
     Returns:
       {'derived': the cell of the logits, 'chosen': the chosen one}.
     """
-    result = folder / "discretization.json"
-    if not result.exists():
-        if not (run / "genotype.json").exists():
-            raise ValueError(f"{run} is not the folder of a finished search")
-        there = json.loads((run / "config.json").read_text())
+    if not (run / "genotype.json").exists():
+        raise ValueError(f"{run} is not the folder of a finished search")
+    source = folder / "choice.json"
+    logits = checkpoints.fingerprint(reporting.read_logits(run, reporting.read_records(run)[-1]["epoch"]))
+    made_of = {"fields": dict(fields), "logits": logits}
+    if not source.exists() or reporting.read_json(source) != made_of:
+        there = checkpoints.read_config(run) or {}
         config = settings.search(there["method"])
         config.update({name: value for name, value in there.items() if name in config})
-        shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns("tensorboard", "evaluation"))
         search.run(family.with_fields(config, fields), folder)
         jax.clear_caches()
-    return read(reporting.read_json(result))
+        reporting.write_json(source, made_of)
+    return read(reporting.read_json(folder / "discretization.json"))
 
 
 def read(choices: Mapping[str, Any]) -> dict[str, Choice]:
@@ -132,7 +137,8 @@ def main() -> None:
     runs = {run.name: run for run in arguments.runs}
     results = {}
     with family.exit_if_refused():
-        table = tabular.load(arguments.table)
+        datasets = {config["dataset"] for run in arguments.runs if (config := checkpoints.read_config(run))}
+        table, *_ = [tabular.load(arguments.table, dataset) for dataset in datasets or (None,)]
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
         for name in sorted(runs) or complete(kept_in):

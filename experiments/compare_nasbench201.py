@@ -121,10 +121,10 @@ def main() -> None:
     arguments = parser.parse_args()
     kept_in = family.results_of(arguments)
     with family.exit_if_refused():
-        table = tabular.load(arguments.table)
         config = family.with_fields(
             make_config(arguments.data_dir, arguments.table), family.parse_fields(arguments.set)
         )
+        table = tabular.load(arguments.table, config.dataset)
         results = family.run(config, arguments.methods, arguments.workdir, arguments.seeds, kept_in)
         for name in arguments.methods:
             seeds = family.seeds_of(kept_in, name)

@@ -23,6 +23,7 @@ import compare_discretizations
 import compare_nasbench201
 import family
 import numpy as np
+from ml_collections import ConfigDict
 
 from prdarts_jax import markdown
 from prdarts_jax.run import reporting
@@ -115,13 +116,18 @@ def make_table(cells: Cells, table: tabular.Table) -> str:
     return text
 
 
-def search(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> dict[Any, genotypes.EdgeGenotype]:
-    """The cells of all compositions whose relaxation and term are named; runs what is missing."""
-    folder = arguments.workdir
+def make_config(arguments: argparse.Namespace) -> ConfigDict:
+    """The settings that all searches share."""
     config = compare_nasbench201.make_config(arguments.data_dir, arguments.table)
     config.epochs, config.logits.learning_rate, config.hessian = 10, 1.5e-3, False
-    fields = family.parse_fields(arguments.set)
-    config = family.with_fields(config, fields)
+    return family.with_fields(config, family.parse_fields(arguments.set))
+
+
+def search(
+    arguments: argparse.Namespace, config: ConfigDict, names: Sequence[tuple[str, str]]
+) -> dict[Any, genotypes.EdgeGenotype]:
+    """The cells of all compositions whose relaxation and term are named; runs what is missing."""
+    folder, fields = arguments.workdir, family.parse_fields(arguments.set)
     of_choice = {name: value for name, value in fields.items() if name.startswith("selection.")}
     methods = {write_method(folder / "methods", *name): name for name in names}
     results = family.run(config, list(methods), folder, arguments.seeds)
@@ -131,10 +137,9 @@ def search(arguments: argparse.Namespace, names: Sequence[tuple[str, str]]) -> d
         run = family.workdir(folder, method, seed)
         for way in compare_discretizations.WAYS:
             print(f"{run.name}, {way}", flush=True)
-            choice = compare_discretizations.choose(run, folder / way / run.name, of_choice | {"discretization": way})[
-                "chosen"
-            ]
-            found[*methods[method], way, seed] = choice.genotype
+            of_way = of_choice | {"discretization": way}
+            choices = compare_discretizations.choose(run, folder / way / run.name, of_way)
+            found[*methods[method], way, seed] = choices["chosen"].genotype
     return found
 
 
@@ -147,9 +152,10 @@ def main() -> None:
     parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS))
     arguments = parser.parse_args()
     with family.exit_if_refused():
-        table = tabular.load(arguments.table)
+        config = make_config(arguments)
+        table = tabular.load(arguments.table, config.dataset)
         names = [(relaxation, term) for relaxation in arguments.relaxations for term in arguments.terms]
-        cells = search(arguments, names)
+        cells = search(arguments, config, names)
     text = make_table(cells, table)
     (arguments.workdir / "table.md").write_text(text)
     print(text)

@@ -152,8 +152,9 @@ def main() -> None:
     arguments = parser.parse_args()
     family.use_compilation_cache(arguments.workdir)
     with family.exit_if_refused():
-        table = tabular.load(arguments.table)
+        table = tabular.load(arguments.table, arguments.dataset)
         fields = {name: vars(arguments)[name] for name in ("dataset", "steps", "image_size", "channels")}
+        fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
         family.check_results(arguments.workdir / "cells.csv", fields)
         images, labels = load_images(arguments.dataset, arguments.data_dir, arguments.image_size)
     measure = make_measure(images, labels, arguments.steps, arguments.channels)

@@ -71,9 +71,9 @@ def main() -> None:
     kept_in = family.results_of(arguments)
     accuracies: dict[str, dict[int, list[float]]] = {name: {} for name in arguments.methods}
     with family.exit_if_refused():
-        table = tabular.load(arguments.table)
         fields = family.parse_fields(arguments.set)
         config = family.with_fields(make_config(arguments.data_dir, arguments.table), fields)
+        table = tabular.load(arguments.table, config.dataset)
         for steps, (folder, shared) in lengths(config, arguments.epochs).items():
             results = family.run(
                 shared, arguments.methods, arguments.workdir / folder, arguments.seeds, kept_in / folder

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 import sys
 from pathlib import Path
 
@@ -220,7 +221,7 @@ OF_ONE_JOB = {
     "nas_bench_201_eval": CIFAR10_EVAL
     | {"genotype": "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"}
     | {"channels": 16, "cells": 5, "epochs": 200, "batch_size": 256, "drop_path": 0.0, "augmentation.cutout": 0}
-    | section("weights", learning_rate=0.1, nesterov=True, weight_decay=5e-4),
+    | section("weights", learning_rate=0.1, nesterov=True, weight_decay=5e-4, clip=math.inf),
     "bench_suite": SUITE | {"channels": 7, "cells": 18},
     "own_method": DARTS
     | {"method": f"{FOLDER}/own_method.py:annealed_darts", "dataset": "digits", "epochs": 10}

@@ -7,7 +7,7 @@ normalisation after pools, drop-path and an auxiliary head.
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prdarts_jax import devices, ops
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
-from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, Layer, classifier, imagenet_stem
+from prdarts_jax.nets.layers import AuxiliaryHead, BatchNorm, Conv, Form, Layer, check_dtype, classifier, imagenet_stem
 from prdarts_jax.refusals import listed, shown
 from prdarts_jax.spaces import layout
 from prdarts_jax.spaces.genotypes import AnyGenotype, Genotype
@@ -93,6 +94,7 @@ class DiscreteCell(nn.Module):
         return jnp.concatenate([states[node] for node in self.concat], axis=-1)
 
 
+@checked
 class DiscreteNetwork(nn.Module):
     """The network of a `Genotype`: a stem, cells and a head. The width doubles at the reductions (`spaces.layout`).
 
@@ -109,19 +111,22 @@ class DiscreteNetwork(nn.Module):
         f32[B, num_classes] are sown under the name `logits` into the collection `auxiliary`.
       dtype: dtype of the computation, float32 or bfloat16. Parameters, BN statistics and classifiers stay float32.
       axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
+
+    Raises:
+      ValueError: a field is of another type or out of range.
     """
 
     genotype: Genotype
     form: Form = "cifar"
-    channels: int = 36
-    cells: int = 20
-    num_classes: int = 10
+    channels: Annotated[int, at_least(1)] = 36
+    cells: Annotated[int, at_least(1)] = 20
+    num_classes: Annotated[int, at_least(1)] = 10
     auxiliary: bool = False
     dtype: jax.typing.DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        published(self.form)  # refuses an unknown form
+        check_dtype(self.dtype)
         super().__post_init__()
 
     @nn.compact
@@ -251,7 +256,8 @@ def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, .
 
     @jax.jit
     def draw(key):
-        start = {path: jnp.full(shape, path[-1] in ("scale", "var"), jnp.float32) for path, shape in shapes.items()}
+        ones = {path: path[-1].endswith("scale") or path[-1] == "var" for path in shapes}
+        start = {path: jnp.full(shape, ones[path], jnp.float32) for path, shape in shapes.items()}
         return unflatten_dict(start | ops.init_params(key, kernels))
 
     return draw(key)

@@ -1,13 +1,14 @@
 """The discrete network of a cell of NAS-Bench-201, for training from scratch (Dong, Yang, ICLR 2020, section 2.1)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from prdarts_jax import devices, ops
-from prdarts_jax.nets.layers import BatchNorm, Conv, Layer, classifier
+from prdarts_jax.fields import at_least, checked
+from prdarts_jax.nets.layers import BatchNorm, Conv, Layer, check_dtype, classifier
 from prdarts_jax.nets.nas_bench_201 import ResidualBlock
 from prdarts_jax.spaces.genotypes import EdgeGenotype
 
@@ -45,6 +46,7 @@ class DiscreteCell201(nn.Module):
         return states[-1]
 
 
+@checked
 class DiscreteNetwork201(nn.Module):
     """The network of an `EdgeGenotype`: a stem, three stages of cells joined by residual blocks, and a head.
 
@@ -58,14 +60,21 @@ class DiscreteNetwork201(nn.Module):
       num_classes: number of classes.
       dtype: dtype of the computation, float32 or bfloat16. Parameters, BN statistics and the classifier stay float32.
       axis_name: the mapped axis over which the batch is spread, if any; BN then takes the moments of the whole batch.
+
+    Raises:
+      ValueError: a field is of another type or out of range.
     """
 
     genotype: EdgeGenotype
-    channels: int = 16
-    cells: int = 5
-    num_classes: int = 10
+    channels: Annotated[int, at_least(1)] = 16
+    cells: Annotated[int, at_least(1)] = 5
+    num_classes: Annotated[int, at_least(1)] = 10
     dtype: jax.typing.DTypeLike = jnp.float32
     axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, drop_path: jax.Array | float = 0.0) -> jax.Array:

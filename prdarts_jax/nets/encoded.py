@@ -11,13 +11,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from prdarts_jax import ops
 from prdarts_jax.nets import supernet_of
 from prdarts_jax.nets.supernet import Macro
 from prdarts_jax.spaces import SearchSpace, genotypes, nas_bench_201
-from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype, Genotype
+from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype
 
 Variables = dict[str, Any]
 
@@ -25,8 +24,10 @@ Variables = dict[str, Any]
 class EncodedNetwork(nn.Module):
     """A network that computes what the discrete network of a genotype computes; the genotype is one of its variables.
 
+    There is one difference: drop-path drops all ops of an edge together.
+
     Variables are in the collections `params` and `batch_stats`, which have the arrays of all ops of the space, and
-    `genotype`, the array of `encode`, which is only read. It is called as a `DiscreteNetwork`.
+    `genotype`, the arrays of `SearchSpace.encode`, which are only read. It is called as a `DiscreteNetwork`.
 
     Attributes:
       supernet: the supernet of the space, as `network` makes it.
@@ -80,42 +81,10 @@ def space_of(cells: Sequence[AnyGenotype]) -> SearchSpace:
     return SearchSpace("of the genotypes", names, nodes, outputs=outputs)
 
 
-def encode(space: SearchSpace, genotype: AnyGenotype) -> dict[str, np.ndarray]:
-    """Converts a genotype to op weights of 0 and 1: {cell type: f32[edges, ops]}.
-
-    Raises:
-      ValueError: the genotype is not in the space, has an op twice on an edge, or concatenates other nodes than the
-        space.
-    """
-    if not isinstance(genotype, space.genotype_class):
-        raise ValueError(f"genotype {genotype!r} must be a {space.genotype_class.__name__} in the space {space.name}")
-    result = {}
-    for cell_type, entries in genotypes.cells(genotype).items():
-        weights = np.zeros(space.shape, np.float32)
-        nodes = genotype.nodes if isinstance(genotype, EdgeGenotype) else len(entries) // 2 + 2
-        outputs = genotypes.ends(genotype, cell_type)[1]
-        if nodes != space.nodes or (isinstance(genotype, Genotype) and outputs != space.concat):
-            raise ValueError(
-                f"the {cell_type} cell must have {space.nodes} nodes and concatenate {space.concat} in the space "
-                f"{space.name}, but has {nodes} nodes and concatenates {outputs}"
-            )
-        for op, source, target in entries:
-            if ops.group(op) == "none":
-                continue  # it adds nothing
-            if op not in space.ops:
-                raise ValueError(f"op {op!r} must be one of the space {space.name}: {', '.join(space.ops)}")
-            place = space.edges.index((source, target)), space.ops.index(op)
-            if weights[place]:
-                raise ValueError(f"the {cell_type} cell must not have {op} twice on the edge {(source, target)}")
-            weights[place] = 1
-        result[cell_type] = weights
-    return result
-
-
 def init_variables(network: EncodedNetwork, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
     """Initialises {'params', 'batch_stats'} of all ops for images of the shape (B, H, W, C).
 
-    They do not depend on a genotype. Add the collection `genotype` (see `encode`) to call the network.
+    They do not depend on a genotype. Add the collection `genotype` (see `SearchSpace.encode`) to call the network.
     """
     whole = EncodedNetwork(network.supernet.clone(axis_name=None))  # so that no mapped axis is needed
     variables = jax.jit(lambda key: whole.init(key, jnp.zeros(image_shape), train=True))(key)

@@ -1,6 +1,7 @@
 """Layers that several networks use: those around the cells, and one for a single op of a discrete cell."""
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from prdarts_jax import ops
 from prdarts_jax.ops import kernels
+from prdarts_jax.refusals import shown
 
 Form = Literal["cifar", "imagenet"]  # the form of a network; 'imagenet' begins with `imagenet_stem`
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
@@ -88,6 +90,12 @@ def imagenet_stem(
     return s0, norm("stem_norm_2", Conv(channels, (2, 2), images.dtype, name="stem_conv_2")(nn.relu(s0)))
 
 
+def check_dtype(dtype: object) -> None:
+    """Raises ValueError for a dtype in which no network computes."""
+    if dtype not in (jnp.float32, jnp.bfloat16, "float32", "bfloat16"):
+        raise ValueError(f"dtype={shown(dtype)} must be float32 or bfloat16")
+
+
 class Layer(nn.Module):
     """An op with affine batch normalisation and running statistics; `channels` is the number C that the op gives."""
 
@@ -100,7 +108,8 @@ class Layer(nn.Module):
         """Computes [B, h, w, C] from x [B, H, W, D]."""
         params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
         if self.op.draws:
-            key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
+            alone = jax.random.key(zlib.crc32("/".join(self.path).encode()))  # each layer has other numbers
+            key = self.make_rng("draws") if self.has_rng("draws") else alone
             if train and self.axis_name is not None:  # each device draws other noise for its part of the batch
                 key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
             params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}

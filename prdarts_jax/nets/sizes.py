@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import ops
 from prdarts_jax.nets import discrete
+from prdarts_jax.refusals import shown
 from prdarts_jax.spaces import genotypes, layout
 from prdarts_jax.spaces.genotypes import AnyGenotype, EdgeGenotype
 
@@ -38,7 +39,7 @@ def describe(
       macs: multiply-adds of the convolutions and the classifier for one image, without the auxiliary head.
 
     Raises:
-      ValueError: `form` is unknown, or it is not 'cifar' for an EdgeGenotype.
+      ValueError: `form` is unknown, or it is not 'cifar' for an EdgeGenotype; a size is below 1.
     """
     without, cells_of = plan(genotype, form, channels, cells, num_classes, image_shape)
     # The size of the network without ops, plus that of each op; `of_op` computes each width and size only once.
@@ -80,6 +81,8 @@ def plan(
       (H, W, C) of one image. `cells` has a pair (cell type, `Places`) for each cell of the network, in order.
     """
     image_shape = image_shape or discrete.published(form).image_shape
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape={shown(image_shape)} must be (height, width, channels), each at least 1")
     height, width, _ = image_shape
     network = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)
     c = network.channels

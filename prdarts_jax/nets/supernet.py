@@ -19,11 +19,11 @@ from prdarts_jax.nets.layers import (
     Form,
     Normalizing,
     Preprocess,
+    check_dtype,
     classifier,
     imagenet_stem,
 )
 from prdarts_jax.nets.program import program
-from prdarts_jax.refusals import shown
 from prdarts_jax.spaces import SearchSpace, darts, layout
 from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
@@ -166,8 +166,7 @@ class Macro(nn.Module):
                 f"space {self.space.name!r}, whose cells are {found.__name__}s, must be given to {fits} and not to "
                 f"{type(self).__name__}"
             )
-        if self.dtype not in (jnp.float32, jnp.bfloat16, "float32", "bfloat16"):
-            raise ValueError(f"dtype={shown(self.dtype)} must be float32 or bfloat16")
+        check_dtype(self.dtype)
         super().__post_init__()
 
     @property

@@ -240,6 +240,8 @@ def _op(theirs: str, ours: tuple[str, ...], layers: ops.Layers, op: ops.Op, chan
             yield from _norm(f"{theirs}.{module}", (*ours, "norm", name), (*ours, "norm", name), channels)
         else:
             shape = op.shapes[name]
+            if len(shape) not in _OF_OPS:
+                raise ValueError(f"the array {name!r} of {theirs}, of the shape {shape}, must have 2 to 4 axes")
             yield _Entry(f"{theirs}.{module}.weight", ("params", *ours, "conv", name), shape, _OF_OPS[len(shape)])
 
 

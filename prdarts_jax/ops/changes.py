@@ -105,6 +105,9 @@ def partially(op: Op, seen: int, stride: int) -> Op:
     x is [B, H, W, C], and `op` has `seen` = C / K channels. At stride 2 the channels that bypass it go through a 2x2
     maximum. Then the channels are shuffled, always in the same way, so that other ones come first: channel
     k * seen + s moves to s * K + k.
+
+    The output of an edge is a sum of such ops, each with its weight. So the channels that bypass them are multiplied by
+    the sum of the weights, which is 1 in PC-DARTS.
     """
 
     def apply(params, stats, x, norm):

@@ -78,8 +78,9 @@ def init_params(
     """Draws kernels from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions.
 
     The fan-in is the product of all axes of a shape but the last: k * k for a depthwise kernel [k, k, C], C for a
-    pointwise kernel [C, D]. A shape of one axis is that of a scale, whose name ends in 'scale' and which starts as 1,
-    or of a bias, which starts as 0 (see `with_affine`). `stack` are leading axes of all arrays, for instance (edges,).
+    pointwise kernel [C, D]. A shape of at most one axis is that of a scale, whose name ends in 'scale' and which starts
+    as 1, or of a bias, which starts as 0 (see `with_affine`). `stack` are leading axes of all arrays, for instance
+    (edges,).
 
     All kernels are slices of one random array, since drawing each by itself would take longer to compile than the
     search step.
@@ -91,7 +92,7 @@ def init_params(
     size = sum(math.prod(stacked[name]) for name, shape in shapes.items() if len(shape) > 1)
     drawn, params, start = jax.random.uniform(key, (size,), jnp.float32, -1, 1), {}, 0
     for name, shape in shapes.items():
-        if len(shape) == 1:
+        if len(shape) < 2:
             params[name] = jnp.full(stacked[name], name.endswith("scale"), jnp.float32)
         else:
             limit, end = 1 / math.sqrt(math.prod(shape[:-1])), start + math.prod(stacked[name])

@@ -1,7 +1,7 @@
 """The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
 
 from collections.abc import Callable, Mapping
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -45,8 +45,9 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
     >>> ops.group("half")
     'skip'
 
-    See `Op` for an op with parameters, normalisations or random inputs. The same code, with equal values in its
-    closure, may be registered again under its name, for instance if a config file or a cell of a notebook is run twice.
+    See `Op` for an op with parameters, normalisations or random inputs. The same code, with equal values in its closure
+    and equal constants of its module, may be registered again under its name, for instance if a config file or a cell
+    of a notebook is run twice.
 
     Args:
       name: letters, digits and underscores, of which the first is no digit.
@@ -82,21 +83,28 @@ def register(name: str, *, group: Group, torch: Mapping[int, Layers] | None = No
 
 
 def _is_same(one: Candidate, other: Candidate) -> bool:
-    """Whether two entries are equal. Functions are if they have the same code, with equal defaults and closures; the
-    values of global names are not compared."""
+    """Whether two entries are equal. Functions are if they have the same code, with equal defaults, closures and
+    constants; other functions that they call by a global name are not compared."""
     flat: list[Any] = [jax.tree.flatten(jax.tree.map(_parts, entry)) for entry in (one, other)]
     (own, structure), (others, of_other) = flat
     return structure == of_other and all(map(np.array_equal, own, others))
 
 
 def _parts(value: Any, within: tuple[Any, ...] = ()) -> Any:
-    """A tree of the code, the defaults and the closure of a function; another value, and a function within itself, is
-    left as it is."""
+    """A tree of the code, the defaults, the closure and the constants of a function; another value, and a function
+    within itself, is left as it is."""
     if not isinstance(value, FunctionType) or value in within:
         return value
     closure = [_content(cell) for cell in value.__closure__ or ()]
     parts = (value.__code__, value.__defaults__, value.__kwdefaults__, closure)
-    return jax.tree.map(lambda part: _parts(part, (*within, value)), parts)
+    return jax.tree.map(lambda part: _parts(part, (*within, value)), parts), _constants(value.__code__, value)
+
+
+def _constants(code: CodeType, function: FunctionType) -> list[Any]:
+    """The numbers and texts that code within a function reads by global names."""
+    read = [function.__globals__.get(name) for name in code.co_names]
+    within = [_constants(inner, function) for inner in code.co_consts if isinstance(inner, CodeType)]
+    return [value for value in read if isinstance(value, bool | int | float | str)] + within
 
 
 def _content(cell: CellType) -> Any:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -257,7 +258,7 @@ def check_config(
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """The content of config.json, in which numbers that are not finite are texts; None if there is no such file.
+    """The content of config.json; None if there is no such file.
 
     Raises:
       ValueError: the file is damaged.
@@ -265,7 +266,9 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     if not path.is_file():
         return None
-    return reporting.read_json(path)
+    return jax.tree.map(
+        lambda value: _NOT_FINITE.get(value, value) if type(value) is str else value, reporting.read_json(path)
+    )
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -283,6 +286,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(field) for name, field in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_NOT_FINITE = MappingProxyType({str(value): value for value in (math.inf, -math.inf, math.nan)})  # undoes `_plain`
 
 
 def differences(

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import markdown
 from prdarts_jax.data.source import DataSet
-from prdarts_jax.nets import costs, encoded
+from prdarts_jax.nets import costs
 from prdarts_jax.run import cost_target, evaluate, lock, report, reporting, settings, validation
 from prdarts_jax.spaces import genotypes, reference_cells
 
@@ -111,7 +111,7 @@ def reference(config: ConfigDict) -> dict[str, genotypes.AnyGenotype]:
         if all(genotypes.depth(cell).values()):
             cells[f"random_{len(cells)}"] = cell
     with contextlib.suppress(ValueError):
-        encoded.encode(space, genotypes.named("DARTS_V2"))
+        space.encode(genotypes.named("DARTS_V2"))
         cells["darts_v2"] = genotypes.named("DARTS_V2")
     with contextlib.suppress(ValueError):  # S1 and S4 have no such cell
         cells["all_skip"] = reference_cells.all_skip(space)
@@ -149,12 +149,14 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     The found cell (95.00 %) cannot be told apart from random cells (92.00 %).
     Difference 3.00, standard error 1.73, 95 % interval -19.01 to 25.01.
     """
-    found, drawn = (
-        [100 * row["accuracy"] for name, row in rows.items() if name.startswith(kind) and row["accuracy"] is not None]
-        for kind in ("found", "random_")
+    kinds = [[row["accuracy"] for name, row in rows.items() if name.startswith(of)] for of in ("found", "random_")]
+    found, drawn = ([100 * accuracy for accuracy in kind if accuracy is not None] for kind in kinds)
+    lost = [kind.count(None) for kind in kinds]
+    left_out = (
+        f" {lost[0]} found and {lost[1]} random cells are left out: their training diverged." if any(lost) else ""
     )
     if not found or len(drawn) < 2:
-        return "Too few cells were trained to compare found ones with random ones."
+        return f"Too few cells were trained to compare found ones with random ones.{left_out}"
     mean, error, half = difference(found, drawn)
     if abs(mean) <= half:
         how = "cannot be told apart from"
@@ -164,7 +166,7 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     means = [f"({np.mean(accuracies):.2f} %)" for accuracies in (found, drawn)]
     return (
         f"{who} {means[0]} {how} random cells {means[1]}. Difference {mean:.2f}, standard error {error:.2f}, "
-        f"95 % interval {mean - half:.2f} to {mean + half:.2f}."
+        f"95 % interval {mean - half:.2f} to {mean + half:.2f}.{left_out}"
     )
 
 

@@ -13,7 +13,6 @@ from jax.sharding import Mesh, PartitionSpec
 from prdarts_jax import devices
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.data.epochs import Batch, key_for, take_batch
-from prdarts_jax.nets import encoded
 from prdarts_jax.run import loop, reporting
 from prdarts_jax.search.problem import SearchProblem, SearchState
 from prdarts_jax.search.purposes import Purpose
@@ -55,7 +54,7 @@ def run(
     assert choose is not None
     space, batch_size = problem.supernet.space, val_batches["label"].shape[1]
     some = next(iter(derived.values()))
-    cells = [encoded.encode(space, derived.get(number, some)) for number in range(len(folders))]
+    cells = [space.encode(derived.get(number, some)) for number in range(len(folders))]
     of_logits = devices.device_put(jax.tree.map(lambda *a: np.stack(a), *cells), mesh, devices.SEEDS)
 
     def of_seed(seed, train, val_batches):

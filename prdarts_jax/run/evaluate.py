@@ -102,7 +102,7 @@ def prepare(
         others = ", ".join(taken[3:])
         raise ValueError(f"the name {unfit[0]!r} of a cell must be one that a folder may have, and none of {others}")
     space = space or encoded.space_of(list(found.values()))
-    codes = {name: encoded.encode(space, genotype) for name, genotype in found.items()}
+    codes = {name: space.encode(genotype) for name, genotype in found.items()}
     used = jax.devices()
     if jax.process_count() == 1:
         used = used[: len(cells) * trainings]

@@ -1,6 +1,7 @@
 """The objects that a config describes: method, supernet, optimizers, and the problems made of them."""
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -145,8 +146,10 @@ def _weight_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTra
 
 
 def _sgd(weights, rate):
+    # The derivative of a clip at infinity is NaN, and second-order methods differentiate the optimizer.
+    clip = optax.clip_by_global_norm(weights.clip) if math.isfinite(weights.clip) else optax.identity()
     return optax.chain(
-        optax.clip_by_global_norm(weights.clip),
+        clip,
         optax.add_decayed_weights(weights.weight_decay),
         optax.sgd(rate, momentum=weights.momentum, nesterov=weights.nesterov),
     )

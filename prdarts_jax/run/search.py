@@ -36,6 +36,7 @@ from prdarts_jax.run import (
 from prdarts_jax.run.halves import Halves, InMemory, open_halves
 from prdarts_jax.search import diagnostics, gates, trust
 from prdarts_jax.search.curvature import hessian_eigenvalue
+from prdarts_jax.search.method import Method
 from prdarts_jax.search.problem import SearchProblem, SearchState, init_search
 from prdarts_jax.spaces import genotypes, tabular
 
@@ -65,13 +66,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     stages = problems.stages_of(problems.make_method(config))
     workdirs = [*(workdir / f"stage_{i}" for i in range(1, len(stages))), workdir]
     data = feeds.find_data(config, data)
-    table = tabular.load(config.table) if config.table else None
-    if table and not table.is_of(data.name):
-        raise ValueError(
-            f"config.table={refusals.shown(config.table)} is of {table.dataset}, but must be of the data set of the "
-            f"search, {refusals.shown(data.name)}; the first line of a table, 'dataset NAME', says of which it is "
-            "(without it: cifar10)"
-        )
+    table = tabular.load(config.table, data.name) if config.table else None
     fields = _fields(config, data)
     if table:
         fields["accuracies"] = checkpoints.fingerprint(table.accuracies)
@@ -105,18 +100,23 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
+        diverged = [_has_diverged(logits) for logits in found] or [False] * config.seeds
         states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
+        for seed in np.flatnonzero(diverged):  # in an earlier stage
+            found[seed] = {t: np.full_like(logits, np.nan) for t, logits in found[seed].items()}
     cells = _choose(config, workdir, problem, states, found, halves)
     return _write(config, workdir, problem, halves, cells)
+
+
+def _has_diverged(logits):
+    return any(np.isnan(array).any() for array in logits.values())
 
 
 def _choose(config, workdir, problem, states, found, halves):
     """The cells that the method chooses, {number of the seed: genotype}, without those of seeds that diverged."""
     folders, space = settings.seed_folders(config, workdir), problem.supernet.space
     cells = {
-        number: problem.method.derive(space, logits)
-        for number, logits in enumerate(found)
-        if not any(np.isnan(array).any() for array in logits.values())
+        number: problem.method.derive(space, logits) for number, logits in enumerate(found) if not _has_diverged(logits)
     }
     if not cells:
         raise loop.Diverged(f"the searches of all seeds diverged: {workdir} gets no result")
@@ -144,8 +144,10 @@ def _write(config, workdir, problem, halves, cells):
                 (workdir / f"comparison.{kind}").unlink(missing_ok=True)
         reporting.write_bytes(path, content)
         records = reporting.read_records(folder)
-        activation = reporting.read_probabilities(folder, len(records))
-        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records, activation, genotype)
+        early = _last_epoch(problem.method, records)
+        records_of_cell = records if early is None else records[: early + 1]  # the cell is of this epoch
+        activation = reporting.read_probabilities(folder, len(records_of_cell))
+        doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records_of_cell, activation, genotype)
         for doubt in doubts:
             reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that differ by seed
             doubted.setdefault(reason, []).append(folder.name)
@@ -196,12 +198,6 @@ def search_stage(
     method, space = problem.method, problem.supernet.space
     needs_eigenvalue = config.hessian or method.early_stopping is not None
 
-    def last_epoch(records: Sequence[loop.Record]) -> int | None:
-        """The epoch whose logits are used if the search has ended early, else None."""
-        if method.early_stopping is None:
-            return None
-        return method.early_stopping.stops([record.get("eigenvalue", np.nan) for record in records])
-
     @jax.jit
     def start(keys, candidates):
         return jax.lax.map(lambda of_seed: init_search(problem, of_seed[0], images, of_seed[1]), (keys, candidates))
@@ -220,7 +216,7 @@ def search_stage(
         total_steps=problem.total_steps,
         steps_per_epoch=halves.steps_per_epoch,
         steps_per_call=config.steps_per_call,
-        ended=lambda records: last_epoch(records) is not None,
+        ended=lambda records: _last_epoch(method, records) is not None,
         may_diverge=config.seeds > 1,
     ) as run:
         shapes = function.eval_shape(start.eval_shape(keys, candidates), *halves.example())
@@ -260,7 +256,7 @@ def search_stage(
 
     logits, found = devices.device_get(states.arch), []
     for number, folder in enumerate(folders):
-        early = last_epoch(run.records[number])
+        early = _last_epoch(method, run.records[number])
         if loop.diverged(run.records[number]):
             found.append({t: np.full_like(array[number], np.nan) for t, array in logits.items()})
         elif early is None:
@@ -270,6 +266,13 @@ def search_stage(
             reporting.say(f"{whose}stopped early: the logits of epoch {early} are used")
             found.append(reporting.read_logits(folder, early))
     return states, found
+
+
+def _last_epoch(method: Method, records: Sequence[loop.Record]) -> int | None:
+    """The epoch whose logits are used if the search has ended early, else None."""
+    if method.early_stopping is None:
+        return None
+    return method.early_stopping.stops([record.get("eigenvalue", np.nan) for record in records])
 
 
 def _fields(config: ConfigDict, data: DataSet) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import jax
 from flax.core import FrozenDict
 
 from prdarts_jax.fields import at_least, checked, from_to
-from prdarts_jax.nets import encoded
 from prdarts_jax.refusals import shown
 from prdarts_jax.search.alignment import Alignment
 from prdarts_jax.search.freezing import OperationEarlyStopping
@@ -101,6 +100,8 @@ class Method:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
         if self.early_stopping is not None and not hasattr(type(self.early_stopping), "stops"):
             raise ValueError(f"early_stopping={shown(self.early_stopping)} must be a value such as EarlyStopping()")
+        if self.freezing is not None and not hasattr(type(self.freezing), "metrics"):
+            raise ValueError(f"freezing={shown(self.freezing)} must be a value such as OperationEarlyStopping()")
         if not all(isinstance(stage, Stage) for stage in self.stages):
             raise ValueError(f"stages={shown(self.stages)} must be Stages, such as Stage(method, ops=4)")
         if any(stage.ops < 1 for stage in self.stages[1:]):
@@ -134,7 +135,7 @@ class Method:
         if not space.has_genotypes:
             return found
         try:
-            encoded.encode(space, found)
+            space.encode(found)
         except ValueError as error:
             raise ValueError(f"discretization={shown(self.discretization)} must return a cell: {error}") from error
         return found

@@ -81,6 +81,8 @@ class SearchProblem:
             raise ValueError(
                 f"method has {len(self.method.stages)} stages: make a SearchProblem of each of their methods"
             )
+        if self.method.inner and "normal" not in self.supernet.space.cell_types:
+            raise ValueError(f"{supernet} must have cells of the type 'normal', whose gradients its method aligns")
         for field, value in self.method.supernet.items():
             if not hasattr(self.supernet, field):
                 raise ValueError(

@@ -20,7 +20,10 @@ from prdarts_jax.search.shared_weights import mean_weights, measure
 @checked
 @dataclasses.dataclass(frozen=True)
 class BestOf:
-    """After an epoch, the relaxation draws `samples` cells; the logits become 1 for the ops of the best one, else 0."""
+    """After an epoch, the relaxation draws `samples` cells; the logits become 1 for the ops of the best one, else 0.
+
+    If a relaxation gives several ops of an edge a weight, only the one with the largest weight counts.
+    """
 
     samples: Annotated[int, from_to(1, 10**6)]
 
@@ -38,9 +41,8 @@ class BestOf:
             return problem.weigh(state.arch, key, progress)
 
         drawn = _best(problem, state, draw, keys, batches, lambda losses, accuracies: jnp.argmin(losses))
-        logits = {
-            t: jnp.where(jnp.isfinite(state.arch[t]), (w > 0).astype(w.dtype), -jnp.inf) for t, w in drawn.items()
-        }
+        chosen = {t: (w > 0) & (w == w.max(axis=-1, keepdims=True)) for t, w in drawn.items()}
+        logits = {t: jnp.where(jnp.isfinite(state.arch[t]), c.astype(jnp.float32), -jnp.inf) for t, c in chosen.items()}
         return state.replace(arch=state.arch | logits)
 
 

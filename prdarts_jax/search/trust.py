@@ -39,9 +39,11 @@ def doubts(
         if not count
     ]
     accuracy = records[-1]["train_accuracy"]
-    if accuracy < 1.5 / num_classes:
-        chance = f"chance is {100 / num_classes:.1f} %"
-        found.append(f"the weights are hardly trained: training accuracy {100 * accuracy:.1f} %, {chance}")
+    chance = 1 / num_classes
+    if num_classes > 1 and accuracy < chance + min(chance / 2, 0.1):
+        found.append(
+            f"the weights are hardly trained: training accuracy {100 * accuracy:.1f} %, chance is {100 * chance:.1f} %"
+        )
     found += _undirected({t: of_type for t, of_type in activation.items() if cells[t]})
     last = max(2, len(records) // 10)
     if len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:

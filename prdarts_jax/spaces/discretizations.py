@@ -144,6 +144,10 @@ def _checked(space: SearchSpace, scores: Scores) -> dict[str, np.ndarray]:
     """A copy of the scores, {cell type: f64[edges, ops]}, with -inf for ops that are no candidates of their edge."""
     numbers = {}
     for cell in space.cell_types:
+        if cell not in scores:
+            raise ValueError(
+                f"scores must have arrays of the cell types {', '.join(space.cell_types)}, but lack {cell!r}"
+            )
         values = np.asarray(scores[cell], np.float64)
         if values.shape != space.shape:
             raise ValueError(

@@ -52,8 +52,15 @@ class SearchSpace:
     macro: str = "darts"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "edge_ops", tuple(tuple(map(tuple, edges)) for edges in self.edge_ops))  # hashable
         space = f"space {shown(self.name)}"
+        try:
+            edge_ops = tuple(tuple(map(tuple, edges)) for edges in self.edge_ops)
+        except TypeError:
+            wrong = f"{space} has edge_ops={shown(self.edge_ops)}, which must be names of ops for each edge"
+            raise ValueError(wrong) from None
+        object.__setattr__(self, "edge_ops", edge_ops)  # hashable
+        if not self.cell_types or not all(isinstance(cell_type, str) for cell_type in self.cell_types):
+            raise ValueError(f"{space} has cell_types={shown(self.cell_types)}, which must be names, such as 'normal'")
         for op in self.ops:
             if op not in ops.names():
                 allowed = listed(op, ops.names())
@@ -119,6 +126,43 @@ class SearchSpace:
           ValueError: there is no such group.
         """
         return tuple(i for i, op in enumerate(self.ops) if ops.group(op) in groups)
+
+    def encode(self, genotype: AnyGenotype) -> dict[str, np.ndarray]:
+        """Converts a genotype to op weights of 0 and 1: {cell type: f32[edges, ops]}.
+
+        >>> SearchSpace("mine", ("none", "max_pool_3x3"), 3, 1, ("normal",), (), 0).encode(
+        ...     EdgeGenotype(["max_pool_3x3", "none", "max_pool_3x3"]))["normal"]
+        array([[0., 1.],
+               [0., 0.],
+               [0., 1.]], dtype=float32)
+
+        Raises:
+          ValueError: the genotype is not in the space, has an op twice on an edge, or concatenates other nodes than the
+            space.
+        """
+        if not isinstance(genotype, self.genotype_class):
+            raise ValueError(f"genotype {genotype!r} must be a {self.genotype_class.__name__} in the space {self.name}")
+        result = {}
+        for cell_type, entries in genotypes.cells(genotype).items():
+            weights = np.zeros(self.shape, np.float32)
+            nodes = genotype.nodes if isinstance(genotype, EdgeGenotype) else len(entries) // 2 + 2
+            outputs = genotypes.ends(genotype, cell_type)[1]
+            if nodes != self.nodes or (isinstance(genotype, Genotype) and outputs != self.concat):
+                raise ValueError(
+                    f"the {cell_type} cell must have {self.nodes} nodes and concatenate {self.concat} in the space "
+                    f"{self.name}, but has {nodes} nodes and concatenates {outputs}"
+                )
+            for op, source, target in entries:
+                if ops.group(op) == "none":
+                    continue  # it adds nothing
+                if op not in self.ops:
+                    raise ValueError(f"op {op!r} must be one of the space {self.name}: {', '.join(self.ops)}")
+                place = self.edges.index((source, target)), self.ops.index(op)
+                if weights[place]:
+                    raise ValueError(f"the {cell_type} cell must not have {op} twice on the edge {(source, target)}")
+                weights[place] = 1
+            result[cell_type] = weights
+        return result
 
     @property
     def has_genotypes(self) -> bool:

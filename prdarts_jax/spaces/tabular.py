@@ -66,13 +66,17 @@ def covers(space: SearchSpace) -> bool:
     return space.edges == benchmark.edges and set(space.ops) <= set(benchmark.ops)
 
 
-def load(path: str | os.PathLike[str]) -> Table:
+def load(path: str | os.PathLike[str], dataset: str | None = None) -> Table:
     """Reads a table; see the module for the form of the file.
+
+    Args:
+      path: of the file.
+      dataset: the name or path of the data set of which the table must be; None: of any.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is malformed or a cell comes twice (the message names the file and the line), or cells are
-        missing.
+      ValueError: a line is malformed or a cell comes twice (the message names the file and the line), cells are
+        missing, or the table is of another data set.
     """
     file = refusals.file("accuracy table", path, most=_BYTES)
     space = nas_bench_201()
@@ -97,4 +101,11 @@ def load(path: str | os.PathLike[str]) -> Table:
         raise ValueError(
             f"accuracy table {file} has {accuracies.size - missing} cells, but must have all {accuracies.size}"
         )
-    return Table(accuracies, named[1] if named else "cifar10")
+    table = Table(accuracies, named[1] if named else "cifar10")
+    if dataset is not None and not table.is_of(dataset):
+        raise ValueError(
+            f"accuracy table {file} is of {table.dataset}, but must be of the data set of the search, "
+            f"{refusals.shown(dataset)}; the first line of a table, 'dataset NAME', says of which it is (without it: "
+            "cifar10)"
+        )
+    return table

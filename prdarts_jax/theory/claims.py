@@ -27,9 +27,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
 
 from prdarts_jax import refusals
+from prdarts_jax.fields import SEED, from_to
 from prdarts_jax.spaces.own import object_of
 from prdarts_jax.theory.findings import LEVEL, TESTS
 
@@ -84,7 +86,7 @@ class Claim:
         """The claim with other values of sizes: a list where there are several, else one value.
 
         Raises:
-          ValueError: there is no such size, or its value is of another type.
+          ValueError: there is no such size, or its value is of another type or, if it is a whole number, below 1.
         """
         lists = {**self.for_all, **self.replicates}
         known = {**lists, **self.sizes}
@@ -97,6 +99,9 @@ class Claim:
             if kinds != {wanted}:
                 what = f"a list of {wanted.__name__}" if name in lists else f"of type {wanted.__name__}"
                 raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {what}")
+            allowed = SEED if name == "seed" else from_to(1, 10**9)
+            if type(jax.tree.leaves(known[name])[0]) is int and not all(map(allowed.allows, jax.tree.leaves(value))):
+                raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {allowed.text()}")
         fields: dict[str, Any] = {
             field: {name: _frozen(given.get(name, value)) for name, value in getattr(self, field).items()}
             for field in ("for_all", "replicates", "sizes")

@@ -19,7 +19,7 @@ def _number(value: float) -> float | None:
 
 
 def _of_finding(finding: Finding) -> dict[str, Any]:
-    measured = [result.measured for result in finding.results]
+    measured = [result.measured for result in finding.results if math.isfinite(result.measured)] or [math.nan]
     return {
         "role": finding.role,
         "test": finding.test,
@@ -34,7 +34,7 @@ def _of_finding(finding: Finding) -> dict[str, Any]:
 
 def as_json(report: ClaimReport) -> dict[str, Any]:
     """A report as an object for JSON; `findings` has {prediction: {case: finding}}, in which 'median', 'lowest' and
-    'highest' are those of the statistic over the replicates."""
+    'highest' are those of the statistic over the replicates that have a finite one."""
     findings: dict[str, Any] = {}
     for finding in report.findings:
         of_prediction = findings.setdefault(finding.name, {"says": finding.says, "cases": {}})

@@ -26,5 +26,5 @@ def test_what_cannot_be_searched_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="^error: config.speed is not a field"):
         scripts.run("collapse", f"--workdir={tmp_path}", "--set=speed=1")
     table = scripts.write_table(tmp_path / "table.txt", "cifar10")
-    with pytest.raises(SystemExit, match="^error: config.table=.* is of cifar10, but must be of the data set"):
+    with pytest.raises(SystemExit, match="^error: accuracy table .* is of cifar10, but must be of the data set"):
         scripts.run("collapse", f"--workdir={tmp_path}", f"--set={scripts.TINY}", f"--table={table}")

@@ -68,6 +68,11 @@ def test_ways_from_a_supernet_to_a_cell_are_compared(searches, table, tmp_path, 
     capsys.readouterr()
     scripts.run("compare_discretizations", *arguments, "--runs", run)
     assert "compiled" not in capsys.readouterr().out and scripts.rows(tmp_path) == made
+    script, folder = scripts.load("compare_discretizations"), tmp_path / "best_of/gdas_seed_1"
+    fields = family.parse_fields(few) | {"discretization": "best_of"}
+    assert script.choose(run, folder, fields) and "compiled" not in capsys.readouterr().out
+    script.choose(run, folder, fields | {"selection.samples": 4})  # other fields: it chooses again
+    assert "compiled" in capsys.readouterr().out
     elsewhere = [f"--workdir={tmp_path / 'new'}", f"--results={tmp_path}"]
     scripts.run("compare_discretizations", *arguments, *elsewhere)
     assert scripts.rows(tmp_path / "new") == made  # without the run
@@ -97,7 +102,7 @@ def test_the_differences_of_ways_are_means_of_pairs_with_standard_errors(table):
 
 
 def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_path):
-    tiny = "num_examples=256,epochs=2,batch_size=32"
+    tiny = "dataset=digits,num_examples=256,epochs=2,batch_size=32"
     arguments = [f"--table={table}", f"--workdir={tmp_path}", "--seeds", 1, f"--set={tiny}", "--epochs", 1, 2]
     scripts.run("search_length", *arguments, "--methods", "darts")
     lines = (tmp_path / "length.md").read_text().splitlines()
@@ -131,7 +136,7 @@ def test_searches_of_several_lengths_on_the_digits(made_up_searches, tmp_path, m
     ("script", "table_name", "arguments"),
     [
         ("compare_spaces", "table.md", ["--spaces", "s2", f"--set={scripts.TINY}"]),
-        ("search_length", "length.md", ["--epochs", 1, "--set=num_examples=256,epochs=2,batch_size=32"]),
+        ("search_length", "length.md", ["--epochs", 1, "--set=dataset=digits,num_examples=256,epochs=2,batch_size=32"]),
         ("paper_in_miniature", "table.md", [f"--set={scripts.TINY}"]),
         ("compare_digits", "table.md", ["--set=epochs=1"]),
         ("search_length_digits", "length.md", ["--epochs", 1]),

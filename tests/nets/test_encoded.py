@@ -76,7 +76,7 @@ def test_equal_to_the_discrete_network(seed, network, variables, batch, of_encod
     genotype = reference_cells.random(SPACE, np.random.default_rng(seed))
     one = one_genotype.discrete_network(network, genotype)
     own = one_genotype.to_discrete(network, genotype, variables, IMAGES)
-    weights = {"genotype": encoded.encode(SPACE, genotype)}
+    weights = {"genotype": SPACE.encode(genotype)}
     of_all, test_all = of_encoded
     of_one = jax.jit(jax.value_and_grad(functools.partial(objective, one, 0.5), has_aux=True))
 
@@ -97,7 +97,7 @@ def test_equal_to_the_discrete_network(seed, network, variables, batch, of_encod
 
 def test_ops_that_are_not_chosen_stay_as_they_are(network, variables, batch, of_encoded):
     genotype = reference_cells.random(SPACE, np.random.default_rng(0))
-    others = {"batch_stats": variables["batch_stats"], "genotype": encoded.encode(SPACE, genotype)}
+    others = {"batch_stats": variables["batch_stats"], "genotype": SPACE.encode(genotype)}
     (_, (_, _, stats)), gradient = of_encoded[0](variables["params"], others, batch)
     zeros = jax.tree.map(np.zeros_like, {"params": gradient, "batch_stats": stats})
     own = one_genotype.to_discrete(network, genotype, {"params": gradient, "batch_stats": stats}, IMAGES)
@@ -125,7 +125,7 @@ def test_weights_move_out_and_in(network, variables):
 def test_the_smallest_space_of_a_cell_of_none_alone_has_an_op_that_computes():
     genotype = genotypes.EdgeGenotype(("none",) * 6)
     space = encoded.space_of([genotype])
-    assert space.ops == ("none", "skip_connect") and not encoded.encode(space, genotype)["normal"].any()
+    assert space.ops == ("none", "skip_connect") and not space.encode(genotype)["normal"].any()
 
 
 def test_drop_path_spares_identities_alone():
@@ -144,7 +144,7 @@ def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
     space, images = spaces.nas_bench_201(), (2, 8, 8, 3)
     network = encoded.network(space, drop_path=True, channels=2, cells=1, num_classes=3)
     genotype = genotypes.EdgeGenotype(("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "none", "avg_pool_3x3"))
-    one, code = one_genotype.discrete_network(network, genotype), {"genotype": encoded.encode(space, genotype)}
+    one, code = one_genotype.discrete_network(network, genotype), {"genotype": space.encode(genotype)}
     rng = np.random.default_rng(0)
     image = rng.normal(size=images).astype("f")
     drawn = encoded.init_variables(network, jax.random.key(0), images)
@@ -173,7 +173,7 @@ def test_equal_to_the_discrete_network_of_nas_bench_201(monkeypatch):
 def test_an_entry_that_is_none_is_no_op():
     """Also where the space has no op `none`, as discretizations fill up a node."""
     filled = dataclasses.replace(GENOTYPE, normal=(("none", 0), *GENOTYPE.normal[1:]))
-    weights = encoded.encode(SPACE, filled)["normal"]
+    weights = SPACE.encode(filled)["normal"]
     assert weights.sum() == len(GENOTYPE.normal) - 1
 
 
@@ -200,4 +200,4 @@ GENOTYPE = reference_cells.random(SPACE, np.random.default_rng(0))
 )
 def test_what_the_space_does_not_have_is_refused(genotype, message):
     with pytest.raises(ValueError, match=message):
-        encoded.encode(SPACE, genotype)
+        SPACE.encode(genotype)

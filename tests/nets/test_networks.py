@@ -11,9 +11,10 @@ import pytest
 import scipy.stats
 
 import prdarts_jax
+from prdarts_jax import ops
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes
-from prdarts_jax.nets.layers import AuxiliaryHead
+from prdarts_jax.nets.layers import AuxiliaryHead, Layer
 from prdarts_jax.spaces import genotypes
 
 # Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
@@ -258,6 +259,49 @@ def test_noise_is_new_in_every_step_and_the_same_when_a_step_is_taken_again():
     assert losses[0] == again and len(set(losses)) == 3
     tested = apply(network, variables, batch["image"], train=False)
     np.testing.assert_array_equal(apply(network, variables, 9 * batch["image"], train=False), tested)
+
+
+def test_two_entries_of_noise_are_not_the_same_noise_in_a_test_either():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            noise = ops.candidate("noise", channels=2, stride=1)
+            return [Layer(noise, 2, None, name=f"op_{i}")(x, train=False) for i in range(2)]
+
+    one, other = Pair().apply({}, jnp.ones((2, 8, 8, 2)))
+    assert np.abs(one - other).max() > 0.1
+
+
+def test_an_array_of_an_op_of_ones_own_starts_as_in_a_search(own_registry):
+    @ops.register("scaled", group="conv")
+    def build(channels, stride):
+        shapes = {"layer_scale": (channels,), "shift": ()}
+        return ops.Op(lambda p, stats, x, norm: (p["layer_scale"] * x[:, ::stride, ::stride] + p["shift"], {}), shapes)
+
+    cell = genotypes.Genotype([("none", 0), ("none", 1)], [2], [("scaled", 0), ("none", 1)], [2])
+    network = discrete.network(cell, channels=2, cells=1, num_classes=3)
+    params = discrete.init_variables(network, jax.random.key(0), (1, 8, 8, 1))["params"]["cell_0"]["op_0"]["conv"]
+    jax.tree.map(np.testing.assert_array_equal, params, {"layer_scale": jnp.ones(4), "shift": jnp.zeros(())})
+    jax.tree.map(np.testing.assert_array_equal, params, ops.init_params(jax.random.key(0), build(4, 2).shapes))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"channels": 0}, "^channels=0 must be at least|^channels=0 must be from 1 to"),
+        ({"cells": -3}, "^cells=-3 must be from 1 to"),
+        ({"num_classes": 0}, "^num_classes=0 must be from 1 to"),
+        ({"image_shape": (8, 8)}, r"^image_shape=\(8, 8\) must be \(height, width, channels\), each at least 1$"),
+        ({"image_shape": (8, 0, 3)}, r"^image_shape=\(8, 0, 3\) must be"),
+    ],
+)
+@pytest.mark.parametrize("cell", ["DARTS_V2", genotypes.EdgeGenotype(["skip_connect"] * 6)])
+def test_impossible_sizes_are_refused(cell, given, message):
+    cell = genotypes.named(cell) if isinstance(cell, str) else cell
+    with pytest.raises(ValueError, match=message):
+        sizes.describe(cell, **given)
+    with pytest.raises(ValueError, match="^dtype='float16' must be float32 or bfloat16$"):
+        discrete.network(cell, dtype="float16")
 
 
 def test_a_batch_spread_over_an_axis_counts_as_one():

@@ -48,7 +48,7 @@ def test_a_network_of_last_nodes_and_odd_width_is_that_of_its_genotype():
     images = jax.random.normal(jax.random.key(1), shape)
     one = one_genotype.discrete_network(network, genotype)
     own = one_genotype.to_discrete(network, genotype, variables, shape)
-    given = variables | {"genotype": encoded.encode(space, genotype)}
+    given = variables | {"genotype": space.encode(genotype)}
     for train in (True, False):
         expected = jax.jit(functools.partial(one.apply, train=train, mutable=["batch_stats"]))(own, images)
         found = jax.jit(functools.partial(network.apply, train=train, mutable=["batch_stats"]))(given, images)
@@ -56,7 +56,7 @@ def test_a_network_of_last_nodes_and_odd_width_is_that_of_its_genotype():
     assert one.channels == 3 and expected[0].shape == (4, 5)
     others = dataclasses.replace(genotype, normal_concat=(2, 3, 4))
     with pytest.raises(ValueError, match=r"normal cell must have 5 nodes and concatenate \(3, 4\) in the space small"):
-        encoded.encode(space, others)
+        space.encode(others)
 
 
 # Numbers of weights, counted in the networks of confopt's code at commit 13bde40 --------------------------------------

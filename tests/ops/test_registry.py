@@ -145,6 +145,18 @@ def test_a_file_that_registers_an_op_may_be_read_again_but_not_with_another_op(o
         runpy.run_path(str(path))
 
 
+@pytest.mark.parametrize("name, new", [("FACTOR", 3.5), ("PARTS", "mean")])
+def test_a_file_is_not_read_again_with_other_constants(name, new, own_registry, tmp_path):
+    path, constants = tmp_path / "mine.py", {"FACTOR": 2, "PARTS": "sum"}
+    text = FILE.format("FACTOR * getattr(x, PARTS)()")
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in constants.items()) + text)
+    first = runpy.run_path(str(path))["twice"]
+    assert runpy.run_path(str(path))["twice"] is not first  # the same op
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in (constants | {name: new}).items()) + text)
+    with refused("name='twice' is the name of a registered op; a new op must have another one"):
+        runpy.run_path(str(path))
+
+
 CELL = """
 from prdarts_jax import ops
 

@@ -22,7 +22,6 @@ from shared import Toy, tiny_config, without_pictures
 from prdarts_jax import devices, spaces
 from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
-from prdarts_jax.nets import encoded
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
 from prdarts_jax.run import evaluate, problems, reporting, settings
@@ -134,7 +133,7 @@ def darts(workdir):
     for folder in workdir.glob("seed_*"):
         for name, cell in json.loads((folder / "discretization.json").read_text()).items():
             genotype = genotypes.Genotype(**cell["genotype"])
-            found |= {f"{folder.name}/{name}/{t}": w for t, w in encoded.encode(spaces.s2(), genotype).items()}
+            found |= {f"{folder.name}/{name}/{t}": w for t, w in spaces.s2().encode(genotype).items()}
             found[f"{folder.name}/{name}/accuracy"] = cell["val_accuracy"]
     return found
 

@@ -344,6 +344,12 @@ def test_config_of_another_run_names_the_fields(tmp_path: pathlib.Path) -> None:
     )
 
 
+def test_a_number_that_is_not_finite_is_read_as_it_was(tmp_path: pathlib.Path) -> None:
+    config = {"weights": {"clip": math.inf, "rate": -math.inf}, "pair": [1, 0.5], "name": "infinite", "nothing": None}
+    checkpoints.write_config(tmp_path, config)
+    assert checkpoints.read_config(tmp_path) == config
+
+
 @pytest.mark.parametrize("content", [b"", b'{"seed": 1', b"[1]", b"\xff\xfe\x00"])
 def test_a_damaged_config_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)

@@ -9,7 +9,6 @@ import pytest
 from shared import tiny_arguments, tiny_config
 
 from prdarts_jax import spaces
-from prdarts_jax.nets import encoded
 from prdarts_jax.run import discretize, problems, reporting, search, settings
 from prdarts_jax.search import methods
 from prdarts_jax.search.perturbation import Perturbation
@@ -64,7 +63,7 @@ def test_both_cells_are_recorded_with_their_accuracies_by_the_weights_of_the_sea
         assert found["derived"][0] == problem.method.derive(space, reporting.read_logits(of_seed, 1))
         for genotype, accuracy in found.values():
             variables = jax.tree.map(lambda a: a[number], {"params": states.params, "arch": states.arch})  # noqa: B023
-            weights = {t: w[None] for t, w in encoded.encode(space, genotype).items()}
+            weights = {t: w[None] for t, w in space.encode(genotype).items()}
             images, labels = (np.asarray(val_batches[name]) for name in ("image", "label"))
             logits = problem.supernet.apply(variables, images.reshape(16, 8, 8, 1), weights, train=True)
             assert accuracy == pytest.approx(np.mean(np.argmax(logits, axis=1) == labels.ravel()))

@@ -266,4 +266,8 @@ def test_the_verdict_rests_on_the_interval():
         )
     text = compare.verdict(rows_of(found_0=0.98, found_1=0.99, **drawn))
     assert text.startswith("The 2 different found cells (98.50 %) are better than random cells (92.00 %).")
-    assert compare.verdict(rows_of(found=None, **drawn)).startswith("Too few cells")
+    few = "Too few cells were trained to compare found ones with random ones."
+    left_out = " 1 found and 0 random cells are left out: their training diverged."
+    assert compare.verdict(rows_of(found=None, **drawn)) == few + left_out
+    text = compare.verdict(rows_of(found_0=0.98, found_1=None, found_2=0.99, **drawn))
+    assert text.startswith("The 2 different found cells (98.50 %) are better") and text.endswith(left_out)

@@ -81,6 +81,18 @@ def test_the_weights_follow_sgd_as_the_papers_have_it(method, end, decay, nester
     np.testing.assert_allclose(run(problems.make_search_problem(config, 10, STEPS).weight_optimizer), w, rtol=1e-5)
 
 
+def test_gradients_that_are_not_clipped_can_be_differentiated():
+    config = settings.search("darts")
+    config.weights.clip = math.inf
+    optimizer = problems.make_search_problem(config, 10, STEPS).weight_optimizer
+
+    def moved(gradient):
+        return sum(map(jnp.sum, jax.tree.leaves(optimizer.update(gradient, optimizer.init(PARAMS), PARAMS)[0])))
+
+    derivative = jax.grad(moved)(jax.tree.map(np.float32, GRADIENTS[-1]))
+    np.testing.assert_allclose(np.concatenate([*derivative.values()]), -config.weights.learning_rate, rtol=1e-5)
+
+
 def test_the_logits_follow_adam_with_decay_in_the_gradient():
     beta, gradients = vectors()
     first, second = np.zeros(3), np.zeros(3)

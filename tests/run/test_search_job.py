@@ -111,6 +111,16 @@ def test_a_seed_that_ends_early_leaves_what_it_leaves_alone_while_others_go_on(
 # Divergence -----------------------------------------------------------------------------------------------------------
 
 
+TWO_STAGES = """
+import prdarts_jax as pdx
+
+
+def two_stages() -> pdx.Method:
+    method = pdx.Method(relaxation=pdx.relaxations.Sigmoid())
+    return pdx.Method(stages=(pdx.Stage(method), pdx.Stage(method, ops=1)))
+"""
+
+
 def blow_up(monkeypatch, *seeds, of_logits=False):
     """The validation loss of the second epoch, or the logits after it, are not finite in the first stage of these
     seeds."""
@@ -145,6 +155,15 @@ def test_a_seed_that_diverges_ends_alone(make_config, stage, toy, no_pictures, t
     assert not (tmp_path / "one/seed_0/genotype.json").exists()
     for folder in ("seed_1", f"{stage}/seed_1"):
         assert read_records(tmp_path / "one" / folder) == read_records(tmp_path / "whole" / folder)
+
+
+def test_a_seed_that_diverges_in_the_first_stage_has_no_cell_of_the_second(toy, no_pictures, tmp_path, monkeypatch):
+    """With sigmoids, whose weights of ops that are no candidates are a finite 0, the second stage does not diverge."""
+    (tmp_path / "own.py").write_text(TWO_STAGES)
+    config = changing_config(f"{tmp_path}/own.py:two_stages", "s2", seeds=2)
+    blow_up(monkeypatch, 0)
+    assert search.run(config, tmp_path / "run").keys() == {1}
+    assert not (tmp_path / "run/seed_0/genotype.json").exists()
 
 
 def test_a_seed_whose_logits_are_not_finite_ends_alone(toy, no_pictures, tmp_path, monkeypatch, capsys):
@@ -348,7 +367,7 @@ def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_tru
     table.write_text(lines)
     config = changing_config("random_search", "nas_bench_201", **{"table": str(table), "random_search.samples": 3})
     with refused(
-        f"config.table={str(table)!r} is of cifar10, but must be of the data set of the search, 'digits'; the first "
+        f"accuracy table {table} is of cifar10, but must be of the data set of the search, 'digits'; the first "
         "line of a table, 'dataset NAME', says of which it is (without it: cifar10)"
     ):
         search.run(config, tmp_path / "run")

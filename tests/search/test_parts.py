@@ -40,6 +40,10 @@ class WithoutProgress(pdx.relaxations.Softmax):
         ({"smoothing": pdx.smoothing.RandomSmoothing}, r"must be of type function or None, .* RandomSmoothing\(...\)"),
         ({"inner": pdx.alignment.cosine}, "^inner=.* must be of type Alignment or None, as None is$"),
         ({"freezing": 5}, "^freezing=5 must be of type OperationEarlyStopping or None, as None is$"),
+        (
+            {"freezing": lambda optimizer: optimizer},
+            r"^freezing=.* must be a value such as OperationEarlyStopping\(\)$",
+        ),
         ({"early_stopping": pdx.EarlyStopping}, r"must be a value such as EarlyStopping\(\)$"),
         ({"dropout_rate": 0.1}, "^dropout_rate=0.1 must be of type function or None, as None is$"),
         ({"after_search": 3}, "^after_search=3 must be of type function or None, as None is$"),

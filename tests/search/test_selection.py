@@ -1,5 +1,6 @@
 """The best of drawn cells against all cells there are."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,6 +13,7 @@ from table import Table, batch_of, jit_init, tables
 from prdarts_jax import spaces
 from prdarts_jax.search import methods
 from prdarts_jax.search.problem import SearchProblem
+from prdarts_jax.search.relaxations import Softmax
 
 SMALL = spaces.SearchSpace("small", ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=3)
 
@@ -24,9 +26,9 @@ def cell_loss(op_weights, pixel):
     )
 
 
-def searched(samples):
+def searched(samples, **fields):
     """(method, state at the start, selection after an epoch) of a random search."""
-    method = methods.random_search(samples=samples)
+    method = dataclasses.replace(methods.random_search(samples=samples), **fields)
     problem = SearchProblem(Table(SMALL), method, optax.set_to_zero(), optax.set_to_zero(), 99)
     state = jit_init(problem, jax.random.key(0), batch_of(0.0)["image"])
     return method, state, functools.partial(jax.jit(method.after_epoch, static_argnums=0), problem)
@@ -56,6 +58,14 @@ def test_after_an_epoch_the_cell_of_the_smallest_mean_loss_becomes_the_logits():
         np.testing.assert_array_equal(method.activation(SMALL, found.arch, 1.0)[t], best[t])
     for before, after in ((state.params, found.params), (state.opt_state, found.opt_state)):
         jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_of_several_ops_that_an_edge_weighs_the_one_of_the_largest_weight_is_chosen():
+    _, state, select = searched(samples=1, relaxation=Softmax())
+    found = select(state, jax.tree.map(lambda a: a[None], batch_of(0.0)))
+    for t, logits in state.arch.items():
+        np.testing.assert_array_equal(found.arch[t].argmax(axis=1), logits.argmax(axis=1))
+        assert found.arch[t].sum() == len(SMALL.edges)
 
 
 def test_cells_of_another_epoch_are_other_cells():

@@ -40,6 +40,16 @@ def test_each_reason_is_given(cells, fields, expected):
     assert len(found) == len(expected) and all(map(str.startswith, found, expected))
 
 
+@pytest.mark.parametrize(("classes", "doubted", "trusted"), [(2, 0.59, 0.61), (10, 0.14, 0.16), (1000, 0.0014, 0.0016)])
+def test_what_counts_as_hardly_trained(classes, doubted, trusted):
+    assert len(trust.doubts(CELLS, classes, *made_up(accuracy=doubted))) == 1
+    assert trust.doubts(CELLS, classes, *made_up(accuracy=trusted)) == []
+
+
+def test_with_one_class_all_are_right():
+    assert trust.doubts(CELLS, 1, *made_up(accuracy=1.0)) == []
+
+
 @pytest.mark.parametrize("unread", [0, 1])
 def test_a_cell_that_does_not_read_one_of_its_inputs_is_doubted(unread):
     read, ops = 1 - unread, ("sep_conv_3x3", "dil_conv_3x3")

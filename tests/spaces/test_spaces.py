@@ -202,6 +202,7 @@ def test_an_op_that_is_not_registered_is_refused():
             (((SKIP,),) * 4 + (("none",),),) * 2,
             f"the op 'none' in edge_ops; allowed are its ops, {SKIP}, sep_conv_3x3$",
         ),
+        ((1,), r"has edge_ops=\(1,\), which must be names of ops for each edge$"),
     ],
 )
 def test_candidates_of_edges_that_do_not_fit_are_refused(edge_ops, message):

@@ -43,6 +43,14 @@ def test_json_has_the_range_over_the_replicates_and_every_replicate():
     )
 
 
+def test_a_replicate_without_a_number_leaves_the_range_of_the_others():
+    results = tuple(Result(value, 0.0, 0.0, "holds") for value in (math.nan, 1.0, math.inf, 4.0))
+    for order in (results, results[::-1], results[:1]):
+        found = report._of_finding(Finding("first", "so", "claim", "", "fits", order))
+        expected = (2.5, 1.0, 4.0) if len(order) > 1 else (None, None, None)
+        assert (found["median"], found["lowest"], found["highest"]) == expected
+
+
 def test_the_table_has_a_row_for_each_case_under_the_verdict_of_its_claim():
     *_, claim, tanh, softplus, second = report.table([report.as_json(made_up())]).splitlines()
     share = "inconclusive (1 holds, 0 fails, of 2)"
