@@ -81,6 +81,8 @@ def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(ended_earl
     assert found == {0: written(workdir)} == {0: derived(workdir, early_config(), 1)}
     assert found != {0: derived(workdir, early_config(), 2)}
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir())[-1] == str(3 * STEPS)
+    doubts = json.loads((workdir / "doubts.json").read_bytes())
+    assert not [doubt for doubt in doubts if "cell still changed" in doubt]  # the third epoch is not of this cell
 
     before = (workdir / "metrics.jsonl").read_bytes()
     assert search.run(early_config(), workdir) == found

@@ -96,6 +96,14 @@ def test_a_supernet_without_what_its_method_changes_is_refused():
         problem_of(Net(), methods.pc_darts())
 
 
+def test_layers_are_aligned_in_normal_cells():
+    space = dataclasses.replace(SPACE, cell_types=("cell",))
+    other = type("Other", (nn.Module,), {"space": space, "layers": {"cell": 1}})()
+    with refused("supernet=Other must have cells of the type 'normal', whose gradients its method aligns"):
+        problem_of(other, methods.lambda_darts())
+    problem_of(Net(), methods.lambda_darts())
+
+
 @pytest.mark.parametrize(
     "attributes, lacks",
     [

@@ -127,6 +127,8 @@ def test_scores_that_cannot_be_ranked_are_refused(discretization):
     scores = random_scores(spaces.darts(), 0)
     with refused("scores['reduce'] has shape (14, 7), but the space 'darts' needs (edges, ops) = (14, 8)"):
         discretization(spaces.darts(), scores | {"reduce": np.zeros((14, 7))})
+    with refused("scores must have arrays of the cell types normal, reduce, but lack 'reduce'"):
+        discretization(spaces.darts(), {"normal": scores["normal"]})
     scores["normal"][3, 2] = np.nan
     with refused(
         "scores['normal'][3, 2]=nan, but every score must be a number; a search whose logits become nan "
