@@ -44,13 +44,14 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
     Returns:
       {'derived': the cell of the logits, 'chosen': the chosen one}.
     """
-    if not (run / "genotype.json").exists():
+    there, records = checkpoints.read_config(run), reporting.read_records(run)
+    if not (there and records and (run / "genotype.json").exists()):
         raise ValueError(f"{run} is not the folder of a finished search")
-    source = folder / "choice.json"
-    logits = checkpoints.fingerprint(reporting.read_logits(run, reporting.read_records(run)[-1]["epoch"]))
-    made_of = {"fields": dict(fields), "logits": logits}
+    if folder.resolve() == run.resolve():
+        raise ValueError(f"{run} must not be in the --workdir, which gets copies of the runs")
+    source, logits = folder / "choice.json", reporting.read_logits(run, records[-1]["epoch"])
+    made_of = {"fields": dict(fields), "logits": checkpoints.fingerprint(logits)}
     if not source.exists() or reporting.read_json(source) != made_of:
-        there = checkpoints.read_config(run) or {}
         config = settings.search(there["method"])
         config.update({name: value for name, value in there.items() if name in config})
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,8 +138,10 @@ def main() -> None:
     runs = {run.name: run for run in arguments.runs}
     results = {}
     with family.exit_if_refused():
-        datasets = {config["dataset"] for run in arguments.runs if (config := checkpoints.read_config(run))}
-        table, *_ = [tabular.load(arguments.table, dataset) for dataset in datasets or (None,)]
+        table = tabular.load(arguments.table)
+        for run in arguments.runs:
+            if config := checkpoints.read_config(run):
+                tabular.load(arguments.table, config["dataset"])
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
         for name in sorted(runs) or complete(kept_in):

@@ -18,7 +18,6 @@ import family
 from ml_collections import ConfigDict
 
 from prdarts_jax import markdown, ops
-from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
 SPACES = ("s1", "s2", "s3", "s4", "darts")
@@ -27,13 +26,10 @@ METHODS = ("darts", "pr_darts")
 
 def make_config(space: str, data_dir: str) -> ConfigDict:
     """The settings that all searches in a space share."""
-    config = family.small_config(space, data_dir)
+    config = family.small_config(space, data_dir, distinct_inputs=True)  # as in the rule of DARTS
     config.num_examples = 4000
     config.epochs = 6
     config.cells = 5
-    for name, method in methods.NAMED.items():
-        if "distinct_inputs" in method.schema:
-            config[name].distinct_inputs = True  # as in the rule of DARTS
     return config
 
 

@@ -120,10 +120,11 @@ def exit_if_refused() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def small_config(space: str, data_dir: str) -> ConfigDict:
+def small_config(space: str, data_dir: str, distinct_inputs: bool = False) -> ConfigDict:
     """The settings of all comparisons: images of 16x16, C = 8, batch 32, a large learning rate of the logits.
 
-    PR-DARTS's forms derive their cells as the paper's text allows: both ops of a node may be on the same edge.
+    Without `distinct_inputs` the forms of PR-DARTS derive their cells as the paper's text allows: both ops of a node
+    may be on the same edge.
     """
     config = settings.search()
     config.space = space
@@ -139,7 +140,7 @@ def small_config(space: str, data_dir: str) -> ConfigDict:
     config.r_darts.update({"window": 2, "start": 0})  # for searches of a few epochs
     for name, method in methods.NAMED.items():
         if "distinct_inputs" in method.schema:
-            config[name].distinct_inputs = False
+            config[name].distinct_inputs = distinct_inputs
     return config
 
 

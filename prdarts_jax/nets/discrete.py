@@ -256,7 +256,7 @@ def init_variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, .
 
     @jax.jit
     def draw(key):
-        ones = {path: path[-1].endswith("scale") or path[-1] == "var" for path in shapes}
+        ones = {path: path[-1].endswith("scale" if path[0] == "params" else "var") for path in shapes}
         start = {path: jnp.full(shape, ones[path], jnp.float32) for path, shape in shapes.items()}
         return unflatten_dict(start | ops.init_params(key, kernels))
 

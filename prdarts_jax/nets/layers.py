@@ -96,6 +96,13 @@ def check_dtype(dtype: object) -> None:
         raise ValueError(f"dtype={shown(dtype)} must be float32 or bfloat16")
 
 
+def key_of_draws(module: nn.Module, part: int = 0) -> jax.Array:
+    """The key for the random numbers of a module: from its rng `draws` or, without one, always the same, but another
+    for each module and part of a module."""
+    name = "/".join((*module.path, str(part)))
+    return module.make_rng("draws") if module.has_rng("draws") else jax.random.key(zlib.crc32(name.encode()))
+
+
 class Layer(nn.Module):
     """An op with affine batch normalisation and running statistics; `channels` is the number C that the op gives."""
 
@@ -108,8 +115,7 @@ class Layer(nn.Module):
         """Computes [B, h, w, C] from x [B, H, W, D]."""
         params = self.param("conv", ops.init_params, self.op.shapes) if self.op.shapes else {}
         if self.op.draws:
-            alone = jax.random.key(zlib.crc32("/".join(self.path).encode()))  # each layer has other numbers
-            key = self.make_rng("draws") if self.has_rng("draws") else alone
+            key = key_of_draws(self)
             if train and self.axis_name is not None:  # each device draws other noise for its part of the batch
                 key = jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
             params = params | {"seed": jax.random.randint(key, (), 0, 2**24).astype(jnp.float32)}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from prdarts_jax import ops
@@ -81,7 +82,8 @@ def plan(
       (H, W, C) of one image. `cells` has a pair (cell type, `Places`) for each cell of the network, in order.
     """
     image_shape = image_shape or discrete.published(form).image_shape
-    if len(image_shape) != 3 or min(image_shape) < 1:
+    fits = isinstance(image_shape, tuple | list) and all(isinstance(n, int | np.integer) and n > 0 for n in image_shape)
+    if not fits or len(image_shape) != 3:
         raise ValueError(f"image_shape={shown(image_shape)} must be (height, width, channels), each at least 1")
     height, width, _ = image_shape
     network = discrete.network(genotype, form=form, channels=channels, cells=cells, num_classes=num_classes)

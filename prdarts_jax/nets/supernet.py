@@ -22,6 +22,7 @@ from prdarts_jax.nets.layers import (
     check_dtype,
     classifier,
     imagenet_stem,
+    key_of_draws,
 )
 from prdarts_jax.nets.program import program
 from prdarts_jax.spaces import SearchSpace, darts, layout
@@ -65,8 +66,7 @@ class SearchCell(Normalizing):
             params = self.param(f"stage_{i}", group.init_params)
             stats = self._running(f"stage_{i}", group.init_stats)
             if any(op.draws for op in group.candidates.values()):
-                key = self.make_rng("draws") if self.has_rng("draws") else jax.random.key(0)
-                drawn = group.init_draws(key, dropout_rate, states.shape[1])
+                drawn = group.init_draws(key_of_draws(self, i), dropout_rate, states.shape[1])
                 params = {name: params.get(name, {}) | drawn.get(name, {}) for name in {**params, **drawn}}
             group_weights = weights[jnp.array(rows)]
             of_inputs = inputs if group.stride == 2 else None

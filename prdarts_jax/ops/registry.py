@@ -1,5 +1,6 @@
 """The registry of candidate ops: name -> how to build the op, its group, and its layers in PyTorch."""
 
+import dis
 from collections.abc import Callable, Mapping
 from types import CellType, CodeType, FunctionType
 from typing import Any, Literal, NamedTuple, get_args
@@ -101,10 +102,11 @@ def _parts(value: Any, within: tuple[Any, ...] = ()) -> Any:
 
 
 def _constants(code: CodeType, function: FunctionType) -> list[Any]:
-    """The numbers and texts that code within a function reads by global names."""
-    read = [function.__globals__.get(name) for name in code.co_names]
+    """The numbers, texts and tuples that code within a function reads by global names."""
+    names = dict.fromkeys(of.argval for of in dis.get_instructions(code) if of.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    read = [function.__globals__.get(name) for name in names]
     within = [_constants(inner, function) for inner in code.co_consts if isinstance(inner, CodeType)]
-    return [value for value in read if isinstance(value, bool | int | float | str)] + within
+    return [value for value in read if isinstance(value, bool | int | float | str | tuple)] + within
 
 
 def _content(cell: CellType) -> Any:

@@ -32,6 +32,7 @@ from flax.traverse_util import flatten_dict
 from prdarts_jax import devices
 from prdarts_jax.refusals import cut
 from prdarts_jax.run import reporting
+from prdarts_jax.search import methods
 
 KEPT = 3
 # Fields of config.json that may differ: where images are, and how many processes read them, changes no result.
@@ -294,10 +295,15 @@ _NOT_FINITE = MappingProxyType({str(value): value for value in (math.inf, -math.
 def differences(
     there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str] = (), section: str = ""
 ) -> str:
-    """The differences between two configs, or this section of two, in words, without those of the `free` fields and of
-    `_UNUSED`."""
+    """The differences between two configs, or this section of two, in words, without those of the `free` fields, of
+    `_UNUSED` and of the settings of other methods."""
+    unused = [name for name in methods.NAMED if name != here.get("method")]
     there, here = (
-        {name: json.dumps(value) for name, value in flatten_dict(_plain(fields), sep=".").items()}
+        {
+            name: json.dumps(value)
+            for name, value in flatten_dict(_plain(fields), sep=".").items()
+            if name.partition(".")[0] not in unused
+        }
         for fields in (there, here)
     )
     fields = {field for field in there.keys() | here.keys() if there.get(field) != here.get(field)}

@@ -151,10 +151,8 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """
     kinds = [[row["accuracy"] for name, row in rows.items() if name.startswith(of)] for of in ("found", "random_")]
     found, drawn = ([100 * accuracy for accuracy in kind if accuracy is not None] for kind in kinds)
-    lost = [kind.count(None) for kind in kinds]
-    left_out = (
-        f" {lost[0]} found and {lost[1]} random cells are left out: their training diverged." if any(lost) else ""
-    )
+    lost = [f"{kind.count(None)} {of}" for of, kind in zip(("found", "random"), kinds, strict=True) if None in kind]
+    left_out = f" Left out, since their training diverged: {' and '.join(lost)}." if lost else ""
     if not found or len(drawn) < 2:
         return f"Too few cells were trained to compare found ones with random ones.{left_out}"
     mean, error, half = difference(found, drawn)

@@ -100,9 +100,9 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
         stage_keys = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) if number else keys
         before = {t: jnp.stack([logits[t] for logits in found]) for t in space.cell_types if found}
         candidates = {t: gates.largest(logits, stage.ops) & jnp.isfinite(logits) for t, logits in before.items()}
-        diverged = [_has_diverged(logits) for logits in found] or [False] * config.seeds
+        diverged = [seed for seed, logits in enumerate(found) if _has_diverged(logits)]
         states, found = search_stage(config, folder, fields, problem, halves, table, stage_keys, candidates or None)
-        for seed in np.flatnonzero(diverged):  # in an earlier stage
+        for seed in diverged:  # in an earlier stage
             found[seed] = {t: np.full_like(logits, np.nan) for t, logits in found[seed].items()}
     cells = _choose(config, workdir, problem, states, found, halves)
     return _write(config, workdir, problem, halves, cells)

@@ -141,10 +141,11 @@ class SearchSpace:
             space.
         """
         if not isinstance(genotype, self.genotype_class):
-            raise ValueError(f"genotype {genotype!r} must be a {self.genotype_class.__name__} in the space {self.name}")
+            kind = self.genotype_class.__name__
+            raise ValueError(f"genotype {genotype!r} must be of the type {kind} in the space {self.name}")
         result = {}
         for cell_type, entries in genotypes.cells(genotype).items():
-            weights = np.zeros(self.shape, np.float32)
+            weights, candidates = np.zeros(self.shape, np.float32), self.candidates(cell_type)
             nodes = genotype.nodes if isinstance(genotype, EdgeGenotype) else len(entries) // 2 + 2
             outputs = genotypes.ends(genotype, cell_type)[1]
             if nodes != self.nodes or (isinstance(genotype, Genotype) and outputs != self.concat):
@@ -155,9 +156,14 @@ class SearchSpace:
             for op, source, target in entries:
                 if ops.group(op) == "none":
                     continue  # it adds nothing
-                if op not in self.ops:
-                    raise ValueError(f"op {op!r} must be one of the space {self.name}: {', '.join(self.ops)}")
-                place = self.edges.index((source, target)), self.ops.index(op)
+                edge = self.edges.index((source, target))
+                of_edge = [name for name, allowed in zip(self.ops, candidates[edge], strict=True) if allowed]
+                if op not in of_edge:
+                    raise ValueError(
+                        f"op {op!r} on the edge {(source, target)} of the {cell_type} cell must be one of the space "
+                        f"{self.name}: {', '.join(of_edge)}"
+                    )
+                place = edge, self.ops.index(op)
                 if weights[place]:
                     raise ValueError(f"the {cell_type} cell must not have {op} twice on the edge {(source, target)}")
                 weights[place] = 1

@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import jax
 import numpy as np
 
 from prdarts_jax import refusals
@@ -86,22 +85,24 @@ class Claim:
         """The claim with other values of sizes: a list where there are several, else one value.
 
         Raises:
-          ValueError: there is no such size, or its value is of another type or, if it is a whole number, below 1.
+          ValueError: there is no such size, its value is of another type, or it is a whole number below 1 although the
+            claim's own values are positive.
         """
-        lists = {**self.for_all, **self.replicates}
-        known = {**lists, **self.sizes}
+        known = {**self.for_all, **self.replicates, **self.sizes}
         for name, value in given.items():
             if name not in known:
                 sizes = refusals.listed(name, known)
                 raise ValueError(f"size {refusals.shown(name)} of claim {self.name} must be one of {sizes}")
-            kinds = {type(_frozen(value))} if name not in lists else {type(one) for one in _listed(value)}
-            wanted = type(known[name]) if name not in lists else type(known[name][0])
-            if kinds != {wanted}:
-                what = f"a list of {wanted.__name__}" if name in lists else f"of type {wanted.__name__}"
-                raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {what}")
-            allowed = SEED if name == "seed" else from_to(1, 10**9)
-            if type(jax.tree.leaves(known[name])[0]) is int and not all(map(allowed.allows, jax.tree.leaves(value))):
-                raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {allowed.text()}")
+            several = isinstance(known[name], tuple)
+            defaults, values = (known[name], _listed(value)) if several else ((known[name],), (value,))
+            wanted, allowed = type(defaults[0]), SEED if name == "seed" else from_to(1, 10**9)
+            if {type(_frozen(one)) for one in values} != {wanted}:
+                what = f"a list of {wanted.__name__}" if several else f"of type {wanted.__name__}"
+            elif wanted is int and all(map(allowed.allows, defaults)) and not all(map(allowed.allows, values)):
+                what = allowed.text()
+            else:
+                continue
+            raise ValueError(f"{name}={refusals.shown(value)} of claim {self.name} must be {what}")
         fields: dict[str, Any] = {
             field: {name: _frozen(given.get(name, value)) for name, value in getattr(self, field).items()}
             for field in ("for_all", "replicates", "sizes")

@@ -159,16 +159,12 @@ def test_what_is_kept_is_not_run_again(script, table_name, arguments, table, mad
 
 def test_kept_searches_of_nas_bench_201_are_drawn_again(searches, table, tmp_path, monkeypatch):
     monkeypatch.delattr(family.search, "run")
-    arguments = [
-        f"--table={table}",
-        f"--workdir={tmp_path}",
-        f"--results={searches}",
-        "--seeds",
-        1,
-        f"--set={scripts.TINY}",
-    ]
-    scripts.run("compare_nasbench201", *arguments, "--methods", *NAMES)
+    arguments = [f"--workdir={tmp_path}", f"--results={searches}", "--seeds", 1, f"--set={scripts.TINY}"]
+    scripts.run("compare_nasbench201", f"--table={table}", *arguments, "--methods", *NAMES)
     assert scripts.rows(tmp_path) == scripts.rows(searches) and (tmp_path / "eigenvalue.png").exists()
+    other = scripts.write_table(tmp_path / "other.txt", "cifar100")
+    with pytest.raises(SystemExit, match="^error: accuracy table .*other.txt is of cifar100, but must be of the data"):
+        scripts.run("compare_nasbench201", f"--table={other}", *arguments, "--methods", *NAMES)
 
 
 def test_methods_are_compared_on_the_digits(made_up_searches, tmp_path, monkeypatch):

@@ -183,14 +183,14 @@ GENOTYPE = reference_cells.random(SPACE, np.random.default_rng(0))
 @pytest.mark.parametrize(
     ("genotype", "message"),
     [
-        (genotypes.EdgeGenotype(("none",)), "must be a Genotype in the space small"),
+        (genotypes.EdgeGenotype(("none",)), "must be of the type Genotype in the space small"),
         (
             dataclasses.replace(GENOTYPE, normal_concat=(2,)),
             r"normal cell must have 4 nodes and concatenate \(2, 3\) in",
         ),
         (
             dataclasses.replace(GENOTYPE, normal=(("sep_conv_7x7", 0), *GENOTYPE.normal[1:])),
-            "'sep_conv_7x7' must be one of",
+            r"'sep_conv_7x7' on the edge \(0, 2\) of the normal cell must be one of the space small: ",
         ),
         (
             dataclasses.replace(GENOTYPE, reduce=(("max_pool_3x3", 0),) * 2 + GENOTYPE.reduce[2:]),
@@ -201,3 +201,11 @@ GENOTYPE = reference_cells.random(SPACE, np.random.default_rng(0))
 def test_what_the_space_does_not_have_is_refused(genotype, message):
     with pytest.raises(ValueError, match=message):
         SPACE.encode(genotype)
+
+
+def test_what_is_no_candidate_of_its_edge_is_refused():
+    space = dataclasses.replace(SPACE, edge_ops=(((SPACE.ops[-1],),) * len(SPACE.edges),) * 2)
+    with pytest.raises(ValueError, match=f"must be one of the space small: {SPACE.ops[-1]}$"):
+        space.encode(GENOTYPE)
+    with pytest.raises(ValueError, match="of the normal cell must be one of the space s1: "):
+        spaces.s1().encode(genotypes.named("DARTS_V2"))

@@ -11,10 +11,11 @@ import pytest
 import scipy.stats
 
 import prdarts_jax
-from prdarts_jax import ops
+from prdarts_jax import ops, spaces
 from prdarts_jax.evaluation import training
-from prdarts_jax.nets import discrete, sizes
+from prdarts_jax.nets import discrete, encoded, sizes
 from prdarts_jax.nets.layers import AuxiliaryHead, Layer
+from prdarts_jax.nets.program import EdgeGroup
 from prdarts_jax.spaces import genotypes
 
 # Zhou et al. (2020) and Liu et al. (2019): what the authors' PyTorch networks have, counted there.
@@ -272,27 +273,43 @@ def test_two_entries_of_noise_are_not_the_same_noise_in_a_test_either():
     assert np.abs(one - other).max() > 0.1
 
 
+def test_cells_of_noise_are_not_the_same_noise_in_a_test_either(monkeypatch):
+    space = spaces.SearchSpace("noise", ("none", "noise"), nodes=3)
+    network, keys = encoded.network(space, channels=2, cells=2, num_classes=3), []
+    draw = EdgeGroup.init_draws
+    monkeypatch.setattr(EdgeGroup, "init_draws", lambda group, key, *a: keys.append(key) or draw(group, key, *a))
+    cell = genotypes.Genotype([("noise", 0), ("noise", 1)], [2], [("noise", 0), ("noise", 1)], [2])
+    images = jnp.ones((2, 8, 8, 1))
+    variables = encoded.init_variables(network, jax.random.key(0), images.shape) | {"genotype": space.encode(cell)}
+    keys.clear()
+    network.apply(variables, images, train=False)
+    data = {jax.random.key_data(key).tobytes() for key in keys}
+    assert len(data) == len(keys) == 2
+
+
 def test_an_array_of_an_op_of_ones_own_starts_as_in_a_search(own_registry):
     @ops.register("scaled", group="conv")
     def build(channels, stride):
-        shapes = {"layer_scale": (channels,), "shift": ()}
-        return ops.Op(lambda p, stats, x, norm: (p["layer_scale"] * x[:, ::stride, ::stride] + p["shift"], {}), shapes)
+        shapes = {"layer_scale": (channels,), "var": ()}
+        return ops.Op(lambda p, stats, x, norm: (p["layer_scale"] * x[:, ::stride, ::stride] + p["var"], {}), shapes)
 
     cell = genotypes.Genotype([("none", 0), ("none", 1)], [2], [("scaled", 0), ("none", 1)], [2])
     network = discrete.network(cell, channels=2, cells=1, num_classes=3)
     params = discrete.init_variables(network, jax.random.key(0), (1, 8, 8, 1))["params"]["cell_0"]["op_0"]["conv"]
-    jax.tree.map(np.testing.assert_array_equal, params, {"layer_scale": jnp.ones(4), "shift": jnp.zeros(())})
+    jax.tree.map(np.testing.assert_array_equal, params, {"layer_scale": jnp.ones(4), "var": jnp.zeros(())})
     jax.tree.map(np.testing.assert_array_equal, params, ops.init_params(jax.random.key(0), build(4, 2).shapes))
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"channels": 0}, "^channels=0 must be at least|^channels=0 must be from 1 to"),
+        ({"channels": 0}, "^channels=0 must be from 1 to"),
         ({"cells": -3}, "^cells=-3 must be from 1 to"),
         ({"num_classes": 0}, "^num_classes=0 must be from 1 to"),
         ({"image_shape": (8, 8)}, r"^image_shape=\(8, 8\) must be \(height, width, channels\), each at least 1$"),
         ({"image_shape": (8, 0, 3)}, r"^image_shape=\(8, 0, 3\) must be"),
+        ({"image_shape": (8.5, 8, 3)}, r"^image_shape=\(8.5, 8, 3\) must be"),
+        ({"image_shape": 8}, "^image_shape=8 must be"),
     ],
 )
 @pytest.mark.parametrize("cell", ["DARTS_V2", genotypes.EdgeGenotype(["skip_connect"] * 6)])

@@ -145,14 +145,19 @@ def test_a_file_that_registers_an_op_may_be_read_again_but_not_with_another_op(o
         runpy.run_path(str(path))
 
 
-@pytest.mark.parametrize("name, new", [("FACTOR", 3.5), ("PARTS", "mean")])
+@pytest.mark.parametrize("name, new", [("FACTOR", 3.5), ("PARTS", "mean"), ("AXES", (0, 1))])
 def test_a_file_is_not_read_again_with_other_constants(name, new, own_registry, tmp_path):
-    path, constants = tmp_path / "mine.py", {"FACTOR": 2, "PARTS": "sum"}
-    text = FILE.format("FACTOR * getattr(x, PARTS)()")
-    path.write_text("".join(f"{name} = {value!r}\n" for name, value in constants.items()) + text)
+    path, constants = tmp_path / "mine.py", {"FACTOR": 2, "PARTS": "sum", "AXES": (1, 2)}
+    text = FILE.format("FACTOR * getattr(x, PARTS)(AXES)")
+
+    def write(**constants):
+        path.write_text("; ".join(f"{name} = {value!r}" for name, value in constants.items()) + text)
+
+    write(**constants)
     first = runpy.run_path(str(path))["twice"]
-    assert runpy.run_path(str(path))["twice"] is not first  # the same op
-    path.write_text("".join(f"{name} = {value!r}\n" for name, value in (constants | {name: new}).items()) + text)
+    write(**constants, Op=3)  # which it does not read: `ops.Op` is another one
+    assert runpy.run_path(str(path))["twice"] is not first
+    write(**constants | {name: new})
     with refused("name='twice' is the name of a registered op; a new op must have another one"):
         runpy.run_path(str(path))
 

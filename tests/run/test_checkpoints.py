@@ -330,6 +330,14 @@ def test_config_of_the_same_run(tmp_path: pathlib.Path) -> None:
     checkpoints.check_config(tmp_path, config | {"workers": 2, "data_dir": "moved"})
 
 
+def test_settings_of_other_methods_may_differ(tmp_path: pathlib.Path) -> None:
+    config = {"method": "darts", "darts": {"second_order": False}, "pr_darts": {"lambda_path": 0.1}}
+    checkpoints.write_config(tmp_path, config)
+    checkpoints.check_config(tmp_path, config | {"pr_darts": {"lambda_path": 0.2}, "gdas": {}})
+    with pytest.raises(ValueError, match="config.darts.second_order is false there and true here"):
+        checkpoints.check_config(tmp_path, config | {"darts": {"second_order": True}})
+
+
 def test_config_of_another_run_names_the_fields(tmp_path: pathlib.Path) -> None:
     there = {"batch_size": 64, "seed": 1, "old": None, "method": {"name": "darts", "beta": 0.5}}
     here = {"batch_size": 32, "seed": 1, "new": True, "method": {"name": "pr_darts", "beta": 0.5}}

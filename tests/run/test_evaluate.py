@@ -121,7 +121,7 @@ def test_cells_of_nas_bench_201_of_which_one_diverges_in_its_last_step(tmp_path,
         ({"..": CELL}, {}, "the name '..' of a cell must"),
         ({"lock": CELL}, {}, "the name 'lock' of a cell must"),
         ({0: CELL}, {}, "the name 0 of a cell must"),
-        ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be a Genotype in the space"),
+        ({"a": CELL, "b": genotypes.EdgeGenotype(("none",))}, {}, "must be of the type Genotype in the space"),
         ({"a": {0: CELL}}, {}, "cells\\['a'\\]={0: .*}* must be a genotype .*; take the cell of one seed"),
         ({"a": None}, {}, "cells\\['a'\\]=None must be a genotype or the name of one$"),
         ({"a": CELL}, {"form": "imagenet"}, "config.form='imagenet' must be 'cifar' if many cells are trained"),
@@ -267,7 +267,8 @@ def test_the_verdict_rests_on_the_interval():
     text = compare.verdict(rows_of(found_0=0.98, found_1=0.99, **drawn))
     assert text.startswith("The 2 different found cells (98.50 %) are better than random cells (92.00 %).")
     few = "Too few cells were trained to compare found ones with random ones."
-    left_out = " 1 found and 0 random cells are left out: their training diverged."
+    left_out = " Left out, since their training diverged: 1 found."
     assert compare.verdict(rows_of(found=None, **drawn)) == few + left_out
-    text = compare.verdict(rows_of(found_0=0.98, found_1=None, found_2=0.99, **drawn))
-    assert text.startswith("The 2 different found cells (98.50 %) are better") and text.endswith(left_out)
+    text = compare.verdict(rows_of(found_0=0.98, found_1=None, found_2=0.99, random_3=None, **drawn))
+    assert text.startswith("The 2 different found cells (98.50 %) are better")
+    assert text.endswith(" Left out, since their training diverged: 1 found and 1 random.")

@@ -202,6 +202,6 @@ def test_a_discretization_that_gives_no_cell_is_refused_before_the_search(tmp_pa
     (tmp_path / "own.py").write_text(
         "import prdarts_jax as pdx\ndef mine(): return pdx.Method(discretization=lambda space, scores: None)\n"
     )
-    with pytest.raises(ValueError, match="must return a cell: genotype None must be a Genotype"):
+    with pytest.raises(ValueError, match="must return a cell: genotype None must be of the type Genotype"):
         search.run(tiny_config(f"{tmp_path}/own.py:mine"), tmp_path / "run")
     assert not (tmp_path / "run/metrics.jsonl").exists()

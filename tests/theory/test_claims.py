@@ -91,6 +91,7 @@ def test_a_quick_check_has_its_own_sizes_and_a_caller_may_give_others(own):
         ({"width": [3, "4"]}, "width=[3, '4'] of claim large must be a list of int"),
         ({"draws": [3]}, "draws=[3] of claim large must be of type int"),
         ({"draws": "3"}, "draws='3' of claim large must be of type int"),
+        ({"activation": [1]}, "activation=[1] of claim large must be a list of str"),
         ({"draws": 0}, "draws=0 of claim large must be from 1 to 1000000000"),
         ({"width": [3, -1]}, "width=[3, -1] of claim large must be from 1 to"),
         ({"seed": [2**40]}, "seed=[1099511627776] of claim large must be from 0 to 4294967295"),
