@@ -7,24 +7,27 @@ Both directions use one table, `_entries`: the names of every array in PyTorch a
 import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from prdarts_jax import ops, refusals, spaces
+from prdarts_jax.fields import at_least, checked
 from prdarts_jax.nets import discrete, torch_files
 from prdarts_jax.nets.discrete_201 import DiscreteNetwork201
-from prdarts_jax.spaces.genotypes import EdgeGenotype, Genotype
 
 _LISTED = 3  # the most names of each kind in a message
 _HEAD = "auxiliary_head"  # its name in PyTorch and here
 _COUNTER = "num_batches_tracked"  # the counter of a batch normalisation; with a fixed momentum it has no effect
 
 
+@checked
 def load(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], network: discrete.Network, image_channels: int = 3
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    network: discrete.Network,
+    image_channels: Annotated[int, at_least(1)] = 3,
 ) -> dict[str, Any]:
     """Reads the weights of a discrete network from PyTorch.
 
@@ -49,7 +52,6 @@ def load(
         of the network was registered without its names in PyTorch; or `network` is no discrete network, or has a field
         out of range.
     """
-    _check_arguments(network, image_channels)
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict
     else:
@@ -68,7 +70,10 @@ def load(
     )
 
 
-def to_torch(variables: Mapping[str, Any], network: discrete.Network, image_channels: int = 3) -> dict[str, np.ndarray]:
+@checked
+def to_torch(
+    variables: Mapping[str, Any], network: discrete.Network, image_channels: Annotated[int, at_least(1)] = 3
+) -> dict[str, np.ndarray]:
     """Converts the variables of a discrete network to PyTorch's names and layouts; the inverse of `load`.
 
     With `state = to_torch(...)`, `{name: torch.from_numpy(array) for name, array in state.items()}` is a state_dict
@@ -86,7 +91,6 @@ def to_torch(variables: Mapping[str, Any], network: discrete.Network, image_chan
     Raises:
       ValueError: as `load`.
     """
-    _check_arguments(network, image_channels)
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     flat = traverse_util.flatten_dict(collections)
     arrays = {
@@ -305,16 +309,3 @@ def _checked(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]],
 def _cut(names: list[str]) -> str:
     rest = len(names) - _LISTED
     return ", ".join(refusals.cut(name, 100) for name in names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _check_arguments(network: object, image_channels: object) -> None:
-    if not isinstance(network, discrete.Network):
-        raise ValueError(f"network={refusals.shown(network)} must be a network, as discrete.network makes it")
-    kind = EdgeGenotype if isinstance(network, DiscreteNetwork201) else Genotype
-    if not isinstance(network.genotype, kind):
-        raise ValueError(f"network.genotype={refusals.shown(network.genotype)} must be of type {kind.__name__}")
-    sizes = {name: getattr(network, name) for name in ("channels", "cells", "num_classes")}
-    sizes["image_channels"] = image_channels
-    for field, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{field}={refusals.shown(value)} must be an integer of at least 1")

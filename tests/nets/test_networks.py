@@ -301,6 +301,25 @@ def test_an_array_of_an_op_of_ones_own_starts_as_in_a_search(own_registry):
 
 
 @pytest.mark.parametrize(
+    "make, fields, message",
+    [
+        (discrete.DiscreteNetwork, {"genotype": "PRDARTS"}, "^genotype='PRDARTS' must be of type Genotype"),
+        (
+            discrete.DiscreteNetwork201,
+            {"genotype": genotypes.named("PRDARTS")},
+            "^genotype=.* must be of type EdgeGeno",
+        ),
+        (discrete.network, {"channels": 4.0}, "^channels=4.0 must be of type int"),
+        (discrete.network, {"num_classes": True}, "^num_classes=True must be of type int"),
+        (discrete.network, {"auxiliary": "yes"}, "^auxiliary='yes' must be of type bool"),
+    ],
+)
+def test_fields_of_another_type_are_refused(make, fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**{"genotype": genotypes.named("PRDARTS")} | fields)
+
+
+@pytest.mark.parametrize(
     "given, message",
     [
         ({"channels": 0}, "^channels=0 must be from 1 to"),

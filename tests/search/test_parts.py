@@ -70,7 +70,10 @@ def test_a_method_is_made_of_values(fields, message):
 @pytest.mark.parametrize(
     "discretization, message",
     [
-        (lambda space, scores: None, "^discretization=<function .*> must return a cell: genotype None must be a"),
+        (
+            lambda space, scores: None,
+            "^discretization=<function .*> must return a cell: genotype None must be of the type",
+        ),
         (lambda space, scores: pdx.genotypes.named("DARTS_V2"), "must have 7 nodes|must be one of the space s2"),
     ],
 )

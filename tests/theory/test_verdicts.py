@@ -43,14 +43,14 @@ def test_a_measurement_is_in_float64_and_leaves_a_search_in_float32():
     before = step(problem, state, train_batch, val_batch)
 
     def measure(key, *, activation, draws):
-        if draws == 0:
+        if draws == 5:
             raise RuntimeError("in the middle")
         return {"x": jax.random.normal(key, (draws,))}
 
     claim = make_claim(measure)
     assert all(found["x"].dtype == np.float64 and found["x"].shape == (4,) for found in verdicts.measure(claim))
     with pytest.raises(RuntimeError, match="in the middle"):
-        verdicts.measure(claim.with_sizes({"draws": 0}))
+        verdicts.measure(claim.with_sizes({"draws": 5}))
     assert jnp.zeros(()).dtype == np.float32 and not jax.config.jax_enable_x64
 
     again = step(problem, state, train_batch, val_batch)
