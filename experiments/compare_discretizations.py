@@ -139,9 +139,8 @@ def main() -> None:
     results = {}
     with family.exit_if_refused():
         table = tabular.load(arguments.table)
-        for run in arguments.runs:
-            if config := checkpoints.read_config(run):
-                tabular.load(arguments.table, config["dataset"])
+        for dataset in {config["dataset"] for run in arguments.runs if (config := checkpoints.read_config(run))}:
+            tabular.load(arguments.table, dataset)  # refuses a table of another data set
         family.use_compilation_cache(arguments.workdir)
         fields = family.parse_fields(arguments.set)
         for name in sorted(runs) or complete(kept_in):

@@ -47,8 +47,7 @@ class Costs:
         Raises:
           ValueError: the genotype is not in the space, see `SearchSpace.encode`.
 
-        >>> from prdarts_jax.spaces import genotypes
-        >>> from prdarts_jax import spaces
+        >>> from prdarts_jax import genotypes, spaces
         >>> cell = genotypes.EdgeGenotype(["nor_conv_3x3"] * 6)
         >>> of_network(spaces.nas_bench_201()).of(cell) == sizes.describe(cell)["macs"]
         True

@@ -49,8 +49,7 @@ def load(
       FileNotFoundError: there is no such file.
       ImportError: a file is given and PyTorch is missing.
       ValueError: the file cannot be read or has no state_dict; arrays are missing, left over or of another shape; an op
-        of the network was registered without its names in PyTorch; or `network` is no discrete network, or has a field
-        out of range.
+        of the network was registered without its names in PyTorch; or an argument is of another type or out of range.
     """
     if isinstance(path_or_state_dict, Mapping):
         source, content = "state_dict", path_or_state_dict

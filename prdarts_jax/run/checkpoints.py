@@ -41,6 +41,8 @@ _UNUSED = ("data_dir", "workers")
 _CONTENTS = ("images", "accuracies", "starting_weights")
 _OWN_CODE = "own_code."  # see own_code.py
 _CHANGED = "has changed since the run began"
+# The texts by which `_plain` replaces numbers in config.json.
+_NOT_FINITE = MappingProxyType({str(value): value for value in (math.inf, -math.inf, math.nan)})
 _STATE, _REMOVED, _RUN, _SUMS = "state", "removed", "run.json", "SHA256SUMS"
 
 Records = list[list[dict[str, Any]]]  # of each run, those of all its epochs
@@ -287,9 +289,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(field) for name, field in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_NOT_FINITE = MappingProxyType({str(value): value for value in (math.inf, -math.inf, math.nan)})  # undoes `_plain`
 
 
 def differences(

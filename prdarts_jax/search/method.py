@@ -98,10 +98,10 @@ class Method:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "supernet", FrozenDict(self.supernet))  # hashable
-        if self.early_stopping is not None and not hasattr(type(self.early_stopping), "stops"):
-            raise ValueError(f"early_stopping={shown(self.early_stopping)} must be a value such as EarlyStopping()")
-        if self.freezing is not None and not hasattr(type(self.freezing), "metrics"):
-            raise ValueError(f"freezing={shown(self.freezing)} must be a value such as OperationEarlyStopping()")
+        rules = ("early_stopping", "stops", "EarlyStopping()"), ("freezing", "metrics", "OperationEarlyStopping()")
+        for field, attribute, example in rules:
+            if (value := getattr(self, field)) is not None and not hasattr(type(value), attribute):
+                raise ValueError(f"{field}={shown(value)} must be a value such as {example}")
         if not all(isinstance(stage, Stage) for stage in self.stages):
             raise ValueError(f"stages={shown(self.stages)} must be Stages, such as Stage(method, ops=4)")
         if any(stage.ops < 1 for stage in self.stages[1:]):
