@@ -115,7 +115,8 @@ def config_of(argv: Sequence[str]) -> ConfigDict | None:
     except ValueError:
         raise
     except Exception as error:  # whatever the config's file raises
-        reason = refusals.cut(f"{type(error).__name__}: {error}", 200)
+        _, _, last_line = str(error).strip().rpartition("\n")
+        reason = refusals.cut(f"{type(error).__name__}: {last_line.strip()}", 200)
         raise ValueError(
             f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})"
         ) from error

@@ -289,7 +289,8 @@ def test_bad_field_is_refused(argument, message, command, tmp_path):
         ),
         (
             ("--config=configs/nothere.py", "--workdir=run"),
-            "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py",
+            "--config=configs/nothere.py must be a Python file with get_config(), such as configs/digits.py (OSError: "
+            "[Errno 2] No such file or directory: 'configs/nothere.py')",
         ),
         (
             (DIGITS.replace("pr_darts_released", "nas"), "--workdir=run"),
