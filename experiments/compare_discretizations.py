@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from prdarts_jax import markdown
-from prdarts_jax.run import checkpoints, reporting, search, settings
+from prdarts_jax.run import architecture, checkpoints, reporting, run_log, search, settings
 from prdarts_jax.spaces import genotypes, tabular
 
 WAYS = ("perturbation", "best_of")
@@ -44,12 +44,12 @@ def choose(run: Path, folder: Path, fields: Mapping[str, object]) -> dict[str, C
     Returns:
       {'derived': the cell of the logits, 'chosen': the chosen one}.
     """
-    there, records = checkpoints.read_config(run), reporting.read_records(run)
+    there, records = checkpoints.read_config(run), run_log.read_records(run)
     if not (there and records and (run / "genotype.json").exists()):
         raise ValueError(f"{run} is not the folder of a finished search")
     if folder.resolve() == run.resolve():
         raise ValueError(f"{run} must not be in the --workdir, which gets copies of the runs")
-    source, logits = folder / "choice.json", reporting.read_logits(run, records[-1]["epoch"])
+    source, logits = folder / "choice.json", architecture.read_logits(run, records[-1]["epoch"])
     made_of = {"fields": dict(fields), "logits": checkpoints.fingerprint(logits)}
     if not source.exists() or reporting.read_json(source) != made_of:
         config = settings.search(there["method"])

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from prdarts_jax import markdown
 from prdarts_jax.fields import check_names
-from prdarts_jax.run import checkpoints, loop, reporting, search, settings, validation
+from prdarts_jax.run import architecture, checkpoints, loop, run_log, search, settings, validation
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -211,10 +211,10 @@ def run(
 def _read_run(folder, genotype):
     """What the folder of a search has, in the form that is kept."""
     stages = (*sorted(folder.glob("stage_*")), folder)
-    records = [record for stage in stages for record in reporting.read_records(stage)]
+    records = [record for stage in stages for record in run_log.read_records(stage)]
     if not genotype:
         return kept.Search(records, None)
-    last = reporting.read_logits(folder, reporting.read_records(folder)[-1]["epoch"])
+    last = architecture.read_logits(folder, run_log.read_records(folder)[-1]["epoch"])
     logits = {cell_type: of_type.tolist() for cell_type, of_type in last.items()}
     return kept.Search(records, genotype, json.loads((folder / "doubts.json").read_bytes()), logits)
 

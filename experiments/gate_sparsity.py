@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from prdarts_jax import markdown, spaces
-from prdarts_jax.run import reporting
+from prdarts_jax.run import architecture
 from prdarts_jax.search import diagnostics, gates
 
 VARIANTS = {
@@ -46,7 +46,7 @@ def activation(workdir: Path, epochs: int, temperature: float) -> dict[str, np.n
     """P(g != 0) of each group before the search, when all logits are 0.5, and after each epoch, at one temperature."""
     space = spaces.nas_bench_201()
     starts = {"normal": np.full(space.shape, 0.5, np.float32)}
-    logits = [starts, *(reporting.read_logits(workdir, epoch) for epoch in range(epochs))]
+    logits = [starts, *(architecture.read_logits(workdir, epoch) for epoch in range(epochs))]
     probabilities = [
         {"normal": np.asarray(gates.activation_probability(beta["normal"], temperature))} for beta in logits
     ]

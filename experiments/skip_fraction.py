@@ -23,7 +23,7 @@ from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
 
 from prdarts_jax import markdown
-from prdarts_jax.run import reporting, settings, train
+from prdarts_jax.run import run_log, settings, train
 from prdarts_jax.spaces import genotypes
 
 SKIPS = (0, 3, 5)  # of the eight ops of a cell
@@ -65,7 +65,7 @@ def make_config(dataset: str, draw: int, skips: int, data_dir: str) -> ConfigDic
 
 def losses(workdir: Path) -> np.ndarray:
     """The training loss of every epoch."""
-    return np.array([record["train_loss"] for record in reporting.read_records(workdir)])
+    return np.array([record["train_loss"] for record in run_log.read_records(workdir)])
 
 
 def make_table(found: dict[str, dict[int, np.ndarray]]) -> str:

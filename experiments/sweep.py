@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prdarts_jax import markdown
-from prdarts_jax.run import loop, page, report, reporting, search_page
+from prdarts_jax.run import loop, page, report, reporting, run_log, search_page
 from prdarts_jax.spaces import genotypes
 
 PANELS = {
@@ -68,7 +68,7 @@ def read_groups(runs: Mapping[str, Mapping[str, str]], workdir: Path) -> Groups:
     groups: Groups = {}
     for name, fields in runs.items():
         alike = ",".join(f"{k}={v}" for k, v in fields.items() if k != "seed") or "all"
-        records = map(reporting.read_records, _folders(workdir / name))
+        records = map(run_log.read_records, _folders(workdir / name))
         groups.setdefault(alike, []).extend(r for r in records if r and not loop.diverged(r))
     return groups
 
@@ -80,7 +80,7 @@ def _folders(run):
 
 def make_table(groups: Groups) -> str:
     """The numbers of the last records, side by side; mean ± standard deviation for several runs."""
-    last = {name: [dict(reporting.numbers(records[-1])) for records in group] for name, group in groups.items()}
+    last = {name: [dict(run_log.numbers(records[-1])) for records in group] for name, group in groups.items()}
     columns = list(dict.fromkeys(field for group in last.values() for numbers in group for field in numbers))
     columns = [field for field in columns if field not in ("epoch", "step", "seconds")]
     rows = []
@@ -160,7 +160,7 @@ def _page(asked: Asked, failed: Mapping[str, str], groups: Groups, workdir: Path
     found, doubts, diverged = {}, {}, []
     for folder in (folder for name in ended for folder in _folders(workdir / name)):
         name = str(folder.relative_to(workdir))
-        if loop.diverged(reporting.read_records(folder)):
+        if loop.diverged(run_log.read_records(folder)):
             diverged.append(f"{name} has diverged, and is in no mean")
         elif (folder / "genotype.json").exists():
             found[name] = genotypes.load(folder / "genotype.json")

@@ -20,6 +20,7 @@ from prdarts_jax.run import (
     feeds,
     finished,
     loop,
+    pictures,
     predict,
     reporting,
     search,
@@ -262,7 +263,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _draw(arguments: argparse.Namespace) -> int:
     genotype = genotypes.find(arguments.genotype)
-    for path in reporting.write_cells(refusals.path("--out", arguments.out), genotype):
+    for path in pictures.write_cells(refusals.path("--out", arguments.out), genotype):
         print(path)
     return 0
 

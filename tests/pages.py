@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shared import diagnosed
 
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import architecture, reporting, settings
 
 EVIL = "<script>alert('&')</script>"
 VOID = {"meta", "link", "input", "br"}  # elements that have no end
@@ -68,7 +68,7 @@ def searched(config, workdir, epochs=3):
         reporting.write_bytes(folder / "metrics.jsonl", b"".join(lines))
         for epoch in range(epochs + number):
             found = probabilities(epoch, number, space)
-            reporting.save_architecture(folder, epoch, found, found)
+            architecture.save(folder, epoch, found, found)
         reporting.write_json(folder / "genotype.json", json.loads(lines[-1])["genotype"])
         reporting.write_json(folder / "doubts.json", [f"doubtful: {EVIL}"])
 

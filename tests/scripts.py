@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prdarts_jax.run import reporting
+from prdarts_jax.run import architecture, reporting, run_log
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,11 +42,11 @@ def rows(workdir):
 def write_run(folder, *records):
     """What a search leaves in its folder."""
     folder.mkdir(parents=True)
-    reporting.write_bytes(folder / reporting.METRICS, b"".join(map(reporting.json_bytes, records)))
+    reporting.write_bytes(folder / run_log.METRICS, b"".join(map(reporting.json_bytes, records)))
     reporting.write_json(folder / "doubts.json", ["too short"])
     (folder / "architecture").mkdir()
     for record in records:
-        reporting.save_architecture(folder, record["epoch"], {"normal": np.full((6, 5), record["epoch"] / 2)}, {})
+        architecture.save(folder, record["epoch"], {"normal": np.full((6, 5), record["epoch"] / 2)}, {})
 
 
 def write_table(path, dataset):

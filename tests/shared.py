@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from prdarts_jax import ops, spaces
 from prdarts_jax.nets.supernet import init_logits
-from prdarts_jax.run import loop, report, reporting, settings
+from prdarts_jax.run import loop, pictures, report, run_log, settings
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -132,8 +132,8 @@ def make_toy(config, method, num_classes, axis_name=None):
 def without_pictures():
     """Within it runs leave none, since drawing takes longer than a tiny search."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_pictures", "write_training_pictures"):
-            patch.setattr(reporting, name, lambda *_: None)
+        for name in ("write_search", "write_training"):
+            patch.setattr(pictures, name, lambda *_: None)
         patch.setattr(report, "write", lambda *_: None)
         yield
 
@@ -152,7 +152,7 @@ def stop_at(patch, step):
 
 def read_records(workdir):
     """metrics.jsonl without the only thing that may change when a run is repeated."""
-    return [{n: value for n, value in r.items() if n != "seconds"} for r in reporting.read_records(workdir)]
+    return [{n: value for n, value in r.items() if n != "seconds"} for r in run_log.read_records(workdir)]
 
 
 def read_architectures(workdir):

@@ -13,7 +13,7 @@ from shared import ROOT, Toy, refused
 
 import prdarts_jax as pdx
 from prdarts_jax import command_line, refusals, spaces
-from prdarts_jax.run import problems, settings, validation
+from prdarts_jax.run import architecture, problems, settings, validation
 from prdarts_jax.spaces import genotypes, tabular
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -274,16 +274,14 @@ def test_a_genotype_of_too_many_nodes_is_refused():
 
 
 def test_a_damaged_architecture_is_named(tmp_path):
-    from prdarts_jax.run import reporting
-
     arrays = {"normal": np.zeros((14, 2), np.float32)}
     for epoch in range(2):
-        reporting.save_architecture(tmp_path, epoch, arrays, arrays)
+        architecture.save(tmp_path, epoch, arrays, arrays)
     path = Path(tmp_path / "architecture" / "epoch_0001.npz")
     for content in (b"", b"damaged", path.read_bytes()[:200]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"^{path} is damaged \(\w+\): use another --workdir$"):
-            reporting.read_probabilities(tmp_path, 2)
-    reporting.save_architecture(tmp_path, 1, arrays, {"normal": np.zeros((3, 2))})
+            architecture.read_probabilities(tmp_path, 2)
+    architecture.save(tmp_path, 1, arrays, {"normal": np.zeros((3, 2))})
     with refused(f"{path} is damaged: its arrays have other shapes than before"):
-        reporting.read_probabilities(tmp_path, 2)
+        architecture.read_probabilities(tmp_path, 2)

@@ -17,7 +17,7 @@ from wrong import changed, damaged, reader, refused
 import prdarts_jax as pdx
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, torch_weights
-from prdarts_jax.run import checkpoints, finished, loop, reporting, settings
+from prdarts_jax.run import architecture, checkpoints, finished, loop, reporting, run_log, settings
 from prdarts_jax.spaces import tabular
 
 
@@ -25,9 +25,7 @@ def metrics(folder):
     lines = "".join(json.dumps(record(epoch)) + "\n" for epoch in range(3)).encode()
     lists = changed([record(epoch) for epoch in range(3)])
     made = lists.map(lambda values: "".join(json.dumps(value) + "\n" for value in values).encode())
-    return damaged(lines) | made | st.just(b"[" * 10**5 + b"\n"), reader(
-        folder / "metrics.jsonl", reporting.read_records
-    )
+    return damaged(lines) | made | st.just(b"[" * 10**5 + b"\n"), reader(folder / "metrics.jsonl", run_log.read_records)
 
 
 def checkpoint_files(folder):
@@ -102,9 +100,9 @@ def _count(workdir, epochs):
 
 def architectures(folder):
     arrays = {"normal": np.zeros((14, 8), np.float32)}
-    reporting.save_architecture(folder, 0, arrays, arrays)
+    architecture.save(folder, 0, arrays, arrays)
     path = folder / "architecture" / "epoch_0000.npz"
-    return damaged(path.read_bytes()), reader(path, lambda _: reporting.read_probabilities(folder, 1))
+    return damaged(path.read_bytes()), reader(path, lambda _: architecture.read_probabilities(folder, 1))
 
 
 def tables(folder):

@@ -31,7 +31,7 @@ from flax.traverse_util import flatten_dict
 
 from prdarts_jax import devices
 from prdarts_jax.refusals import cut
-from prdarts_jax.run import reporting
+from prdarts_jax.run import reporting, run_log
 from prdarts_jax.search import methods
 
 KEPT = 3
@@ -199,7 +199,7 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
         fits = run["step"] == int(path.name) and isinstance(run["config"], dict) and isinstance(run["records"], list)
         for records in run["records"]:
             fits &= isinstance(records, list) and [r["epoch"] for r in records] == [*range(len(records))]
-            fits &= all(math.isfinite(number) for record in records for number in reporting.numbers(record).values())
+            fits &= all(math.isfinite(number) for record in records for number in run_log.numbers(record).values())
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         fits = False
     if not fits:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from prdarts_jax import devices
-from prdarts_jax.run import checkpoints, reporting, signals
+from prdarts_jax.run import checkpoints, reporting, run_log, signals
 
 # After an epoch a checkpoint is due if this many times the duration of the last save have passed since.
 _INTERVAL = 20
@@ -147,7 +147,7 @@ class Run:
         has their folder and at most one record."""
         self.records = [[] for _ in self.folders]
         if (self.workdir / "config.json").exists():
-            epochs = max(len(reporting.read_records(folder)) for folder in self.folders)
+            epochs = max(len(run_log.read_records(folder)) for folder in self.folders)
             if epochs > self._checkpoints.exists():
                 raise ValueError(
                     f"{self.workdir} has records up to epoch {epochs - 1} but no checkpoint: put the checkpoints back, "
@@ -179,7 +179,7 @@ class Run:
         self._asked_to_stop = self._opened.enter_context(signals.stop_signals())
         self._logs = []
         for folder, records in zip(self.folders, self.records, strict=True) if devices.is_main() else ():
-            log = reporting.RunLog(folder, records)
+            log = run_log.RunLog(folder, records)
             self._logs.append(self._opened.enter_context(contextlib.closing(log)))
         if devices.is_main():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ class Run:
         Raises:
           Diverged: a number is not finite.
         """
-        finite = {n: record for n, record in records.items() if self.is_finite(n, reporting.numbers(record))}
+        finite = {n: record for n, record in records.items() if self.is_finite(n, run_log.numbers(record))}
         for number, record in finite.items():
             self._append(number, record)
         self._bar.set_postfix_str(summary, refresh=sys.stderr.isatty())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from prdarts_jax.run.reporting import Record
+from prdarts_jax.run.run_log import Record
 from prdarts_jax.search.diagnostics import DIAGNOSTICS, Diagnostic
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax import markdown
-from prdarts_jax.run import reporting, settings
+from prdarts_jax.run import reporting, run_log, settings
 from prdarts_jax.spaces import genotypes, reference_cells
 
 _RANDOM_CELLS = 100
@@ -29,7 +29,7 @@ def write(config: ConfigDict, workdir: Path, found: Mapping[int, genotypes.AnyGe
     space, generator = settings.space_of(config), np.random.default_rng(config.seed)
     drawn = [reference_cells.random(space, generator) for _ in range(_RANDOM_CELLS)]
     folders = settings.seed_folders(config, workdir)
-    runs = [reporting.read_records(folders[seed - config.seed]) for seed in found]
+    runs = [run_log.read_records(folders[seed - config.seed]) for seed in found]
     result = {
         "seeds": list(found),
         "agreement": agreement(list(found.values())),
@@ -66,7 +66,7 @@ def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
     A name is the path of the number in the record, such as 'skip_share/normal'. 'std' divides by n - 1.
     """
-    numbers = [reporting.numbers(record) for record in records]
+    numbers = [run_log.numbers(record) for record in records]
     result = {}
     for field in numbers[0]:
         values = np.array([of_run[field] for of_run in numbers if field in of_run])

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from prdarts_jax import devices
-from prdarts_jax.run import checkpoints, page, reporting, search_page, settings
+from prdarts_jax.run import checkpoints, page, reporting, run_log, search_page, settings
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes, published
 
@@ -56,7 +56,7 @@ def _training(workdir: Path) -> list[str]:
     from prdarts_jax.run import plots
 
     result, described = (reporting.read_json(workdir / name) for name in ("result.json", "classifier.json"))
-    classes, records = described["classes"], reporting.read_records(workdir)
+    classes, records = described["classes"], run_log.read_records(workdir)
     facts = [["test accuracy (%)", 100 * result["top1"]]]
     if len(classes) > 5:
         facts.append(["top 5 accuracy (%)", 100 * result["top5"]])

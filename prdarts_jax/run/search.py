@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.run import (
+    architecture,
     checkpoints,
     cost_target,
     discretize,
@@ -26,10 +27,12 @@ from prdarts_jax.run import (
     lock,
     loop,
     own_code,
+    pictures,
     population,
     problems,
     report,
     reporting,
+    run_log,
     settings,
     validation,
 )
@@ -143,16 +146,16 @@ def _write(config, workdir, problem, halves, cells):
             for kind in ("json", "md", "png"):
                 (workdir / f"comparison.{kind}").unlink(missing_ok=True)
         reporting.write_bytes(path, content)
-        records = reporting.read_records(folder)
+        records = run_log.read_records(folder)
         early = _last_epoch(problem.method, records)
         records_of_cell = records if early is None else records[: early + 1]  # the cell is of this epoch
-        activation = reporting.read_probabilities(folder, len(records_of_cell))
+        activation = architecture.read_probabilities(folder, len(records_of_cell))
         doubts = trust.doubts(problem.supernet.layers, halves.num_classes, records_of_cell, activation, genotype)
         for doubt in doubts:
             reason = doubt if config.seeds == 1 else doubt.partition(":")[0]  # without numbers that differ by seed
             doubted.setdefault(reason, []).append(folder.name)
         reporting.write_json(folder / "doubts.json", doubts)
-        reporting.write_pictures(folder, records, genotype)
+        pictures.write_search(folder, records, genotype)
     result = {config.seed + number: genotype for number, genotype in cells.items()}
     if len(result) > 1:
         reporting.say(population.write(config, workdir, result))
@@ -249,7 +252,7 @@ def search_stage(
                     probabilities = jax.device_get(
                         method.activation(space, of_seed, problem.progress(jnp.int32(run.step - 1)))
                     )
-                    reporting.save_architecture(folders[number], run.epoch, of_seed, probabilities)
+                    architecture.save(folders[number], run.epoch, of_seed, probabilities)
                     records[number] |= _describe(space, method.derive(space, of_seed), probabilities, table)
                 run.record(records, _summary(list(records.values())))
             run.save_if_due(states)
@@ -264,7 +267,7 @@ def search_stage(
         else:
             whose = f"{folder.name} " if len(folders) > 1 else ""
             reporting.say(f"{whose}stopped early: the logits of epoch {early} are used")
-            found.append(reporting.read_logits(folder, early))
+            found.append(architecture.read_logits(folder, early))
     return states, found
 
 

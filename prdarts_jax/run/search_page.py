@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from prdarts_jax.nets import costs
-from prdarts_jax.run import loop, page, reporting, settings
+from prdarts_jax.run import architecture, loop, page, run_log, settings
 from prdarts_jax.search.diagnostics import DIAGNOSTICS
 from prdarts_jax.spaces import SearchSpace, genotypes
 
@@ -52,10 +52,10 @@ def parts(config: ConfigDict, workdir: Path) -> list[str]:
 
 def _searched(folder: Path) -> _Searched | None:
     """The results of a search, or None if it has diverged."""
-    records = reporting.read_records(folder)
+    records = run_log.read_records(folder)
     if not records or loop.diverged(records) or not (folder / "genotype.json").exists():
         return None
-    activation = reporting.read_probabilities(folder, len(records))
+    activation = architecture.read_probabilities(folder, len(records))
     genotype = genotypes.load(folder / "genotype.json")
     return _Searched(folder.name, records, activation, genotype, _read(folder / "doubts.json") or [])
 
@@ -166,7 +166,7 @@ def _curves(runs: Sequence[_Searched]) -> str:
     if len(runs) > 1:
         note = f"<p class='quiet'>The means of {len(runs)} searches; faint lines are those of one.</p>"
         return page.section("Curves", note, page.panels(panels))
-    last = [[name, value] for name, value in reporting.numbers(runs[0].records[-1]).items() if name != "seconds"]
+    last = [[name, value] for name, value in run_log.numbers(runs[0].records[-1]).items() if name != "seconds"]
     numbers = page.table(["field", "value"], last)
     return page.section("Curves", page.panels(panels), page.folded("Numbers of the last epoch", numbers))
 

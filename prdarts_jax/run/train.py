@@ -21,7 +21,19 @@ from prdarts_jax import devices, refusals
 from prdarts_jax.data.source import DataSet
 from prdarts_jax.evaluation import training
 from prdarts_jax.nets import discrete, sizes, torch_weights
-from prdarts_jax.run import checkpoints, finished, lock, loop, own_code, problems, report, reporting, validation
+from prdarts_jax.run import (
+    checkpoints,
+    finished,
+    lock,
+    loop,
+    own_code,
+    pictures,
+    problems,
+    report,
+    reporting,
+    run_log,
+    validation,
+)
 from prdarts_jax.run.feeds import Feed, find_data, identity, is_streamed, open_feed
 from prdarts_jax.spaces import genotypes
 
@@ -211,7 +223,7 @@ def run(config: ConfigDict, workdir: Path, data: DataSet | None = None) -> dict[
     if not math.isfinite(result["loss"]):
         raise loop.Diverged(f"the test loss of the weights is not finite, so {workdir} gets no result")
     reporting.write_json(workdir / "genotype.json", dataclasses.asdict(genotype))
-    reporting.write_training_pictures(workdir, reporting.read_records(workdir), result)
+    pictures.write_training(workdir, run_log.read_records(workdir), result)
     classes = feed.classes or tuple(map(str, range(feed.num_classes)))
     variables = devices.device_get(state.variables)
     finished.write(workdir, problem.network, variables, feed.augmentation, feed.image_shape[1:], feed.cropped, classes)

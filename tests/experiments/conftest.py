@@ -9,7 +9,7 @@ import scripts
 from table import make_table
 
 from prdarts_jax import spaces
-from prdarts_jax.run import problems, reporting
+from prdarts_jax.run import architecture, problems, reporting, run_log
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def made_up_searches(monkeypatch):
         lines = []
         for epoch in range(config.epochs):
             logits = {t: rng.normal(size=space.shape) for t in space.cell_types}
-            reporting.save_architecture(workdir, epoch, logits, {})
+            architecture.save(workdir, epoch, logits, {})
             genotype = problems.make_method(config).derive(space, logits)
             line = {"epoch": epoch, "genotype": dataclasses.asdict(genotype), "benchmark": {"accuracy": 50.0}}
             line |= {"skip_share": {"normal": 0.5}, "entropy": {"normal": 1.0}, "alignment_val": 0.1}
             lines.append(json.dumps(line) + "\n")
-        reporting.write_bytes(workdir / reporting.METRICS, "".join(lines).encode())
+        reporting.write_bytes(workdir / run_log.METRICS, "".join(lines).encode())
         reporting.write_json(workdir / "doubts.json", [])
         return {config.seed: genotype}
 

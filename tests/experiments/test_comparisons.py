@@ -10,7 +10,7 @@ import pytest
 import scripts
 
 from prdarts_jax import spaces
-from prdarts_jax.run import reporting, settings, train
+from prdarts_jax.run import reporting, run_log, settings, train
 from prdarts_jax.spaces import genotypes, tabular
 
 family = scripts.load("family")
@@ -108,7 +108,7 @@ def test_searches_of_several_lengths_are_compared(table, made_up_searches, tmp_p
     lines = (tmp_path / "length.md").read_text().splitlines()
     assert lines[0] == "| steps | 1 | 4 | 8 |" and len(lines[2].split(" | ")) == 4
     for folder, epochs in {"length_0": 1, "length_1": 1, ".": 2}.items():
-        assert len(reporting.read_records(tmp_path / folder / "darts_seed_1")) == epochs
+        assert len(run_log.read_records(tmp_path / folder / "darts_seed_1")) == epochs
     assert (tmp_path / "length.png").exists()
 
 
@@ -129,7 +129,7 @@ def test_searches_of_several_lengths_on_the_digits(made_up_searches, tmp_path, m
     assert lines[3] == "| `darts` | 55.00 ± 14.14 (45.00, 65.00) | 60.00 ± 14.14 (50.00, 70.00) |"
     assert lines[-1] == f"Random cells: 90.00 ± 0.00 ({', '.join(19 * ['90.00'])})"
     for epochs in (1, 2):
-        assert len(reporting.read_records(tmp_path / f"length_{epochs}" / "darts_seed_6")) == epochs
+        assert len(run_log.read_records(tmp_path / f"length_{epochs}" / "darts_seed_6")) == epochs
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_networks_with_and_without_skips(tmp_path, monkeypatch):
         (share,) = {*genotypes.skip_share(train.check(config).genotype).values()}
         loss = np.exp(-share * np.arange(1, config.epochs + 1)) + config.seed
         records = [{"epoch": epoch, "train_loss": value} for epoch, value in enumerate(loss.tolist())]
-        reporting.write_bytes(workdir / reporting.METRICS, "".join(f"{json.dumps(r)}\n" for r in records).encode())
+        reporting.write_bytes(workdir / run_log.METRICS, "".join(f"{json.dumps(r)}\n" for r in records).encode())
 
     monkeypatch.setattr(train, "run", training)
     tiny = "num_examples=64,epochs=2,batch_size=32,channels=2,cells=1"

@@ -9,7 +9,7 @@ from shared import get_config
 from table import make_table
 
 from prdarts_jax import spaces
-from prdarts_jax.run import compare, evaluate, problems, reporting, search
+from prdarts_jax.run import compare, evaluate, problems, run_log, search
 from prdarts_jax.search import methods
 from prdarts_jax.spaces import genotypes
 
@@ -33,7 +33,7 @@ def run(config, workdir):
     """(genotype, records of the last stage)."""
     (genotype,) = search.run(config, workdir).values()
     assert genotypes.from_json((workdir / "genotype.json").read_text()) == genotype
-    return genotype, reporting.read_records(workdir)
+    return genotype, run_log.read_records(workdir)
 
 
 def check(config, genotype, records):

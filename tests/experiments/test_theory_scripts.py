@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scripts
 
-from prdarts_jax.run import loop, problems, reporting
+from prdarts_jax.run import architecture, loop, problems, reporting
 from prdarts_jax.spaces import tabular
 from prdarts_jax.theory import job
 
@@ -71,7 +71,7 @@ def test_growth_of_op_weights_is_compared_with_their_gain(tmp_path, monkeypatch)
         logits = gain if config.method == "darts" else rng.normal(size=SPACE.shape)
         genotype = problems.make_method(config).derive(SPACE, {"normal": logits})
         scripts.write_run(workdir, {"epoch": config.epochs - 1, "genotype": dataclasses.asdict(genotype)})
-        reporting.save_architecture(workdir, config.epochs - 1, {"normal": logits}, {"normal": logits})
+        architecture.save(workdir, config.epochs - 1, {"normal": logits}, {"normal": logits})
         return {config.seed: genotype}
 
     monkeypatch.setattr(script, "measure_gains", measure)

@@ -24,7 +24,7 @@ from prdarts_jax.data import sources
 from prdarts_jax.data.augmentation import Augmentation
 from prdarts_jax.nets.supernet import Supernet
 from prdarts_jax.ops import kernels
-from prdarts_jax.run import evaluate, problems, reporting, settings
+from prdarts_jax.run import architecture, evaluate, problems, run_log, settings
 from prdarts_jax.run import search as search_job
 from prdarts_jax.run import train as train_job
 from prdarts_jax.search import methods
@@ -179,14 +179,14 @@ def searched(workdir, method, **fields):
     search_job.run(config, workdir)
     found = {}
     for folder in settings.seed_folders(config, workdir):
-        logits = reporting.read_logits(folder, 2)
+        logits = architecture.read_logits(folder, 2)
         found |= {f"{folder.name}/{name}": value for name, value in (curves(folder) | logits).items()}
     return found
 
 
 def curves(workdir):
     """{metric: its value in each epoch}."""
-    runs = [dict(reporting.numbers(record)) for record in reporting.read_records(workdir)]
+    runs = [dict(run_log.numbers(record)) for record in run_log.read_records(workdir)]
     return {name: [run[name] for run in runs] for name in runs[0] if name != "seconds"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from shared import tiny_arguments, tiny_config
 
 from prdarts_jax import spaces
-from prdarts_jax.run import discretize, problems, reporting, search, settings
+from prdarts_jax.run import architecture, discretize, problems, search, settings
 from prdarts_jax.search import methods
 from prdarts_jax.search.perturbation import Perturbation
 from prdarts_jax.search.selection import BestCell
@@ -60,7 +60,7 @@ def test_both_cells_are_recorded_with_their_accuracies_by_the_weights_of_the_sea
         of_seed = folder / f"seed_{seed}"
         found = read(of_seed)
         assert found["chosen"][0] == cell == genotypes.load(of_seed / "genotype.json")
-        assert found["derived"][0] == problem.method.derive(space, reporting.read_logits(of_seed, 1))
+        assert found["derived"][0] == problem.method.derive(space, architecture.read_logits(of_seed, 1))
         for genotype, accuracy in found.values():
             variables = jax.tree.map(lambda a: a[number], {"params": states.params, "arch": states.arch})  # noqa: B023
             weights = {t: w[None] for t, w in space.encode(genotype).items()}

@@ -14,7 +14,7 @@ import pytest
 from shared import read_records, refused
 
 from prdarts_jax import devices
-from prdarts_jax.run import checkpoints, loop, reporting
+from prdarts_jax.run import checkpoints, loop, run_log
 
 STEPS = 4  # an epoch
 SHAPES = ({"sum": jax.ShapeDtypeStruct((), np.int32)}, {"loss": jax.ShapeDtypeStruct((2,), np.float32)})
@@ -108,7 +108,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(tmp_pat
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is damaged" in out and f"the one before it, {before}, is used" in out
     assert f"resumed at step {2 * STEPS} of 12\n" in out
-    assert [record["epoch"] for record in reporting.read_records(tmp_path / "seed_1")] == [0, 1, 2]
+    assert [record["epoch"] for record in run_log.read_records(tmp_path / "seed_1")] == [0, 1, 2]
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         if checkpoint.name.isdigit():
             truncate(checkpoint)
@@ -130,9 +130,9 @@ def test_records_after_the_newest_checkpoint_are_written_again(tmp_path, monkeyp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints, "save", killed)
         go(run_of_two(tmp_path))
-    assert len(reporting.read_records(tmp_path / "seed_1")) == 2
+    assert len(run_log.read_records(tmp_path / "seed_1")) == 2
     assert go(run_of_two(tmp_path)) == (undisturbed, expected[1:])
-    assert [record["epoch"] for record in reporting.read_records(tmp_path / "seed_1")] == [0, 1, 2]
+    assert [record["epoch"] for record in run_log.read_records(tmp_path / "seed_1")] == [0, 1, 2]
 
 
 def test_a_run_that_ended_early_leaves_nothing_more_and_may_diverge(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from shared import assert_same_run, make_toy, tiny_config
 
-from prdarts_jax.run import population, problems, reporting, search
+from prdarts_jax.run import architecture, population, problems, run_log, search
 from prdarts_jax.spaces import genotypes
 
 FIRST, SEEDS = 3, 2
@@ -41,9 +41,9 @@ def test_the_spread_is_that_of_the_seeds_last_epochs(together):
     result = json.loads((folder / "population.json").read_text())
     assert result["seeds"] == [3, 4]
     of_seeds = [folder / f"seed_{seed}" for seed in result["seeds"]]
-    first, second = (reporting.read_logits(of_seed, 1)["normal"] for of_seed in of_seeds)
+    first, second = (architecture.read_logits(of_seed, 1)["normal"] for of_seed in of_seeds)
     assert (first != second).all()
-    last = [reporting.read_records(of_seed)[-1] for of_seed in of_seeds]
+    last = [run_log.read_records(of_seed)[-1] for of_seed in of_seeds]
     for field, of in (
         ("val_loss", lambda record: record["val_loss"]),
         ("entropy/reduce", lambda record: record["entropy"]["reduce"]),

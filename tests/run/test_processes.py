@@ -16,7 +16,7 @@ import pytest
 from scripts import SCRIPT_PATH
 from shared import CELL, ROOT, read_records
 
-from prdarts_jax.run import reporting
+from prdarts_jax.run import architecture, run_log
 from prdarts_jax.spaces import genotypes
 
 EPOCHS, STEPS = one_process.EPOCHS, 3
@@ -66,7 +66,7 @@ def finish(started):
 
 
 def wait_for_epochs(started, workdir, epochs):
-    while len(reporting.read_records(workdir)) < epochs:
+    while len(run_log.read_records(workdir)) < epochs:
         assert all(process.poll() is None for process in started), [process.communicate()[0] for process in started]
         time.sleep(0.05)
 
@@ -80,7 +80,7 @@ def kill(started):
 
 def assert_same_logits(found, expected, epochs, **tolerance):
     for epoch in epochs:
-        logits, others = (reporting.read_logits(workdir, epoch) for workdir in (found, expected))
+        logits, others = (architecture.read_logits(workdir, epoch) for workdir in (found, expected))
         for cell_type in others:
             np.testing.assert_allclose(logits[cell_type], others[cell_type], **tolerance)
 
@@ -92,14 +92,14 @@ def test_two_processes_search_as_one_does_and_once_killed_are_resumed_by_one_alo
     texts = kill(started)
     assert "48 images of digits" in texts[0] and "images" not in texts[1]  # one process speaks
     assert json.loads((two / "config.json").read_text())["epochs"] == EPOCHS
-    killed = len(reporting.read_records(two))
+    killed = len(run_log.read_records(two))
     assert 3 <= killed < EPOCHS
 
     one_process.run("stand-in", two)
     assert re.search(r"^resumed at step \d+ of 60$", capsys.readouterr().out, re.MULTILINE)
     one_process.run("stand-in", one)
     for workdir in (one, two):  # each epoch is written once
-        steps = [record["step"] for record in reporting.read_records(workdir)]
+        steps = [record["step"] for record in run_log.read_records(workdir)]
         assert steps == [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
     assert_same_logits(two, one, range(EPOCHS), atol=1e-4)
 
@@ -125,7 +125,7 @@ def test_killed_processes_are_resumed_bit_for_bit_and_stop_together(network, und
     started = start(network, tmp_path)
     wait_for_epochs(started, tmp_path, 3)
     kill(started)
-    killed = len(reporting.read_records(tmp_path))
+    killed = len(run_log.read_records(tmp_path))
     assert 3 <= killed < EPOCHS
 
     started = start(network, tmp_path)
@@ -158,11 +158,11 @@ def test_two_processes_train_as_one_does(dataset, tmp_path):
         fields |= {"data_dir": imagenet_folder.write(tmp_path / "data"), "image_size": 32, "batch_size": 4}
     for processes in (1, 2):
         finish(start_main(tmp_path / str(processes), processes, config, fields | {"weights.learning_rate": 0.01}))
-    one, two = (dict(reporting.numbers(json.loads((tmp_path / n / "result.json").read_text()))) for n in "12")
+    one, two = (dict(run_log.numbers(json.loads((tmp_path / n / "result.json").read_text()))) for n in "12")
     assert one.keys() == two.keys() and one["images"] == (360 if dataset == "digits" else imagenet_folder.VALIDATION)
     for name, expected in one.items():
         assert two[name] == pytest.approx(expected, rel=1e-3), name
-    for record, expected in zip(*(reporting.read_records(tmp_path / n) for n in "21"), strict=True):
+    for record, expected in zip(*(run_log.read_records(tmp_path / n) for n in "21"), strict=True):
         assert record["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
 
 
@@ -177,10 +177,10 @@ def test_two_processes_search_a_seed_each_and_train_their_cells(tmp_path):
     for processes in (1, 2):
         finish(start_main(tmp_path / str(processes), processes, "configs/digits.py", fields))
     for seed in ("seed_0", "seed_1"):
-        one, two = (reporting.read_logits(tmp_path / n / seed, 1) for n in "12")
+        one, two = (architecture.read_logits(tmp_path / n / seed, 1) for n in "12")
         for cell_type, logits in one.items():
             np.testing.assert_allclose(two[cell_type], logits, rtol=1e-4)
-        one, two = (reporting.read_records(tmp_path / n / seed)[-1] for n in "12")
+        one, two = (run_log.read_records(tmp_path / n / seed)[-1] for n in "12")
         assert {name: two[name] for name in ("val_loss", "eigenvalue")} == pytest.approx(
             {name: one[name] for name in ("val_loss", "eigenvalue")}, rel=1e-3
         )

@@ -15,7 +15,7 @@ from shared import BEST_CELL, read_records, refused, stop_at, tiny_config
 
 from prdarts_jax import spaces
 from prdarts_jax.nets import costs
-from prdarts_jax.run import cost_target, halves, loop, problems, reporting, search, settings, validation
+from prdarts_jax.run import architecture, cost_target, halves, loop, problems, run_log, search, settings, validation
 from prdarts_jax.search import terms
 from prdarts_jax.spaces import genotypes
 
@@ -29,7 +29,7 @@ def changing_config(method, space, **fields):
 
 def derived(workdir, config, epoch):
     """The cell of the logits that were saved after an epoch."""
-    return problems.make_method(config).derive(spaces.named(config.space), reporting.read_logits(workdir, epoch))
+    return problems.make_method(config).derive(spaces.named(config.space), architecture.read_logits(workdir, epoch))
 
 
 def written(workdir):
@@ -75,7 +75,7 @@ def ended_early(toy, no_pictures, tmp_path_factory):
 
 def test_r_darts_ends_where_the_eigenvalue_grows_with_the_cell_before(ended_early, capsys):
     workdir, found = ended_early
-    records = reporting.read_records(workdir)
+    records = run_log.read_records(workdir)
     # 6 is no more than 5 / 0.75, 8.1 is more than 6 / 0.75.
     np.testing.assert_allclose([record["eigenvalue"] for record in records], [5, 6, 8.1], rtol=1e-6)
     assert found == {0: written(workdir)} == {0: derived(workdir, early_config(), 1)}
@@ -298,7 +298,7 @@ def staged(tmp_path_factory, toy, no_pictures):
 
 def logits(workdir):
     """Those of all epochs, f32[epochs, 2, edges, ops]."""
-    epochs = (reporting.read_logits(workdir, epoch) for epoch in range(len(reporting.read_records(workdir))))
+    epochs = (architecture.read_logits(workdir, epoch) for epoch in range(len(run_log.read_records(workdir))))
     return np.array([[arrays["normal"], arrays["reduce"]] for arrays in epochs])
 
 
@@ -375,10 +375,10 @@ def test_a_random_search_of_nas_bench_201_keeps_a_drawn_cell_and_reports_its_tru
         search.run(config, tmp_path / "run")
     table.write_text("dataset digits\n" + lines)
     (found,) = search.run(config, tmp_path / "run").values()
-    records = reporting.read_records(tmp_path / "run")
+    records = run_log.read_records(tmp_path / "run")
     assert len(records) == 2 and found.ops == tuple(records[-1]["genotype"]["ops"])
     for epoch, record in enumerate(records):
-        chosen = reporting.read_logits(tmp_path / "run", epoch)["normal"]
+        chosen = architecture.read_logits(tmp_path / "run", epoch)["normal"]
         assert (np.sort(chosen, axis=1) == [0, 0, 0, 0, 1]).all()  # a cell, as it was drawn
         cell = tuple(chosen.argmax(axis=1).tolist())
         assert tuple(record["genotype"]["ops"]) == tuple(spaces.nas_bench_201().ops[op] for op in cell)
