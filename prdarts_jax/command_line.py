@@ -116,8 +116,10 @@ def config_of(argv: Sequence[str]) -> ConfigDict | None:
     except ValueError:
         raise
     except Exception as error:  # whatever the config's file raises
-        _, _, last_line = str(error).strip().rpartition("\n")
-        reason = refusals.cut(f"{type(error).__name__}: {last_line.strip()}", 200)
+        said = str(error)
+        if isinstance(error, OSError):  # of a file that cannot be read, with the paths that were tried before the cause
+            said = said.strip().rpartition("\n")[2].strip()
+        reason = refusals.cut(f"{type(error).__name__}: {said}", 200)
         raise ValueError(
             f"{given} must be a Python file with get_config(), such as configs/digits.py ({reason})"
         ) from error
