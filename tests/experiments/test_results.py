@@ -52,6 +52,13 @@ def test_the_collapse_is_that_of_the_kept_results(tmp_path):
         assert f"({accuracy(0):.2f} %)" in page.partition("With seed 0, which the command runs")[2][:150]
 
 
+def test_the_paper_in_miniature_is_that_of_the_kept_results(tmp_path):
+    scripts.run("paper_in_miniature", f"--workdir={tmp_path}", f"--results={KEPT.with_name('paper')}")
+    assert (tmp_path / "table.md").read_text() == RESULTS["paper"]
+    _, verdicts, _ = TABLE.findall(RESULTS["paper"])
+    assert verdicts in TABLE.findall((scripts.ROOT / "experiments/predictions.md").read_text())
+
+
 @pytest.mark.skipif("PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR is not set")
 def test_kept_cells_have_the_accuracies_of_the_tables():
     table = tabular.load(Path(os.environ["PRDARTS_DATA_DIR"], "nasbench201_cifar10.txt"))
