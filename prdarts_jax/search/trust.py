@@ -23,12 +23,13 @@ def doubts(
     Args:
       cells: cell type -> number of its cells in the supernet.
       num_classes: number of classes.
-      records: of the epochs, each with `train_accuracy`, a fraction, and `genotype`, the derived genotype's fields.
+      records: of the epochs, each with `step`, the number of steps since the beginning, `train_accuracy`, a fraction,
+        and `genotype`, the derived genotype's fields.
       activation: how strongly each op took part after each epoch, for each cell type f32[epochs, edges, ops], at least
-        0.
+        0; always 0 for an op that is no candidate, and 0 or 1 if cells are drawn at random.
       genotype: the cell that the search returns; only a `Genotype` can be doubted.
 
-    >>> records = [{"train_accuracy": 0.11, "genotype": {"ops": ["none"]}}] * 2
+    >>> records = [{"step": 100, "train_accuracy": 0.11, "genotype": {"ops": ["none"]}}] * 2
     >>> doubts({"normal": 3}, 10, records, {"normal": np.ones((2, 1, 5))})
     ['the weights are hardly trained: training accuracy 11.0 %, chance is 10.0 %']
     """
@@ -44,9 +45,13 @@ def doubts(
         found.append(
             f"the weights are hardly trained: training accuracy {100 * accuracy:.1f} %, chance is {100 * chance:.1f} %"
         )
-    found += _undirected({t: of_type for t, of_type in activation.items() if cells[t]})
+    trained = {t: of_type for t, of_type in activation.items() if cells[t]}
+    drawn = all(np.all((of_type == 0) | (of_type == 1)) for of_type in trained.values())  # without logits
+    if not drawn:
+        found += _unreached(trained, records[-1]["step"])
+        found += _undirected(trained)
     last = max(2, len(records) // 10)
-    if len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
+    if not drawn and len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
         found.append(f"the derived cell still changed in the last {last} of {len(records)} epochs; search longer")
     for cell_type, entries in genotypes.cells(genotype).items() if isinstance(genotype, genotypes.Genotype) else ():
         if unread := {0, 1} - {source for _, source, _ in entries}:
@@ -57,6 +62,18 @@ def doubts(
     return found
 
 
+def _unreached(activation, steps):
+    """A sentence for each cell type with ops that took part in less than one of the steps: the sum of their activations
+    over the steps is below 1, though not 0."""
+    for cell_type, of_type in activation.items():
+        total = steps * of_type.mean(axis=0)
+        if count := np.count_nonzero((total > 0) & (total < 1)):
+            yield (
+                f"hardly any gradient reached some ops of the {cell_type} cell: by their activations {count} of "
+                f"{np.count_nonzero(total)} took part in less than one step; search longer"
+            )
+
+
 def _undirected(activation):
     """A sentence for each cell type whose ops have moved apart no further than random walks with the same steps would.
 
@@ -65,7 +82,7 @@ def _undirected(activation):
     """
     for cell_type, of_type in activation.items():
         epochs = len(of_type)
-        if epochs < 4 or np.all((of_type == 0) | (of_type == 1)):  # a method without logits (random search)
+        if epochs < 4:
             continue
         contrast = of_type - of_type.mean(axis=-1, keepdims=True)  # a temperature moves all ops of an edge
         step = np.sqrt(np.mean(np.diff(contrast, axis=0) ** 2))

@@ -14,8 +14,11 @@ def made_up(epochs=50, accuracy=0.8, drift=0.02, noise=0.002, changes_at=10):
     rng = np.random.default_rng(0)
     walk = np.cumsum(noise * rng.normal(size=(epochs, 5, 4)), axis=0)
     walk[:, 0, 0] += drift * np.arange(epochs)
-    records = [{"train_accuracy": accuracy, "genotype": {"ops": [int(e >= changes_at)]}} for e in range(epochs)]
-    return records, {"normal": walk, "reduce": walk}
+    records = [
+        {"step": 8 * (e + 1), "train_accuracy": accuracy, "genotype": {"ops": [int(e >= changes_at)]}}
+        for e in range(epochs)
+    ]
+    return records, {"normal": 1 + walk, "reduce": 1 + walk}
 
 
 def test_a_sound_search_is_not_doubted():
@@ -64,6 +67,20 @@ def test_a_cell_that_does_not_read_one_of_its_inputs_is_doubted(unread):
     assert trust.doubts(CELLS, 10, *made_up(), genotypes.EdgeGenotype(("none",) * 6)) == []
 
 
+@pytest.mark.parametrize(("activation", "doubted"), [(0.0, False), (1e-9, True), (0.9 / 400, True), (1.1 / 400, False)])
+def test_an_op_that_hardly_any_gradient_reached_is_doubted(activation, doubted):
+    """In 400 steps; an op that never took part at all is no candidate of its edge."""
+    records, found = made_up()
+    normal = found["normal"].copy()
+    normal[:, 3, 1:] = activation
+    doubts = trust.doubts(CELLS, 10, records, found | {"normal": normal})
+    count = 20 if activation else 17
+    assert doubts == doubted * [
+        f"hardly any gradient reached some ops of the normal cell: by their activations 3 of {count} took part in less "
+        "than one step; search longer"
+    ]
+
+
 def test_a_temperature_that_moves_all_ops_alike_is_no_movement():
     records, activation = made_up(drift=0.0)
     falling = {t: a + np.linspace(1, 0, len(a))[:, None, None] for t, a in activation.items()}
@@ -73,7 +90,9 @@ def test_a_temperature_that_moves_all_ops_alike_is_no_movement():
 def test_cells_that_are_drawn_have_no_logits_that_could_move():
     records, activation = made_up()
     drawn = {t: (np.random.default_rng(1).uniform(size=a.shape) < 0.3).astype("f") for t, a in activation.items()}
-    assert trust.doubts(CELLS, 10, records, drawn) == []
+    changing = [record | {"genotype": {"ops": [epoch]}} for epoch, record in enumerate(records)]
+    assert trust.doubts(CELLS, 10, changing, drawn) == []
+    assert len(trust.doubts(CELLS, 10, changing, activation)) == 1
 
 
 def test_a_search_of_two_epochs_is_not_judged_by_its_movement():
