@@ -78,6 +78,13 @@ def test_kept_cells_have_the_accuracies_of_the_tables():
         assert f"| `{method}` | {seed} | {' | '.join(shown)} |\n" in RESULTS["discretizations"]
 
 
+@pytest.mark.skipif("PRDARTS_DATA_DIR" not in os.environ, reason="PRDARTS_DATA_DIR is not set")
+def test_searches_of_several_lengths_are_the_kept_ones(tmp_path):
+    table = Path(os.environ["PRDARTS_DATA_DIR"], "nasbench201_cifar10.txt")
+    scripts.run("search_length", f"--table={table}", f"--workdir={tmp_path}", f"--results={KEPT}")
+    assert (tmp_path / "length.md").read_text() == RESULTS["search_length"]
+
+
 def test_the_readme_has_the_numbers_of_the_results():
     readme = " ".join(DOCUMENTS[0].read_text().replace("\n> ", " ").split())
     assert RESULTS["digits"].rstrip().rpartition("\n")[2] in readme  # the sentence that the main job ends with
