@@ -46,13 +46,11 @@ def doubts(
             f"the weights are hardly trained: training accuracy {100 * accuracy:.1f} %, chance is {100 * chance:.1f} %"
         )
     trained = {t: of_type for t, of_type in activation.items() if cells[t]}
-    drawn = all(np.all((of_type == 0) | (of_type == 1)) for of_type in trained.values())  # without logits
+    drawn = all(np.all((of_type == 0) | (of_type == 1)) for of_type in trained.values())  # random search
     if not drawn:
         found += _unreached(trained, records[-1]["step"])
         found += _undirected(trained)
-    last = max(2, len(records) // 10)
-    if not drawn and len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
-        found.append(f"the derived cell still changed in the last {last} of {len(records)} epochs; search longer")
+        found += _unsettled(records)
     for cell_type, entries in genotypes.cells(genotype).items() if isinstance(genotype, genotypes.Genotype) else ():
         if unread := {0, 1} - {source for _, source, _ in entries}:
             found.append(
@@ -60,6 +58,13 @@ def doubts(
                 f"a method that keeps distinct inputs gives the first node both: no op takes input {unread.pop()}"
             )
     return found
+
+
+def _unsettled(records):
+    """A sentence if the derived cell changed in the last tenth of the epochs, or in the last two."""
+    last = max(2, len(records) // 10)
+    if len(records) > last and len({json.dumps(record["genotype"]) for record in records[-last:]}) > 1:
+        yield f"the derived cell still changed in the last {last} of {len(records)} epochs; search longer"
 
 
 def _unreached(activation, steps):
